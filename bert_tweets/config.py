@@ -1,0 +1,263 @@
+"""Every setting of every stage: typed dataclasses whose fields carry meaning, unit and choices.
+
+`options.py` fills them from YAML files and `key=value` words, and prints them for `--help`. What one field
+alone can get wrong (type, choice, bounds) is stated here; what fields get wrong together is said by `problems`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+def setting(
+    default: Any,
+    meaning: str,
+    *,
+    unit: str = "",
+    choices: tuple[str, ...] = (),
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    required: bool = False,
+) -> Any:
+    """A dataclass field: its default, and what `--help` and validation say of it."""
+    metadata = {
+        "meaning": meaning,
+        "unit": unit,
+        "choices": choices,
+        "at_least": at_least,
+        "above": above,
+        "at_most": at_most,
+        "required": required,
+    }
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def group(kind: type) -> Any:
+    """A dataclass field that holds a group of settings, named `group.key`."""
+    return dataclasses.field(default_factory=kind)
+
+
+DEVICE = ("auto", "cpu", "cuda")
+
+
+@dataclass
+class PrepareConfig:
+    """prepare: raw tweets to pre-tokenized Arrow shards."""
+
+    input: list[str] = setting([], "CSV files, plain or .gz, in this order", required=True)
+    output: str = setting("", "folder for the shards; new, empty, or one that prepare made", required=True)
+    text_column: str = setting("", "column of the text; empty: found by name and said aloud")
+    id_column: str = setting("", "column of the tweet's id; empty: found by name, else the row number")
+    time_column: str = setting("", "column of the time, parsed to UTC; empty: found by name, else none")
+    author_column: str = setting("", "column of the author, kept only as a salted hash; empty: found by name, else none")
+    author_salt: str = setting("", "secret that authors are hashed with; empty: a fresh one that is thrown away")
+    tokenizer: str = setting(
+        "", "folder or hub name of a tokenizer; 'wordpiece': train one on this input", required=True
+    )
+    vocabulary_size: int = setting(8000, "size of a trained WordPiece vocabulary", unit="tokens", at_least=100)
+    clean: str = setting("auto", "recipe of cleaning; auto picks by tokenizer", choices=("auto", "tweets", "raw"))
+    max_length: int = setting(128, "longest tweet, [CLS] and [SEP] included", unit="tokens", at_least=8, at_most=512)
+    max_characters: int = setting(10_000, "a longer text is no tweet: dropped and counted", unit="characters", at_least=1)
+    deduplicate: str = setting(
+        "exact", "exact: one of equal texts stays (links, case, punctuation apart)", choices=("exact", "none")
+    )
+    validation_fraction: float = setting(
+        0.01, "share of distinct texts held out for validation", at_least=0.0, at_most=0.5
+    )
+    shard_tweets: int = setting(100_000, "tweets of one shard file", unit="tweets", at_least=1)
+    seed: int = setting(0, "seed of the validation split", at_least=0)
+    num_workers: int = setting(0, "processor threads of the tokenizer; 0: all", unit="threads", at_least=0)
+
+
+@dataclass
+class DataConfig:
+    """Shards and how they are read."""
+
+    path: str = setting("", "folder of shards that prepare made", required=True)
+    row_length: int = setting(0, "length of a packed row; 0: the shards' max_length", unit="tokens", at_least=0)
+    workers: int = setting(1, "threads that make steps ahead; 0: make each when it is due", unit="threads", at_least=0)
+    verify: bool = setting(True, "compare every shard with its checksum before training")
+
+
+@dataclass
+class ScratchConfig:
+    """Sizes of a BERT made from scratch (`model.name=scratch`)."""
+
+    hidden_size: int = setting(128, "width", at_least=8)
+    num_hidden_layers: int = setting(2, "layers", at_least=1)
+    num_attention_heads: int = setting(2, "attention heads", at_least=1)
+    intermediate_size: int = setting(512, "width of the feed-forward layer", at_least=8)
+
+
+@dataclass
+class ModelConfig:
+    """The encoder that is adapted."""
+
+    name: str = setting("", "folder or hub name of a BERT or RoBERTa; 'scratch': random weights", required=True)
+    revision: str = setting("main", "revision of a hub model")
+    dropout: float = setting(0.0, "hidden dropout; above 0, runs of different layout agree in data and masks only", at_least=0.0, at_most=0.9)
+    trainable: str = setting("all", "what is trained", choices=("all", "embeddings"))
+    scratch: ScratchConfig = group(ScratchConfig)
+
+
+@dataclass
+class MaskingConfig:
+    """Which tokens the model has to guess (80 % [MASK], 10 % random, 10 % kept; Devlin et al. 2019)."""
+
+    probability: float = setting(0.15, "share of ordinary tokens that is masked", above=0.0, at_most=0.9)
+    whole_word: bool = setting(False, "mask all pieces of a word together")
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW (Loshchilov and Hutter 2019); biases and LayerNorms do not decay."""
+
+    learning_rate: float = setting(5e-5, "peak learning rate", above=0.0)
+    weight_decay: float = setting(0.01, "decoupled weight decay", at_least=0.0)
+    beta1: float = setting(0.9, "decay of the first moment", at_least=0.0, at_most=0.9999)
+    beta2: float = setting(0.999, "decay of the second moment", at_least=0.0, at_most=0.999999)
+    epsilon: float = setting(1e-8, "AdamW's epsilon", above=0.0)
+    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm; 0: never", at_least=0.0)
+    allow_high_learning_rate: bool = setting(False, "insist on a rate above 1e-3")
+
+
+@dataclass
+class ScheduleConfig:
+    """Learning rate over the run."""
+
+    name: str = setting("linear", "shape after warm-up", choices=("linear", "cosine", "constant"))
+    warmup_steps: int | None = setting(None, "steps of linear warm-up; null: 6 % of the run", unit="steps", at_least=0)
+
+
+@dataclass
+class ValidationConfig:
+    """Periodic validation; the exported model is the best one by it."""
+
+    every_steps: int = setting(0, "steps between validations; 0: twenty over the run, at least one an epoch", unit="steps", at_least=0)
+    max_tweets: int = setting(2000, "tweets of the validation split that are used", unit="tweets", at_least=1)
+    patience: int = setting(4, "validations without a new best before an early stop; 0: never stop", at_least=0)
+
+
+@dataclass
+class EngineConfig:
+    """What turns micro-batches into optimizer steps."""
+
+    name: str = setting("ddp", "engine", choices=("ddp",))
+    timeout_seconds: int = setting(600, "a collective that takes longer ends the run", unit="s", at_least=1)
+
+
+@dataclass
+class LogConfig:
+    """What is written while training."""
+
+    every_steps: int = setting(10, "steps between lines of metrics.jsonl", unit="steps", at_least=1)
+
+
+@dataclass
+class TrainConfig:
+    """train: adapt a masked language model to the shards."""
+
+    output: str = setting("", "folder of the run; new, empty, or one that train made", required=True)
+    seed: int = setting(0, "seed of order, masks and new weights", at_least=0)
+    max_steps: int | None = setting(None, "optimizer steps; null: by epochs", unit="steps", at_least=1)
+    epochs: float | None = setting(None, "passes over the training tweets; null and no max_steps: 3", above=0.0)
+    batch_size: int = setting(256, "tweets of one optimizer step, over all ranks", unit="tweets", at_least=1)
+    tokens_per_device: int = setting(16_384, "token capacity of one micro-batch", unit="tokens", at_least=8)
+    precision: str = setting("bf16", "arithmetic; the weights stay fp32", choices=("fp32", "bf16"))
+    device: str = setting("auto", "where to train; auto: the GPU if there is one", choices=DEVICE)
+    data: DataConfig = group(DataConfig)
+    model: ModelConfig = group(ModelConfig)
+    masking: MaskingConfig = group(MaskingConfig)
+    optimizer: OptimizerConfig = group(OptimizerConfig)
+    schedule: ScheduleConfig = group(ScheduleConfig)
+    validation: ValidationConfig = group(ValidationConfig)
+    engine: EngineConfig = group(EngineConfig)
+    log: LogConfig = group(LogConfig)
+
+    def problems(self) -> list[str]:
+        """What fields get wrong together, one line each."""
+        found = []
+        rate = self.optimizer.learning_rate
+        if rate > 1e-3 and not self.optimizer.allow_high_learning_rate:
+            found.append(
+                f"optimizer.learning_rate={rate:g}: above 1e-3 a pre-trained BERT forgets what it knows; "
+                "use 5e-5, or insist with optimizer.allow_high_learning_rate=true"
+            )
+        if self.max_steps is not None and self.epochs is not None:
+            found.append("max_steps and epochs: give one of them, not both")
+        if self.model.scratch.hidden_size % self.model.scratch.num_attention_heads:
+            found.append("model.scratch.hidden_size: must be a multiple of model.scratch.num_attention_heads")
+        return found
+
+
+@dataclass
+class EvaluateConfig:
+    """evaluate: masked loss on held-out tweets, beside the model that training began from."""
+
+    model: str = setting("", "folder or hub name of the model", required=True)
+    base: str = setting("", "folder or hub name of the model to compare with; empty: none")
+    output: str = setting("", "folder for metrics.json", required=True)
+    data: DataConfig = group(DataConfig)
+    seed: int = setting(0, "seed of the mask set and of the bootstrap", at_least=0)
+    max_tweets: int = setting(10_000, "tweets of the validation split that are used", unit="tweets", at_least=1)
+    bootstrap_samples: int = setting(2000, "resamples of the bootstrap interval", at_least=100)
+    tokens_per_device: int = setting(16_384, "token capacity of one micro-batch", unit="tokens", at_least=8)
+    precision: str = setting("fp32", "arithmetic", choices=("fp32", "bf16"))
+    device: str = setting("auto", "where to run; auto: the GPU if there is one", choices=DEVICE)
+
+
+@dataclass
+class EmbedConfig:
+    """embed: vectors of chosen words, an occurrence a row and a centroid a word."""
+
+    model: str = setting("", "folder or hub name of the model", required=True)
+    base: str = setting("", "folder or hub name of the model to embed the same occurrences with; empty: none")
+    words: list[str] = setting([], "words, hashtags, emoji; matched whole, case aside", required=True)
+    output: str = setting("", "folder for the vectors; new, empty, or one that embed made", required=True)
+    data: DataConfig = group(DataConfig)
+    layers: list[int] = setting([-4, -3, -2, -1], "layers whose mean is taken; 0: embeddings, -1: the last")
+    max_occurrences: int = setting(0, "seeded sample of a word's occurrences; 0: all", unit="occurrences", at_least=0)
+    background_tweets: int = setting(5000, "seeded sample of tweets whose words are the neighbours to choose from", unit="tweets", at_least=0)
+    background_minimum: int = setting(5, "occurrences that make a word of that sample a neighbour", at_least=1)
+    neighbours: int = setting(10, "nearest neighbours of a word", at_least=1)
+    include_text: bool = setting(False, "write the tweets' text beside the vectors")
+    seed: int = setting(0, "seed of the samples", at_least=0)
+    tokens_per_device: int = setting(16_384, "token capacity of one micro-batch", unit="tokens", at_least=8)
+    precision: str = setting("fp32", "arithmetic", choices=("fp32", "bf16"))
+    device: str = setting("auto", "where to run; auto: the GPU if there is one", choices=DEVICE)
+
+
+@dataclass
+class ReportConfig:
+    """report: one self-contained page."""
+
+    run: str = setting("", "folder that train left", required=True)
+    evaluation: str = setting("", "folder that evaluate left; empty: none")
+    words: str = setting("", "folder that embed left; empty: none")
+    output: str = setting("report.html", "the page")
+    title: str = setting("Words in tweets", "heading of the page")
+
+
+@dataclass
+class RunConfig:
+    """run: the whole road, plan first: prepare, train, evaluate, embed, report."""
+
+    input: list[str] = setting([], "CSV files, plain or .gz", required=True)
+    output: str = setting("", "folder of the study; a stage that is complete there is not repeated", required=True)
+    words: list[str] = setting([], "words, hashtags, emoji to embed", required=True)
+    text_column: str = setting("", "column of the text; empty: found by name and said aloud")
+    model: str = setting("bert-base-uncased", "folder or hub name of the model to adapt")
+    max_steps: int | None = setting(None, "optimizer steps; null: by epochs", unit="steps", at_least=1)
+    epochs: float | None = setting(None, "passes over the tweets; null and no max_steps: 1", above=0.0)
+    batch_size: int = setting(256, "tweets of one optimizer step", unit="tweets", at_least=1)
+    precision: str = setting("bf16", "arithmetic of training", choices=("fp32", "bf16"))
+    max_occurrences: int = setting(1000, "seeded sample of a word's occurrences; 0: all", unit="occurrences", at_least=0)
+    include_text: bool = setting(False, "write the tweets' text beside the vectors")
+    seed: int = setting(0, "seed of everything", at_least=0)
+    device: str = setting("auto", "where to run; auto: every GPU there is, else the CPU", choices=DEVICE)
+    plan_only: bool = setting(False, "print the plan and stop")

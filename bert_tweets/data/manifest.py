@@ -1,0 +1,112 @@
+"""The manifest: what a folder of shards holds, by which it is opened, checked and named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..text.recipe import FORMAT_VERSION, Recipe
+
+FILE = "manifest.json"
+FUNNEL_FILE = "funnel.json"
+TOKENIZER_FOLDER = "tokenizer"
+SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard file.
+
+    Attributes:
+        file: path below the folder of the shards, with forward slashes (`train/00000.arrow`).
+        rows: tweets.
+        tokens: tokens, special ones included.
+        bytes: size of the file.
+        sha256: of the file, as hex.
+    """
+
+    file: str
+    rows: int
+    tokens: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A whole folder of shards.
+
+    Attributes:
+        recipe: how text became tokens.
+        max_length: longest tweet in tokens, special ones included.
+        vocabulary_size: ids are below it.
+        special_ids: every special token's id, [UNK]'s too: never masked, never a random replacement.
+        pad_id, mask_id, unknown_id: of the tokenizer.
+        unknown_tokens: [UNK]s among the tokens of both splits.
+        splits: shards of `train` and of `validation`, in order.
+        settings: what prepare was called with, but for secrets.
+    """
+
+    recipe: Recipe
+    max_length: int
+    vocabulary_size: int
+    special_ids: list[int]
+    pad_id: int
+    mask_id: int
+    unknown_id: int
+    unknown_tokens: int
+    splits: dict[str, list[ShardEntry]]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def rows(self, split: str) -> int:
+        return sum(shard.rows for shard in self.splits[split])
+
+    def tokens(self, split: str) -> int:
+        return sum(shard.tokens for shard in self.splits[split])
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over recipe and shard checksums: the same tweets, tokens and order."""
+        parts = [self.recipe.hash] + [s.sha256 for split in SPLITS for s in self.splits[split]]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "format_version": FORMAT_VERSION,
+            "recipe": self.recipe.to_json(),
+            "fingerprint": self.fingerprint,
+        }
+
+    @staticmethod
+    def read(folder: str | Path) -> Manifest:
+        """Opens the manifest of a folder of shards.
+
+        Raises:
+            UserError: no such folder, not a folder of shards, or of another format version.
+        """
+        path = Path(folder) / FILE
+        if not Path(folder).is_dir():
+            raise UserError(f"{folder}: no such folder of shards; make one with bert-tweets prepare")
+        if not path.is_file():
+            raise UserError(f"{folder}: holds no {FILE}, so it is not a folder of (whole) shards; run prepare again")
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            version = record.pop("format_version")
+            if version != FORMAT_VERSION:
+                raise UserError(f"{path}: format version {version}, this program reads {FORMAT_VERSION}; prepare again")
+            expected = record.pop("fingerprint")
+            record["recipe"] = Recipe.from_json(record["recipe"])
+            record["splits"] = {
+                split: [ShardEntry(**entry) for entry in record["splits"][split]] for split in SPLITS
+            }
+            manifest = Manifest(**record)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: is damaged ({error}); prepare again") from None
+        if manifest.fingerprint != expected:
+            raise UserError(f"{path}: is damaged (its fingerprint does not fit its shards); prepare again")
+        return manifest

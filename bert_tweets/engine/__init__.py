@@ -1,0 +1,1 @@
+"""Engines: micro-batches in, one optimizer step out. The only room that knows DDP exists."""

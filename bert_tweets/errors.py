@@ -1,0 +1,43 @@
+"""Errors that are for people: one line that says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake that its user can mend. Ends the program with exit code 2 and no traceback.
+
+    `found_by_one_rank` marks what only the raising rank has seen (a damaged shard in its share, say):
+    that rank prints it, whichever it is. All else is found by every rank alike and printed by local rank 0.
+    """
+
+    def __init__(self, message: str, *, found_by_one_rank: bool = False):
+        super().__init__(message)
+        self.found_by_one_rank = found_by_one_rank
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` with the nearest of `known`, or nothing."""
+    near = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
+    """Runs one stage's main and turns a `UserError` into its line and exit code 2.
+
+    Args:
+        stage: takes the command-line arguments.
+        argv: the arguments; `sys.argv[1:]` when not given.
+    """
+    try:
+        stage(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        if error.found_by_one_rank or os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -1,0 +1,292 @@
+"""Settings from YAML files and `key=value` words: parsed by the declared type, all errors told at once.
+
+Text is taken as it stands, in YAML too (`no`, `007` and `null` are words, not a bool, a number and nothing);
+OmegaConf merges the layers (defaults, then each `--config` in order, then `key=value`) and writes them out again.
+`${...}` is never resolved: a setting is text that somebody else may have written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import UserError, did_you_mean
+
+Config = TypeVar("Config")
+
+_LAUNCHER_WORD = re.compile(r"--local[_-]rank(=.*)?$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One setting: its dotted key, type, default and metadata (see `config.setting`)."""
+
+    key: str
+    kind: Any
+    optional: bool
+    default: Any
+    metadata: typing.Mapping[str, Any]
+    group_meaning: str
+
+
+def fields_of(config_type: type, prefix: str = "") -> Iterator[Field]:
+    """All settings of a configuration, groups flattened to dotted keys, in declared order."""
+    hints = typing.get_type_hints(config_type)
+    for field in dataclasses.fields(config_type):
+        kind, optional = hints[field.name], False
+        if dataclasses.is_dataclass(kind):
+            yield from fields_of(typing.cast(type, kind), f"{prefix}{field.name}.")
+            continue
+        if isinstance(kind, types.UnionType):
+            kind = next(part for part in typing.get_args(kind) if part is not type(None))
+            optional = True
+        made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        meaning = (config_type.__doc__ or "").strip().splitlines()[0]
+        yield Field(prefix + field.name, kind, optional, made, field.metadata, meaning)
+
+
+def load(config_type: type[Config], argv: list[str]) -> Config:
+    """Reads a stage's settings.
+
+    Args:
+        config_type: a dataclass of `config.py`.
+        argv: `--config FILE` (may repeat), `key=value`, `--help`.
+
+    Returns:
+        The settings, validated.
+
+    Raises:
+        UserError: names every key that is unknown, malformed, out of bounds or missing.
+        SystemExit: code 0, after `--help`.
+    """
+    files, words, wrong = _split_arguments(argv)
+    if words is None:
+        print_help(config_type)
+        raise SystemExit(0)
+    layers: list[tuple[str, dict[str, Any]]] = [(path, _read_yaml(path)) for path in files]
+    layers.append(("", words))
+    known = {field.key: field for field in fields_of(config_type)}
+    values: dict[str, Any] = {}
+    for source, layer in layers:
+        for key, raw in layer.items():
+            where = f"{key} (in {source})" if source else key
+            if key not in known:
+                wrong.append(_unknown(where, key, known))
+                continue
+            try:
+                values[key] = _parse(known[key], raw)
+            except ValueError as problem:
+                wrong.append(f"{where}={_shown(raw)}: {problem}")
+    wrong += [
+        f"{key}: is needed; {field.metadata['meaning']}"
+        for key, field in known.items()
+        if field.metadata["required"] and not values.get(key, field.default) and not _named(key, wrong)
+    ]
+    config = _build(config_type, values)
+    if not wrong and hasattr(config, "problems"):
+        wrong += config.problems()
+    if wrong:
+        raise UserError("\n       ".join(wrong))
+    return config
+
+
+def dump(config: Any) -> str:
+    """The settings as YAML that `--config` reads back."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def overrides(config: Any) -> list[str]:
+    """The `key=value` words that make this configuration from the defaults."""
+    words = []
+    for field in fields_of(type(config)):
+        value = config
+        for part in field.key.split("."):
+            value = getattr(value, part)
+        if value != field.default:
+            words.append(f"{field.key}={_shown(value)}")
+    return words
+
+
+def print_help(config_type: type) -> None:
+    """Prints every key with its default, unit and meaning."""
+    import sys
+
+    from rich.console import Console
+    from rich.table import Table
+
+    stage = (config_type.__doc__ or "").strip()
+    module = stage.split(":")[0]
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console.print(f"{stage}\n\nusage: bert-tweets {module} [--config FILE]... [key=value]...\n", markup=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("key", no_wrap=True)
+    table.add_column("default", overflow="fold", max_width=24)
+    table.add_column("unit")
+    table.add_column("meaning")
+    for field in fields_of(config_type):
+        notes = [field.metadata["meaning"]]
+        if field.metadata["choices"]:
+            notes.append("one of " + ", ".join(field.metadata["choices"]))
+        default = "(needed)" if field.metadata["required"] else _shown(field.default)
+        from rich.markup import escape
+
+        table.add_row(field.key, escape(default), field.metadata["unit"], escape("; ".join(notes)))
+    console.print(table)
+
+
+def _split_arguments(argv: list[str]) -> tuple[list[str], dict[str, Any] | None, list[str]]:
+    """YAML files, `key=value` words (None when help is asked for), and arguments that are neither."""
+    files: list[str] = []
+    words: dict[str, Any] = {}
+    wrong: list[str] = []
+    rest = iter(argv)
+    for word in rest:
+        if word in ("-h", "--help"):
+            return files, None, []
+        if word == "--config":
+            files.append(next(rest, ""))
+        elif word.startswith("--config="):
+            files.append(word.removeprefix("--config="))
+        elif _LAUNCHER_WORD.match(word):
+            if "=" not in word:
+                next(rest, None)
+        elif "=" in word and not word.startswith("-"):
+            key, _, value = word.partition("=")
+            words[key.strip()] = value
+        else:
+            wrong.append(f"'{word}': not understood; settings are written key=value, files --config FILE")
+    return files, words, wrong
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    """A YAML file as flat dotted keys; every scalar as the text that stands there."""
+    import yaml
+
+    if not Path(path).is_file():
+        raise UserError(f"--config {path}: no such file")
+    try:
+        tree = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from None
+    if tree in (None, ""):
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"--config {path}: holds no keys; write key: value")
+    return dict(_flatten(tree, ""))
+
+
+def _flatten(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _unknown(where: str, key: str, known: dict[str, Field]) -> str:
+    inside = [other for other in known if other.startswith(key + ".")]
+    if inside:
+        return f"{where}: is a group; its keys are {', '.join(inside)}"
+    hint = did_you_mean(key, known) or did_you_mean(key, [other.rpartition(".")[2] for other in known])
+    return f"{where}: no such key{hint}; --help lists them all"
+
+
+def _named(key: str, wrong: list[str]) -> bool:
+    return any(line.startswith((f"{key}=", f"{key} (in")) for line in wrong)
+
+
+def _parse(field: Field, raw: Any) -> Any:
+    """The value of a setting from text (or a YAML list of texts). Raises ValueError with what was wrong."""
+    if typing.get_origin(field.kind) is list:
+        (item,) = typing.get_args(field.kind)
+        values = [_parse_scalar(item, one) for one in _items(raw)]
+        return [_checked(field, value) for value in values]
+    if isinstance(raw, list):
+        raise ValueError("is a list; one value is wanted")
+    if field.optional and raw.strip().lower() in ("null", "none", ""):
+        return None
+    return _checked(field, _parse_scalar(field.kind, raw))
+
+
+def _items(raw: Any) -> list[str]:
+    if isinstance(raw, list):
+        if not all(isinstance(item, str) for item in raw):
+            raise ValueError("is a list of lists; a list of values is wanted")
+        return raw
+    text = raw.strip()
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _parse_scalar(kind: Any, text: str) -> Any:
+    if kind is str:
+        return text
+    text = text.strip()
+    if kind is bool:
+        if text.lower() in ("true", "yes", "on", "1"):
+            return True
+        if text.lower() in ("false", "no", "off", "0"):
+            return False
+        raise ValueError("is not true or false")
+    try:
+        number = float(text.replace("_", ""))
+    except ValueError:
+        raise ValueError("is not a number") from None
+    if number != number or number in (float("inf"), float("-inf")):
+        raise ValueError("is not a finite number")
+    if kind is float:
+        return number
+    if number != int(number):
+        raise ValueError("is not a whole number")
+    # By way of the text where that works: a float holds 53 bits, a seed may have 64.
+    return int(text.replace("_", "")) if re.fullmatch(r"[+-]?[\d_]+", text) else int(number)
+
+
+def _checked(field: Field, value: Any) -> Any:
+    choices, lowest, above, highest = (
+        field.metadata[name] for name in ("choices", "at_least", "above", "at_most")
+    )
+    if choices and value not in choices:
+        raise ValueError(f"is none of {', '.join(choices)}{did_you_mean(str(value), choices)}")
+    if lowest is not None and value < lowest:
+        raise ValueError(f"must be at least {lowest:g}")
+    if above is not None and value <= above:
+        raise ValueError(f"must be above {above:g}")
+    if highest is not None and value > highest:
+        raise ValueError(f"must be at most {highest:g}")
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**63:
+        raise ValueError("does not fit 63 bits")
+    return value
+
+
+def _build(config_type: type[Config], values: dict[str, Any]) -> Config:
+    from omegaconf import OmegaConf
+
+    merged = OmegaConf.structured(config_type)
+    for key, value in values.items():
+        OmegaConf.update(merged, key, _literal(value))
+    return typing.cast(Config, OmegaConf.to_object(merged))
+
+
+def _literal(value: Any) -> Any:
+    """Text that OmegaConf hands back as it stands: its interpolations are escaped."""
+    if isinstance(value, str):
+        return value.replace("${", "\\${")
+    return [_literal(item) for item in value] if isinstance(value, list) else value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, list):
+        return "[" + ",".join(_shown(item) for item in value) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

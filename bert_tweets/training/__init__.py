@@ -1,0 +1,1 @@
+"""What a training run needs beside its engine: schedule, optimizer groups, metrics, validation."""

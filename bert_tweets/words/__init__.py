@@ -1,0 +1,1 @@
+"""Words: their occurrences, the vectors of these, neighbours, files and pictures."""
