@@ -1,4 +1,4 @@
-"""Shards: Arrow IPC files opened by mmap, read without copies, gathered by tweet index without a loop a tweet."""
+"""Shards: Arrow IPC files opened by mmap, read without copies, gathered without a loop a tweet."""
 
 from __future__ import annotations
 
@@ -80,6 +80,10 @@ class Split:
         """The tweet index of a shard's first row."""
         return int(self._ends[shard]) - self.shards[shard].rows
 
+    def lengths(self, shard: int) -> Ints:
+        """Tokens of each tweet of a shard; int64 [rows]."""
+        return np.diff(self._opened(shard).offsets).astype(np.int64)
+
     def gather(self, indices: Ints) -> Tweets:
         """The tokens of the tweets with these indices, in the order asked for.
 
@@ -118,13 +122,22 @@ class Split:
             batch = reader.get_batch(0)
         except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
             raise _damaged(path, str(error)) from None
-        if not batch.schema.equals(self._schema) or batch.num_rows != entry.rows or reader.num_record_batches != 1:
+        if (
+            not batch.schema.equals(self._schema)
+            or batch.num_rows != entry.rows
+            or reader.num_record_batches != 1
+        ):
             raise _damaged(path, "its columns or rows are not those of the manifest")
         ids, starts = batch.column("input_ids"), batch.column("word_starts")
         offsets = ids.offsets.to_numpy()
         tokens = len(ids.values)
         # Offsets come out of a file: none may point outside of its tokens.
-        if offsets[0] != 0 or offsets[-1] != tokens or (np.diff(offsets) < 0).any() or tokens != len(starts.values):
+        if (
+            offsets[0] != 0
+            or offsets[-1] != tokens
+            or (np.diff(offsets) < 0).any()
+            or tokens != len(starts.values)
+        ):
             raise _damaged(path, "its offsets do not fit its tokens")
         bits = np.frombuffer(starts.values.buffers()[1], dtype=np.uint8)
         return _OpenShard(batch, offsets, ids.values.to_numpy(), bits)
@@ -163,7 +176,9 @@ def shard_path(folder: Path, entry: ShardEntry) -> Path:
 def ranges(starts: Ints, lengths: Ints) -> Ints:
     """The integers of [start, start + length) for each pair, one after the other; int64 [sum of lengths]."""
     ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
+    count = int(ends[-1]) if len(ends) else 0
+    inside: Ints = np.arange(count) + np.repeat(starts - (ends - lengths), lengths)
+    return inside
 
 
 def _damaged(path: Path, how: str) -> UserError:

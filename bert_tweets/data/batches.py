@@ -1,0 +1,108 @@
+"""What travels to the device: micro-batches of packed rows, and the step that they belong to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .packing import PackedRows
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Packed rows of whole tweets.
+
+    Attributes:
+        input_ids, position_ids, segment_ids, word_positions: int32 [rows, row_length], see `PackedRows`.
+        tweet_index, epoch: int64 [tweets + 1], by segment; entry 0 stands for padding.
+        masked_capacity: places for masked tokens; at least as many as will be masked, and known ahead of the
+            device, so that no step waits for a count.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    segment_ids: Tensor
+    word_positions: Tensor
+    tweet_index: Tensor
+    epoch: Tensor
+    masked_capacity: int = 1
+
+    def to(self, device: torch.device) -> MicroBatch:
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin(self) -> MicroBatch:
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change) -> MicroBatch:  # type: ignore[no-untyped-def]
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "masked_capacity"}
+        return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step of one rank.
+
+    Attributes:
+        index: the step, from 0.
+        micro_batches: as many on every rank.
+        masked_tokens: masked tokens of the step over all ranks: what the loss is divided by.
+        tokens, tweets: real tokens and tweets of the step over all ranks.
+        positions: token positions of the step over all ranks, padding and empty rows included.
+    """
+
+    index: int
+    micro_batches: list[MicroBatch]
+    masked_tokens: int
+    tokens: int
+    tweets: int
+    positions: int
+
+
+def to_micro_batch(rows: PackedRows, tweet_index: Ints, epoch: Ints) -> MicroBatch:
+    """Packed rows as tensors that share their memory.
+
+    Args:
+        rows: the rows.
+        tweet_index, epoch: int64 [tweets], of the tweets in the order in which they were packed.
+    """
+    return MicroBatch(
+        input_ids=torch.from_numpy(rows.input_ids),
+        position_ids=torch.from_numpy(rows.position_ids),
+        segment_ids=torch.from_numpy(rows.segment_ids),
+        word_positions=torch.from_numpy(rows.word_positions),
+        tweet_index=torch.from_numpy(np.concatenate([[0], tweet_index]).astype(np.int64)),
+        epoch=torch.from_numpy(np.concatenate([[0], epoch]).astype(np.int64)),
+    )
+
+
+def take_rows(batch: MicroBatch, first: int, last: int, rows: int, pad_id: int, masked: int) -> MicroBatch:
+    """Rows [first, last) of a batch, filled up to `rows` with empty ones.
+
+    Args:
+        batch: the batch.
+        first, last: may lie beyond the batch's end.
+        rows: rows of the result.
+        pad_id: token of the empty rows.
+        masked: masked tokens that the result has room for.
+    """
+
+    def cut(tensor: Tensor, fill: int) -> Tensor:
+        part = tensor[first:last]
+        if len(part) == rows:
+            return part
+        return torch.cat([part, tensor.new_full((rows - len(part), tensor.shape[1]), fill)])
+
+    return replace(
+        batch,
+        input_ids=cut(batch.input_ids, pad_id),
+        position_ids=cut(batch.position_ids, 0),
+        segment_ids=cut(batch.segment_ids, 0),
+        word_positions=cut(batch.word_positions, 0),
+        masked_capacity=masked,
+    )

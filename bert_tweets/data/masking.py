@@ -1,0 +1,118 @@
+"""Masking: which tokens the model has to guess, a pure function of (seed, epoch, tweet, position).
+
+Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): the counter is the token's
+address, so layout, ranks and workers cannot change a mask. Its 32-bit words live in int64 tensors, because
+torch has no unsigned arithmetic on every device; they are compared with integer thresholds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .batches import MicroBatch
+from .manifest import Manifest
+
+_WORD = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Philox4x32-10.
+
+    Args:
+        counter: four int64 tensors of one shape, each value in [0, 2³²).
+        key: two integers in [0, 2³²).
+
+    Returns:
+        Four int64 tensors of that shape, values uniform in [0, 2³²).
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        # The product wraps in int64, but its 64 bits are right; `>>` is arithmetic, so mask after it.
+        first, second = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            ((second >> 32) & _WORD) ^ c1 ^ k0,
+            second & _WORD,
+            ((first >> 32) & _WORD) ^ c3 ^ k1,
+            first & _WORD,
+        )
+        k0, k1 = (k0 + _WEYL[0]) & _WORD, (k1 + _WEYL[1]) & _WORD
+    return c0, c1, c2, c3
+
+
+def _threshold(probability: float) -> int:
+    return round(probability * 2**32)
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Draws masks: 80 % [MASK], 10 % a random ordinary token, 10 % kept (Devlin et al. 2019, section 3.1).
+
+    Attributes:
+        seed: key of the generator, 64 bits.
+        probability: share of ordinary tokens that is selected.
+        whole_word: select all pieces of a word together, keyed by its first.
+        mask_id: id of [MASK].
+        ordinary_ids: int64 [ordinary], every id that is not special: what a random replacement is drawn from.
+        is_ordinary: bool [vocabulary].
+    """
+
+    seed: int
+    probability: float
+    whole_word: bool
+    mask_id: int
+    ordinary_ids: Tensor
+    is_ordinary: Tensor
+
+    def to(self, device: torch.device) -> Masking:
+        return Masking(
+            self.seed,
+            self.probability,
+            self.whole_word,
+            self.mask_id,
+            self.ordinary_ids.to(device),
+            self.is_ordinary.to(device),
+        )
+
+    def select(self, batch: MicroBatch) -> Tensor:
+        """The tokens to guess: bool [rows, row_length]. Special tokens and padding never."""
+        return self._select(
+            batch, self._words(batch, batch.word_positions if self.whole_word else batch.position_ids)
+        )
+
+    def apply(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Draws the masks of a micro-batch.
+
+        Returns:
+            The input ids with the selected tokens replaced, int64 [rows, row_length]; the selection, bool, alike.
+        """
+        words = self._words(batch, batch.position_ids)
+        by_word = self._words(batch, batch.word_positions) if self.whole_word else words
+        selected = self._select(batch, by_word)
+        ids = batch.input_ids.long()
+        random_ids = self.ordinary_ids[(words[2] * len(self.ordinary_ids)) >> 32]
+        replaced = torch.where(words[1] < _threshold(0.9), random_ids, ids)
+        replaced = torch.where(words[1] < _threshold(0.8), self.mask_id, replaced)
+        return torch.where(selected, replaced, ids), selected
+
+    def _words(self, batch: MicroBatch, positions: Tensor) -> tuple[Tensor, ...]:
+        tweet, epoch = batch.tweet_index[batch.segment_ids], batch.epoch[batch.segment_ids]
+        counter = (tweet & _WORD, (tweet >> 32) & _WORD, epoch, positions.long())
+        return philox(counter, (self.seed & _WORD, (self.seed >> 32) & _WORD))
+
+    def _select(self, batch: MicroBatch, words: tuple[Tensor, ...]) -> Tensor:
+        maskable = (batch.segment_ids > 0) & self.is_ordinary[batch.input_ids]
+        return maskable & (words[0] < _threshold(self.probability))
+
+
+def masking_for(manifest: Manifest, seed: int, probability: float, whole_word: bool) -> Masking:
+    """The masking of these shards' vocabulary."""
+    is_ordinary = torch.ones(manifest.vocabulary_size, dtype=torch.bool)
+    is_ordinary[manifest.special_ids] = False
+    ordinary_ids = torch.nonzero(is_ordinary).squeeze(1)
+    return Masking(seed, probability, whole_word, manifest.mask_id, ordinary_ids, is_ordinary)

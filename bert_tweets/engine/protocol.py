@@ -1,0 +1,31 @@
+"""What training asks of an engine: micro-batches in, one optimizer step out."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ..data.batches import MicroBatch, Step
+from ..data.masking import Masking
+
+
+class Engine(Protocol):
+    """One way of running the module over all ranks."""
+
+    def train_step(self, step: Step, masking: Masking, learning_rate: float) -> tuple[Tensor, Tensor]:
+        """Takes one optimizer step on the mean loss over the step's masked tokens on all ranks.
+
+        Returns:
+            This rank's share of that mean (the shares of all ranks add up to it) and the norm of the gradient
+            before clipping; on the device, unread.
+        """
+        ...
+
+    def loss_sum(self, batch: MicroBatch, masking: Masking) -> Tensor:
+        """The sum of the losses of a micro-batch, without a gradient; on the device, unread."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The model's weights, under the stock model's names, on the CPU."""
+        ...

@@ -1,0 +1,100 @@
+"""The ranks of a run: who this process is, and the few things that all ranks say to each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..errors import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the ranks.
+
+    Attributes:
+        rank, local_rank, world_size, local_world_size: as torchrun tells them; 0, 0, 1, 1 without it.
+        device: where this rank computes.
+    """
+
+    rank: int
+    local_rank: int
+    world_size: int
+    local_world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def gather(self, values: list[int]) -> Callable[[], list[list[int]]]:
+        """Starts to gather a list of integers from every rank; calling the result waits. See `data.loader`."""
+        if self.world_size == 1:
+            return lambda: [values]
+        # On the CPU (gloo), beside whatever the device is doing.
+        mine = torch.tensor(values, dtype=torch.int64)
+        everyone = [torch.empty_like(mine) for _ in range(self.world_size)]
+        work = dist.all_gather(everyone, mine, async_op=True)
+
+        def wait() -> list[list[int]]:
+            work.wait()
+            return [other.tolist() for other in everyone]
+
+        return wait
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over ranks, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.all_reduce(torch.zeros(1))
+
+
+def choose_device(asked: str, local_rank: int = 0) -> torch.device:
+    """The device of `device=auto|cpu|cuda`.
+
+    Raises:
+        UserError: there is no GPU, or fewer than there are ranks on this machine.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked == "cpu" or (asked == "auto" and not count):
+        return torch.device("cpu")
+    if local_rank >= count:
+        raise UserError(
+            f"device={asked}: local rank {local_rank} has no GPU, there are {count} here; "
+            "start fewer processes or set device=cpu"
+        )
+    return torch.device("cuda", local_rank)
+
+
+def this_world(device: str) -> World:
+    """Who this process is, from torchrun's variables. Starts nothing."""
+    rank, local_rank, size, local_size = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_WORLD_SIZE", "1"))
+    )
+    return World(rank, local_rank, size, local_size, choose_device(device, local_rank))
+
+
+def start(world: World, timeout_seconds: int) -> None:
+    """Starts the process group: gloo on the CPU, NCCL on GPUs with gloo beside it for counts."""
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+    if world.world_size > 1:
+        backend = "gloo" if world.device.type == "cpu" else "cpu:gloo,cuda:nccl"
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+
+
+def stop() -> None:
+    """Leaves the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

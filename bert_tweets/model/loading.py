@@ -1,0 +1,204 @@
+"""Loading: the model that `transformers` loads, in fp32, with our attention, and an honest word on its head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import ModelConfig
+from ..data.manifest import TOKENIZER_FOLDER, Manifest
+from ..errors import UserError
+from ..text import recipe
+from ..text.tokenizer import fingerprint, is_local, load_tokenizer
+from .attention import register
+
+ARCHITECTURES = ("bert", "camembert", "roberta", "xlm-roberta")
+SCRATCH = "scratch"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A masked language model.
+
+    Attributes:
+        model: the `transformers` model, fp32, on the CPU.
+        has_trained_head: False when the files held an encoder alone, or nothing was loaded: its masked-LM head
+            is new, and the first fall of its loss is that head being learnt.
+    """
+
+    model: Any
+    has_trained_head: bool
+
+
+def fetch(name: str, revision: str) -> None:
+    """Brings a hub model onto this node; one process a node calls it, before the others load.
+
+    Raises:
+        UserError: the hub does not have it or is not in reach.
+    """
+    if name == SCRATCH or is_local(name):
+        return
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.txt", "*.safetensors"])
+    except Exception as error:  # the hub's client raises many kinds, requests' among them
+        raise UserError(_unreachable(name, error)) from None
+
+
+def check_recipe(name: str, revision: str, manifest: Manifest) -> None:
+    """Refuses a model whose recipe or tokenizer is not that of the shards (contract 1).
+
+    Raises:
+        UserError: says which part differs.
+    """
+    if name == SCRATCH:
+        return
+    own = recipe.read(name) if is_local(name) else None
+    tokenizer = None
+    if own is None and (not is_local(name) or _has_tokenizer(name)):
+        tokenizer = fingerprint(load_tokenizer(name, revision))
+    recipe.require_same(manifest.recipe, own, tokenizer, name)
+
+
+def load_model(config: ModelConfig, manifest: Manifest, seed: int = 0) -> LoadedModel:
+    """Loads, or makes, the masked language model.
+
+    Args:
+        config: name, revision, dropout, sizes of a new one.
+        manifest: of the shards that it is used with; a new model takes its vocabulary's size from there.
+        seed: of new weights.
+
+    Raises:
+        UserError: not found, of another architecture, without safetensors, or too small for the shards.
+    """
+    loaded = _scratch(config, manifest, seed) if config.name == SCRATCH else _pretrained(config, seed)
+    size, positions = loaded.model.config.vocab_size, _positions(loaded.model)
+    if size < manifest.vocabulary_size:
+        raise UserError(f"{config.name}: knows {size} tokens, the shards have {manifest.vocabulary_size}")
+    if positions < manifest.max_length:
+        raise UserError(
+            f"{config.name}: takes {positions} tokens, the shards' longest tweet may have "
+            f"{manifest.max_length}; prepare with max_length={positions}"
+        )
+    return loaded
+
+
+def set_dropout(config: Any, dropout: float) -> None:
+    """Hidden dropout as asked; attention dropout off: packed attention has none."""
+    config.hidden_dropout_prob = dropout
+    config.attention_probs_dropout_prob = 0.0
+
+
+def _scratch(config: ModelConfig, manifest: Manifest, seed: int) -> LoadedModel:
+    from transformers import BertConfig, BertForMaskedLM
+
+    sizes = config.scratch
+    bert = BertConfig(
+        vocab_size=manifest.vocabulary_size,
+        hidden_size=sizes.hidden_size,
+        num_hidden_layers=sizes.num_hidden_layers,
+        num_attention_heads=sizes.num_attention_heads,
+        intermediate_size=sizes.intermediate_size,
+        max_position_embeddings=manifest.max_length,
+        pad_token_id=manifest.pad_id,
+    )
+    set_dropout(bert, config.dropout)
+    bert._attn_implementation = register()
+    return LoadedModel(_seeded(seed, lambda: BertForMaskedLM(bert)), has_trained_head=False)
+
+
+def _pretrained(config: ModelConfig, seed: int) -> LoadedModel:
+    from transformers import AutoConfig, AutoModelForMaskedLM
+    from transformers.utils import logging
+
+    if is_local(config.name) and not Path(config.name).is_dir():
+        raise UserError(f"{config.name}: no such folder")
+    try:
+        settings = AutoConfig.from_pretrained(config.name, revision=config.revision)
+    except Exception as error:  # missing, malformed, unreachable: each library on the way has its own kind
+        raise UserError(_unreachable(config.name, error)) from None
+    if settings.model_type not in ARCHITECTURES:
+        raise UserError(
+            f"{config.name}: architecture '{settings.model_type}' is not supported; these are: "
+            + ", ".join(ARCHITECTURES)
+        )
+    set_dropout(settings, config.dropout)
+    # Its progress bars and its report on new weights: we say the latter in our own words.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model, report = _seeded(
+            seed,
+            lambda: AutoModelForMaskedLM.from_pretrained(
+                config.name,
+                revision=config.revision,
+                config=settings,
+                dtype=torch.float32,  # a file in fp16 would give a model in fp16 without a word
+                attn_implementation=register(),
+                use_safetensors=True,  # pickled weights can run code
+                output_loading_info=True,
+            ),
+        )
+    except Exception as error:
+        raise UserError(f"{config.name}: its weights cannot be loaded: {_first_line(error)}") from None
+    missing = set(report["missing_keys"])
+    in_head = {key for key in missing if key.startswith(("cls.", "lm_head."))}
+    if missing - in_head or report.get("mismatched_keys"):
+        odd = sorted(missing - in_head) or sorted(map(str, report["mismatched_keys"]))
+        raise UserError(f"{config.name}: its weights do not fit its config.json ({odd[0]} …)")
+    has_head = not any("dense" in key for key in in_head)
+    if not has_head:
+        _seeded(seed, lambda: _new_head(model))
+    return LoadedModel(model, has_head)
+
+
+def _new_head(model: Any) -> None:
+    """A new head on the scale of the embeddings that it is tied to, so that its logits begin of ordinary size."""
+    scale = float(model.get_input_embeddings().weight.detach().std())
+    dense, norm = (
+        (model.cls.predictions.transform.dense, model.cls.predictions.transform.LayerNorm)
+        if hasattr(model, "cls")
+        else (model.lm_head.dense, model.lm_head.layer_norm)
+    )
+    with torch.no_grad():
+        dense.weight.normal_(0.0, scale)
+        dense.bias.zero_()
+        norm.weight.fill_(1.0)
+        norm.bias.zero_()
+        model.get_output_embeddings().bias.zero_()
+
+
+def _seeded(seed: int, make: Callable[[], Any]) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def _positions(model: Any) -> int:
+    config = model.config
+    first = 0 if config.model_type == "bert" else config.pad_token_id + 1
+    return int(config.max_position_embeddings - first)
+
+
+def _has_tokenizer(folder: str) -> bool:
+    return any((Path(folder) / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json"))
+
+
+def _unreachable(name: str, error: Exception) -> str:
+    if is_local(name):
+        return f"{name}: is not a model: {_first_line(error)}"
+    return f"{name}: no such folder here, and the hub did not give it ({_first_line(error)})"
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def tokenizer_folder(data_path: str) -> Path:
+    """The tokenizer that travels with the shards."""
+    return Path(data_path) / TOKENIZER_FOLDER

@@ -1,0 +1,248 @@
+"""The tokenizer: loading, its fingerprint, text to flat token arrays with word boundaries, training a small one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UserError
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def load_tokenizer(name: str, revision: str = "main", local_only: bool = False) -> Any:
+    """A fast tokenizer of `transformers`.
+
+    Args:
+        name: a folder, or a name on the hub. What looks like a path never goes to the hub.
+        revision: of a hub tokenizer.
+        local_only: take only what is on this machine.
+
+    Raises:
+        UserError: it cannot be loaded, is not a fast one, or lacks a special token that masking needs.
+    """
+    from transformers import AutoTokenizer
+
+    if not name:
+        raise UserError("the tokenizer has no name; give a folder or a hub name")
+    folder = Path(name).expanduser()
+    is_path = folder.exists() or name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or "\\" in name
+    if is_path and not folder.is_dir():
+        raise UserError(f"{name}: no such folder; give the folder of a tokenizer, or a hub name such as bert-base-uncased")
+    here = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        if is_path:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), **here)
+        else:
+            tokenizer = _from_hub(name, revision, local_only)
+    except UserError:
+        raise
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError, TypeError and bare Exceptions
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{name}: holds no tokenizer that can be loaded ({reason})") from None
+    return _checked(tokenizer, name)
+
+
+def _from_hub(name: str, revision: str, local_only: bool) -> Any:
+    """What the cache holds, else the hub; without a hub in reach that is said at once, not after its retries."""
+    from transformers import AutoTokenizer
+
+    arguments = {"revision": revision, "trust_remote_code": False}
+    try:
+        return AutoTokenizer.from_pretrained(name, local_files_only=True, **arguments)
+    except (OSError, ValueError):
+        if local_only or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") or not _hub_in_reach():
+            raise UserError(
+                f"{name}: no such folder, not among the tokenizers downloaded before, and the hub is not in reach; "
+                "give the folder of a tokenizer"
+            ) from None
+    return AutoTokenizer.from_pretrained(name, **arguments)
+
+
+def _hub_in_reach() -> bool:
+    import urllib.error
+    import urllib.request
+
+    request = urllib.request.Request(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=5).close()
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _checked(tokenizer: Any, name: str) -> Any:
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(f"{name}: is not a fast tokenizer; convert it to a tokenizer.json first")
+    for role in ("mask", "pad", "unk"):
+        if getattr(tokenizer, f"{role}_token_id") is None:
+            raise UserError(f"{name}: has no {role} token; masked language modelling needs a BERT-like tokenizer")
+    if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
+        raise UserError(f"{name}: has no ordinary token in its vocabulary; is the folder whole?")
+    return tokenizer
+
+
+def fingerprint(tokenizer: Any) -> str:
+    """sha256 of what decides which ids a text gets, as hex: vocabulary, merges, normaliser, pre- and post-processor,
+    added tokens. Padding and truncation are states of use and change nothing.
+
+    Args:
+        tokenizer: a fast tokenizer of `transformers`.
+    """
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    for state in ("padding", "truncation"):
+        parts.pop(state, None)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tokens of some texts, one after the other.
+
+    Attributes:
+        lengths: int64 [texts], tokens of each, special ones included.
+        input_ids: int32 [tokens].
+        word_starts: bool [tokens], the first token of each word; each special token is a word of its own.
+        truncated: how many texts were longer than max_length.
+    """
+
+    lengths: npt.NDArray[np.int64]
+    input_ids: npt.NDArray[np.int32]
+    word_starts: npt.NDArray[np.bool_]
+    truncated: int
+
+
+class Encoder:
+    """A private copy of a tokenizer's Rust half, so that no state of use is left on the shared one.
+
+    `[SEP]` or `<mask>` written in a tweet is read as the text that it is.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int):
+        from tokenizers import Tokenizer
+
+        self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._backend.no_padding()
+        self._backend.enable_truncation(max_length)
+        self._backend.encode_special_tokens = True
+        self._max_length = max_length
+
+    def __call__(self, texts: list[str]) -> Encoded:
+        # Not encode_batch_fast: its encodings have no word ids.
+        encodings = self._backend.encode_batch(texts)
+        ids = [encoding.ids for encoding in encodings]
+        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+        tokens = int(lengths.sum())
+        input_ids = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=tokens)
+        # A special token's word is None, here NaN, which differs from itself: it begins a word, and so does the next.
+        words = np.array([word for encoding in encodings for word in encoding.word_ids], dtype=np.float32)
+        word_starts = np.ones(tokens, dtype=np.bool_)
+        word_starts[1:] = words[1:] != words[:-1]
+        ends = np.cumsum(lengths)
+        word_starts[(ends - lengths)[lengths > 0]] = True
+        full = np.flatnonzero(lengths == self._max_length)
+        truncated = sum(1 for row in full.tolist() if encodings[row].overflowing)
+        return Encoded(lengths, input_ids, word_starts, truncated)
+
+
+def encode(tokenizer: Any, texts: list[str], max_length: int) -> Encoded:
+    """Texts to flat arrays of tokens, cut to `max_length` with the special tokens kept.
+
+    For many batches make one `Encoder` and call it.
+    """
+    return Encoder(tokenizer, max_length)(texts)
+
+
+def train_wordpiece(texts: Iterable[list[str]], vocabulary_size: int, lowercase: bool = True) -> Any:
+    """Trains a BERT tokenizer: the same texts make the same vocabulary, byte for byte.
+
+    The library's own WordPiece trainer gives its pieces ids in the order of a hash map, so that two runs differ.
+    Here the alphabet, with and without `##`, gets its ids first; the merges that follow are then decided.
+
+    Args:
+        texts: batches of cleaned tweets.
+        vocabulary_size: tokens, special ones included; fewer where the texts give fewer.
+        lowercase: whether case and accents are taken off.
+
+    Returns:
+        A fast tokenizer of `transformers`.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    counts: Counter[str] = Counter()
+    for batch in texts:
+        for text in batch:
+            counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    alphabet = _alphabet(counts, (vocabulary_size - len(SPECIAL)) // 4)
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    # A word that the alphabet cannot write would only shift the counts of its pieces.
+    sound = {word: count for word, count in counts.items() if alphabet.issuperset(word)}
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    characters = sorted(alphabet)
+    fixed = SPECIAL + characters + [f"##{character}" for character in characters]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=max(vocabulary_size, len(fixed)), special_tokens=fixed, show_progress=False, min_frequency=2
+    )
+    tokenizer.train_from_iterator(_repeated(sound), trainer)
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    return _bert_tokenizer([token for token, _ in vocabulary], lowercase)
+
+
+def _alphabet(counts: Counter[str], size: int) -> set[str]:
+    """The most frequent characters, as many as `size`."""
+    characters: Counter[str] = Counter()
+    for word, count in counts.items():
+        for character in word:
+            characters[character] += count
+    ranked = sorted(characters.items(), key=lambda item: (-item[1], item[0]))
+    return {character for character, _ in ranked[:size]}
+
+
+def _repeated(counts: dict[str, int]) -> Iterator[str]:
+    """Each word as often as it occurs, in lines of bounded length."""
+    for word, count in counts.items():
+        line = " ".join([word] * min(count, 1000))
+        for _ in range(count // 1000):
+            yield line
+        if count % 1000:
+            yield " ".join([word] * (count % 1000))
+
+
+def _bert_tokenizer(vocabulary: list[str], lowercase: bool) -> Any:
+    """A BERT tokenizer with this vocabulary, by way of a folder: so it equals what others load from its copy."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    ids = {token: number for number, token in enumerate(vocabulary)}
+    backend = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
+    )
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": lowercase, "model_max_length": 512}
+    settings |= {f"{token[1:-1].lower()}_token": token for token in SPECIAL}
+    with tempfile.TemporaryDirectory() as folder:
+        backend.save(str(Path(folder) / "tokenizer.json"))
+        (Path(folder) / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        loaded = load_tokenizer(folder)
+    loaded.name_or_path = ""
+    return loaded

@@ -1,0 +1,43 @@
+"""Model FLOPs utilisation: what the model needs for its real tokens, over what the device could do."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+# Dense matrix peak by datasheet (bf16, without sparsity), FLOP/s.
+_DATASHEET = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "V100": 125e12}
+
+
+def flops_per_token(config: Any, masked_share: float, mean_length: float) -> float:
+    """FLOPs of one real token, forward and backward; a multiply and an add are two.
+
+    6·P + 12·L·d·l + 6·m·(d² + d·V): P the weights of the layers' matrices, l the mean tweet length (each token
+    attends to its own tweet), m the masked share (the head runs at masked positions alone). After Kaplan et al.
+    2020, section 2.1, and Chowdhery et al. 2022, appendix B.
+    """
+    width, layers = config.hidden_size, config.num_hidden_layers
+    matrices = layers * (4 * width * width + 2 * width * config.intermediate_size)
+    head = width * width + width * config.vocab_size
+    return float(6 * matrices + 12 * layers * width * mean_length + 6 * masked_share * head)
+
+
+def matrix_peak(device: torch.device, precision: str) -> float:
+    """FLOP/s that this device could reach: the datasheet's for a known GPU, else the best of a few products."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        known = [peak for part, peak in _DATASHEET.items() if part in name]
+        if known and precision == "bf16":
+            return known[0]
+    size = 1024 if device.type == "cpu" else 8192
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(8):
+        started = time.perf_counter()
+        product = left @ right
+        float(product[0, 0])  # waits for the device
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best

@@ -1,0 +1,262 @@
+"""Training: from settings to an adapted model, top to bottom."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+import transformers
+
+from .. import __version__
+from ..config import TrainConfig
+from ..data.loader import Layout, StepLoader
+from ..data.manifest import SPLITS, Manifest
+from ..data.masking import masking_for
+from ..data.order import Stream, stream_of
+from ..data.shards import Split, open_split, verify
+from ..engine import world as ranks
+from ..engine.ddp import DDPEngine
+from ..engine.world import World
+from ..errors import UserError
+from ..model.export import export_model
+from ..model.loading import SCRATCH, LoadedModel, check_recipe, fetch, load_model
+from ..model.masked_lm import PackedMaskedLM
+from ..text.tokenizer import is_local
+from . import run_folder
+from .flops import flops_per_token, matrix_peak
+from .metrics import IntervalMeter, JsonLines, Progress
+from .optimizer import choose_trainable, make_optimizer
+from .schedule import Schedule, schedule_of
+from .validation import BestModel, Validation
+
+# Validation masks do not depend on the run's seed, so that runs can be compared.
+_VALIDATION_SEED = 0
+_VALIDATION_PROBABILITY = 0.15
+
+
+def train(config: TrainConfig) -> None:
+    """Adapts a model to the shards and exports it.
+
+    Raises:
+        UserError: a mistake of the user's, found before the process group starts wherever it can be.
+    """
+    world = ranks.this_world(config.device)
+    manifest = Manifest.read(config.data.path)
+    stream = _stream(config, manifest)
+    state = run_folder.state(config)
+    if state == "finished":
+        _say(world, f"{config.output}: this run is finished; the model is in {config.output}/{run_folder.MODEL}")
+        return
+    if is_local(config.model.name):
+        check_recipe(config.model.name, config.model.revision, manifest)
+    if config.data.verify:
+        every = [shard for split in SPLITS for shard in manifest.splits[split]]
+        verify(config.data.path, every[world.local_rank :: world.local_world_size])
+
+    ranks.start(world, config.engine.timeout_seconds)
+    try:
+        loaded = _load(config, manifest, world)
+        if world.is_main:
+            run_folder.begin(config)
+        if state == "unfinished":
+            _say(world, f"{config.output}: holds this run, begun and not finished; starting over")
+        world.barrier()
+        _train(config, manifest, stream, loaded, world)
+    finally:
+        ranks.stop()
+
+
+def _train(
+    config: TrainConfig, manifest: Manifest, stream: Stream, loaded: LoadedModel, world: World
+) -> None:
+    folder = Path(config.output)
+    split = open_split(config.data.path, manifest, "train")
+    layout = _layout(config, manifest, world)
+    masking = masking_for(manifest, config.seed, config.masking.probability, config.masking.whole_word)
+    loader = StepLoader(
+        split,
+        stream,
+        masking,
+        layout,
+        rank=world.rank,
+        world_size=world.world_size,
+        gather=world.gather,
+        workers=config.data.workers,
+        pin=world.device.type == "cuda",
+    )
+    choose_trainable(loaded.model, config.model.trainable)
+    module = PackedMaskedLM(loaded.model).to(world.device)
+    optimizer = make_optimizer(module, config.optimizer)
+    engine = DDPEngine(module, optimizer, world, config.precision, config.optimizer.max_grad_norm)
+    schedule = schedule_of(config.schedule, config.optimizer.learning_rate, stream.steps)
+    validation = _validation(config, manifest, layout, world)
+    every = config.validation.every_steps or max(1, min(stream.steps // 20, -(-stream.rows // stream.batch_size)))
+    flops = flops_per_token(loaded.model.config, config.masking.probability, _attended_length(split))
+    meter = IntervalMeter(world, flops, matrix_peak(world.device, config.precision))
+    metrics = JsonLines(folder / run_folder.METRICS, world.is_main)
+    validations = JsonLines(folder / run_folder.VALIDATION, world.is_main)
+    best = BestModel(config.validation.patience, keep=world.is_main)
+    on_device = masking.to(world.device)
+    _say(world, _plan_line(config, manifest, stream, schedule, world))
+
+    started = time.perf_counter()
+    done = tokens = 0
+    with Progress(stream.steps, world.is_main) as progress:
+
+        def validate() -> None:
+            if validation is None:
+                return
+            begun = time.perf_counter()
+            loss = validation.loss(engine)
+            validations.write({"step": done, "epoch": stream.epoch(done), "validation_loss": loss})
+            warning = best.see(done, loss, engine)
+            progress.say(f"step {done}/{stream.steps}  validation loss {loss:.4f}")
+            if warning:
+                progress.say(warning)
+            meter.exclude(time.perf_counter() - begun)
+
+        validate()
+        asked = time.perf_counter()
+        for step in loader.steps():
+            waited = time.perf_counter() - asked
+            learning_rate = schedule.learning_rate(step.index)
+            loss_share, grad_norm = engine.train_step(step, on_device, learning_rate)
+            meter.add(step, loss_share, waited)
+            done, tokens = step.index + 1, tokens + step.tokens
+            line = None
+            if done % config.log.every_steps == 0 or done == stream.steps:
+                line = meter.line(grad_norm)
+                metrics.write({"step": done, "epoch": stream.epoch(done), "learning_rate": learning_rate, **line})
+            progress.advance(done, line)
+            if done % every == 0 or done == stream.steps:
+                validate()
+                if best.should_stop:
+                    progress.say(f"stopped early: {best.since} validations in a row brought no new best")
+                    break
+            asked = time.perf_counter()
+
+    seconds = time.perf_counter() - started
+    if world.is_main:
+        export_model(folder / run_folder.MODEL, loaded.model, best.weights, manifest, config.data.path)
+        summary = _summary(config, manifest, loaded, best, world)
+        summary |= {"steps": done, "planned_steps": stream.steps, "seconds": seconds, "tokens": tokens}
+        run_folder.finish(folder, summary)
+        from_step = f"step {best.step}, the best by validation" if best.weights else f"step {done}"
+        print(f"model of {from_step}: {folder / run_folder.MODEL}", flush=True)
+    world.barrier()
+
+
+def _stream(config: TrainConfig, manifest: Manifest) -> Stream:
+    rows = manifest.rows("train")
+    if not rows:
+        raise UserError(f"{config.data.path}: its training split is empty; prepare more tweets")
+    if config.data.row_length and config.data.row_length < manifest.max_length:
+        raise UserError(
+            f"data.row_length={config.data.row_length}: shorter than the shards' longest tweet "
+            f"({manifest.max_length}); leave it out, or prepare with a smaller max_length"
+        )
+    epochs = config.epochs if config.epochs is not None else 3.0
+    return stream_of(rows, config.seed, config.batch_size, config.max_steps, epochs)
+
+
+def _layout(config: TrainConfig, manifest: Manifest, world: World) -> Layout:
+    # A GPU likes few shapes; a CPU pays for each empty row.
+    row_multiple, masked_multiple = (8, 128) if world.device.type == "cuda" else (1, 1)
+    return Layout(
+        config.data.row_length or manifest.max_length,
+        config.tokens_per_device,
+        manifest.pad_id,
+        row_multiple,
+        masked_multiple,
+    )
+
+
+def _load(config: TrainConfig, manifest: Manifest, world: World) -> LoadedModel:
+    if not is_local(config.model.name) and config.model.name != SCRATCH:
+        if world.local_rank == 0:
+            fetch(config.model.name, config.model.revision)
+        world.barrier()
+        check_recipe(config.model.name, config.model.revision, manifest)
+    loaded = load_model(config.model, manifest, config.seed)
+    if not loaded.has_trained_head:
+        what = "is made from scratch" if config.model.name == SCRATCH else "is an encoder without a masked-LM head"
+        _say(
+            world,
+            f"{config.model.name} {what}: its head is new, on the scale of the embeddings; "
+            "the early fall of the loss is that head being learnt, not adaptation to tweets",
+        )
+    return loaded
+
+
+def _validation(config: TrainConfig, manifest: Manifest, layout: Layout, world: World) -> Validation | None:
+    split = open_split(config.data.path, manifest, "validation")
+    if not len(split):
+        _say(world, "warning: the validation split is empty: no early stop, the last step is exported")
+        return None
+    masking = masking_for(manifest, _VALIDATION_SEED, _VALIDATION_PROBABILITY, False)
+    return Validation(split, masking, layout, world, config.validation.max_tweets)
+
+
+def _attended_length(split: Split) -> float:
+    """Mean over tokens of the length of their tweet, E[l²]/E[l], from the first shard."""
+    lengths = split.lengths(0).astype(float)
+    return float((lengths**2).sum() / lengths.sum())
+
+
+def _plan_line(
+    config: TrainConfig, manifest: Manifest, stream: Stream, schedule: Schedule, world: World
+) -> str:
+    rate = config.optimizer.learning_rate
+    lines = [
+        f"training {config.model.name} on {stream.rows:,} tweets ({manifest.tokens('train'):,} tokens): "
+        f"{stream.steps:,} steps of {stream.batch_size} tweets, {stream.length / stream.rows:.2f} epochs, "
+        f"{world.world_size} rank(s) on {world.device.type}, {config.precision}",
+        f"learning rate {rate:g} after {schedule.warmup_steps} steps of warm-up, then {schedule.name}; "
+        f"attention dropout is off, hidden dropout {config.model.dropout:g}",
+    ]
+    if rate > 2e-4:
+        lines.append(f"warning: a learning rate of {rate:g} is high for a pre-trained BERT; 5e-5 is usual")
+    if config.model.dropout:
+        lines.append("hidden dropout depends on layout: runs of other sizes agree in data and masks only")
+    return "\n".join(lines)
+
+
+def _summary(
+    config: TrainConfig, manifest: Manifest, loaded: LoadedModel, best: BestModel, world: World
+) -> dict[str, Any]:
+    return {
+        "model": config.model.name,
+        "has_trained_head": loaded.has_trained_head,
+        "best_step": best.step if best.weights else None,
+        "validation_loss": best.loss if best.weights else None,
+        "start_validation_loss": best.start_loss,
+        "stopped_early": best.should_stop,
+        "ranks": world.world_size,
+        "device": _device_name(world.device),
+        "precision": config.precision,
+        "recipe": manifest.recipe.hash,
+        "data": manifest.fingerprint,
+        "versions": {
+            "bert_tweets": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "pyarrow": pa.__version__,
+        },
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads a rank"
+
+
+def _say(world: World, text: str) -> None:
+    if world.is_main:
+        print(text, flush=True)

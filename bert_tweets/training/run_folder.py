@@ -1,0 +1,68 @@
+"""The folder of a run: what may be written into it, and what it says when the run is over."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from .. import options
+from ..config import TrainConfig
+from ..errors import UserError
+from ..files import write_json
+
+CONFIG, METRICS, VALIDATION, SUMMARY, MODEL = (
+    "config.yaml",
+    "metrics.jsonl",
+    "validation.jsonl",
+    "run.json",
+    "model",
+)
+
+
+def state(config: TrainConfig) -> str:
+    """`new`, `unfinished` (this very run, begun and not ended) or `finished`. Changes nothing.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    folder = Path(config.output)
+    if not folder.exists():
+        return "new"
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is a file; name a folder with output=")
+    if not any(folder.iterdir()):
+        return "new"
+    saved = folder / CONFIG
+    if not saved.is_file():
+        raise UserError(f"{folder}: holds other files; name a new folder with output=")
+    # Batch by batch the same tweets, masks and steps come out of it: only then is it the same run.
+    if saved.read_text(encoding="utf-8") != options.dump(config):
+        changed = _changed(options.load(TrainConfig, ["--config", str(saved)]), config)
+        raise UserError(f"{folder}: holds a run with other settings ({changed}); name a new folder with output=")
+    return "finished" if (folder / SUMMARY).is_file() else "unfinished"
+
+
+def begin(config: TrainConfig) -> Path:
+    """Makes the folder, or empties an unfinished run of ours; rank 0 calls it."""
+    folder = Path(config.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (METRICS, VALIDATION):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / MODEL, ignore_errors=True)
+        (folder / CONFIG).write_text(options.dump(config), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}", found_by_one_rank=True) from None
+    return folder
+
+
+def finish(folder: Path, summary: dict[str, Any]) -> None:
+    """Writes the summary, by which a run counts as finished."""
+    write_json(folder / SUMMARY, summary)
+
+
+def _changed(saved: TrainConfig, asked: TrainConfig) -> str:
+    before, after = set(options.overrides(saved)), set(options.overrides(asked))
+    keys = sorted({word.split("=")[0] for word in before ^ after})
+    return ", ".join(keys) or CONFIG

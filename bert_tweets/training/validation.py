@@ -1,0 +1,88 @@
+"""Periodic validation: the masked loss on held-out tweets, the best model so far, and when to stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..data.loader import Layout, StepLoader
+from ..data.masking import Masking
+from ..data.order import Stream
+from ..data.shards import Split
+from ..engine.protocol import Engine
+from ..engine.world import World
+
+_TWEETS_A_STEP = 1024
+
+
+class Validation:
+    """The masked loss on a fixed, seeded set of held-out tweets and masks.
+
+    Args:
+        split: the validation split, not empty.
+        masking: draws the masks, the same at every call.
+        layout: of the micro-batches.
+        world: the ranks; each computes its share.
+        max_tweets: tweets that are used.
+    """
+
+    def __init__(self, split: Split, masking: Masking, layout: Layout, world: World, max_tweets: int):
+        self.world, self.masking = world, masking
+        stream = Stream(len(split), masking.seed, _TWEETS_A_STEP, min(len(split), max_tweets))
+        self.loader = StepLoader(
+            split, stream, masking, layout, world.rank, world.world_size, gather=world.gather
+        )
+        self.on_device = masking.to(world.device)
+
+    def loss(self, engine: Engine) -> float:
+        """Mean loss over the masked tokens, in nats; the same on every rank. Waits for the device."""
+        loss_sum, masked = torch.zeros((), dtype=torch.float64, device=self.world.device), 0
+        for step in self.loader.steps():
+            for batch in step.micro_batches:
+                loss_sum += engine.loss_sum(batch, self.on_device)
+            masked += step.masked_tokens
+        return float(self.world.sum(loss_sum)) / max(1, masked)
+
+
+@dataclass
+class BestModel:
+    """The best weights by validation, and how long ago they were.
+
+    Attributes:
+        patience: validations without a new best before training stops; 0 never.
+        keep: whether this rank holds the weights.
+    """
+
+    patience: int
+    keep: bool
+    step: int = 0
+    loss: float = float("inf")
+    start_loss: float | None = None
+    since: int = 0
+    weights: dict[str, Any] | None = field(default=None, repr=False)
+    warned: bool = False
+
+    def see(self, step: int, loss: float, engine: Engine) -> str | None:
+        """Takes note of a validation; returns a warning the first time that the loss is not a new best."""
+        if self.start_loss is None:
+            self.start_loss = loss
+        if loss < self.loss:
+            self.step, self.loss, self.since = step, loss, 0
+            weights = engine.state_dict()
+            self.weights = weights if self.keep else None
+            return None
+        self.since += 1
+        if self.warned:
+            return None
+        self.warned = True
+        return (
+            f"warning: validation loss has risen, from {self.loss:.4f} (step {self.step}) to {loss:.4f} "
+            f"(step {step}): the model may be learning the training tweets by heart; "
+            f"what is exported is the best by validation"
+        )
+
+    @property
+    def should_stop(self) -> bool:
+        return bool(self.patience) and self.since >= self.patience

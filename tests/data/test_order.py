@@ -1,0 +1,73 @@
+"""The order: a permutation each epoch, cut into steps and shares that lose and repeat nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bert_tweets.data.order import Stream, permute, stream_of
+
+
+@given(rows=st.integers(1, 3000), seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 10**6))
+def test_every_tweet_comes_once_an_epoch(rows: int, seed: int, epoch: int) -> None:
+    order = permute(np.arange(rows), rows, seed, epoch)
+    assert np.array_equal(np.sort(order), np.arange(rows))
+
+
+def test_any_position_of_a_huge_epoch_is_found_alone() -> None:
+    rows = 10**12
+    positions = np.random.default_rng(0).integers(0, rows, 1000)
+    together = permute(positions, rows, 3, 1)
+    assert ((0 <= together) & (together < rows)).all()
+    assert together[17] == permute(positions[17:18], rows, 3, 1)[0]
+    assert len(np.unique(together)) == len(np.unique(positions))
+
+
+def test_orders_of_epochs_and_seeds_look_unrelated() -> None:
+    rows = 10_000
+    identity = np.arange(rows)
+    orders = [identity, *(permute(identity, rows, seed, epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0)))]
+    for i, one in enumerate(orders):
+        for other in orders[:i]:
+            assert abs(np.corrcoef(one, other)[0, 1]) < 0.05
+            assert (one == other).sum() < 12
+
+
+def test_the_order_is_the_same_in_every_version() -> None:
+    """A change here would change every run that anybody resumes."""
+    assert permute(np.arange(6), 1000, 42, 3).tolist() == KNOWN
+
+
+KNOWN = [272, 158, 390, 948, 576, 39]
+
+
+@settings(max_examples=60)
+@given(
+    rows=st.integers(1, 50),
+    batch_size=st.integers(1, 60),
+    epochs=st.floats(0.1, 4),
+    world_size=st.sampled_from([1, 2, 3, 4, 8]),
+)
+def test_the_shares_of_all_ranks_are_the_stream(
+    rows: int, batch_size: int, epochs: float, world_size: int
+) -> None:
+    stream = stream_of(rows, 5, batch_size, None, epochs)
+    alone = [stream.slice(step, 0, 1) for step in range(stream.steps)]
+    for step, (epoch, tweets) in enumerate(alone):
+        shares = [stream.slice(step, rank, world_size) for rank in range(world_size)]
+        assert np.array_equal(np.concatenate([share[0] for share in shares]), epoch)
+        assert np.array_equal(np.concatenate([share[1] for share in shares]), tweets)
+        sizes = [len(share[1]) for share in shares]
+        assert max(sizes) - min(sizes) <= 1
+    assert sum(len(tweets) for _, tweets in alone) == stream.length == max(1, round(epochs * rows))
+    everything = np.concatenate([epoch * rows + tweets for epoch, tweets in alone])
+    assert len(np.unique(everything)) == len(everything)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 8])
+def test_a_step_may_straddle_two_epochs(world_size: int) -> None:
+    stream = Stream(rows=10, seed=0, batch_size=8, length=40)
+    epochs = np.concatenate([stream.slice(1, rank, world_size)[0] for rank in range(world_size)])
+    assert epochs.tolist() == [0, 0, 1, 1, 1, 1, 1, 1]

@@ -1,0 +1,55 @@
+"""Packing: every token lies in one place, tweets stay whole, rows are nearly full."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bert_tweets.data.packing import best_fit, pack
+from bert_tweets.data.shards import Tweets
+
+
+def tweets_of(lengths: list[int], seed: int = 0) -> Tweets:
+    generator = np.random.default_rng(seed)
+    count = sum(lengths)
+    starts = generator.random(count) < 0.5
+    starts[(np.cumsum(lengths) - lengths).astype(int)] = True
+    return Tweets(
+        np.array(lengths, dtype=np.int64), generator.integers(1, 30_000, count).astype(np.int32), starts
+    )
+
+
+@given(lengths=st.lists(st.integers(1, 32), max_size=200))
+def test_tweets_are_whole_and_never_overlap(lengths: list[int]) -> None:
+    tweets = tweets_of(lengths) if lengths else Tweets(*(np.empty(0, t) for t in (np.int64, np.int32, bool)))
+    packed = pack(tweets, 32, pad_id=0)
+    ends = np.cumsum(tweets.lengths)
+    assert (packed.segment_ids > 0).sum() == len(tweets.input_ids)
+    for tweet, (length, end) in enumerate(zip(lengths, ends, strict=True), start=1):
+        row, column = np.nonzero(packed.segment_ids == tweet)
+        assert len(set(row)) == 1 and np.array_equal(column, np.arange(column[0], column[0] + length))
+        assert np.array_equal(packed.input_ids[row, column], tweets.input_ids[end - length : end])
+        assert np.array_equal(packed.position_ids[row, column], np.arange(length))
+        starts = np.flatnonzero(tweets.word_starts[end - length : end])
+        expected = starts[np.searchsorted(starts, np.arange(length), side="right") - 1]
+        assert np.array_equal(packed.word_positions[row, column], expected)
+    assert (packed.input_ids[packed.segment_ids == 0] == 0).all()
+
+
+@given(lengths=st.lists(st.integers(1, 128), min_size=1, max_size=300))
+def test_it_is_best_fit_decreasing(lengths: list[int]) -> None:
+    """As many rows as the textbook algorithm, a tweet at a time."""
+    free: list[int] = []
+    for length in sorted(lengths, reverse=True):
+        fitting = [i for i, room in enumerate(free) if room >= length]
+        if fitting:
+            free[min(fitting, key=lambda i: free[i])] -= length
+        else:
+            free.append(128 - length)
+    assert best_fit(np.array(lengths), 128).rows == len(free)
+
+
+def test_rows_of_tweets_are_nearly_full() -> None:
+    lengths = np.clip(np.random.default_rng(0).gamma(4, 7, 512), 4, 128).astype(np.int64)
+    assert lengths.sum() / (best_fit(lengths, 128).rows * 128) > 0.97
