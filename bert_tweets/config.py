@@ -57,21 +57,13 @@ class PrepareConfig:
     author_column: str = setting(
         "", "column of the author, kept only as a salted hash; empty: found by name, else none"
     )
-    author_salt: str = setting(
-        "", "secret that authors are hashed with; empty: a fresh one that is thrown away"
-    )
+    author_salt: str = setting("", "secret that authors are hashed with; empty: a fresh one that is thrown away")
     tokenizer: str = setting(
         "", "folder or hub name of a tokenizer; 'wordpiece': train one on this input", required=True
     )
-    vocabulary_size: int = setting(
-        8000, "size of a trained WordPiece vocabulary", unit="tokens", at_least=100
-    )
-    clean: str = setting(
-        "auto", "recipe of cleaning; auto picks by tokenizer", choices=("auto", "tweets", "raw")
-    )
-    max_length: int = setting(
-        128, "longest tweet, [CLS] and [SEP] included", unit="tokens", at_least=8, at_most=512
-    )
+    vocabulary_size: int = setting(8000, "size of a trained WordPiece vocabulary", unit="tokens", at_least=100)
+    clean: str = setting("auto", "recipe of cleaning; auto picks by tokenizer", choices=("auto", "tweets", "raw"))
+    max_length: int = setting(128, "longest tweet, [CLS] and [SEP] included", unit="tokens", at_least=8, at_most=512)
     max_characters: int = setting(
         10_000, "a longer text is no tweet: dropped and counted", unit="characters", at_least=1
     )
@@ -91,12 +83,8 @@ class DataConfig:
     """Shards and how they are read."""
 
     path: str = setting("", "folder of shards that prepare made", required=True)
-    row_length: int = setting(
-        0, "length of a packed row; 0: the shards' max_length", unit="tokens", at_least=0
-    )
-    workers: int = setting(
-        1, "threads that make steps ahead; 0: make each when it is due", unit="threads", at_least=0
-    )
+    row_length: int = setting(0, "length of a packed row; 0: the shards' max_length", unit="tokens", at_least=0)
+    workers: int = setting(1, "threads that make steps ahead; 0: make each when it is due", unit="threads", at_least=0)
     verify: bool = setting(True, "compare every shard with its checksum before training")
 
 
@@ -114,9 +102,7 @@ class ScratchConfig:
 class ModelConfig:
     """The encoder that is adapted."""
 
-    name: str = setting(
-        "", "folder or hub name of a BERT or RoBERTa; 'scratch': random weights", required=True
-    )
+    name: str = setting("", "folder or hub name of a BERT or RoBERTa; 'scratch': random weights", required=True)
     revision: str = setting("main", "revision of a hub model")
     dropout: float = setting(
         0.0,
@@ -154,9 +140,7 @@ class ScheduleConfig:
     """Learning rate over the run."""
 
     name: str = setting("linear", "shape after warm-up", choices=("linear", "cosine", "constant"))
-    warmup_steps: int | None = setting(
-        None, "steps of linear warm-up; null: 6 % of the run", unit="steps", at_least=0
-    )
+    warmup_steps: int | None = setting(None, "steps of linear warm-up; null: 6 % of the run", unit="steps", at_least=0)
 
 
 @dataclass
@@ -170,9 +154,7 @@ class ValidationConfig:
         at_least=0,
     )
     max_tweets: int = setting(2000, "tweets of the validation split that are used", unit="tweets", at_least=1)
-    patience: int = setting(
-        4, "validations without a new best before an early stop; 0: never stop", at_least=0
-    )
+    patience: int = setting(4, "validations without a new best before an early stop; 0: never stop", at_least=0)
 
 
 @dataclass
@@ -197,9 +179,7 @@ class TrainConfig:
     output: str = setting("", "folder of the run; new, empty, or one that train made", required=True)
     seed: int = setting(0, "seed of order, masks and new weights", at_least=0)
     max_steps: int | None = setting(None, "optimizer steps; null: by epochs", unit="steps", at_least=1)
-    epochs: float | None = setting(
-        None, "passes over the training tweets; null and no max_steps: 3", above=0.0
-    )
+    epochs: float | None = setting(None, "passes over the training tweets; null and no max_steps: 3", above=0.0)
     batch_size: int = setting(256, "tweets of one optimizer step, over all ranks", unit="tweets", at_least=1)
     tokens_per_device: int = setting(16_384, "token capacity of one micro-batch", unit="tokens", at_least=8)
     precision: str = setting("bf16", "arithmetic; the weights stay fp32", choices=("fp32", "bf16"))
@@ -238,9 +218,7 @@ class EvaluateConfig:
     output: str = setting("", "folder for metrics.json", required=True)
     data: DataConfig = group(DataConfig)
     seed: int = setting(0, "seed of the mask set and of the bootstrap", at_least=0)
-    max_tweets: int = setting(
-        10_000, "tweets of the validation split that are used", unit="tweets", at_least=1
-    )
+    max_tweets: int = setting(10_000, "tweets of the validation split that are used", unit="tweets", at_least=1)
     bootstrap_samples: int = setting(2000, "resamples of the bootstrap interval", at_least=100)
     tokens_per_device: int = setting(16_384, "token capacity of one micro-batch", unit="tokens", at_least=8)
     precision: str = setting("fp32", "arithmetic", choices=("fp32", "bf16"))
@@ -257,18 +235,14 @@ class EmbedConfig:
     output: str = setting("", "folder for the vectors; new, empty, or one that embed made", required=True)
     data: DataConfig = group(DataConfig)
     layers: list[int] = setting([-4, -3, -2, -1], "layers whose mean is taken; 0: embeddings, -1: the last")
-    max_occurrences: int = setting(
-        0, "seeded sample of a word's occurrences; 0: all", unit="occurrences", at_least=0
-    )
+    max_occurrences: int = setting(0, "seeded sample of a word's occurrences; 0: all", unit="occurrences", at_least=0)
     background_tweets: int = setting(
         5000,
         "seeded sample of tweets whose words are the neighbours to choose from",
         unit="tweets",
         at_least=0,
     )
-    background_minimum: int = setting(
-        5, "occurrences that make a word of that sample a neighbour", at_least=1
-    )
+    background_minimum: int = setting(5, "occurrences that make a word of that sample a neighbour", at_least=1)
     neighbours: int = setting(10, "nearest neighbours of a word", at_least=1)
     include_text: bool = setting(False, "write the tweets' text beside the vectors")
     seed: int = setting(0, "seed of the samples", at_least=0)
@@ -293,9 +267,7 @@ class RunConfig:
     """run: the whole road, plan first: prepare, train, evaluate, embed, report."""
 
     input: list[str] = setting([], "CSV files, plain or .gz", required=True)
-    output: str = setting(
-        "", "folder of the study; a stage that is complete there is not repeated", required=True
-    )
+    output: str = setting("", "folder of the study; a stage that is complete there is not repeated", required=True)
     words: list[str] = setting([], "words, hashtags, emoji to embed", required=True)
     text_column: str = setting("", "column of the text; empty: found by name and said aloud")
     model: str = setting("bert-base-uncased", "folder or hub name of the model to adapt")
@@ -310,3 +282,13 @@ class RunConfig:
     seed: int = setting(0, "seed of everything", at_least=0)
     device: str = setting("auto", "where to run; auto: every GPU there is, else the CPU", choices=DEVICE)
     plan_only: bool = setting(False, "print the plan and stop")
+
+
+@dataclass
+class DemoConfig:
+    """demo: the whole road on generated tweets in which some words change their meaning; needs no download."""
+
+    output: str = setting("demo", "folder of the demo; made anew by each run")
+    tweets: int = setting(6000, "generated tweets", unit="tweets", at_least=500)
+    processes: int = setting(2, "torchrun ranks of the training", at_least=1)
+    seed: int = setting(0, "seed of the tweets and of all stages", at_least=0)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from pathlib import Path
+
+_PATIENCE_SECONDS = 5
 
 
 class UserError(Exception):
@@ -36,8 +41,19 @@ def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None)
     try:
         stage(sys.argv[1:] if argv is None else argv)
     except UserError as error:
+        _tell_torchrun(str(error))
         if error.found_by_one_rank or os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr, flush=True)
+        else:
+            # torchrun stops all ranks when the first has left: let local rank 0 speak before.
+            time.sleep(_PATIENCE_SECONDS)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _tell_torchrun(message: str) -> None:
+    """Has torchrun's summary name this line as the root cause, in place of a traceback."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file:
+        Path(file).write_text(json.dumps({"message": message, "timestamp": int(time.time())}), encoding="utf-8")

@@ -252,9 +252,7 @@ def _parse_scalar(kind: Any, text: str) -> Any:
 
 
 def _checked(field: Field, value: Any) -> Any:
-    choices, lowest, above, highest = (
-        field.metadata[name] for name in ("choices", "at_least", "above", "at_most")
-    )
+    choices, lowest, above, highest = (field.metadata[name] for name in ("choices", "at_least", "above", "at_most"))
     if choices and value not in choices:
         raise ValueError(f"is none of {', '.join(choices)}{did_you_mean(str(value), choices)}")
     if lowest is not None and value < lowest:

@@ -93,21 +93,15 @@ class Manifest:
         if not Path(folder).is_dir():
             raise UserError(f"{folder}: no such folder of shards; make one with bert-tweets prepare")
         if not path.is_file():
-            raise UserError(
-                f"{folder}: holds no {FILE}, so it is not a folder of (whole) shards; run prepare again"
-            )
+            raise UserError(f"{folder}: holds no {FILE}, so it is not a folder of (whole) shards; run prepare again")
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             version = record.pop("format_version")
             if version != FORMAT_VERSION:
-                raise UserError(
-                    f"{path}: format version {version}, this program reads {FORMAT_VERSION}; prepare again"
-                )
+                raise UserError(f"{path}: format version {version}, this program reads {FORMAT_VERSION}; prepare again")
             expected = record.pop("fingerprint")
             record["recipe"] = Recipe.from_json(record["recipe"])
-            record["splits"] = {
-                split: [ShardEntry(**entry) for entry in record["splits"][split]] for split in SPLITS
-            }
+            record["splits"] = {split: [ShardEntry(**entry) for entry in record["splits"][split]] for split in SPLITS}
             manifest = Manifest(**record)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: is damaged ({error}); prepare again") from None

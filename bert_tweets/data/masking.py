@@ -81,9 +81,7 @@ class Masking:
 
     def select(self, batch: MicroBatch) -> Tensor:
         """The tokens to guess: bool [rows, row_length]. Special tokens and padding never."""
-        return self._select(
-            batch, self._words(batch, batch.word_positions if self.whole_word else batch.position_ids)
-        )
+        return self._select(batch, self._words(batch, batch.word_positions if self.whole_word else batch.position_ids))
 
     def apply(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Draws the masks of a micro-batch.

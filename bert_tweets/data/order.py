@@ -36,9 +36,7 @@ def permute(positions: Ints, rows: int, seed: int, epoch: int) -> Ints:
     return values.astype(np.int64)
 
 
-def _feistel(
-    values: npt.NDArray[np.uint64], half: int, keys: npt.NDArray[np.uint64]
-) -> npt.NDArray[np.uint64]:
+def _feistel(values: npt.NDArray[np.uint64], half: int, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     bits, mask = np.uint64(half), np.uint64((1 << half) - 1)
     left, right = values >> bits, values & mask
     for key in keys:

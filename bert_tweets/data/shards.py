@@ -122,22 +122,13 @@ class Split:
             batch = reader.get_batch(0)
         except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
             raise _damaged(path, str(error)) from None
-        if (
-            not batch.schema.equals(self._schema)
-            or batch.num_rows != entry.rows
-            or reader.num_record_batches != 1
-        ):
+        if not batch.schema.equals(self._schema) or batch.num_rows != entry.rows or reader.num_record_batches != 1:
             raise _damaged(path, "its columns or rows are not those of the manifest")
         ids, starts = batch.column("input_ids"), batch.column("word_starts")
         offsets = ids.offsets.to_numpy()
         tokens = len(ids.values)
         # Offsets come out of a file: none may point outside of its tokens.
-        if (
-            offsets[0] != 0
-            or offsets[-1] != tokens
-            or (np.diff(offsets) < 0).any()
-            or tokens != len(starts.values)
-        ):
+        if offsets[0] != 0 or offsets[-1] != tokens or (np.diff(offsets) < 0).any() or tokens != len(starts.values):
             raise _damaged(path, "its offsets do not fit its tokens")
         bits = np.frombuffer(starts.values.buffers()[1], dtype=np.uint8)
         return _OpenShard(batch, offsets, ids.values.to_numpy(), bits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -37,11 +38,7 @@ class DDPEngine:
         self.module, self.optimizer, self.world = module, optimizer, world
         self.precision, self.max_grad_norm = precision, max_grad_norm
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.replica = (
-            DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
-            if world.world_size > 1
-            else module
-        )
+        self.replica = _replicate(module) if world.world_size > 1 else module
 
     def train_step(self, step: Step, masking: Masking, learning_rate: float) -> tuple[Tensor, Tensor]:
         for group in self.optimizer.param_groups:
@@ -78,6 +75,13 @@ class DDPEngine:
 
     def _no_all_reduce(self) -> AbstractContextManager[None]:
         return self.replica.no_sync() if isinstance(self.replica, DistributedDataParallel) else nullcontext()
+
+
+def _replicate(module: PackedMaskedLM) -> DistributedDataParallel:
+    # The buffers are constants: no need to send them at each forward. torch 2.13 renamed the argument.
+    new_name = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
+    no_buffers = {"forward_sync_buffers" if new_name else "broadcast_buffers": False}
+    return DistributedDataParallel(module, gradient_as_bucket_view=True, **no_buffers)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

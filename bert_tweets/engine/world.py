@@ -80,7 +80,12 @@ def this_world(device: str) -> World:
     """Who this process is, from torchrun's variables. Starts nothing."""
     rank, local_rank, size, local_size = (
         int(os.environ.get(name, default))
-        for name, default in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_WORLD_SIZE", "1"))
+        for name, default in (
+            ("RANK", "0"),
+            ("LOCAL_RANK", "0"),
+            ("WORLD_SIZE", "1"),
+            ("LOCAL_WORLD_SIZE", "1"),
+        )
     )
     return World(rank, local_rank, size, local_size, choose_device(device, local_rank))
 

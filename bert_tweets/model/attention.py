@@ -23,7 +23,7 @@ def segment_mask(segment_ids: Tensor) -> Tensor:
 
     Padding (segment 0) sees padding, so that no row of the softmax is empty.
     """
-    return (segment_ids[:, None, :, None] == segment_ids[:, None, None, :])
+    return segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
 
 
 def packed_attention(

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..data.manifest import Manifest
-from ..files import whole_folder
+from ..files import side_folder
 from ..text import recipe
 from ..text.tokenizer import load_tokenizer
 from .loading import set_dropout, tokenizer_folder
 
 
-def export_model(
-    folder: Path, model: Any, weights: dict[str, Any] | None, manifest: Manifest, data_path: str
-) -> None:
+def export_model(folder: Path, model: Any, weights: dict[str, Any] | None, manifest: Manifest, data_path: str) -> None:
     """Writes a model that `AutoModelForMaskedLM` and `AutoTokenizer` open; whole, or not at all.
 
     Args:
@@ -27,7 +25,7 @@ def export_model(
     # What others fine-tune from here begins with BERT's usual dropout, whatever we trained with.
     set_dropout(model.config, 0.1)
     model.config.attention_probs_dropout_prob = 0.1
-    with whole_folder(folder) as side:
+    with side_folder(folder) as side:
         model.save_pretrained(side, state_dict=weights, safe_serialization=True)
         load_tokenizer(str(tokenizer_folder(data_path))).save_pretrained(side)
         (side / recipe.FILE).write_text(json.dumps(manifest.recipe.to_json(), indent=2), encoding="utf-8")

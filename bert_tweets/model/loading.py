@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ import torch
 from ..config import ModelConfig
 from ..data.manifest import TOKENIZER_FOLDER, Manifest
 from ..errors import UserError
+from ..hub import in_reach, is_local
 from ..text import recipe
-from ..text.tokenizer import fingerprint, is_local, load_tokenizer
+from ..text.tokenizer import fingerprint, load_tokenizer
 from .attention import register
 
 ARCHITECTURES = ("bert", "camembert", "roberta", "xlm-roberta")
@@ -44,25 +46,28 @@ def fetch(name: str, revision: str) -> None:
         return
     from huggingface_hub import snapshot_download
 
+    wanted = ["*.json", "*.txt", "*.safetensors"]
     try:
-        snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.txt", "*.safetensors"])
+        snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=not in_reach())
     except Exception as error:  # the hub's client raises many kinds, requests' among them
         raise UserError(_unreachable(name, error)) from None
 
 
-def check_recipe(name: str, revision: str, manifest: Manifest) -> None:
-    """Refuses a model whose recipe or tokenizer is not that of the shards (contract 1).
+def check_model(config: ModelConfig, manifest: Manifest) -> None:
+    """Refuses a model that cannot be adapted to these shards, before any weights are read.
 
     Raises:
-        UserError: says which part differs.
+        UserError: not found, of another architecture, or of another recipe or tokenizer than the shards
+            (contract 1); says which part differs.
     """
-    if name == SCRATCH:
+    if config.name == SCRATCH:
         return
-    own = recipe.read(name) if is_local(name) else None
+    _settings(config)
+    own = recipe.read(config.name) if is_local(config.name) else None
     tokenizer = None
-    if own is None and (not is_local(name) or _has_tokenizer(name)):
-        tokenizer = fingerprint(load_tokenizer(name, revision))
-    recipe.require_same(manifest.recipe, own, tokenizer, name)
+    if own is None and (not is_local(config.name) or _has_tokenizer(config.name)):
+        tokenizer = fingerprint(load_tokenizer(config.name, config.revision))
+    recipe.require_same(manifest.recipe, own, tokenizer, config.name)
 
 
 def load_model(config: ModelConfig, manifest: Manifest, seed: int = 0) -> LoadedModel:
@@ -76,6 +81,7 @@ def load_model(config: ModelConfig, manifest: Manifest, seed: int = 0) -> Loaded
     Raises:
         UserError: not found, of another architecture, without safetensors, or too small for the shards.
     """
+    quiet_transformers()
     loaded = _scratch(config, manifest, seed) if config.name == SCRATCH else _pretrained(config, seed)
     size, positions = loaded.model.config.vocab_size, _positions(loaded.model)
     if size < manifest.vocabulary_size:
@@ -86,6 +92,25 @@ def load_model(config: ModelConfig, manifest: Manifest, seed: int = 0) -> Loaded
             f"{manifest.max_length}; prepare with max_length={positions}"
         )
     return loaded
+
+
+def weights_identity(name: str) -> str:
+    """What tells a model's weights from others: sha256 over its safetensors, or the hub's name for them."""
+    if not is_local(name):
+        return name
+    digest = hashlib.sha256()
+    for path in sorted(Path(name).glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def quiet_transformers() -> None:
+    """Silences its progress bars and its report on new weights: we say the latter in our own words."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def set_dropout(config: Any, dropout: float) -> None:
@@ -112,9 +137,9 @@ def _scratch(config: ModelConfig, manifest: Manifest, seed: int) -> LoadedModel:
     return LoadedModel(_seeded(seed, lambda: BertForMaskedLM(bert)), has_trained_head=False)
 
 
-def _pretrained(config: ModelConfig, seed: int) -> LoadedModel:
-    from transformers import AutoConfig, AutoModelForMaskedLM
-    from transformers.utils import logging
+def _settings(config: ModelConfig) -> Any:
+    """The model's own configuration, of an architecture that works."""
+    from transformers import AutoConfig
 
     if is_local(config.name) and not Path(config.name).is_dir():
         raise UserError(f"{config.name}: no such folder")
@@ -128,9 +153,13 @@ def _pretrained(config: ModelConfig, seed: int) -> LoadedModel:
             + ", ".join(ARCHITECTURES)
         )
     set_dropout(settings, config.dropout)
-    # Its progress bars and its report on new weights: we say the latter in our own words.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    return settings
+
+
+def _pretrained(config: ModelConfig, seed: int) -> LoadedModel:
+    from transformers import AutoModelForMaskedLM
+
+    settings = _settings(config)
     try:
         model, report = _seeded(
             seed,

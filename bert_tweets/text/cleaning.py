@@ -23,7 +23,7 @@ USER = "@user"
 
 # Pictographs, and the blocks of arrows, shapes and signs that fonts draw like them and vocabularies lack like them.
 _PICTOGRAPH = (
-    r"[\x{A9}\x{AE}\x{203C}\x{2049}\x{2122}\x{2139}\x{2190}-\x{21FF}\x{2300}-\x{23FF}\x{24C2}\x{2500}-\x{27BF}"
+    r"[\x{A9}\x{AE}\x{203C}\x{2049}\x{2122}\x{2139}\x{2190}-\x{21FF}\x{2300}-\x{2328}\x{232B}-\x{23FF}\x{24C2}\x{2500}-\x{27BF}"
     r"\x{2934}\x{2935}\x{2B00}-\x{2BFF}\x{3030}\x{303D}\x{3297}\x{3299}"
     r"\x{1F000}-\x{1F1E5}\x{1F200}-\x{1F3FA}\x{1F400}-\x{1FAFF}\x{1FC00}-\x{1FFFD}]"
 )
@@ -43,7 +43,9 @@ _MENTION = r"(^|[^A-Za-z0-9_+%@＠]|\bRT)[@＠]+(?:[A-Za-z0-9_]|\p{M})+(?:[@＠]
 
 _SPACE = r"[\t\n\v\f\r \x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}]+"
 _CONTROL = r"[\x{00}-\x{08}\x{0E}-\x{1F}\x{7F}-\x{84}\x{86}-\x{9F}]+"
-_INVISIBLE = r"[\x{AD}\x{61C}\x{180E}\x{200B}\x{200E}\x{200F}\x{202A}-\x{202E}\x{2060}-\x{2064}\x{2066}-\x{206F}\x{FEFF}]+"
+_INVISIBLE = (
+    r"[\x{AD}\x{61C}\x{180E}\x{200B}\x{200E}\x{200F}\x{202A}-\x{202E}\x{2060}-\x{2064}\x{2066}-\x{206F}\x{FEFF}]+"
+)
 # Zero-width characters that mean something inside of an emoji and nothing to a tokenizer elsewhere.
 _STRAY = rf"({EMOJI})|[\x{{200C}}\x{{200D}}\x{{FE00}}-\x{{FE0F}}\x{{E0020}}-\x{{E007F}}]+"
 

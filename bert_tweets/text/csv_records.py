@@ -112,5 +112,6 @@ def blocks(read: Callable[[], bytes], name: str) -> Iterator[bytes]:
 
 def _unclosed(name: str, line: int) -> UserError:
     return UserError(
-        f"{name}: the quote that opens in line {line} is never closed; close it, or write \"\" for a quote inside of quotes"
+        f"{name}: the quote that opens in line {line} is never closed; close it, "
+        'or write "" for a quote inside of quotes'
     )

@@ -6,6 +6,7 @@ Every row that is left out is counted with its reason; a file that cannot be rea
 from __future__ import annotations
 
 import csv
+import glob
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -68,6 +69,38 @@ class Rows:
         return len(self.text) + self.malformed + self.not_utf8
 
 
+def expand(names: list[str]) -> list[Path]:
+    """The files that are meant, patterns such as `tweets-*.csv` in order of name.
+
+    Raises:
+        UserError: a pattern that no file matches.
+    """
+    paths: list[Path] = []
+    for name in names:
+        if any(mark in name for mark in "*?[") and not Path(name).exists():
+            found = sorted(glob.glob(str(Path(name).expanduser())))  # noqa: PTH207 - Path.glob takes no absolute pattern
+            if not found:
+                raise UserError(f"{name}: no file is called like this")
+            paths += map(Path, found)
+        else:
+            paths.append(Path(name).expanduser())
+    return paths
+
+
+def identity(paths: list[Path]) -> dict[str, dict[str, int]]:
+    """Size in bytes and time of last change in ns of each file: whether it is still the one that was read.
+
+    Raises:
+        UserError: a file is not there.
+    """
+    found = {}
+    for path in paths:
+        _require_file(path)
+        status = path.stat()
+        found[str(path)] = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    return found
+
+
 def find_columns(paths: list[Path], asked: dict[str, str]) -> Columns:
     """Which columns to read; the first file decides, and every file must have them.
 
@@ -90,7 +123,8 @@ def find_columns(paths: list[Path], asked: dict[str, str]) -> Columns:
             found[role] = here[0]
     if "text" not in found:
         raise UserError(
-            f"{paths[0]}: no column of text among {_listed(header)}; say which with text_column=NAME" + _separator(header)
+            f"{paths[0]}: no column of text among {_listed(header)}; say which with text_column=NAME"
+            + _separator(header)
         )
     columns = Columns(**found)
     for path in paths:
@@ -201,10 +235,7 @@ def _header(path: Path) -> list[str]:
 
 def _reader(path: Path, chunk_bytes: int) -> Callable[[], bytes]:
     """A function that gives a file's next bytes, unzipped and without a byte order mark."""
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; name the CSV files in it")
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
+    _require_file(path)
     try:
         with path.open("rb") as file:
             magic = file.read(4)
@@ -212,7 +243,7 @@ def _reader(path: Path, chunk_bytes: int) -> Callable[[], bytes]:
         if path.suffix == ".gz" and not compression and magic:
             raise UserError(f"{path}: is not gzip data, though its name says so; fetch it again")
         stream = pa.input_stream(str(path), compression=compression)
-        start = stream.read(4096)
+        start: bytes = stream.read(4096)
     except OSError as error:
         raise _unreadable(path, error) from None
     _require_text(path, start)
@@ -222,11 +253,19 @@ def _reader(path: Path, chunk_bytes: int) -> Callable[[], bytes]:
         if waiting and (first := waiting.pop()):
             return first
         try:
-            return bytes(stream.read(chunk_bytes))
+            chunk: bytes = stream.read(chunk_bytes)
         except OSError as error:
             raise _unreadable(path, error) from None
+        return chunk
 
     return read_chunk
+
+
+def _require_file(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name the CSV files in it")
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
 
 
 def _require_text(path: Path, start: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .. import hub
 from ..errors import UserError
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -37,9 +37,11 @@ def load_tokenizer(name: str, revision: str = "main", local_only: bool = False) 
     if not name:
         raise UserError("the tokenizer has no name; give a folder or a hub name")
     folder = Path(name).expanduser()
-    is_path = folder.exists() or name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or "\\" in name
+    is_path = hub.is_local(name)
     if is_path and not folder.is_dir():
-        raise UserError(f"{name}: no such folder; give the folder of a tokenizer, or a hub name such as bert-base-uncased")
+        raise UserError(
+            f"{name}: no such folder; give the folder of a tokenizer, or a hub name such as bert-base-uncased"
+        )
     here = {"local_files_only": True, "trust_remote_code": False}
     try:
         if is_path:
@@ -62,26 +64,12 @@ def _from_hub(name: str, revision: str, local_only: bool) -> Any:
     try:
         return AutoTokenizer.from_pretrained(name, local_files_only=True, **arguments)
     except (OSError, ValueError):
-        if local_only or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") or not _hub_in_reach():
+        if local_only or not hub.in_reach():
             raise UserError(
                 f"{name}: no such folder, not among the tokenizers downloaded before, and the hub is not in reach; "
                 "give the folder of a tokenizer"
             ) from None
     return AutoTokenizer.from_pretrained(name, **arguments)
-
-
-def _hub_in_reach() -> bool:
-    import urllib.error
-    import urllib.request
-
-    request = urllib.request.Request(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), method="HEAD")
-    try:
-        urllib.request.urlopen(request, timeout=5).close()
-    except urllib.error.HTTPError:
-        return True
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _checked(tokenizer: Any, name: str) -> Any:
@@ -246,3 +234,9 @@ def _bert_tokenizer(vocabulary: list[str], lowercase: bool) -> Any:
         loaded = load_tokenizer(folder)
     loaded.name_or_path = ""
     return loaded
+
+
+def special_ids(tokenizer: Any) -> list[int]:
+    """Every special token's id, [UNK]'s too, ascending."""
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return sorted(added | set(tokenizer.all_special_ids))

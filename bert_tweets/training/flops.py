@@ -8,7 +8,14 @@ from typing import Any
 import torch
 
 # Dense matrix peak by datasheet (bf16, without sparsity), FLOP/s.
-_DATASHEET = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "V100": 125e12}
+_DATASHEET = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L4": 121e12,
+    "V100": 125e12,
+}
 
 
 def flops_per_token(config: Any, masked_share: float, mean_length: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from pathlib import Path
@@ -23,10 +22,10 @@ from ..engine import world as ranks
 from ..engine.ddp import DDPEngine
 from ..engine.world import World
 from ..errors import UserError
+from ..hub import is_local
 from ..model.export import export_model
-from ..model.loading import SCRATCH, LoadedModel, check_recipe, fetch, load_model
+from ..model.loading import SCRATCH, LoadedModel, check_model, fetch, load_model
 from ..model.masked_lm import PackedMaskedLM
-from ..text.tokenizer import is_local
 from . import run_folder
 from .flops import flops_per_token, matrix_peak
 from .metrics import IntervalMeter, JsonLines, Progress
@@ -50,10 +49,13 @@ def train(config: TrainConfig) -> None:
     stream = _stream(config, manifest)
     state = run_folder.state(config)
     if state == "finished":
-        _say(world, f"{config.output}: this run is finished; the model is in {config.output}/{run_folder.MODEL}")
+        _say(
+            world,
+            f"{config.output}: this run is finished; the model is in {config.output}/{run_folder.MODEL}",
+        )
         return
     if is_local(config.model.name):
-        check_recipe(config.model.name, config.model.revision, manifest)
+        check_model(config.model, manifest)
     if config.data.verify:
         every = [shard for split in SPLITS for shard in manifest.splits[split]]
         verify(config.data.path, every[world.local_rank :: world.local_world_size])
@@ -71,9 +73,7 @@ def train(config: TrainConfig) -> None:
         ranks.stop()
 
 
-def _train(
-    config: TrainConfig, manifest: Manifest, stream: Stream, loaded: LoadedModel, world: World
-) -> None:
+def _train(config: TrainConfig, manifest: Manifest, stream: Stream, loaded: LoadedModel, world: World) -> None:
     folder = Path(config.output)
     split = open_split(config.data.path, manifest, "train")
     layout = _layout(config, manifest, world)
@@ -144,9 +144,9 @@ def _train(
     if world.is_main:
         export_model(folder / run_folder.MODEL, loaded.model, best.weights, manifest, config.data.path)
         summary = _summary(config, manifest, loaded, best, world)
-        summary |= {"steps": done, "planned_steps": stream.steps, "seconds": seconds, "tokens": tokens}
+        summary |= {"rows": stream.rows, "steps": done, "planned_steps": stream.steps, "seconds": seconds, "tokens": tokens}
         run_folder.finish(folder, summary)
-        from_step = f"step {best.step}, the best by validation" if best.weights else f"step {done}"
+        from_step = f"step {best.step}, the best by validation" if validation else f"step {done}"
         print(f"model of {from_step}: {folder / run_folder.MODEL}", flush=True)
     world.barrier()
 
@@ -181,7 +181,7 @@ def _load(config: TrainConfig, manifest: Manifest, world: World) -> LoadedModel:
         if world.local_rank == 0:
             fetch(config.model.name, config.model.revision)
         world.barrier()
-        check_recipe(config.model.name, config.model.revision, manifest)
+        check_model(config.model, manifest)
     loaded = load_model(config.model, manifest, config.seed)
     if not loaded.has_trained_head:
         what = "is made from scratch" if config.model.name == SCRATCH else "is an encoder without a masked-LM head"
@@ -208,9 +208,7 @@ def _attended_length(split: Split) -> float:
     return float((lengths**2).sum() / lengths.sum())
 
 
-def _plan_line(
-    config: TrainConfig, manifest: Manifest, stream: Stream, schedule: Schedule, world: World
-) -> str:
+def _plan_line(config: TrainConfig, manifest: Manifest, stream: Stream, schedule: Schedule, world: World) -> str:
     rate = config.optimizer.learning_rate
     lines = [
         f"training {config.model.name} on {stream.rows:,} tweets ({manifest.tokens('train'):,} tokens): "
@@ -232,8 +230,8 @@ def _summary(
     return {
         "model": config.model.name,
         "has_trained_head": loaded.has_trained_head,
-        "best_step": best.step if best.weights else None,
-        "validation_loss": best.loss if best.weights else None,
+        "best_step": best.step if best.start_loss is not None else None,
+        "validation_loss": best.loss if best.start_loss is not None else None,
         "start_validation_loss": best.start_loss,
         "stopped_early": best.should_stop,
         "ranks": world.world_size,

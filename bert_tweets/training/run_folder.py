@@ -9,7 +9,7 @@ from typing import Any
 from .. import options
 from ..config import TrainConfig
 from ..errors import UserError
-from ..files import write_json
+from ..files import write_json_atomic
 
 CONFIG, METRICS, VALIDATION, SUMMARY, MODEL = (
     "config.yaml",
@@ -59,7 +59,7 @@ def begin(config: TrainConfig) -> Path:
 
 def finish(folder: Path, summary: dict[str, Any]) -> None:
     """Writes the summary, by which a run counts as finished."""
-    write_json(folder / SUMMARY, summary)
+    write_json_atomic(folder / SUMMARY, summary)
 
 
 def _changed(saved: TrainConfig, asked: TrainConfig) -> str:

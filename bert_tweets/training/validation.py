@@ -31,9 +31,7 @@ class Validation:
     def __init__(self, split: Split, masking: Masking, layout: Layout, world: World, max_tweets: int):
         self.world, self.masking = world, masking
         stream = Stream(len(split), masking.seed, _TWEETS_A_STEP, min(len(split), max_tweets))
-        self.loader = StepLoader(
-            split, stream, masking, layout, world.rank, world.world_size, gather=world.gather
-        )
+        self.loader = StepLoader(split, stream, masking, layout, world.rank, world.world_size, gather=world.gather)
         self.on_device = masking.to(world.device)
 
     def loss(self, engine: Engine) -> float:
@@ -65,7 +63,10 @@ class BestModel:
     warned: bool = False
 
     def see(self, step: int, loss: float, engine: Engine) -> str | None:
-        """Takes note of a validation; returns a warning the first time that the loss is not a new best."""
+        """Takes note of a validation; returns a warning the first time that the loss stays above the best.
+
+        One validation above the best is noise as often as not; two in a row are worth a word.
+        """
         if self.start_loss is None:
             self.start_loss = loss
         if loss < self.loss:
@@ -74,7 +75,7 @@ class BestModel:
             self.weights = weights if self.keep else None
             return None
         self.since += 1
-        if self.warned:
+        if self.warned or self.since < 2:
             return None
         self.warned = True
         return (

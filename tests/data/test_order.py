@@ -20,7 +20,7 @@ def test_any_position_of_a_huge_epoch_is_found_alone() -> None:
     rows = 10**12
     positions = np.random.default_rng(0).integers(0, rows, 1000)
     together = permute(positions, rows, 3, 1)
-    assert ((0 <= together) & (together < rows)).all()
+    assert ((together >= 0) & (together < rows)).all()
     assert together[17] == permute(positions[17:18], rows, 3, 1)[0]
     assert len(np.unique(together)) == len(np.unique(positions))
 
@@ -50,9 +50,7 @@ KNOWN = [272, 158, 390, 948, 576, 39]
     epochs=st.floats(0.1, 4),
     world_size=st.sampled_from([1, 2, 3, 4, 8]),
 )
-def test_the_shares_of_all_ranks_are_the_stream(
-    rows: int, batch_size: int, epochs: float, world_size: int
-) -> None:
+def test_the_shares_of_all_ranks_are_the_stream(rows: int, batch_size: int, epochs: float, world_size: int) -> None:
     stream = stream_of(rows, 5, batch_size, None, epochs)
     alone = [stream.slice(step, 0, 1) for step in range(stream.steps)]
     for step, (epoch, tweets) in enumerate(alone):

@@ -15,9 +15,7 @@ def tweets_of(lengths: list[int], seed: int = 0) -> Tweets:
     count = sum(lengths)
     starts = generator.random(count) < 0.5
     starts[(np.cumsum(lengths) - lengths).astype(int)] = True
-    return Tweets(
-        np.array(lengths, dtype=np.int64), generator.integers(1, 30_000, count).astype(np.int32), starts
-    )
+    return Tweets(np.array(lengths, dtype=np.int64), generator.integers(1, 30_000, count).astype(np.int32), starts)
 
 
 @given(lengths=st.lists(st.integers(1, 32), max_size=200))

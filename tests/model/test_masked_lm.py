@@ -88,7 +88,9 @@ def test_the_head_at_masked_positions_equals_the_full_head(family: str, spare: i
 def test_a_micro_batch_without_masked_tokens_gives_zero_and_zero_gradients() -> None:
     batch, model = packed(tweets_of([4, 6])), packed_model("bert")
     empty = dataclasses.replace(
-        batch, segment_ids=torch.zeros_like(batch.segment_ids), input_ids=torch.full_like(batch.input_ids, PAD)
+        batch,
+        segment_ids=torch.zeros_like(batch.segment_ids),
+        input_ids=torch.full_like(batch.input_ids, PAD),
     )
     loss = PackedMaskedLM(model)(empty, masking_of())
     loss.backward()

@@ -1,0 +1,51 @@
+"""Stages as commands: the one that is shown is the one that runs."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+
+
+def command(stage: str, words: Sequence[str], processes: int = 1) -> list[str]:
+    """The command line of a stage, under torchrun where several processes are asked for."""
+    module = ["-m", f"bert_tweets.{stage}", *words]
+    if processes == 1:
+        return [sys.executable, *module]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return [sys.executable, *torchrun, *module]
+
+
+def shown(arguments: Sequence[str]) -> str:
+    """A command line as one would type it."""
+    if list(arguments[1:3]) == ["-m", "torch.distributed.run"]:
+        arguments = ["torchrun", *arguments[3:]]
+    elif arguments[0] == sys.executable:
+        arguments = ["python", *arguments[1:]]
+    return shlex.join(arguments)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Shows a command and runs it.
+
+    Raises:
+        SystemExit: it failed; it has said why. The code is its own.
+    """
+    print(f"\n$ {shown(arguments)}", flush=True)
+    code = subprocess.run(arguments, check=False).returncode
+    if code:
+        raise SystemExit(code if code > 0 else 128 - code)
+
+
+def run_quietly(arguments: Sequence[str]) -> None:
+    """Runs a command without its output; that is shown only where it fails.
+
+    Raises:
+        SystemExit: it failed. The code is its own.
+    """
+    done = subprocess.run(arguments, check=False, capture_output=True, text=True)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        print("\n".join(errors) or done.stdout + done.stderr, file=sys.stderr)
+        raise SystemExit(done.returncode if done.returncode > 0 else 128 - done.returncode)

@@ -1,0 +1,74 @@
+"""The funnel: what became of every row of the input, from read to kept."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+
+# Reasons for a drop, in the order in which they are looked for, and notes on rows that stay.
+REASONS = (
+    "malformed row",
+    "not UTF-8",
+    "empty",
+    "longer than max_characters",
+    "empty after cleaning",
+    "duplicate",
+)
+NOTES = ("truncated to max_length", "time not understood", "tweets with [UNK]", "[UNK] tokens")
+
+
+@dataclass
+class Funnel:
+    """Counts of rows; `funnel.json` holds these fields and `kept`.
+
+    Attributes:
+        read: rows of the input.
+        dropped: rows left out, by reason.
+        notes: what befell rows that were kept.
+        splits: tweets and tokens of each split.
+        columns: name of the column by role; None: none was read.
+        recipe: hash of the recipe.
+    """
+
+    read: int = 0
+    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
+    notes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NOTES, 0))
+    splits: dict[str, dict[str, int]] = field(default_factory=dict)
+    columns: dict[str, str | None] = field(default_factory=dict)
+    recipe: str = ""
+
+    @property
+    def kept(self) -> int:
+        return self.read - sum(self.dropped.values())
+
+    def to_json(self) -> dict[str, object]:
+        assert self.kept == sum(split["tweets"] for split in self.splits.values())
+        return {**asdict(self), "kept": self.kept}
+
+    def show(self, console: Console) -> None:
+        """Prints the counts as a table."""
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column()
+        table.add_column(justify="right")
+        table.add_column(justify="right", style="dim")
+
+        def line(name: str, count: int, share: str = "") -> None:
+            table.add_row(name.replace("[", r"\["), f"{count:,}", share)
+
+        line("rows read", self.read)
+        for reason, count in self.dropped.items():
+            if count:
+                line(f"  dropped: {reason}", count, _share(count, self.read))
+        line("tweets kept", self.kept, _share(self.kept, self.read))
+        for note, count in self.notes.items():
+            if count:
+                line(f"  of them: {note}", count, "" if note == "[UNK] tokens" else _share(count, self.kept))
+        for split, counts in self.splits.items():
+            line(f"  {split}", counts["tweets"], f"{counts['tokens']:,} tokens")
+        console.print(table)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else ""

@@ -1,0 +1,69 @@
+"""embed: vectors of chosen words, from the adapted model and from the model that training began from."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Any
+
+from . import options
+from .config import EmbedConfig
+from .errors import run_entry
+from .files import already_made, side_folder, write_json_atomic
+
+SETTINGS = "embed.json"
+
+
+def stage(argv: list[str]) -> None:
+    """Reads the settings, embeds, and prints what was found. Help and mistakes in settings never wait for torch."""
+    config = options.load(EmbedConfig, argv)
+    from .data.manifest import Manifest
+    from .model.loading import weights_identity
+    from .words.embedding import embed
+
+    manifest = Manifest.read(config.data.path)
+    record = {
+        "settings": {key: value for key, value in dataclasses.asdict(config).items() if key != "output"},
+        "data": manifest.fingerprint,
+        "weights": {name: weights_identity(name) for name in (config.model, config.base) if name},
+    }
+    if already_made(config.output, SETTINGS, record, "embed"):
+        print(f"{config.output}: is complete, made from the same settings, tweets and models; nothing to do")
+        return
+    with side_folder(config.output) as folder:
+        summary = embed(config, manifest, folder)
+        write_json_atomic(folder / SETTINGS, record)
+    _show(summary)
+    for note in summary["notes"]:
+        print(f"warning: {note}", file=sys.stderr)
+    print(f"vectors: {config.output}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    run_entry(stage, argv)
+
+
+def _show(summary: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("word", box=None, header_style="bold")
+    for name in ("found", "truncated", "lost to [UNK]"):
+        table.add_column(Text(name), justify="right")
+    table.add_column("nearest neighbours before → after" if summary["base"] else "nearest neighbours")
+    for word in summary["asked"]:
+        record = summary["words"][word]
+        after = _listed(record["neighbours"])
+        near = f"{_listed(record['base_neighbours'])} → {after}" if summary["base"] else after
+        counts = (f"{record[name]:,}" for name in ("found", "truncated", "unknown"))
+        table.add_row(Text(word), *counts, Text(near))
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def _listed(neighbours: list[list[Any]]) -> str:
+    return ", ".join(word for word, _ in neighbours[:4]) or "none"
+
+
+if __name__ == "__main__":
+    main()

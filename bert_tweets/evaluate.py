@@ -1,0 +1,64 @@
+"""evaluate: did adaptation help? Masked loss on held-out tweets, beside the model that training began from."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from . import options
+from .config import EvaluateConfig
+from .errors import run_entry
+from .files import already_made, side_folder, write_json_atomic
+
+METRICS, SETTINGS = "metrics.json", "evaluate.json"
+
+
+def stage(argv: list[str]) -> None:
+    """Reads the settings, evaluates, writes metrics.json and prints what it says."""
+    config = options.load(EvaluateConfig, argv)
+    from .data.manifest import Manifest
+    from .model.loading import weights_identity
+    from .training.evaluation import evaluate
+
+    settings = {
+        "settings": {key: value for key, value in dataclasses.asdict(config).items() if key != "output"},
+        "data": Manifest.read(config.data.path).fingerprint,
+        "weights": {name: weights_identity(name) for name in (config.model, config.base) if name},
+    }
+    if already_made(config.output, SETTINGS, settings, "evaluate"):
+        print(f"{config.output}: is complete already")
+        return
+    metrics = evaluate(config)
+    with side_folder(config.output) as folder:
+        write_json_atomic(folder / METRICS, metrics)
+        write_json_atomic(folder / SETTINGS, settings)
+    _show(metrics)
+    print(f"{metrics['verdict']}\nfigures: {config.output}/{METRICS}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    run_entry(stage, argv)
+
+
+def _show(metrics: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "masked loss", "perplexity", "accuracy", "masked tokens", box=None)
+    for role in ("base", "model"):
+        figures = metrics[role]
+        if figures and figures["comparable"]:
+            table.add_row(
+                role,
+                f"{figures['loss']:.4f} ({figures['low']:.4f} to {figures['high']:.4f})",
+                f"{figures['perplexity']:.2f}",
+                f"{figures['accuracy']:.2%}",
+                f"{figures['masked_tokens']:,}",
+            )
+        elif figures:
+            table.add_row(role, "not comparable", "", "", "")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Output that is whole or absent: made in a side folder, flushed, then renamed to its place.
+
+A side folder is `.NAME.unfinished` beside the output NAME; a marker file in it says that it is ours to remove.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+MARKER = ".made-by-bert-tweets"
+
+_WRITE_TROUBLE = {
+    errno.ENOSPC: "the disk is full; make room or choose another output",
+    errno.EDQUOT: "your quota of the disk is used up; make room or choose another output",
+    errno.EACCES: "may not be written; check its permissions or choose another output",
+    errno.EPERM: "may not be written; check its permissions or choose another output",
+    errno.EROFS: "lies on a disk that cannot be written; choose another output",
+    errno.ENOTEMPTY: "was filled by something else meanwhile; choose another output",
+    errno.EIO: "the disk reports an error; choose another output",
+}
+
+
+def to_json(record: Any) -> bytes:
+    """A record as JSON in UTF-8, keys in their own order."""
+    return (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def write_bytes(path: Path, data: Any) -> None:
+    """Writes a file and has the disk keep it.
+
+    Args:
+        data: anything with a buffer of bytes.
+    """
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json_atomic(path: Path, record: Any) -> None:
+    """Replaces a JSON file; a reader sees the old one or the new one, never a part."""
+    side = path.with_name(f".{path.name}.unfinished")
+    write_bytes(side, to_json(record))
+    side.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Has the disk keep a folder's list of files, where the system can."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def already_made(output: str | Path, record_file: str, record: dict[str, Any], stage: str) -> bool:
+    """Whether the output is there already, made by the same stage from the same settings and input.
+
+    Args:
+        output: folder.
+        record_file: name of the file in it that holds the record of its making.
+        record: what the record would be now.
+        stage: name of the stage, for messages.
+
+    Returns:
+        False when the output is absent or an empty folder.
+
+    Raises:
+        UserError: it is a file, holds something else, or was made from other settings or input.
+    """
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{output}: is a file; the output is a folder")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return False
+    path = folder / record_file
+    if not path.is_file():
+        raise UserError(f"{output}: holds files that {stage} did not make; choose a new or an empty folder")
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path}: is damaged; choose another output, or remove {output}") from None
+    before, now = dict(_flat(made)), dict(_flat(json.loads(to_json(record))))
+    different = [
+        f"{key} ({_shown(before.get(key))} there, {_shown(now.get(key))} now)"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if different:
+        raise UserError(
+            f"{output}: was made with other settings: {', '.join(different)}; choose another output, or remove it first"
+        )
+    return True
+
+
+@contextmanager
+def side_folder(output: str | Path) -> Iterator[Path]:
+    """A folder to write in, which becomes the output when the block ends well, and vanishes when it does not.
+
+    What a killed run left is removed first; the folder of a run that still goes on is left alone.
+
+    Args:
+        output: absent, or an empty folder.
+
+    Raises:
+        UserError: it cannot be written there, somebody else's folder is in the way, or another run writes there.
+    """
+    target = Path(os.path.realpath(output))
+    side = target.with_name(f".{target.name}.unfinished")
+    lock = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftover(side)
+        side.mkdir()
+        lock = _locked(side / MARKER)
+        try:
+            yield side
+            _finish(side, target)
+        except BaseException:
+            shutil.rmtree(side, ignore_errors=True)
+            raise
+    except OSError as error:
+        if isinstance(error, NotADirectoryError | FileExistsError):
+            raise UserError(f"{output}: a part of this path is a file; choose another output") from None
+        if error.errno not in _WRITE_TROUBLE:
+            raise
+        raise UserError(f"{output}: {_WRITE_TROUBLE[error.errno]}") from None
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _finish(side: Path, target: Path) -> None:
+    for path in [*side.rglob("*"), side]:
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+    if target.is_dir():
+        # Not every system renames over an empty folder; over one that is not empty none may.
+        target.rmdir()
+    side.replace(target)
+    # Only now: a side folder without its marker would be nobody's, and never removed.
+    (target / MARKER).unlink()
+    sync_folder(target.parent)
+
+
+def _remove_leftover(side: Path) -> None:
+    if not side.exists() and not side.is_symlink():
+        return
+    marker = side / MARKER
+    if side.is_dir() and not side.is_symlink() and not any(side.iterdir()):
+        side.rmdir()
+        return
+    if side.is_symlink() or not marker.is_file():
+        raise UserError(f"{side}: is in the way and was not made by this program; move it away")
+    # Held until the leftover is gone: whoever holds the lock is still writing.
+    handle = _locked(marker)
+    try:
+        print(f"removing {side}, which a run that was stopped left behind")
+        shutil.rmtree(side)
+    finally:
+        os.close(handle)
+
+
+def _locked(marker: Path) -> int:
+    """Opens the marker and locks it for as long as this process lives, where the system can."""
+    handle = os.open(marker, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        pass
+    except BlockingIOError:
+        os.close(handle)
+        raise UserError(f"{marker.parent}: another run is writing there now; wait for it") from None
+    except OSError:
+        # Some network file systems have no locks.
+        pass
+    return handle
+
+
+def _flat(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(record, dict):
+        for key, value in record.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, record
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else str(value)

@@ -1,0 +1,203 @@
+"""run: the whole road with one command. First the plan, from a rehearsal on some of the tweets; then each stage."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import commands, options
+from .config import RunConfig
+from .errors import UserError, run_entry
+
+_REHEARSAL_TWEETS = 1000
+_REHEARSAL_BATCH = 128
+_REHEARSAL_STEPS = 4
+_BACKGROUND_TWEETS = 5000  # what embed takes unless told otherwise
+_EVALUATED_TWEETS = 10_000  # the same of evaluate
+# Of a training step two thirds are backward pass and optimizer; evaluate and embed have neither.
+_FORWARD_SHARE = 1 / 3
+_LONG_SECONDS = 15 * 60
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a small run on this machine showed.
+
+    Attributes:
+        rows: rows of the whole input.
+        kept: share of rows that are kept.
+        tweets_per_second: of prepare.
+        tokens_per_tweet: mean.
+        tokens_per_second: of training, on all devices, in real tokens.
+        validation: share of tweets held out.
+    """
+
+    rows: int
+    kept: float
+    tweets_per_second: float
+    tokens_per_tweet: float
+    tokens_per_second: float
+    validation: float = 0.01
+
+
+def stage(argv: list[str]) -> None:
+    """Plans, then walks the road; a stage that is complete already is not repeated."""
+    config = options.load(RunConfig, argv)
+    if config.max_steps is not None and config.epochs is not None:
+        raise UserError("max_steps and epochs: give one of them, not both")
+    road = stages(config)
+    print("the plan: a rehearsal on some of the tweets shows how fast this machine is …", flush=True)
+    rehearsed = rehearse(config)
+    print("\n".join(plan(config, rehearsed)), flush=True)
+    print("\neach stage is a command of its own:")
+    print("\n".join(f"  {commands.shown(arguments)}" for arguments in road), flush=True)
+    if config.plan_only:
+        return
+    started = time.monotonic()
+    for arguments in road:
+        commands.run(arguments)
+    print(f"\nthe road took {(time.monotonic() - started) / 60:.1f} minutes; open {Path(config.output) / 'report.html'}")
+
+
+def stages(config: RunConfig) -> list[list[str]]:
+    """The command of each stage, in order."""
+    study = Path(config.output)
+    data, device, seed = f"data.path={study}/shards", f"device={config.device}", f"seed={config.seed}"
+    pair = (f"model={study}/run/model", f"base={config.model}")
+    length = f"max_steps={config.max_steps}" if config.max_steps else f"epochs={config.epochs or 1:g}"
+    train = [data, f"model.name={config.model}", f"output={study}/run", length, f"batch_size={config.batch_size}"]
+    embed = [data, *pair, f"words=[{','.join(config.words)}]", f"output={study}/words"]
+    parts = [f"run={study}/run", f"evaluation={study}/eval", f"words={study}/words"]
+    return [
+        commands.command("prepare", [*_source(config), f"output={study}/shards", seed]),
+        commands.command("train", [*train, f"precision={config.precision}", seed, device], _devices(config)),
+        commands.command("evaluate", [data, *pair, f"output={study}/eval", seed, device]),
+        commands.command(
+            "embed",
+            [
+                *embed,
+                f"max_occurrences={config.max_occurrences}",
+                f"include_text={str(config.include_text).lower()}",
+                seed,
+                device,
+            ],
+        ),
+        commands.command("report", [*parts, f"output={study}/report.html"]),
+    ]
+
+
+def rehearse(config: RunConfig) -> Rehearsal:
+    """Prepares and trains on the first tweets, in a folder that is thrown away: what is wrong shows here first."""
+    from .text import sources
+
+    paths = sources.expand(config.input)
+    columns = sources.find_columns(paths, {"text": config.text_column, "id": "", "time": "", "author": ""})
+    texts: list[str] = []
+    rows = 0
+    for part in sources.read(paths, columns):
+        texts += part.text[: max(0, _REHEARSAL_TWEETS - len(texts))].to_pylist()
+        rows += part.read
+    with tempfile.TemporaryDirectory(prefix="bert-tweets-") as name:
+        folder = Path(name)
+        with (folder / "tweets.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([["text"], *([text] for text in texts)])
+        prepare = [f"input={folder}/tweets.csv", f"output={folder}/shards", f"tokenizer={config.model}"]
+        commands.run_quietly(commands.command("prepare", prepare))
+        train = [
+            f"data.path={folder}/shards",
+            f"model.name={config.model}",
+            f"output={folder}/run",
+            f"max_steps={_REHEARSAL_STEPS}",
+            f"batch_size={_REHEARSAL_BATCH}",
+            f"precision={config.precision}",
+            f"device={config.device}",
+            "validation.max_tweets=1",
+            "log.every_steps=1",
+        ]
+        commands.run_quietly(commands.command("train", train, _devices(config)))
+        funnel = json.loads((folder / "shards" / "funnel.json").read_text(encoding="utf-8"))
+        lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    kept = funnel["splits"]["train"]
+    return Rehearsal(
+        rows=rows,
+        kept=funnel["kept"] / max(1, funnel["read"]),
+        tweets_per_second=_encoding_rate(texts, config.model),
+        tokens_per_tweet=kept["tokens"] / max(1, kept["tweets"]),
+        tokens_per_second=max(line["tokens_per_second"] for line in lines[1:]),
+    )
+
+
+def plan(config: RunConfig, rehearsed: Rehearsal) -> list[str]:
+    """Rows, steps and estimated time on this machine, and what to change if that is too long."""
+    tweets = rehearsed.rows * rehearsed.kept
+    trained = tweets * (1 - rehearsed.validation)
+    steps = config.max_steps or max(1, math.ceil(trained * (config.epochs or 1) / config.batch_size))
+    token_rate = rehearsed.tokens_per_second
+    forward_rate = token_rate / _FORWARD_SHARE / (2 if config.precision == "bf16" else 1)
+    seen = len(config.words) * (config.max_occurrences or tweets / 100)
+    train = steps * config.batch_size * rehearsed.tokens_per_tweet / token_rate
+    # Both look at their tweets with two models.
+    evaluate = 2 * min(_EVALUATED_TWEETS, tweets * rehearsed.validation) * rehearsed.tokens_per_tweet / forward_rate
+    embed = 2 * min(tweets, seen + _BACKGROUND_TWEETS) * rehearsed.tokens_per_tweet / forward_rate
+    seconds = {"prepare": tweets / rehearsed.tweets_per_second, "train": train, "evaluate": evaluate, "embed": embed}
+    total = sum(seconds.values())
+    lines = [
+        f"  input     {rehearsed.rows:,} rows, about {tweets:,.0f} tweets kept, "
+        f"{rehearsed.tokens_per_tweet:.1f} tokens each",
+        f"  training  {steps:,} steps of {config.batch_size} tweets, {steps * config.batch_size / trained:.2f} epochs, "
+        f"at about {token_rate:,.0f} tokens/s here",
+        f"  time      about {_minutes(total)}: " + ", ".join(f"{name} {_minutes(s)}" for name, s in seconds.items()),
+    ]
+    if total > _LONG_SECONDS:
+        fitting = max(10, int((_LONG_SECONDS - (total - train)) / max(train, 1e-9) * steps))
+        lines.append(
+            f"  too long? max_steps={fitting} makes it about {_minutes(total - train + train * fitting / steps)}; "
+            "so does a GPU, a smaller model= or fewer max_occurrences="
+        )
+    return lines
+
+
+def _encoding_rate(texts: list[str], model: str) -> float:
+    """Tweets that this machine cleans and tokenizes in a second."""
+    import pyarrow as pa
+
+    from .text import cleaning
+    from .text.tokenizer import Encoder, load_tokenizer
+
+    tokenizer = load_tokenizer(model)
+    encoder, preset = Encoder(tokenizer, 128), cleaning.resolve("auto", tokenizer)
+    encoder(texts[:10])
+    started = time.perf_counter()
+    encoder(cleaning.clean(pa.array(texts, pa.string()), preset).to_pylist())
+    return len(texts) / (time.perf_counter() - started)
+
+
+def _source(config: RunConfig) -> list[str]:
+    column = [f"text_column={config.text_column}"] if config.text_column else []
+    return [f"input=[{','.join(config.input)}]", *column, f"tokenizer={config.model}"]
+
+
+def _devices(config: RunConfig) -> int:
+    """Processes to train with: one a GPU, or one."""
+    if config.device == "cpu":
+        return 1
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def main(argv: list[str] | None = None) -> None:
+    run_entry(stage, argv)
+
+
+if __name__ == "__main__":
+    main()

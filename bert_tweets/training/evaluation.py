@@ -1,0 +1,210 @@
+"""Evaluation: masked loss on held-out tweets with one fixed mask set, and what adaptation changed in it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from numpy.random import default_rng
+
+from ..config import EvaluateConfig, ModelConfig
+from ..data.loader import Layout, StepLoader
+from ..data.manifest import Manifest
+from ..data.masking import masking_for
+from ..data.order import Stream
+from ..data.shards import Split, open_split, verify
+from ..engine.ddp import autocast
+from ..engine.world import choose_device
+from ..errors import UserError
+from ..model.loading import check_model, load_model
+from ..model.masked_lm import PackedMaskedLM
+from ..text.cleaning import cluster_key
+
+Floats = npt.NDArray[np.float64]
+_MASKED_SHARE = 0.15  # whatever the training masked: figures of different runs can then be compared
+_TWEETS_A_STEP = 1024
+
+
+@dataclass(frozen=True)
+class Score:
+    """A model's guesses, summed by tweet; all float64 [tweets of the split].
+
+    Attributes:
+        loss: sum of the losses at masked positions, in nats.
+        correct: masked tokens guessed right.
+        masked: masked tokens; the same for every model.
+    """
+
+    loss: Floats
+    correct: Floats
+    masked: Floats
+
+    @property
+    def mean_loss(self) -> float:
+        return float(self.loss.sum() / self.masked.sum())
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.correct.sum() / self.masked.sum())
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Evaluates a model, beside its base where one is given.
+
+    Returns:
+        What goes into metrics.json.
+
+    Raises:
+        UserError: no validation tweets, or a model that does not fit the shards.
+    """
+    manifest = Manifest.read(config.data.path)
+    for name in filter(None, (config.model, config.base)):
+        check_model(ModelConfig(name=name), manifest)
+    if config.data.verify:
+        verify(config.data.path, manifest.splits["validation"])
+    split = open_split(config.data.path, manifest, "validation")
+    if not len(split):
+        raise UserError(f"{config.data.path}: its validation split is empty; prepare with validation_fraction above 0")
+
+    scores: dict[str, Score | None] = {}
+    reasons: dict[str, str | None] = {}
+    for role, name in (("model", config.model), ("base", config.base)):
+        if not name:
+            continue
+        loaded = load_model(ModelConfig(name=name), manifest, config.seed)
+        reasons[role] = None
+        if not loaded.has_trained_head:
+            reasons[role] = "it is an encoder without a trained masked-LM head: its loss would be that of a random head"
+        scores[role] = None if reasons[role] else _score(loaded.model, split, manifest, config)
+    model, base = scores["model"], scores.get("base")
+    if model is None:
+        raise UserError(f"{config.model}: {reasons['model']}; evaluate a model that train has exported")
+    clusters = _clusters(split)
+    difference = _paired_difference(model, base, clusters, config) if base else None
+    return {
+        "model": _figures(config.model, model, clusters, config, None),
+        "base": _figures(config.base, base, clusters, config, reasons["base"]) if config.base else None,
+        "difference": difference,
+        "verdict": verdict(config, model, difference, reasons.get("base")),
+        "recipe": manifest.recipe.hash,
+        "data": manifest.fingerprint,
+        "seed": config.seed,
+    }
+
+
+def verdict(config: EvaluateConfig, model: Score, difference: dict[str, Any] | None, reason: str | None) -> str:
+    """One sentence for people."""
+    if reason:
+        return (
+            f"Whether adaptation helped cannot be said: {config.base} is not comparable, for {reason}. "
+            f"The adapted model guesses {model.accuracy:.1%} of the masked tokens right."
+        )
+    if difference is None:
+        return f"The model guesses {model.accuracy:.1%} of the masked tokens right; there is no base to compare with."
+    low, high, change = difference["low"], difference["high"], difference["loss"]
+    near, far = sorted((abs(low), abs(high)))
+    interval = f"by {abs(change):.3f} nats a token (95 % interval {near:.3f} to {far:.3f})"
+    if high < 0:
+        return f"Adaptation helped: the masked loss on held-out tweets fell {interval}."
+    if low > 0:
+        return f"Adaptation did harm: the masked loss on held-out tweets rose {interval}."
+    return (
+        f"No effect of adaptation was shown: the masked loss changed by {change:+.3f} nats a token "
+        f"(95 % interval {low:+.3f} to {high:+.3f})."
+    )
+
+
+@torch.inference_mode()
+def _score(model: Any, split: Split, manifest: Manifest, config: EvaluateConfig) -> Score:
+    device = choose_device(config.device)
+    module = PackedMaskedLM(model).to(device).eval()
+    masking = masking_for(manifest, config.seed, _MASKED_SHARE, whole_word=False)
+    on_device = masking.to(device)
+    layout = Layout(manifest.max_length, config.tokens_per_device, manifest.pad_id)
+    stream = Stream(len(split), config.seed, _TWEETS_A_STEP, min(len(split), config.max_tweets))
+    totals = torch.zeros(3, len(split), dtype=torch.float64)
+    for step in StepLoader(split, stream, masking, layout, workers=1).steps():
+        for batch in step.micro_batches:
+            with autocast(device, config.precision):
+                guesses = module.guesses(batch.to(device), on_device)
+            segments = guesses.segments.cpu()
+            tweets = batch.tweet_index[segments]
+            filled = segments > 0
+            parts = (guesses.losses.cpu(), guesses.correct.cpu(), filled)
+            for total, part in zip(totals, parts, strict=True):
+                total.index_add_(0, tweets[filled], part[filled].double())
+    loss, correct, masked = totals.numpy()
+    return Score(loss, correct, masked)
+
+
+def _clusters(split: Split) -> npt.NDArray[np.int64]:
+    """The near-duplicate cluster of each tweet: those that begin with the same six words; int64 [tweets]."""
+    keys = pa.chunked_array([cluster_key(split.batch(i).column("text")) for i in range(len(split.shards))])
+    return keys.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)  # type: ignore[no-any-return]
+
+
+def _resamples(clusters: npt.NDArray[np.int64], sums: list[Floats], config: EvaluateConfig) -> Floats:
+    """Sums over bootstrap resamples of whole clusters (Efron and Tibshirani 1993, chapter 8).
+
+    Args:
+        clusters: int64 [tweets].
+        sums: each float64 [tweets].
+
+    Returns:
+        float64 [samples, sums].
+    """
+    evaluated = sums[-1] > 0
+    _, of_tweet = np.unique(clusters[evaluated], return_inverse=True)
+    by_cluster = np.stack([np.bincount(of_tweet, weights=part[evaluated]) for part in sums], axis=1)
+    count, generator = len(by_cluster), default_rng(config.seed)
+    samples = np.empty((config.bootstrap_samples, len(sums)))
+    for index in range(config.bootstrap_samples):
+        times = np.bincount(generator.integers(0, count, count), minlength=count)
+        samples[index] = times @ by_cluster
+    return samples
+
+
+def _figures(
+    name: str,
+    score: Score | None,
+    clusters: npt.NDArray[np.int64],
+    config: EvaluateConfig,
+    reason: str | None,
+) -> dict[str, Any]:
+    empty = dict.fromkeys(("loss", "perplexity", "accuracy", "masked_tokens", "tweets", "low", "high"))
+    figures: dict[str, Any] = {"name": name, "comparable": score is not None, "reason": reason, **empty}
+    if score is None:
+        return figures
+    samples = _resamples(clusters, [score.loss, score.masked], config)
+    low, high = np.quantile(samples[:, 0] / samples[:, 1], [0.025, 0.975])
+    return figures | {
+        "loss": score.mean_loss,
+        "perplexity": math.exp(score.mean_loss),
+        "accuracy": score.accuracy,
+        "masked_tokens": int(score.masked.sum()),
+        "tweets": int((score.masked > 0).sum()),
+        "low": float(low),
+        "high": float(high),
+    }
+
+
+def _paired_difference(
+    model: Score, base: Score, clusters: npt.NDArray[np.int64], config: EvaluateConfig
+) -> dict[str, Any]:
+    """Model minus base on the same masks, with the percentile interval over resampled clusters."""
+    assert np.array_equal(model.masked, base.masked), "two models were asked for different tokens"
+    samples = _resamples(clusters, [model.loss - base.loss, model.masked], config)
+    low, high = np.quantile(samples[:, 0] / samples[:, 1], [0.025, 0.975])
+    return {
+        "loss": model.mean_loss - base.mean_loss,
+        "low": float(low),
+        "high": float(high),
+        "accuracy": model.accuracy - base.accuracy,
+        "clusters": len(np.unique(clusters[model.masked > 0])),
+        "samples": config.bootstrap_samples,
+    }

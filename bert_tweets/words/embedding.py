@@ -1,0 +1,213 @@
+"""Embedding: from asked words to their occurrences, vectors, centroids and neighbours, in model and base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..config import EmbedConfig, ModelConfig
+from ..data.loader import Layout
+from ..data.manifest import SPLITS, Manifest
+from ..data.shards import Split, verify
+from ..engine.world import choose_device
+from ..errors import UserError
+from ..files import write_json_atomic
+from ..model.loading import check_model, load_model, tokenizer_folder
+from ..model.masked_lm import PackedMaskedLM
+from ..text.tokenizer import fingerprint, load_tokenizer
+from .matching import Word, words_of
+from .neighbours import Background, background, nearest, overlap
+from .occurrences import FOUND, STATUSES, Occurrences, Places, align, find, open_corpus, sample
+from .tables import OccurrenceWriter, write_word2vec
+from .vectors import Centroids, Floats, Reader, layer_label, resolve_layers
+
+OCCURRENCES, VECTORS, BASE_VECTORS, SUMMARY = (
+    "occurrences.parquet",
+    "vectors.txt",
+    "base_vectors.txt",
+    "summary.json",
+)
+
+Neighbours = list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What both models are asked.
+
+    Attributes:
+        corpus: the tweets of both splits.
+        words: the asked words.
+        background: the words that neighbours are chosen from.
+        occurrences: of the asked words, and of the background's, which are numbered on from there.
+        matches: int64 [words], places of each word in all tweets, before `max_occurrences`.
+    """
+
+    corpus: Split
+    words: list[Word]
+    background: Background
+    occurrences: Occurrences
+    matches: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Space:
+    """One model's answer.
+
+    Attributes:
+        layer: what the vectors are, `mean(9,10,11,12)`.
+        centroids: float32 [words, width], NaN where a word was not found.
+        neighbours: of each word, (word, cosine), nearest first.
+    """
+
+    layer: str
+    centroids: Floats
+    neighbours: list[Neighbours]
+
+
+def embed(config: EmbedConfig, manifest: Manifest, folder: Path) -> dict[str, Any]:
+    """Embeds the words and writes the files of a words folder.
+
+    Args:
+        config: the settings.
+        manifest: of the shards.
+        folder: takes the files.
+
+    Returns:
+        What was written into summary.json.
+
+    Raises:
+        UserError: a model, layer or shard that does not fit.
+    """
+    words = words_of(config.words)
+    models = {role: name for role, name in (("model", config.model), ("base", config.base)) if name}
+    for name in models.values():
+        check_model(ModelConfig(name=name), manifest)
+    _check_row_length(config, manifest)
+    if config.data.verify:
+        verify(config.data.path, [shard for split in SPLITS for shard in manifest.splits[split]])
+    study = _study(config, manifest, words)
+    spaces: dict[str, Space] = {}
+    with OccurrenceWriter(folder / OCCURRENCES, study.corpus, words, config.include_text) as writer:
+        for role, name in models.items():
+            print(f"embedding with {name}", flush=True)
+            reader = _reader(config, manifest, name)
+            spaces[role] = _space(study, reader, _written(study, reader, writer, role), config.neighbours)
+    write_word2vec(folder / VECTORS, words, spaces["model"].centroids)
+    if "base" in spaces:
+        write_word2vec(folder / BASE_VECTORS, words, spaces["base"].centroids)
+    summary = _summary(config, manifest, study, spaces)
+    write_json_atomic(folder / SUMMARY, summary)
+    return summary
+
+
+def _study(config: EmbedConfig, manifest: Manifest, words: list[Word]) -> Study:
+    tokenizer = load_tokenizer(str(tokenizer_folder(config.data.path)), local_only=True)
+    if fingerprint(tokenizer) != manifest.recipe.tokenizer:
+        raise UserError(f"{tokenizer_folder(config.data.path)}: is not the tokenizer of these shards; prepare again")
+    corpus = open_corpus(config.data.path, manifest)
+    everywhere = find(corpus, words)
+    matches = np.bincount(everywhere.word, minlength=len(words))
+    places = sample(everywhere, [word.key for word in words], config.max_occurrences, config.seed)
+    others = background(corpus, words, config.background_tweets, config.background_minimum, config.seed)
+    numbered_on = Places(others.places.word + len(words), others.places.tweet, others.places.start, others.places.end)
+    print(
+        f"{len(places):,} occurrences of {len(words)} word(s), "
+        f"{len(others.words):,} background words of {others.tweets:,} tweets",
+        flush=True,
+    )
+    occurrences = align(corpus, Places.join([places, numbered_on]), tokenizer, manifest.unknown_id)
+    return Study(corpus, words, others, occurrences, matches)
+
+
+def _check_row_length(config: EmbedConfig, manifest: Manifest) -> None:
+    if config.data.row_length and config.data.row_length < manifest.max_length:
+        raise UserError(
+            f"data.row_length={config.data.row_length}: shorter than the shards' longest tweet "
+            f"({manifest.max_length}); leave it out"
+        )
+
+
+def _reader(config: EmbedConfig, manifest: Manifest, name: str) -> Reader:
+    device = choose_device(config.device)
+    model = load_model(ModelConfig(name=name), manifest, config.seed).model
+    layers = resolve_layers(config.layers, int(model.config.num_hidden_layers), name)
+    layout = Layout(config.data.row_length or manifest.max_length, config.tokens_per_device, manifest.pad_id)
+    return Reader(PackedMaskedLM(model).to(device).eval(), layers, layout, config.precision, device)
+
+
+def _written(study: Study, reader: Reader, writer: OccurrenceWriter, role: str) -> Iterator[tuple[slice, Floats]]:
+    """The vectors as they come, each written on its way."""
+    for rows, vectors in reader.vectors(study.corpus, study.occurrences):
+        writer.write(study.occurrences, rows, vectors, role, layer_label(reader.layers))
+        yield rows, vectors
+
+
+def _space(study: Study, reader: Reader, vectors: Iterator[tuple[slice, Floats]], count: int) -> Space:
+    asked, others = len(study.words), study.background.words
+    centroids = Centroids(asked + len(others), reader.width)
+    for rows, chunk in vectors:
+        found = study.occurrences.status[rows] == FOUND
+        centroids.add(study.occurrences.places.word[rows][found], chunk[found])
+    means = centroids.means()
+    parts = [set(word.key.split()) for word in study.words]
+    near = nearest(means[:asked], means[asked:], count + max(map(len, parts)))
+    # A phrase lies near its own words, which says nothing.
+    named = [
+        [(others[row], round(cosine, 4)) for row, cosine in ranked if others[row] not in own][:count]
+        for own, ranked in zip(parts, near, strict=True)
+    ]
+    return Space(layer_label(reader.layers), means[:asked], named)
+
+
+def _summary(config: EmbedConfig, manifest: Manifest, study: Study, spaces: dict[str, Space]) -> dict[str, Any]:
+    base = spaces.get("base")
+    words = {word.text: _word_summary(study, number, spaces["model"], base) for number, word in enumerate(study.words)}
+    return {
+        "words": words,
+        "asked": [word.text for word in study.words],
+        "layers": spaces["model"].layer,
+        "base_layers": base.layer if base else None,
+        "model": config.model,
+        "base": config.base or None,
+        "recipe": manifest.recipe.hash,
+        "data": manifest.fingerprint,
+        "background": {"tweets": study.background.tweets, "words": len(study.background.words)},
+        "seed": config.seed,
+        "notes": _notes(config, study, words),
+    }
+
+
+def _word_summary(study: Study, number: int, model: Space, base: Space | None) -> dict[str, Any]:
+    occurrences = study.occurrences
+    mine = occurrences.places.word == number
+    found = mine & (occurrences.status == FOUND)
+    counts = np.bincount(occurrences.status[mine], minlength=len(STATUSES)).tolist()
+    before = base.neighbours[number] if base else []
+    after = model.neighbours[number]
+    return {
+        **dict(zip(STATUSES, counts, strict=True)),
+        "matches": int(study.matches[number]),
+        "tweets": len(np.unique(occurrences.places.tweet[found])),
+        "clusters": len(np.unique(occurrences.cluster[found])),
+        "neighbours": [list(pair) for pair in after],
+        "base_neighbours": [list(pair) for pair in before],
+        "neighbour_overlap": overlap([word for word, _ in before], [word for word, _ in after]),
+    }
+
+
+def _notes(config: EmbedConfig, study: Study, words: dict[str, Any]) -> list[str]:
+    notes = []
+    if not any(record["matches"] for record in words.values()):
+        notes.append("none of the words is in the tweets; check their spelling, and that these are the right shards")
+    if len(study.background.words) < 2 * config.neighbours:
+        notes.append(
+            f"only {len(study.background.words)} background words: too few for {config.neighbours} neighbours to "
+            "mean much; raise background_tweets or lower background_minimum"
+        )
+    return notes

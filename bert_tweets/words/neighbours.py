@@ -1,0 +1,130 @@
+"""Neighbours: the words of the same tweets whose centroids lie nearest, each model in its own space."""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.shards import Split
+from ..text.cleaning import LINK
+from .matching import Word, fold, is_word_character
+from .occurrences import Places, columns_of, generator, sample
+
+Floats = npt.NDArray[np.float32]
+
+# Occurrences of a background word that its centroid is made of, at most.
+_OCCURRENCES = 50
+
+
+@dataclass(frozen=True)
+class Background:
+    """The words that neighbours are chosen from.
+
+    Attributes:
+        words: case-folded, in alphabetical order.
+        places: where they stand, by their number in `words`.
+        tweets: tweets that were looked at.
+    """
+
+    words: list[str]
+    places: Places
+    tweets: int
+
+
+def background(corpus: Split, asked: list[Word], tweets: int, minimum: int, seed: int) -> Background:
+    """The words and hashtags of a seeded sample of tweets.
+
+    A word has two letters at least and nothing but letters; mentions, links and the asked words are none.
+
+    Args:
+        corpus: the tweets.
+        asked: words that are left out.
+        tweets: to look at.
+        minimum: occurrences in these tweets that a word needs.
+        seed: of the sample.
+    """
+    size = min(tweets, len(corpus))
+    chosen = np.sort(generator(seed, "background").choice(len(corpus), size, replace=False))
+    excluded = {word.key for word in asked} | {LINK}
+    spans = []
+    texts = columns_of(corpus, chosen, ["text"]).column("text").to_pylist() if size else []
+    for tweet, text in zip(chosen.tolist(), texts, strict=True):
+        spans += [(word, tweet, start, end) for word, start, end in words_in(text) if word not in excluded]
+    counts = Counter(word for word, *_ in spans)
+    words = sorted(word for word, count in counts.items() if count >= minimum)
+    number = {word: index for index, word in enumerate(words)}
+    places = Places.of([(number[word], *where) for word, *where in spans if word in number])
+    return Background(words, sample(places, words, _OCCURRENCES, seed), size)
+
+
+def words_in(text: str) -> list[tuple[str, int, int]]:
+    """The words of two letters or more and the hashtags of a text: folded, with start and end in characters."""
+    found = []
+    for match in _word_pattern().finditer(text):
+        word = match.group()
+        letters = sum(character.isalpha() for character in word)
+        is_hashtag = word[0] in "#＃" and letters > 0
+        is_word = letters > 1 and all(c.isalpha() or unicodedata.category(c)[0] == "M" for c in word)
+        if is_hashtag or is_word:
+            found.append((fold(word), match.start(), match.end()))
+    return found
+
+
+@cache
+def _word_pattern() -> re.Pattern[str]:
+    """Runs of word characters with what stands before them; Python's `\\w` lacks combining marks."""
+    marks = []
+    numbered = enumerate(map(chr, range(sys.maxunicode + 1)))
+    is_mark = ((code, unicodedata.category(c)[0] == "M" and is_word_character(c)) for code, c in numbered)
+    for held, run in groupby(is_mark, key=lambda pair: pair[1]):
+        if held:
+            codes = [code for code, _ in run]
+            marks.append(f"{chr(codes[0])}-{chr(codes[-1])}")
+    return re.compile(rf"[#＃@＠]?[\w{''.join(marks)}]+")
+
+
+def nearest(words: Floats, others: Floats, count: int) -> list[list[tuple[int, float]]]:
+    """The nearest of the background for each word, by cosine after the background's mean is taken off.
+
+    Contextual vectors share a large common direction, beside which all cosines look alike; taking off the mean
+    is the first step of Mu and Viswanath 2018, "All-but-the-top", section 3.
+
+    Args:
+        words: float32 [words, width], one model's centroids; NaN for a word that was not found.
+        others: float32 [background, width], the same model's; NaN likewise.
+        count: neighbours of a word.
+
+    Returns:
+        For each word its neighbours as (row of `others`, cosine), nearest first; none for one not found.
+    """
+    known = np.flatnonzero(~np.isnan(others).any(axis=1))
+    if not len(known):
+        return [[] for _ in words]
+    mean = others[known].mean(axis=0, dtype=np.float64)
+    cosines = _unit(words - mean) @ _unit(others[known] - mean).T
+    ranked = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+    return [
+        [] if np.isnan(row).any() else [(int(known[column]), float(row[column])) for column in best]
+        for row, best in zip(cosines, ranked, strict=True)
+    ]
+
+
+def overlap(before: list[str], after: list[str]) -> float | None:
+    """The share of neighbours that stayed, from 0 to 1; None where a side has none."""
+    if not before or not after:
+        return None
+    return len(set(before) & set(after)) / min(len(before), len(after))
+
+
+def _unit(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: npt.NDArray[np.float64] = vectors / np.maximum(lengths, 1e-12)
+    return unit

@@ -1,0 +1,238 @@
+"""Occurrences: where the asked words stand in the tweets, and which tokens are theirs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain, pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..data.manifest import SPLITS, Manifest
+from ..data.shards import Split, ranges
+from ..text.cleaning import cluster_key
+from ..text.duplicates import hash_keys
+from .matching import Word
+
+Ints = npt.NDArray[np.int64]
+
+STATUSES = ("found", "truncated", "unknown")
+FOUND, TRUNCATED, UNKNOWN = range(3)
+
+# Tweets that are encoded, or run through a model, at a time: bounds the memory.
+CHUNK_TWEETS = 4096
+
+
+def open_corpus(folder: str, manifest: Manifest) -> Split:
+    """All tweets of a folder of shards, of training and validation, under one index."""
+    shards = [shard for split in SPLITS for shard in manifest.splits[split]]
+    return Split(folder, shards, manifest.vocabulary_size)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Words in texts; all int64 [places].
+
+    Attributes:
+        word: number of the word in the list that was asked for.
+        tweet: index of the tweet in the corpus.
+        start, end: characters of the text that the word covers, end excluded.
+    """
+
+    word: Ints
+    tweet: Ints
+    start: Ints
+    end: Ints
+
+    def __len__(self) -> int:
+        return len(self.word)
+
+    def take(self, rows: Any) -> Places:
+        return Places(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @staticmethod
+    def of(rows: Sequence[tuple[int, int, int, int]]) -> Places:
+        table = np.array(rows, dtype=np.int64).reshape(-1, 4)
+        return Places(table[:, 0], table[:, 1], table[:, 2], table[:, 3])
+
+    @staticmethod
+    def join(parts: Sequence[Places]) -> Places:
+        """All places, ordered by tweet, then word, then start."""
+        joined = Places(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Places)))
+        return joined.take(np.lexsort((joined.start, joined.word, joined.tweet)))
+
+
+@dataclass(frozen=True)
+class Occurrences:
+    """Places with their tokens.
+
+    Attributes:
+        places: of the words, ordered by tweet.
+        status: int8 [places], an index of `STATUSES`.
+        cluster: uint64 [places], the hash of what the tweet shares with its near-copies.
+        piece_counts: int64 [places], tokens of the word; 0 unless it is found.
+        pieces: int64 [sum of piece_counts], positions of these tokens in their tweet.
+    """
+
+    places: Places
+    status: npt.NDArray[np.int8]
+    cluster: npt.NDArray[np.uint64]
+    piece_counts: Ints
+    pieces: Ints
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def chunks(self) -> Iterator[slice]:
+        """Slices of the occurrences that hold the same tweets whole, `CHUNK_TWEETS` at most."""
+        yield from tweet_chunks(self.places.tweet)
+
+
+def find(corpus: Split, words: list[Word]) -> Places:
+    """Every place where a word stands, in every tweet.
+
+    Arrow filters each shard's texts for each word; Python looks at what is left.
+    """
+    found: list[tuple[int, int, int, int]] = []
+    for shard in range(len(corpus.shards)):
+        texts, first = corpus.batch(shard).column("text"), corpus.first_row(shard)
+        for number, word in enumerate(words):
+            rows = np.flatnonzero(word.candidates(texts).to_numpy(zero_copy_only=False))
+            for row, text in zip(rows.tolist(), texts.take(pa.array(rows)).to_pylist(), strict=True):
+                found.extend((number, first + row, start, end) for start, end in word.spans(text))
+    return Places.join([Places.of(found)])
+
+
+def sample(places: Places, keys: list[str], limit: int, seed: int) -> Places:
+    """A uniform sample of each word's places; a function of seed and word, not of the other words.
+
+    Args:
+        places: the places.
+        keys: of the words, by number.
+        limit: places of a word at most; 0: all.
+        seed: of the sample.
+    """
+    if not limit:
+        return places
+    kept = []
+    by_word = np.argsort(places.word, kind="stable")
+    bounds = np.searchsorted(places.word[by_word], np.arange(len(keys) + 1))
+    for key, (first, last) in zip(keys, pairwise(bounds.tolist()), strict=True):
+        rows = by_word[first:last]
+        if len(rows) > limit:
+            rows = rows[generator(seed, key).choice(len(rows), limit, replace=False)]
+        kept.append(rows)
+    return places.take(np.sort(np.concatenate(kept))) if kept else places
+
+
+def generator(seed: int, purpose: str) -> np.random.Generator:
+    """Random numbers that depend on a seed and on what they are for."""
+    digest = hashlib.sha256(f"{seed}\n{purpose}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
+
+
+def rust_tokenizer(tokenizer: Any) -> Any:
+    """The Rust half of a tokenizer as the shards were made with it, but for the truncation."""
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_padding()
+    backend.no_truncation()
+    backend.encode_special_tokens = True  # `[SEP]` written in a tweet is text
+    return backend
+
+
+def align(corpus: Split, places: Places, tokenizer: Any, unknown_id: int) -> Occurrences:
+    """Finds the tokens of each place.
+
+    Args:
+        corpus: the tweets.
+        places: ordered by tweet.
+        tokenizer: a fast tokenizer of `transformers`, the one that made the shards.
+        unknown_id: its [UNK].
+    """
+    backend = rust_tokenizer(tokenizer)
+    parts = [_align_chunk(corpus, places.take(rows), backend, unknown_id) for rows in tweet_chunks(places.tweet)]
+    kinds = {"status": np.int8, "cluster": np.uint64, "piece_counts": np.int64, "pieces": np.int64}
+    columns: dict[str, Any] = {
+        name: np.concatenate([np.empty(0, kind), *(getattr(part, name) for part in parts)])
+        for name, kind in kinds.items()
+    }
+    return Occurrences(places, **columns)
+
+
+def tweet_chunks(tweet: Ints) -> Iterator[slice]:
+    """Slices of rows ordered by tweet, `CHUNK_TWEETS` tweets each, no tweet in two."""
+    firsts = np.flatnonzero(np.r_[True, tweet[1:] != tweet[:-1]]) if len(tweet) else np.empty(0, np.int64)
+    bounds = [*firsts[::CHUNK_TWEETS].tolist(), len(tweet)]
+    yield from (slice(first, last) for first, last in pairwise(bounds))
+
+
+def columns_of(corpus: Split, tweets: Ints, names: list[str]) -> pa.Table:
+    """Columns of some tweets.
+
+    Args:
+        corpus: the tweets.
+        tweets: int64 [rows], indices in ascending order; may repeat.
+        names: columns of a shard.
+    """
+    parts = []
+    ends = np.cumsum([shard.rows for shard in corpus.shards])
+    homes = np.searchsorted(ends, tweets, side="right")
+    for home in np.unique(homes).tolist():
+        rows = pa.array(tweets[homes == home] - corpus.first_row(home))
+        batch = corpus.batch(home)
+        parts.append(pa.table({name: batch.column(name).take(rows) for name in names}))
+    return pa.concat_tables(parts)
+
+
+def _align_chunk(corpus: Split, places: Places, backend: Any, unknown_id: int) -> Occurrences:
+    tweets, home = np.unique(places.tweet, return_inverse=True)
+    texts = columns_of(corpus, tweets, ["text"]).column("text").combine_chunks()
+    stored = corpus.gather(tweets)
+    encodings = backend.encode_batch(texts.to_pylist())
+    lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
+    ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), dtype=np.int64)
+    offsets = np.array([pair for encoding in encodings for pair in encoding.offsets], dtype=np.int64)
+    first = np.cumsum(lengths) - lengths
+    cut = lengths > stored.lengths
+    _check_tokens(ids, first, lengths, cut, stored.lengths, stored.input_ids)
+    # A tweet that was cut keeps its first tokens, and the special one that ends it.
+    last = np.where(cut, stored.lengths - 1, lengths)
+
+    token = ranges(first[home], lengths[home])
+    owner = np.repeat(np.arange(len(places)), lengths[home])
+    left, right = offsets[token, 0], offsets[token, 1]
+    # Special tokens have empty offsets.
+    is_piece = (left < right) & (left < places.end[owner]) & (right > places.start[owner])
+    token, owner = token[is_piece], owner[is_piece]
+    position = token - first[home[owner]]
+    count = len(places)
+    pieces = np.bincount(owner, minlength=count)
+    beyond = np.bincount(owner[position >= last[home[owner]]], minlength=count) > 0
+    unknown = np.bincount(owner[ids[token] == unknown_id], minlength=count) > 0
+    # A word that the tokenizer drops without a trace has no piece at all.
+    status = np.select([beyond, unknown | (pieces == 0)], [TRUNCATED, UNKNOWN], FOUND).astype(np.int8)
+    clusters = hash_keys(cluster_key(texts))
+    return Occurrences(
+        places,
+        status,
+        clusters[home],
+        np.where(status == FOUND, pieces, 0),
+        position[status[owner] == FOUND],
+    )
+
+
+def _check_tokens(
+    ids: Ints, first: Ints, lengths: Ints, cut: npt.NDArray[np.bool_], stored_lengths: Ints, stored_ids: Any
+) -> None:
+    """The tokens of the texts are those of the shards: the recipe says so."""
+    assert (cut | (lengths == stored_lengths)).all(), "a text has fewer tokens than its shard holds"
+    expected = ids[ranges(first, stored_lengths)]
+    ends = np.cumsum(stored_lengths) - 1
+    expected[ends[cut]] = ids[(first + lengths - 1)[cut]]
+    assert (expected == stored_ids).all(), "the tokens of a text are not those of its shard"

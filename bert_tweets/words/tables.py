@@ -1,0 +1,122 @@
+"""What embed leaves behind: a row an occurrence in Parquet, centroids as word2vec text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..data.shards import Split
+from .matching import Word
+from .occurrences import FOUND, STATUSES, Occurrences, columns_of
+
+Floats = npt.NDArray[np.float32]
+
+CORRECTION = "none"
+
+
+def schema(include_text: bool) -> pa.Schema:
+    """Columns of occurrences.parquet: a row an asked occurrence and model."""
+    text = [pa.field("text", pa.string(), nullable=False)] if include_text else []
+    return pa.schema(
+        [
+            pa.field("word", pa.string(), nullable=False),
+            pa.field("tweet_id", pa.string(), nullable=False),
+            # Near-copies share it: 64-bit hash of the first six words.
+            pa.field("cluster", pa.string(), nullable=False),
+            pa.field("author", pa.string()),
+            pa.field("time", pa.timestamp("s", tz="UTC")),
+            # Characters of the cleaned text, end excluded.
+            pa.field("start", pa.int32(), nullable=False),
+            pa.field("end", pa.int32(), nullable=False),
+            pa.field("status", pa.string(), nullable=False),
+            pa.field("model", pa.string(), nullable=False),
+            pa.field("layer", pa.string(), nullable=False),
+            pa.field("correction", pa.string(), nullable=False),
+            # Null unless the status is `found`. Not of fixed size: model and base may differ in width.
+            pa.field("vector", pa.list_(pa.float32())),
+            *text,
+        ]
+    )
+
+
+class OccurrenceWriter:
+    """Streams rows of occurrences.parquet.
+
+    Args:
+        path: the file.
+        corpus: the tweets.
+        words: the asked words; occurrences of later numbers (the background's) are not written.
+        include_text: write the cleaned text, too.
+    """
+
+    def __init__(self, path: Path, corpus: Split, words: list[Word], include_text: bool):
+        self.corpus, self.include_text = corpus, include_text
+        self.words = pa.array([word.text for word in words], pa.string())
+        self._writer = pq.ParquetWriter(path, schema(include_text), compression="zstd")
+
+    def __enter__(self) -> OccurrenceWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+    def write(self, occurrences: Occurrences, rows: slice, vectors: Floats, model: str, layer: str) -> None:
+        """Writes a slice of the occurrences with its vectors, float32 [rows, width]."""
+        asked = np.flatnonzero(occurrences.places.word[rows] < len(self.words))
+        if not len(asked):
+            return
+        places = occurrences.places.take(rows).take(asked)
+        status = occurrences.status[rows][asked]
+        names = ["id", "author", "time", *(["text"] if self.include_text else [])]
+        tweets = columns_of(self.corpus, places.tweet, names)
+        columns = {
+            "word": self.words.take(pa.array(places.word)),
+            "tweet_id": tweets.column("id"),
+            "cluster": pa.array([f"{cluster:016x}" for cluster in occurrences.cluster[rows][asked].tolist()]),
+            "author": tweets.column("author"),
+            "time": tweets.column("time"),
+            "start": pa.array(places.start, pa.int32()),
+            "end": pa.array(places.end, pa.int32()),
+            "status": pa.array(STATUSES).take(pa.array(status)),
+            "vector": _lists(vectors[asked], status == FOUND),
+        }
+        for name, value in (("model", model), ("layer", layer), ("correction", CORRECTION)):
+            columns[name] = pa.repeat(value, len(asked))
+        if self.include_text:
+            columns["text"] = tweets.column("text")
+        kind = schema(self.include_text)
+        self._writer.write_table(pa.table([columns[name] for name in kind.names], schema=kind))
+
+
+def _lists(vectors: Floats, present: npt.NDArray[np.bool_]) -> pa.Array:
+    width = vectors.shape[1]
+    offsets = np.concatenate([[0], np.cumsum(present) * width]).astype(np.int32)
+    lists = pa.ListArray.from_arrays(offsets, pa.array(vectors[present].ravel()))
+    return pc.if_else(pa.array(present), lists, pa.scalar(None, lists.type))
+
+
+def write_word2vec(path: Path, words: list[Word], centroids: Floats) -> None:
+    """Writes centroids as word2vec text: `count width`, then a word and its numbers a line.
+
+    A space within a phrase is written `_`; a word that was not found (NaN) is left out.
+
+    Args:
+        path: the file.
+        words: the asked words.
+        centroids: float32 [words, width].
+    """
+    found = np.flatnonzero(~np.isnan(centroids).any(axis=1))
+    lines = [f"{len(found)} {centroids.shape[1]}"]
+    for row in found.tolist():
+        # Nine digits give a float32 back exactly.
+        numbers = " ".join(f"{value:.9g}" for value in centroids[row].tolist())
+        lines.append(f"{words[row].text.replace(' ', '_')} {numbers}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

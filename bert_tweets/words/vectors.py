@@ -1,0 +1,148 @@
+"""Vectors of occurrences: the mean over a word's pieces of the mean over the chosen layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..data.batches import MicroBatch, take_rows, to_micro_batch
+from ..data.loader import Layout
+from ..data.packing import pack
+from ..data.shards import Split
+from ..engine.ddp import autocast
+from ..errors import UserError
+from ..model.masked_lm import PackedMaskedLM
+from .occurrences import FOUND, Occurrences
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+def resolve_layers(asked: list[int], layers: int, name: str) -> list[int]:
+    """The layers that `layers=` means, counted from 0 (the embeddings), in order, each once.
+
+    Args:
+        asked: negative ones count from the end.
+        layers: of the model, embeddings not counted.
+        name: of the model, for the message.
+
+    Raises:
+        UserError: there is no such layer, or none is asked for.
+    """
+    wrong = [layer for layer in asked if not -(layers + 1) <= layer <= layers]
+    if wrong:
+        raise UserError(
+            f"layers={wrong[0]}: {name} has {layers} layers; give 0 (the embeddings) to {layers}, "
+            f"or -1 (the last) to {-layers - 1}"
+        )
+    if not asked:
+        raise UserError("layers: holds no layer; write layers=[-4,-3,-2,-1]")
+    return sorted({layer % (layers + 1) for layer in asked})
+
+
+def layer_label(layers: list[int]) -> str:
+    """The layers as they are written beside a vector: `mean(9,10,11,12)`."""
+    return f"mean({','.join(map(str, layers))})"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A model, and how it is run over the tweets.
+
+    Attributes:
+        module: on the device, in evaluation mode.
+        layers: the layers whose mean is taken, see `resolve_layers`.
+        layout: of the micro-batches.
+        precision: fp32 or bf16.
+        device: where the module is.
+    """
+
+    module: PackedMaskedLM
+    layers: list[int]
+    layout: Layout
+    precision: str
+    device: torch.device
+
+    @property
+    def width(self) -> int:
+        return int(self.module.model.config.hidden_size)
+
+    def vectors(self, corpus: Split, occurrences: Occurrences) -> Iterator[tuple[slice, Floats]]:
+        """Runs each tweet with a found occurrence once, some thousand tweets at a time.
+
+        Returns:
+            Slices of the occurrences, in order, with their vectors, float32 [occurrences of the slice, width];
+            NaN where an occurrence is not found.
+        """
+        ends = np.cumsum(occurrences.piece_counts)
+        for rows in occurrences.chunks():
+            first_piece = int(ends[rows.start] - occurrences.piece_counts[rows.start])
+            pieces = occurrences.pieces[first_piece : int(ends[rows.stop - 1])]
+            found = np.flatnonzero(occurrences.status[rows] == FOUND)
+            vectors = np.full((rows.stop - rows.start, self.width), np.nan, np.float32)
+            if len(found):
+                tweet, counts = occurrences.places.tweet[rows][found], occurrences.piece_counts[rows][found]
+                vectors[found] = self._vectors(corpus, tweet, counts, pieces)
+            yield rows, vectors
+
+    @torch.inference_mode()
+    def _vectors(self, corpus: Split, tweet: Ints, counts: Ints, pieces: Ints) -> Floats:
+        """float32 [occurrences, width], from the tweet and number of pieces of each, and all their pieces."""
+        tweets, home = np.unique(tweet, return_inverse=True)
+        rows = pack(corpus.gather(tweets), self.layout.row_length, self.layout.pad_id)
+        begins = np.flatnonzero((rows.segment_ids > 0) & (rows.position_ids == 0))
+        tweet_start = np.empty(len(tweets), np.int64)
+        tweet_start[rows.segment_ids.ravel()[begins] - 1] = begins
+        owner = np.repeat(np.arange(len(tweet)), counts)
+        place = tweet_start[home[owner]] + pieces
+        # In the order of the packed rows, so that a micro-batch's pieces are a slice.
+        order = np.argsort(place, kind="stable")
+        owner, place = owner[order], place[order]
+
+        batch = to_micro_batch(rows, tweets, np.zeros_like(tweets))
+        vectors = np.empty((len(tweet), self.width), np.float32)
+        for first in range(0, rows.rows, self.layout.rows):
+            last = min(first + self.layout.rows, rows.rows)
+            micro_batch = take_rows(batch, first, last, last - first, self.layout.pad_id, 1)
+            bounds = np.array([first, last]) * self.layout.row_length
+            here = slice(*np.searchsorted(place, bounds).tolist())
+            states = self._states(micro_batch, torch.from_numpy(place[here] - bounds[0]))
+            occurrence, group = np.unique(owner[here], return_inverse=True)
+            sums = states.new_zeros(len(occurrence), self.width)
+            sums.index_add_(0, torch.from_numpy(group).to(self.device), states)
+            vectors[occurrence] = sums.cpu().numpy() / counts[occurrence, None].astype(np.float32)
+        return vectors
+
+    def _states(self, batch: MicroBatch, places: torch.Tensor) -> torch.Tensor:
+        """The mean over the chosen layers at some places of the flattened rows; float32 [places, width]."""
+        with autocast(self.device, self.precision):
+            states = self.module.hidden_states(batch.to(self.device))
+        at = places.to(self.device)
+        return torch.stack([states[layer].flatten(0, 1)[at].float() for layer in self.layers]).mean(dim=0)
+
+
+class Centroids:
+    """Means of vectors by word, summed as they come.
+
+    Args:
+        words: how many.
+        width: of a vector.
+    """
+
+    def __init__(self, words: int, width: int):
+        self._sums = np.zeros((words, width), np.float64)
+        self.counts = np.zeros(words, np.int64)
+
+    def add(self, word: Ints, vectors: Floats) -> None:
+        """Takes vectors [rows, width] of words [rows]."""
+        np.add.at(self._sums, word, vectors)
+        self.counts += np.bincount(word, minlength=len(self.counts))
+
+    def means(self) -> Floats:
+        """float32 [words, width]; NaN for a word without a vector."""
+        with np.errstate(invalid="ignore"):
+            return (self._sums / self.counts[:, None]).astype(np.float32)

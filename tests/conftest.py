@@ -1,0 +1,42 @@
+"""What many tests share: a small tokenizer, CSV files, and a folder of shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bert_tweets.text.tokenizer import train_wordpiece
+from tests.helpers import generated_tweets, make_shards, write_csv
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Any:
+    """A WordPiece of 240 pieces, in which most words are several."""
+    return train_wordpiece([generated_tweets(400)], 240)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small tokenizer, saved."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tweets_csv(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a CSV file: `tweets_csv(rows, header=("text",), name="tweets.csv")`; rows may be plain texts."""
+
+    def write(rows: Iterable[str | Sequence[str]], header: Sequence[str] = ("text",), name: str = "tweets.csv") -> Path:
+        return write_csv(tmp_path / name, header, [(row,) if isinstance(row, str) else row for row in rows])
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of shards of 400 generated tweets; to read only. `helpers.make_shards` makes others."""
+    return make_shards(tmp_path_factory.mktemp("shards"))

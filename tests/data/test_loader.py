@@ -1,0 +1,153 @@
+"""The loader: whatever the ranks, micro-batches and workers, a step is the same tweets under the same masks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bert_tweets.data.batches import Step
+from bert_tweets.data.loader import Layout, StepLoader
+from bert_tweets.data.manifest import Manifest
+from bert_tweets.data.masking import masking_for
+from bert_tweets.data.order import Stream
+from bert_tweets.data.shards import open_split
+
+BATCH = 48
+
+
+class Meeting:
+    """Ranks as threads: `gather` waits until each has spoken."""
+
+    def __init__(self, world_size: int):
+        self.barrier = threading.Barrier(world_size, timeout=60)
+        self.said: list[dict[int, list[int]]] = []
+
+    def gather_of(self, rank: int) -> Callable[[list[int]], Callable[[], list[list[int]]]]:
+        turn = iter(range(10**6))
+
+        def gather(values: list[int]) -> Callable[[], list[list[int]]]:
+            round_number = next(turn)
+            while len(self.said) <= round_number:
+                self.said.append({})
+            self.said[round_number][rank] = values
+
+            def wait() -> list[list[int]]:
+                self.barrier.wait()
+                heard = self.said[round_number]
+                return [heard[other] for other in sorted(heard)]
+
+            return wait
+
+        return gather
+
+
+def steps_of(
+    shards: Path, world_size: int, tokens_per_device: int = 4096, workers: int = 0, whole_word: bool = False
+) -> list[list[Step]]:
+    """Every rank's steps over two and a half epochs."""
+    manifest = Manifest.read(shards)
+    split = open_split(shards, manifest, "train")
+    stream = Stream(len(split), seed=3, batch_size=BATCH, length=len(split) * 5 // 2)
+    masking = masking_for(manifest, 3, 0.15, whole_word)
+    layout = Layout(manifest.max_length, tokens_per_device, manifest.pad_id)
+    meeting = Meeting(world_size)
+
+    def run(rank: int) -> list[Step]:
+        gather = meeting.gather_of(rank)
+        return list(StepLoader(split, stream, masking, layout, rank, world_size, gather, workers).steps())
+
+    with ThreadPoolExecutor(world_size) as pool:
+        return list(pool.map(run, range(world_size)))
+
+
+def content(shards: Path, by_rank: list[list[Step]], whole_word: bool = False) -> list[np.ndarray]:
+    """What each step holds, layout aside: a sorted row (epoch, tweet, position, token, corrupted, masked) a token."""
+    masking = masking_for(Manifest.read(shards), 3, 0.15, whole_word)
+    contents = []
+    for step in zip(*by_rank, strict=True):
+        parts = []
+        for batch in (batch for of_rank in step for batch in of_rank.micro_batches):
+            corrupted, selected = masking.apply(batch)
+            real = batch.segment_ids > 0
+            tweet, epoch = batch.tweet_index[batch.segment_ids], batch.epoch[batch.segment_ids]
+            columns = (epoch, tweet, batch.position_ids, batch.input_ids, corrupted, selected)
+            parts.append(torch.stack([column[real].long() for column in columns], dim=1))
+            assert int(selected.sum()) <= batch.masked_capacity
+        rows = torch.cat(parts).numpy()
+        contents.append(rows[np.lexsort(rows[:, 2::-1].T)])
+        for of_rank in step:
+            assert of_rank.masked_tokens == rows[:, 5].sum()
+            assert of_rank.tokens == len(rows)
+            assert of_rank.tweets == len(np.unique(rows[:, :2], axis=0))
+    return contents
+
+
+@pytest.fixture(scope="module")
+def reference(shards: Path) -> list[np.ndarray]:
+    return content(shards, steps_of(shards, 1))
+
+
+def test_the_steps_are_the_stream(shards: Path, reference: list[np.ndarray]) -> None:
+    manifest = Manifest.read(shards)
+    rows, tokens = manifest.rows("train"), manifest.tokens("train")
+    everything = np.concatenate(reference)
+    assert len(reference) == -(-(rows * 5 // 2) // BATCH)
+    for epoch in (0, 1):
+        seen = everything[everything[:, 0] == epoch]
+        assert len(seen) == tokens and len(np.unique(seen[:, :3], axis=0)) == tokens
+    straddling = [step for step in reference if len(np.unique(step[:, 0])) == 2]
+    assert len(straddling) == 2
+    # Another epoch masks other tokens of the same tweets.
+    first, second = (everything[everything[:, 0] == epoch] for epoch in (0, 1))
+    order_first, order_second = (np.lexsort(part[:, 2:0:-1].T) for part in (first, second))
+    assert (first[order_first][:, 5] != second[order_second][:, 5]).any()
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4, 8])
+def test_the_same_at_any_world_size(shards: Path, reference: list[np.ndarray], world_size: int) -> None:
+    by_rank = steps_of(shards, world_size)
+    for mine, expected in zip(content(shards, by_rank), reference, strict=True):
+        assert np.array_equal(mine, expected)
+
+
+@pytest.mark.parametrize("tokens_per_device", [128, 300])
+def test_the_same_at_any_accumulation(
+    shards: Path, reference: list[np.ndarray], tokens_per_device: int
+) -> None:
+    by_rank = steps_of(shards, 2, tokens_per_device)
+    assert max(len(step.micro_batches) for step in by_rank[0]) > 1
+    for mine, expected in zip(content(shards, by_rank), reference, strict=True):
+        assert np.array_equal(mine, expected)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_same_with_any_number_of_workers(shards: Path, reference: list[np.ndarray], workers: int) -> None:
+    for mine, expected in zip(content(shards, steps_of(shards, 2, workers=workers)), reference, strict=True):
+        assert np.array_equal(mine, expected)
+
+
+def test_whole_words_are_masked_alike_at_any_world_size(shards: Path) -> None:
+    alone, three = (content(shards, steps_of(shards, size, whole_word=True), whole_word=True) for size in (1, 3))
+    assert all(np.array_equal(mine, expected) for mine, expected in zip(three, alone, strict=True))
+
+
+def test_ranks_make_the_same_number_of_micro_batches_of_the_same_rows(shards: Path) -> None:
+    for step in zip(*steps_of(shards, 3, tokens_per_device=512), strict=True):
+        shapes = [[tuple(batch.input_ids.shape) for batch in of_rank.micro_batches] for of_rank in step]
+        assert shapes[0] == shapes[1] == shapes[2]
+
+
+def test_a_run_goes_on_at_any_step(shards: Path, reference: list[np.ndarray]) -> None:
+    manifest = Manifest.read(shards)
+    split = open_split(shards, manifest, "train")
+    stream = Stream(len(split), seed=3, batch_size=BATCH, length=len(split) * 5 // 2)
+    layout = Layout(manifest.max_length, 4096, manifest.pad_id)
+    loader = StepLoader(split, stream, masking_for(manifest, 3, 0.15, False), layout)
+    for mine, expected in zip(content(shards, [list(loader.steps(first=9))]), reference[9:], strict=True):
+        assert np.array_equal(mine, expected)

@@ -1,0 +1,313 @@
+"""prepare: every row is accounted for, equal input gives equal bytes, and what a user gets wrong ends in one line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bert_tweets.config import PrepareConfig
+from bert_tweets.data.manifest import Manifest
+from bert_tweets.data.shards import open_split, verify
+from bert_tweets.errors import UserError
+from bert_tweets.prepare import main, prepare
+from bert_tweets.text import tokenizer as tokenizers
+from bert_tweets.text.cleaning import duplicate_key
+from tests.helpers import generated_tweets, make_shards, write_csv
+
+
+def run(source, output, tokenizer_folder, **overrides):
+    """Runs prepare and gives its manifest, its funnel, and the rows of both splits."""
+    settings = {"tokenizer": str(tokenizer_folder), "validation_fraction": 0.0, **overrides}
+    manifest = prepare(PrepareConfig(input=[str(source)], output=str(output), **settings))
+    funnel = json.loads((output / "funnel.json").read_text(encoding="utf-8"))
+    return manifest, funnel, [row for split in ("train", "validation") for row in rows(output, split)]
+
+
+def rows(output, split):
+    opened = open_split(output, Manifest.read(output), split)
+    return [row for shard in range(len(opened.shards)) for row in opened.batch(shard).to_pylist()]
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def fails(capsys, *words):
+    """Runs the command, which must end with code 2 and one line; gives the line."""
+    with pytest.raises(SystemExit) as end:
+        main([*map(str, words)])
+    assert end.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_the_funnel_adds_up(tweets_csv, tokenizer_folder, tmp_path):
+    source = tweets_csv(
+        [
+            ("the mask works", "2020-01-01T00:00:00Z", "ann"),
+            ("The MASK works!! https://t.co/x", "2020-01-02", "bob"),
+            ("", "2020-01-02", "bob"),
+            (" \t ", "2020-01-02", "bob"),
+            ("\u200b", "2020-01-02", "bob"),
+            ("x" * 101, "2020-01-02", "bob"),
+            ("too", "many", "columns", "here"),
+            ("the virus " * 10, "next week", ""),
+            ("漢 the virus", "", "ann"),
+        ],
+        header=("text", "created_at", "author"),
+    )
+    source.write_bytes(source.read_bytes() + b"caf\xe9,2020-01-01,ann\r\n")
+    output = tmp_path / "shards"
+    manifest, funnel, kept = run(source, output, tokenizer_folder, max_characters=100, max_length=12)
+    assert funnel["dropped"] == {
+        "malformed row": 1,
+        "not UTF-8": 1,
+        "empty": 2,
+        "longer than max_characters": 1,
+        "empty after cleaning": 1,
+        "duplicate": 1,
+    }
+    assert funnel["read"] == 10 == funnel["kept"] + sum(funnel["dropped"].values())
+    assert funnel["notes"] == {
+        "truncated to max_length": 1,
+        "time not understood": 1,
+        "tweets with [UNK]": 1,
+        "[UNK] tokens": 1,
+    }
+    assert funnel["columns"] == {"text": "text", "id": None, "time": "created_at", "author": "author"}
+    assert funnel["recipe"] == manifest.recipe.hash
+    assert funnel["splits"]["train"] == {"tweets": 3, "tokens": manifest.tokens("train")}
+    assert manifest.unknown_tokens == 1
+    assert [row["id"] for row in kept] == ["1", "8", "9"]
+    assert [row["time"] and row["time"].year for row in kept] == [2020, None, None]
+    assert kept[0]["author"] == kept[2]["author"] and kept[1]["author"] is None
+
+
+def test_shards_hold_the_cleaned_text_and_its_tokens(shards):
+    manifest = Manifest.read(shards)
+    tokenizer = tokenizers.load_tokenizer(str(shards / "tokenizer"))
+    assert tokenizers.fingerprint(tokenizer) == manifest.recipe.tokenizer
+    for split in ("train", "validation"):
+        verify(shards, manifest.splits[split])
+        opened = open_split(shards, manifest, split)
+        assert len(opened) == manifest.rows(split) > 0
+        assert all(shard.rows <= 100 for shard in opened.shards)
+        found = rows(shards, split)
+        encoded = tokenizers.encode(tokenizer, [row["text"] for row in found], manifest.max_length)
+        tweets = opened.gather(np.arange(len(opened)))
+        assert (tweets.input_ids == encoded.input_ids).all()
+        assert (tweets.word_starts == encoded.word_starts).all()
+        assert (tweets.lengths == encoded.lengths).all()
+    everything = rows(shards, "train") + rows(shards, "validation")
+    assert {row["id"] for row in everything} == {str(number) for number in range(400)}
+    assert not any("&amp;" in row["text"] or "t.co" in row["text"] for row in everything)
+
+
+def test_authors_are_hashes_and_the_salt_is_written_nowhere(tmp_path):
+    secret = "a very secret salt"
+    first = make_shards(tmp_path / "a", author_salt=secret)
+    again = make_shards(tmp_path / "b", author_salt=secret)
+    other = make_shards(tmp_path / "c", author_salt="")
+    for folder in (first, other):
+        assert not any(b"author3" in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+        assert {len(row["author"]) for row in rows(folder, "train")} == {32}
+    assert not any(secret.encode() in path.read_bytes() for path in first.rglob("*") if path.is_file())
+    authors = [[row["author"] for row in rows(folder, "train")] for folder in (first, again, other)]
+    assert authors[0] == authors[1]
+    assert not set(authors[0]) & set(authors[2])
+    assert len(set(authors[0])) == 10
+    assert Manifest.read(first).settings["author_salt"] == "given"
+
+
+def test_equal_input_and_settings_give_equal_bytes(tmp_path, tokenizer_folder):
+    source = write_csv(tmp_path / "tweets.csv", ["text"], [(text,) for text in generated_tweets(300)])
+    settings = {"author_salt": "x", "validation_fraction": 0.1, "shard_tweets": 70}
+    run(source, tmp_path / "a", tokenizer_folder, **settings)
+    run(source, tmp_path / "b", tokenizer_folder, num_workers=1, **settings)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_copies_are_never_on_both_sides(tmp_path, tokenizer_folder):
+    texts = [text for text in generated_tweets(300) for _ in range(2)]
+    source = write_csv(tmp_path / "tweets.csv", ["text"], [(text,) for text in texts])
+    output = tmp_path / "all"
+    _, funnel, _ = run(source, output, tokenizer_folder, deduplicate="none", validation_fraction=0.3)
+    keys = [
+        set(duplicate_key(pa.array([row["text"] for row in rows(output, split)])).to_pylist())
+        for split in ("train", "validation")
+    ]
+    assert not keys[0] & keys[1] and keys[1]
+    assert funnel["kept"] == 600
+    _, funnel, kept = run(source, tmp_path / "distinct", tokenizer_folder, deduplicate="exact")
+    assert funnel["dropped"]["duplicate"] == 300
+    assert [int(row["id"]) for row in kept] == list(range(1, 600, 2)), "the earliest copy stays"
+
+
+def test_the_split_is_a_matter_of_the_text_not_of_what_stands_around_it(tmp_path, tokenizer_folder):
+    texts = generated_tweets(300)
+    held_out = []
+    for name, lines in (("once", texts), ("copied", [text for text in texts for _ in range(3)]), ("back", texts[::-1])):
+        source = write_csv(tmp_path / f"{name}.csv", ["text"], [(text,) for text in lines])
+        run(source, tmp_path / name, tokenizer_folder, validation_fraction=0.2)
+        held_out.append({row["text"] for row in rows(tmp_path / name, "validation")})
+    assert 30 < len(held_out[0]) < 90
+    assert held_out[0] == held_out[1] == held_out[2]
+
+
+def test_rows_that_lack_an_id_cannot_be_taken_for_another(tweets_csv, tokenizer_folder, tmp_path):
+    source = tweets_csv([("2", "one"), ("", "two")], header=("id", "text"))
+    assert [row["id"] for row in run(source, tmp_path / "out", tokenizer_folder)[2]] == ["2", "row 2"]
+
+
+def test_several_files_are_one_input(tweets_csv, tokenizer_folder, tmp_path):
+    sources = [str(tweets_csv([f"tweet {name}", "the same"], name=f"{name}.csv")) for name in "ab"]
+    prepare(PrepareConfig(input=sources, output=str(tmp_path / "out"), tokenizer=str(tokenizer_folder)))
+    funnel = json.loads((tmp_path / "out" / "funnel.json").read_text())
+    assert (funnel["read"], funnel["kept"]) == (4, 3)
+
+
+def test_an_empty_validation_split_is_legal_and_said(tweets_csv, tokenizer_folder, tmp_path, capsys):
+    source = tweets_csv(["only one"])
+    manifest, _, _ = run(source, tmp_path / "out", tokenizer_folder, validation_fraction=0.0001)
+    assert manifest.splits["validation"] == []
+    assert "no tweet was held out" in capsys.readouterr().err
+    assert len(open_split(tmp_path / "out", Manifest.read(tmp_path / "out"), "validation")) == 0
+
+
+def test_a_second_run_finds_the_work_done(tweets_csv, tokenizer_folder, tmp_path, capsys):
+    words = [f"input={tweets_csv(['a', 'b'])}", f"output={tmp_path / 'out'}", f"tokenizer={tokenizer_folder}"]
+    main(words)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    capsys.readouterr()
+    main(words)
+    assert "nothing to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+    assert "settings.seed (0 there, 1 now)" in fails(capsys, *words, "seed=1")
+    tweets_csv(["a", "b", "c"])
+    assert "bytes" in fails(capsys, *words)
+
+
+def test_a_folder_of_something_else_is_not_touched(tweets_csv, tokenizer_folder, tmp_path, capsys):
+    output = tmp_path / "thesis"
+    output.mkdir()
+    (output / "chapter1.txt").write_text("years of work")
+    words = [f"input={tweets_csv(['a'])}", f"output={output}", f"tokenizer={tokenizer_folder}"]
+    assert "files that prepare did not make" in fails(capsys, *words)
+    assert contents(output) == {"chapter1.txt": hashlib.sha256(b"years of work").hexdigest()}
+
+
+BAD_INPUT = {
+    "missing column": (b"tweet_id,body_text\n1,x\n", "no column of text among tweet_id, body_text"),
+    "UTF-16": ("text\nhello\n".encode("utf-16"), "save the file as UTF-8"),
+    "unclosed quote": (b'text\na\n"b\nc\n', "line 3 is never closed"),
+    "empty file": (b"", "is empty"),
+    "header only": (b"text,id\n", "holds a header and no rows"),
+    "empty tweets": (b"text,id\n,1\n  ,2\n", "not one tweet is left of 2 rows (2 empty)"),
+    "truncated gzip": (b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "cannot be read to its end"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_ends_in_one_line_and_leaves_nothing(case, tokenizer_folder, tmp_path, capsys):
+    data, expected = BAD_INPUT[case]
+    source = tmp_path / "tweets.csv"
+    source.write_bytes(data)
+    for tokenizer in (tokenizer_folder, "wordpiece"):
+        line = fails(capsys, f"input={source}", f"output={tmp_path / 'out'}", f"tokenizer={tokenizer}")
+        assert str(source) in line and expected in line
+        assert [path.name for path in tmp_path.iterdir()] == ["tweets.csv"]
+
+
+def test_other_mistakes_end_in_one_line_too(tweets_csv, tokenizer_folder, tmp_path, capsys):
+    source, output = tweets_csv(["a"]), tmp_path / "out"
+    given = [f"input={source}", f"output={output}", f"tokenizer={tokenizer_folder}"]
+    assert "no such file" in fails(capsys, f"input={tmp_path}/none.csv", *given[1:])
+    assert "no column 'txt' for the text (did you mean 'text'?)" in fails(capsys, *given, "text_column=txt")
+    assert "no such folder" in fails(capsys, *given[:2], "tokenizer=./none")
+    assert "no such key (did you mean 'max_length'?)" in fails(capsys, *given, "max_lenght=3")
+    assert "is a file" in fails(capsys, given[0], f"output={source}", given[2])
+    assert not output.exists()
+
+
+def test_odd_bytes_cost_no_more_than_their_row(tokenizer_folder, tmp_path):
+    source = tmp_path / "tweets.csv"
+    source.write_bytes(
+        b"text,id\nfirst,1\nnul \x00 byte,2\ncaf\xe9,3\n" + b"x" * 10_000_000 + b',4\n"quoted\nnewline",5\nlast,6'
+    )
+    _, funnel, kept = run(source, tmp_path / "out", tokenizer_folder)
+    assert [row["text"] for row in kept] == ["first", "nul byte", "quoted newline", "last"]
+    assert funnel["dropped"]["not UTF-8"] == funnel["dropped"]["longer than max_characters"] == 1
+
+
+def test_a_killed_run_leaves_no_output_and_is_redone(tokenizer_folder, tmp_path):
+    source = write_csv(tmp_path / "tweets.csv", ["text"], [(text,) for text in generated_tweets(20_000)])
+    output = tmp_path / "out"
+    words = [
+        f"input={source}",
+        f"output={output}",
+        f"tokenizer={tokenizer_folder}",
+        "shard_tweets=500",
+        "author_salt=x",
+    ]
+    command = [sys.executable, "-m", "bert_tweets.prepare", *words]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    side = tmp_path / ".out.unfinished"
+    deadline = time.monotonic() + 60
+    while not list(side.glob("train/*.arrow")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait(timeout=30)
+    assert side.is_dir() and not output.exists()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "left behind" in again.stdout
+    assert not side.exists()
+    verify(output, Manifest.read(output).splits["train"])
+    assert Manifest.read(output).rows("train") + Manifest.read(output).rows("validation") == 20_000
+
+
+def test_help_is_quick_and_needs_neither_torch_nor_transformers():
+    code = (
+        "import sys; from bert_tweets.prepare import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert not {'torch', 'transformers', 'pyarrow', 'numpy'} & set(sys.modules), 'heavy import'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "max_length" in done.stdout
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif("BERT_TWEETS_REAL_DATA" not in os.environ, reason="names no folder of real tweets")
+@pytest.mark.parametrize("name", ["btc_ccby40.csv", "vader_mit.csv", "fivethirtyeight_mayweather_ccby40.csv"])
+def test_real_tweets(name, tmp_path):
+    source = Path(os.environ["BERT_TWEETS_REAL_DATA"]) / name
+    manifest, funnel, kept = run(source, tmp_path / "out", "wordpiece", vocabulary_size=4000)
+    assert funnel["dropped"]["malformed row"] == funnel["dropped"]["not UTF-8"] == 0
+    assert len(kept) == funnel["kept"] > 0.5 * funnel["read"]
+    assert manifest.unknown_tokens < 0.02 * manifest.tokens("train")
+
+
+def test_a_failure_while_writing_leaves_nothing(tweets_csv, tokenizer_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "bert_tweets.data.writer.files.write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
+    )
+    with pytest.raises(UserError, match="the disk is full"):
+        run(tweets_csv(["a"]), tmp_path / "out", tokenizer_folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["tweets.csv"]

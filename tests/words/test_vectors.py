@@ -1,0 +1,114 @@
+"""A vector is what the stock model says of that word, whatever else was in the batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bert_tweets.config import ModelConfig
+from bert_tweets.data.loader import Layout
+from bert_tweets.data.manifest import Manifest
+from bert_tweets.data.shards import Split
+from bert_tweets.errors import UserError
+from bert_tweets.model.loading import load_model
+from bert_tweets.model.masked_lm import PackedMaskedLM
+from bert_tweets.text.tokenizer import load_tokenizer
+from bert_tweets.words import occurrences as occurrences_module
+from bert_tweets.words.matching import words_of
+from bert_tweets.words.occurrences import FOUND, Occurrences, align, find, open_corpus
+from bert_tweets.words.vectors import Centroids, Floats, Reader, layer_label, resolve_layers
+from tests.helpers import make_shards
+
+WORDS = ["mask", "photographer", "the internet", "internet", "😷", "grandmothers"]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, Split, Occurrences]:
+    # Short enough that some occurrences are truncated.
+    folder = make_shards(tmp_path_factory.mktemp("vectors"), max_length=40)
+    manifest = Manifest.read(folder)
+    corpus = open_corpus(str(folder), manifest)
+    tokenizer = load_tokenizer(str(folder / "tokenizer"))
+    return manifest, corpus, align(corpus, find(corpus, words_of(WORDS)), tokenizer, manifest.unknown_id)
+
+
+def reader(manifest: Manifest, tokens_per_device: int, layers: list[int], row_length: int = 0) -> Reader:
+    model = load_model(ModelConfig(name="scratch"), manifest).model
+    layout = Layout(row_length or manifest.max_length, tokens_per_device, manifest.pad_id)
+    return Reader(PackedMaskedLM(model).eval(), layers, layout, "fp32", torch.device("cpu"))
+
+
+def vectors(read: Reader, corpus: Split, found: Occurrences) -> Floats:
+    chunks = list(read.vectors(corpus, found))
+    assert [rows.start for rows, _ in chunks[1:]] == [rows.stop for rows, _ in chunks[:-1]]
+    return np.concatenate([chunk for _, chunk in chunks])
+
+
+def test_layout_changes_nothing(
+    study: tuple[Manifest, Split, Occurrences], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, corpus, found = study
+    expected = vectors(reader(manifest, 4096, [1, 2]), corpus, found)
+    assert expected.dtype == np.float32 and expected.shape == (len(found), 128)
+    assert 0 < (found.status != FOUND).sum() < len(found)
+    np.testing.assert_array_equal(np.isnan(expected).all(axis=1), found.status != FOUND)
+    np.testing.assert_array_equal(np.isnan(expected).any(axis=1), found.status != FOUND)
+    for tokens_per_device, row_length in ((128, 0), (1, 0), (4096, 97)):
+        other = vectors(reader(manifest, tokens_per_device, [1, 2], row_length), corpus, found)
+        np.testing.assert_allclose(other, expected, atol=1e-5)
+    monkeypatch.setattr(occurrences_module, "CHUNK_TWEETS", 5)
+    np.testing.assert_allclose(vectors(reader(manifest, 128, [1, 2]), corpus, found), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [[0], [1], [2], [0, 1, 2]])
+def test_equal_to_the_stock_model_a_tweet_at_a_time(
+    study: tuple[Manifest, Split, Occurrences], layers: list[int]
+) -> None:
+    manifest, corpus, found = study
+    read = reader(manifest, 512, layers)
+    mine = vectors(read, corpus, found)
+    stock = read.module.model
+    stock.set_attn_implementation("eager")
+    ends = np.cumsum(found.piece_counts)
+    rows = np.flatnonzero(found.status == FOUND)
+    assert (found.piece_counts[rows] > 1).any()
+    for row in rows[:: max(1, len(rows) // 60)].tolist():
+        ids = torch.from_numpy(corpus.gather(found.places.tweet[row : row + 1]).input_ids).long()[None]
+        # Padded, as one would run it: the mask has to hide the padding.
+        padding = torch.full((1, 3), manifest.pad_id)
+        mask = torch.cat([torch.ones_like(ids), torch.zeros_like(padding)], dim=1)
+        with torch.no_grad():
+            output = stock.bert(
+                input_ids=torch.cat([ids, padding], dim=1), attention_mask=mask, output_hidden_states=True
+            )
+        states = torch.stack([output.hidden_states[layer][0] for layer in layers]).mean(dim=0)
+        pieces = found.pieces[ends[row] - found.piece_counts[row] : ends[row]]
+        np.testing.assert_allclose(mine[row], states[pieces].mean(dim=0).numpy(), atol=1e-5)
+
+
+def test_layers_count_from_both_ends() -> None:
+    assert resolve_layers([-4, -3, -2, -1], 12, "m") == [9, 10, 11, 12]
+    assert resolve_layers([0, -1, 12], 12, "m") == [0, 12]
+    assert resolve_layers([-13], 12, "m") == [0]
+    assert layer_label([9, 12]) == "mean(9,12)"
+
+
+@pytest.mark.parametrize("layer", [3, -4])
+def test_a_layer_that_is_not_there_is_refused(layer: int) -> None:
+    with pytest.raises(UserError, match=f"layers={layer}: tiny has 2 layers"):
+        resolve_layers([layer], 2, "tiny")
+
+
+def test_no_layer_is_refused() -> None:
+    with pytest.raises(UserError, match="layers"):
+        resolve_layers([], 2, "tiny")
+
+
+def test_centroids_are_means() -> None:
+    centroids = Centroids(3, 2)
+    centroids.add(np.array([0, 0, 2]), np.array([[1, 2], [3, 4], [5, 6]], np.float32))
+    centroids.add(np.array([0]), np.array([[5, 6]], np.float32))
+    np.testing.assert_array_equal(centroids.means(), [[3, 4], [np.nan, np.nan], [5, 6]])
