@@ -49,7 +49,7 @@ DEVICE = ("auto", "cpu", "cuda")
 class PrepareConfig:
     """prepare: raw tweets to pre-tokenized Arrow shards."""
 
-    input: list[str] = setting([], "CSV files, plain or .gz, in this order", required=True)
+    input: list[str] = setting([], "CSV files, plain or .gz, or patterns such as tweets-*.csv", required=True)
     output: str = setting("", "folder for the shards; new, empty, or one that prepare made", required=True)
     text_column: str = setting("", "column of the text; empty: found by name and said aloud")
     id_column: str = setting("", "column of the tweet's id; empty: found by name, else the row number")
@@ -61,6 +61,7 @@ class PrepareConfig:
     tokenizer: str = setting(
         "", "folder or hub name of a tokenizer; 'wordpiece': train one on this input", required=True
     )
+    tokenizer_revision: str = setting("main", "revision of a hub tokenizer")
     vocabulary_size: int = setting(8000, "size of a trained WordPiece vocabulary", unit="tokens", at_least=100)
     clean: str = setting("auto", "recipe of cleaning; auto picks by tokenizer", choices=("auto", "tweets", "raw"))
     max_length: int = setting(128, "longest tweet, [CLS] and [SEP] included", unit="tokens", at_least=8, at_most=512)
@@ -149,7 +150,7 @@ class ValidationConfig:
 
     every_steps: int = setting(
         0,
-        "steps between validations; 0: twenty over the run, at least one an epoch",
+        "steps between validations; 0: twenty over the run, a tenth of its time at most, one an epoch at least",
         unit="steps",
         at_least=0,
     )

@@ -99,19 +99,37 @@ def stage(argv: list[str]) -> None:
 
     print("\n== a tiny BERT, pre-trained on the years before")
     shards, base = f"{folder}/before-shards", f"{folder}/base"
-    _run("prepare", f"input={folder}/before.csv", f"output={shards}", "tokenizer=wordpiece", "vocabulary_size=1000", seed)
+    _run(
+        "prepare", f"input={folder}/before.csv", f"output={shards}", "tokenizer=wordpiece", "vocabulary_size=1000", seed
+    )
     pretraining = ("model.name=scratch", "optimizer.learning_rate=1e-3", "epochs=8", seed)
     _run("train", "--config", settings, f"data.path={shards}", f"output={base}", *pretraining)
 
     print("\n== the road: from a CSV of tweets to vectors of chosen words")
     shards, run, base = f"{folder}/shards", f"{folder}/run", f"{base}/model"
     at = f"data.path={shards}"
-    _run("prepare", f"input={folder}/tweets.csv", f"output={shards}", f"tokenizer={base}", "validation_fraction=0.05", seed)
+    _run(
+        "prepare",
+        f"input={folder}/tweets.csv",
+        f"output={shards}",
+        f"tokenizer={base}",
+        "validation_fraction=0.05",
+        seed,
+    )
     train = ("--config", settings, at, f"model.name={base}", f"output={run}", seed)
     commands.run(commands.command("train", train, config.processes))
     _run("evaluate", f"model={run}/model", f"base={base}", at, f"output={folder}/eval", seed)
     words = f"words=[{','.join((*CHANGING, *STABLE))}]"
-    _run("embed", f"model={run}/model", f"base={base}", at, words, f"output={folder}/words", "background_tweets=2000", seed)
+    _run(
+        "embed",
+        f"model={run}/model",
+        f"base={base}",
+        at,
+        words,
+        f"output={folder}/words",
+        "background_tweets=2000",
+        seed,
+    )
     report = f"{folder}/report.html"
     parts = (f"run={run}", f"evaluation={folder}/eval", f"words={folder}/words")
     _run("report", *parts, f"output={report}", "title=Demo: words that changed")

@@ -13,11 +13,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import errors, files, options
+from . import files, options
 from .config import PrepareConfig
 from .data.manifest import FILE as MANIFEST_FILE
 from .data.manifest import FUNNEL_FILE, SPLITS, TOKENIZER_FOLDER, Manifest
-from .errors import UserError
+from .errors import UserError, run_entry
 from .text.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -33,9 +33,14 @@ RECORD_FILE = "prepare.json"
 ENCODED_AT_ONCE = 4096
 
 
+def stage(argv: list[str]) -> None:
+    """Reads the settings, then prepares."""
+    prepare(options.load(PrepareConfig, argv))
+
+
 def main(argv: list[str] | None = None) -> None:
     """The command: settings from the arguments, one line and exit code 2 for a user's mistake."""
-    errors.run_entry(lambda words: _discard(prepare(options.load(PrepareConfig, words))), argv)
+    run_entry(stage, argv)
 
 
 def prepare(config: PrepareConfig) -> Manifest:
@@ -231,7 +236,7 @@ def _tokenizer(config: PrepareConfig, paths: list[Path], columns: Columns) -> An
     from .text import tokenizer as tokenizers
 
     if config.tokenizer != "wordpiece":
-        return tokenizers.load_tokenizer(config.tokenizer)
+        return tokenizers.load_tokenizer(config.tokenizer, config.tokenizer_revision)
     preset = cleaning.resolve(config.clean, None)
     funnel = Funnel()
 
@@ -286,10 +291,6 @@ def _nothing_kept(paths: list[Path], funnel: Funnel) -> str:
 
 def _warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
-
-
-def _discard(_: object) -> None:
-    """Turns a function with a result into one without."""
 
 
 class _Progress:

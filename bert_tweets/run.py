@@ -61,7 +61,9 @@ def stage(argv: list[str]) -> None:
     started = time.monotonic()
     for arguments in road:
         commands.run(arguments)
-    print(f"\nthe road took {(time.monotonic() - started) / 60:.1f} minutes; open {Path(config.output) / 'report.html'}")
+    print(
+        f"\nthe road took {(time.monotonic() - started) / 60:.1f} minutes; open {Path(config.output) / 'report.html'}"
+    )
 
 
 def stages(config: RunConfig) -> list[list[str]]:

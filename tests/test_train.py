@@ -85,7 +85,10 @@ def test_the_export_is_a_stock_model_that_is_accepted_again(trained: Path, shard
     from tests.model.test_masked_lm import full_logits
     from tests.model.tiny import packed, tweets_of
 
-    model, tokenizer = AutoModelForMaskedLM.from_pretrained(trained / "model"), AutoTokenizer.from_pretrained(trained / "model")
+    model, tokenizer = (
+        AutoModelForMaskedLM.from_pretrained(trained / "model"),
+        AutoTokenizer.from_pretrained(trained / "model"),
+    )
     assert fingerprint(tokenizer) == fingerprint(load_tokenizer(str(shards / "tokenizer")))
     assert model.dtype == torch.float32
     ours = PackedMaskedLM(load_model(ModelConfig(name=str(trained / "model")), Manifest.read(shards)).model)
@@ -149,7 +152,10 @@ def test_embeddings_alone_can_be_trained(trained: Path, shards: Path, tmp_path: 
     from safetensors.torch import load_file
 
     settings = ("max_steps=3", f"model.name={trained}/model", "model.trainable=embeddings", "validation.max_tweets=5")
-    stage("train", *words_of(shards, tmp_path / "run", *settings, "schedule.warmup_steps=0", "optimizer.learning_rate=1e-5"))
+    stage(
+        "train",
+        *words_of(shards, tmp_path / "run", *settings, "schedule.warmup_steps=0", "optimizer.learning_rate=1e-5"),
+    )
     before, after = (load_file(run / "model/model.safetensors") for run in (trained, tmp_path / "run"))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all("word_embeddings" in name or "decoder.weight" in name for name in changed)
@@ -168,9 +174,7 @@ def test_embeddings_alone_can_be_trained(trained: Path, shards: Path, tmp_path: 
         (["data.row_length=16"], "shorter than the shards' longest tweet"),
     ],
 )
-def test_a_mistake_is_one_line_and_nothing_is_written(
-    shards: Path, tmp_path: Path, more: list[str], said: str
-) -> None:
+def test_a_mistake_is_one_line_and_nothing_is_written(shards: Path, tmp_path: Path, more: list[str], said: str) -> None:
     if more == ["device=cuda"] and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     line = failure("train", *words_of(shards, tmp_path / "run", *more))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from pathlib import Path
@@ -95,7 +96,7 @@ def _train(config: TrainConfig, manifest: Manifest, stream: Stream, loaded: Load
     engine = DDPEngine(module, optimizer, world, config.precision, config.optimizer.max_grad_norm)
     schedule = schedule_of(config.schedule, config.optimizer.learning_rate, stream.steps)
     validation = _validation(config, manifest, layout, world)
-    every = config.validation.every_steps or max(1, min(stream.steps // 20, -(-stream.rows // stream.batch_size)))
+    every = config.validation.every_steps or _validation_interval(config, manifest, stream)
     flops = flops_per_token(loaded.model.config, config.masking.probability, _attended_length(split))
     meter = IntervalMeter(world, flops, matrix_peak(world.device, config.precision))
     metrics = JsonLines(folder / run_folder.METRICS, world.is_main)
@@ -144,7 +145,13 @@ def _train(config: TrainConfig, manifest: Manifest, stream: Stream, loaded: Load
     if world.is_main:
         export_model(folder / run_folder.MODEL, loaded.model, best.weights, manifest, config.data.path)
         summary = _summary(config, manifest, loaded, best, world)
-        summary |= {"rows": stream.rows, "steps": done, "planned_steps": stream.steps, "seconds": seconds, "tokens": tokens}
+        summary |= {
+            "rows": stream.rows,
+            "steps": done,
+            "planned_steps": stream.steps,
+            "seconds": seconds,
+            "tokens": tokens,
+        }
         run_folder.finish(folder, summary)
         from_step = f"step {best.step}, the best by validation" if validation else f"step {done}"
         print(f"model of {from_step}: {folder / run_folder.MODEL}", flush=True)
@@ -200,6 +207,15 @@ def _validation(config: TrainConfig, manifest: Manifest, layout: Layout, world: 
         return None
     masking = masking_for(manifest, _VALIDATION_SEED, _VALIDATION_PROBABILITY, False)
     return Validation(split, masking, layout, world, config.validation.max_tweets)
+
+
+def _validation_interval(config: TrainConfig, manifest: Manifest, stream: Stream) -> int:
+    """Steps between validations: twenty of them, fewer where they would take over a tenth of the time, one an epoch."""
+    tweets = min(config.validation.max_tweets, manifest.rows("validation"))
+    # A validated tweet costs a third of a trained one: there is no backward pass.
+    affordable = math.ceil(tweets / 3 / (0.1 * stream.batch_size))
+    epoch = math.ceil(stream.rows / stream.batch_size)
+    return max(1, min(max(stream.steps // 20, affordable), epoch))
 
 
 def _attended_length(split: Split) -> float:

@@ -19,6 +19,7 @@ from ..errors import UserError
 from ..files import write_json_atomic
 from ..model.loading import check_model, load_model, tokenizer_folder
 from ..model.masked_lm import PackedMaskedLM
+from ..text.cleaning import USER
 from ..text.tokenizer import fingerprint, load_tokenizer
 from .matching import Word, words_of
 from .neighbours import Background, background, nearest, overlap
@@ -179,7 +180,7 @@ def _summary(config: EmbedConfig, manifest: Manifest, study: Study, spaces: dict
         "data": manifest.fingerprint,
         "background": {"tweets": study.background.tweets, "words": len(study.background.words)},
         "seed": config.seed,
-        "notes": _notes(config, study, words),
+        "notes": _notes(config, manifest, study, words),
     }
 
 
@@ -201,8 +202,11 @@ def _word_summary(study: Study, number: int, model: Space, base: Space | None) -
     }
 
 
-def _notes(config: EmbedConfig, study: Study, words: dict[str, Any]) -> list[str]:
+def _notes(config: EmbedConfig, manifest: Manifest, study: Study, words: dict[str, Any]) -> list[str]:
     notes = []
+    hidden = [word.text for word in study.words if word.text[0] == "@" and word.key != USER]
+    if hidden and manifest.recipe.clean == "tweets":
+        notes.append(f"{', '.join(hidden)}: cannot be found, for the recipe of these shards writes mentions {USER}")
     if not any(record["matches"] for record in words.values()):
         notes.append("none of the words is in the tweets; check their spelling, and that these are the right shards")
     if len(study.background.words) < 2 * config.neighbours:

@@ -117,9 +117,7 @@ def test_the_same_at_any_world_size(shards: Path, reference: list[np.ndarray], w
 
 
 @pytest.mark.parametrize("tokens_per_device", [128, 300])
-def test_the_same_at_any_accumulation(
-    shards: Path, reference: list[np.ndarray], tokens_per_device: int
-) -> None:
+def test_the_same_at_any_accumulation(shards: Path, reference: list[np.ndarray], tokens_per_device: int) -> None:
     by_rank = steps_of(shards, 2, tokens_per_device)
     assert max(len(step.micro_batches) for step in by_rank[0]) > 1
     for mine, expected in zip(content(shards, by_rank), reference, strict=True):

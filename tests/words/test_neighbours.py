@@ -29,9 +29,7 @@ def test_the_background_leaves_out_asked_words_links_and_rare_words(shards: Path
     assert not background(corpus, [], tweets=0, minimum=1, seed=0).words
     assert np.bincount(found.places.word).max() <= 50
     texts = columns_of(corpus, found.places.tweet, ["text"])["text"].to_pylist()
-    for word, start, end, text in zip(
-        found.places.word, found.places.start, found.places.end, texts, strict=True
-    ):
+    for word, start, end, text in zip(found.places.word, found.places.start, found.places.end, texts, strict=True):
         assert fold(text[start:end]) == found.words[word]
 
 
@@ -48,7 +46,7 @@ def test_the_common_direction_is_taken_off() -> None:
     others = np.eye(8)[:4] + common
     words = np.array([[0, 0, 1, 0, 0, 0, 0, 0.0], [1, 0.5, 0, 0, 0, 0, 0, 0]]) + common
     near = nearest(words.astype(np.float32), others.astype(np.float32), 2)
-    assert [row for row, _ in near[0]][0] == 2
+    assert near[0][0][0] == 2
     assert [row for row, _ in near[1]] == [0, 1]
     assert near[0][0][1] > 0.9 > 0.1 > near[0][1][1]
 

@@ -50,7 +50,21 @@ def said(tokens: list[str]) -> str:
     return "".join(token.removeprefix("##") for token in tokens)
 
 
-FRAGMENTS = ["mask", "Mask on", "#metoo", "#mask", "@alice", "😷", "👩🏽‍💻", "no", "on!", "007", "null", "café", "cafe\u0301"]
+FRAGMENTS = [
+    "mask",
+    "Mask on",
+    "#metoo",
+    "#mask",
+    "@alice",
+    "😷",
+    "👩🏽‍💻",
+    "no",
+    "on!",
+    "007",
+    "null",
+    "café",
+    "cafe\u0301",
+]
 FRAGMENTS += ["photographer", "unmasked", "...", "grandmothers'", "(mask)", "mask😷", "ñandú", "1007", "漢字", "&amp;"]
 
 
@@ -78,11 +92,16 @@ def test_every_kind_of_word_comes_back_right(tokenizer_folder: Path, tmp_path: P
     folder = make_shards(tmp_path, texts, tokenizer=str(tokenizer_folder))
     corpus, found, tokenizer = aligned(folder, [*WORDS, "absent"])
     rows = rows_of(corpus, found, tokenizer)
-    assert sorted((name, span) for name, span, *_ in rows) == sorted(
-        [("0", "no"), ("0", "mask"), ("0", "mask on"), ("0", "on"), ("0", "007"), ("1", "#MeToo")]
-        + [("2", "@user"), ("2", "NULL"), ("2", "@user"), ("3", "mask"), ("3", "😷"), ("3", "mask")]
-        + [("4", "photographer"), ("4", "café"), ("4", "CAFÉ")]
-    )
+    expected = {
+        "0": ["mask", "mask on", "no", "on", "007"],
+        "1": ["#MeToo"],
+        "2": ["@user", "NULL", "@user"],
+        "3": ["mask", "mask", "😷"],
+        "4": ["photographer", "café", "CAFÉ"],
+        "5": [],
+    }
+    for name, spans in expected.items():
+        assert sorted(span for tweet, span, *_ in rows if tweet == name) == sorted(spans)
     assert any(len(tokens) > 1 for *_, tokens in rows), "no word of several pieces is tested"
     assert {span for _, span, status, _ in rows if status == "unknown"} <= {"NULL", "007"}
 
@@ -118,7 +137,7 @@ def test_byte_level_tokens(tmp_path: Path) -> None:
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        vocab_size=262, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     texts = ["the mask 😷😷 mask!", "Mask on 😷 #metoo", "a café, @bob: photographer"] * 3
     backend.train_from_iterator(texts, trainer)
@@ -135,10 +154,13 @@ def test_byte_level_tokens(tmp_path: Path) -> None:
         folder = make_shards(tmp_path / str(trim), texts, tokenizer=str(tmp_path / f"bpe-{trim}"))
         corpus, found, tokenizer = aligned(folder, WORDS)
         rows = rows_of(corpus, found, tokenizer)
-        assert len(rows) == 24
+        assert len(rows) == 36
+        assert all(len(tokens) > 1 for _, span, _, tokens in rows if span == "😷")
         for _, span, status, tokens in rows:
             assert status == "found"
-            assert tokenizer.convert_tokens_to_string(tokens).strip() == span
+            assert not (trim and "Ġ" in tokens)
+            # With trimmed offsets a token that is nothing but the space of a phrase covers no character.
+            assert tokenizer.convert_tokens_to_string(tokens).replace(" ", "") == span.replace(" ", "")
 
 
 def test_stored_tokens_of_another_tokenizer_are_refused(
@@ -152,7 +174,7 @@ def test_stored_tokens_of_another_tokenizer_are_refused(
 
     backend.normalizer = normalizers.Sequence([normalizers.Replace("mask", "virus"), backend.normalizer])
     monkeypatch.setattr(module, "rust_tokenizer", lambda _: backend)
-    with pytest.raises(AssertionError, match="not those of its shard|fewer tokens"):
+    with pytest.raises(AssertionError, match=r"not those of its shard|fewer tokens"):
         align(corpus, places, tiny_tokenizer, manifest.unknown_id)
 
 

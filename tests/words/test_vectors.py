@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -28,7 +26,7 @@ WORDS = ["mask", "photographer", "the internet", "internet", "😷", "grandmothe
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, Split, Occurrences]:
     # Short enough that some occurrences are truncated.
-    folder = make_shards(tmp_path_factory.mktemp("vectors"), max_length=40)
+    folder = make_shards(tmp_path_factory.mktemp("vectors"), max_length=24)
     manifest = Manifest.read(folder)
     corpus = open_corpus(str(folder), manifest)
     tokenizer = load_tokenizer(str(folder / "tokenizer"))
@@ -47,9 +45,7 @@ def vectors(read: Reader, corpus: Split, found: Occurrences) -> Floats:
     return np.concatenate([chunk for _, chunk in chunks])
 
 
-def test_layout_changes_nothing(
-    study: tuple[Manifest, Split, Occurrences], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_layout_changes_nothing(study: tuple[Manifest, Split, Occurrences], monkeypatch: pytest.MonkeyPatch) -> None:
     manifest, corpus, found = study
     expected = vectors(reader(manifest, 4096, [1, 2]), corpus, found)
     assert expected.dtype == np.float32 and expected.shape == (len(found), 128)
@@ -78,7 +74,7 @@ def test_equal_to_the_stock_model_a_tweet_at_a_time(
     for row in rows[:: max(1, len(rows) // 60)].tolist():
         ids = torch.from_numpy(corpus.gather(found.places.tweet[row : row + 1]).input_ids).long()[None]
         # Padded, as one would run it: the mask has to hide the padding.
-        padding = torch.full((1, 3), manifest.pad_id)
+        padding = torch.full((1, manifest.max_length - ids.shape[1]), manifest.pad_id)
         mask = torch.cat([torch.ones_like(ids), torch.zeros_like(padding)], dim=1)
         with torch.no_grad():
             output = stock.bert(

@@ -1,0 +1,170 @@
+"""embed leaves vectors that others can read, and the same bytes from the same seed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from bert_tweets import embed
+from bert_tweets.config import ModelConfig
+from bert_tweets.data.manifest import Manifest
+from bert_tweets.model.loading import load_model
+from bert_tweets.text.tokenizer import load_tokenizer
+from bert_tweets.words.occurrences import columns_of, open_corpus
+
+WORDS = ["mask", "the internet", "😷", "#metoo", "@user", "no", "007", "nowhere"]
+
+
+@pytest.fixture(scope="module")
+def models(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two models of other weights; the second is an encoder without a head."""
+    manifest, tokenizer = Manifest.read(shards), load_tokenizer(str(shards / "tokenizer"))
+    folders = tmp_path_factory.mktemp("models") / "model", tmp_path_factory.mktemp("models") / "base"
+    for seed, folder in enumerate(folders):
+        model = load_model(ModelConfig(name="scratch"), manifest, seed).model
+        (model if seed == 0 else model.bert).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return folders
+
+
+def arguments(shards: Path, models: tuple[Path, Path], output: Path, *more: str) -> list[str]:
+    words = f"words=[{','.join(WORDS)}]"
+    where = [f"model={models[0]}", f"base={models[1]}", f"data.path={shards}", f"output={output}"]
+    return [*where, words, "layers=-1", "tokens_per_device=1024", *more]
+
+
+@pytest.fixture(scope="module")
+def made(shards: Path, models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("embedded") / "words"
+    embed.stage(arguments(shards, models, output))
+    return output
+
+
+def vectors_of(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    count, width = map(int, header.split())
+    table = {line.split(" ")[0]: np.array(line.split(" ")[1:], np.float32) for line in lines}
+    assert len(table) == count and all(len(vector) == width for vector in table.values())
+    return table
+
+
+def test_a_row_an_occurrence_and_model(made: Path, shards: Path) -> None:
+    table = pq.read_table(made / "occurrences.parquet")
+    assert "text" not in table.column_names
+    corpus = open_corpus(str(shards), Manifest.read(shards))
+    everything = columns_of(corpus, np.arange(len(corpus)), ["id", "text", "author", "time"]).to_pylist()
+    tweets = {tweet["id"]: tweet for tweet in everything}
+    rows = table.to_pylist()
+    assert {row["model"] for row in rows} == {"model", "base"}
+    assert {row["layer"] for row in rows} == {"mean(2)"} and {row["correction"] for row in rows} == {"none"}
+    for row in rows:
+        tweet = tweets[row["tweet_id"]]
+        span = tweet["text"][row["start"] : row["end"]]
+        assert span.casefold() == row["word"] and len(row["cluster"]) == 16
+        assert (row["author"], row["time"]) == (tweet["author"], tweet["time"])
+        assert (row["vector"] is not None) == (row["status"] == "found")
+    keys = {
+        role: [(row["word"], row["tweet_id"], row["start"]) for row in rows if row["model"] == role]
+        for role in ("model", "base")
+    }
+    assert keys["model"] == keys["base"] and len(set(keys["model"])) == len(keys["model"])
+
+
+def test_centroids_are_the_means_of_the_rows(made: Path) -> None:
+    rows = pq.read_table(made / "occurrences.parquet").to_pylist()
+    for role, name in (("model", "vectors.txt"), ("base", "base_vectors.txt")):
+        centroids = vectors_of(made / name)
+        assert set(centroids) == {"mask", "the_internet", "😷", "#metoo", "@user"} - {
+            word for word in ("😷",) if not any(r["word"] == word and r["status"] == "found" for r in rows)
+        }
+        for word, centroid in centroids.items():
+            mine = [r["vector"] for r in rows if r["word"].replace(" ", "_") == word and r["model"] == role]
+            np.testing.assert_allclose(centroid, np.mean([v for v in mine if v], axis=0), atol=1e-5)
+
+
+def test_the_summary_tells_of_every_word(made: Path, shards: Path) -> None:
+    summary = json.loads((made / "summary.json").read_text(encoding="utf-8"))
+    assert summary["asked"] == WORDS and set(summary["words"]) == set(WORDS)
+    assert summary["recipe"] == Manifest.read(shards).recipe.hash
+    assert summary["words"]["nowhere"]["found"] == 0 and summary["words"]["nowhere"]["neighbours"] == []
+    mask = summary["words"]["mask"]
+    assert mask["found"] + mask["truncated"] + mask["unknown"] == mask["matches"] > 20
+    assert mask["clusters"] <= mask["tweets"] <= mask["found"]
+    assert len(mask["neighbours"]) == len(mask["base_neighbours"]) == 10
+    names = [[word for word, _ in mask[key]] for key in ("neighbours", "base_neighbours")]
+    assert mask["neighbour_overlap"] == len(set(names[0]) & set(names[1])) / 10
+    assert mask["neighbours"] == sorted(mask["neighbours"], key=lambda pair: -pair[1])
+    assert not {word for word, _ in summary["words"]["the internet"]["neighbours"]} & {"the", "internet"}
+
+
+def test_the_same_seed_gives_the_same_bytes(
+    made: Path, shards: Path, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    embed.stage(arguments(shards, models, tmp_path / "again"))
+    files = sorted(path.name for path in made.iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "again").iterdir())
+    for name in files:
+        assert (made / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+
+
+def test_again_is_said_and_changes_nothing(
+    made: Path, shards: Path, models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (made / "summary.json").stat().st_mtime_ns
+    embed.main(arguments(shards, models, made))
+    assert "is complete" in capsys.readouterr().out
+    assert (made / "summary.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [("seed=1", "other settings"), ("layers=7", "other settings"), ("words=other", "other settings")],
+)
+def test_other_settings_do_not_overwrite(
+    made: Path,
+    shards: Path,
+    models: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+    change: str,
+    said: str,
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        embed.main(arguments(shards, models, made, change))
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_wrong_layer_leaves_nothing(
+    shards: Path, models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        embed.main(arguments(shards, models, tmp_path / "words", "layers=7"))
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and "has 2 layers" in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_words_that_are_nowhere_are_a_warning(
+    shards: Path, models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "words"
+    where = [f"model={models[0]}", f"data.path={shards}", f"output={output}"]
+    embed.main([*where, "words=[pikachu,null,@alice]", "layers=-1", "background_tweets=0", "include_text=true"])
+    error = capsys.readouterr().err
+    assert "none of the words" in error and "@alice: cannot be found" in error
+    assert pq.read_table(output / "occurrences.parquet").num_rows == 0
+    assert (output / "vectors.txt").read_text() == "0 128\n"
+    assert not (output / "base_vectors.txt").exists()
+
+
+def test_text_is_written_only_when_asked_for(shards: Path, models: tuple[Path, Path], tmp_path: Path) -> None:
+    output = tmp_path / "words"
+    where = [f"model={models[0]}", f"data.path={shards}", f"output={output}"]
+    embed.main([*where, "words=mask", "layers=-1", "max_occurrences=7", "include_text=true"])
+    rows = pq.read_table(output / "occurrences.parquet").to_pylist()
+    assert len(rows) == 7
+    assert all(row["text"][row["start"] : row["end"]].lower() == "mask" for row in rows)

@@ -1,0 +1,144 @@
+"""Settings: text is taken as it stands, numbers are numbers, and every mistake is told at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bert_tweets import config, options
+from bert_tweets.errors import UserError
+
+NEEDED = ["data.path=shards", "model.name=bert", "output=run"]
+EMBED = ["data.path=shards", "model=m", "output=o"]
+STAGES = [value for value in vars(config).values() if isinstance(value, type) and value.__name__.endswith("Config")]
+
+
+def test_words_are_words() -> None:
+    asked = "words=[no,on,007,#metoo,@user,null,1e3,true,😷,${x},a=b]"
+    parsed = options.load(config.EmbedConfig, [*EMBED, asked])
+    assert parsed.words == ["no", "on", "007", "#metoo", "@user", "null", "1e3", "true", "😷", "${x}", "a=b"]
+    assert options.load(config.EmbedConfig, [*EMBED, "words=mask"]).words == ["mask"]
+
+
+def test_words_are_words_in_yaml_too(tmp_path: Path) -> None:
+    file = tmp_path / "words.yaml"
+    file.write_text("words: [no, on, 007, '#metoo', null, 1e3, '${x}', 'a, b']\n", encoding="utf-8")
+    parsed = options.load(config.EmbedConfig, [*EMBED, "--config", str(file)])
+    assert parsed.words == ["no", "on", "007", "#metoo", "null", "1e3", "${x}", "a, b"]
+
+
+def test_numbers_are_read_by_the_type_of_their_field() -> None:
+    parsed = options.load(
+        config.TrainConfig,
+        [*NEEDED, "max_steps=1e3", "seed=9223372036854775807", "optimizer.learning_rate=1e-4", "data.verify=off"],
+    )
+    assert (parsed.max_steps, parsed.seed) == (1000, 2**63 - 1)
+    assert parsed.optimizer.learning_rate == 1e-4 and parsed.data.verify is False
+    assert options.load(config.TrainConfig, [*NEEDED, "max_steps=null"]).max_steps is None
+
+
+def test_layers_of_settings(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("batch_size: 32\nseed: 1\noptimizer: {learning_rate: 1e-4, weight_decay: 0.1}\n")
+    second.write_text("seed: 2\noptimizer: {weight_decay: 0.2}\n")
+    files = ["--config", str(first), f"--config={second}"]
+    parsed = options.load(config.TrainConfig, [*files, *NEEDED, "optimizer.weight_decay=0.3"])
+    assert (parsed.batch_size, parsed.seed) == (32, 2)
+    assert (parsed.optimizer.learning_rate, parsed.optimizer.weight_decay) == (1e-4, 0.3)
+    assert parsed.precision == "bf16"
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("optimiser: {learning_rate: 1}\nbatch_size: many\n")
+    with pytest.raises(UserError) as caught:
+        options.load(
+            config.TrainConfig,
+            ["--config", str(file), "precision=bf61", "epochs=0", "seed=1.5", "masking.probability=nan", "optimizer=3", "x"],
+        )
+    message = str(caught.value)
+    for part in (
+        f"optimiser.learning_rate (in {file}): no such key (did you mean 'optimizer.learning_rate'?)",
+        f"batch_size (in {file})=many: is not a number",
+        "precision=bf61: is none of fp32, bf16 (did you mean 'bf16'?)",
+        "epochs=0: must be above 0",
+        "seed=1.5: is not a whole number",
+        "masking.probability=nan: is not a finite number",
+        "optimizer: is a group",
+        "'x': not understood",
+        "output: is needed",
+        "data.path: is needed",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize("words", [["--local_rank=3"], ["--local-rank=3"], ["--local_rank", "3"]])
+def test_the_word_of_launchers_is_ignored(words: list[str]) -> None:
+    assert options.load(config.TrainConfig, [*words, *NEEDED]).output == "run"
+
+
+@pytest.mark.parametrize("content", ["- a list\n", "{", "a: [1\n", "\x00"])
+def test_a_file_that_holds_no_settings_is_one_line(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError, match=r"bad\.yaml") as caught:
+        options.load(config.TrainConfig, ["--config", str(file)])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="no such file"):
+        options.load(config.TrainConfig, ["--config", str(tmp_path / "none.yaml")])
+
+
+@pytest.mark.parametrize("rate", ["1.1e-3", "1e-2"])
+def test_a_high_learning_rate_has_to_be_insisted_on(rate: str) -> None:
+    with pytest.raises(UserError, match="allow_high_learning_rate"):
+        options.load(config.TrainConfig, [*NEEDED, f"optimizer.learning_rate={rate}"])
+    options.load(config.TrainConfig, [*NEEDED, f"optimizer.learning_rate={rate}", "optimizer.allow_high_learning_rate=true"])
+    options.load(config.TrainConfig, [*NEEDED, "optimizer.learning_rate=1e-3"])
+
+
+@given(
+    words=st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1), min_size=1),
+    rate=st.floats(1e-9, 1e-3),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_what_is_written_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, words: list[str], rate: float, seed: int
+) -> None:
+    file = tmp_path_factory.mktemp("dump") / "config.yaml"
+    asked = config.EmbedConfig(model="m", words=words, output="o", data=config.DataConfig(path="p"), seed=seed)
+    file.write_text(options.dump(asked), encoding="utf-8")
+    assert options.load(config.EmbedConfig, ["--config", str(file)]) == asked
+    trained = config.TrainConfig(output="o", data=config.DataConfig(path="p"), model=config.ModelConfig(name="b"))
+    trained.optimizer.learning_rate = rate
+    file.write_text(options.dump(trained), encoding="utf-8")
+    assert options.load(config.TrainConfig, ["--config", str(file)]) == trained
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)
+def test_every_setting_says_what_it_means(stage: type) -> None:
+    for field in options.fields_of(stage):
+        assert field.metadata["meaning"], field.key
+        if field.kind in (int, float) and field.default not in (None, 0) and "unit" in field.metadata:
+            assert isinstance(field.metadata["unit"], str)
+    assert dataclasses.is_dataclass(stage)
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train", "evaluate", "embed", "report", "run", "demo"])
+def test_help_lists_every_key_without_importing_torch(stage: str) -> None:
+    code = f"import sys; from bert_tweets.cli import main\ntry: main(['{stage}', '--help'])\nfinally: print(sorted(sys.modules))"
+    started = time.perf_counter()
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+    seconds = time.perf_counter() - started
+    text, _, modules = shown.rpartition("\n[")
+    for field in options.fields_of(getattr(config, f"{stage.capitalize()}Config")):
+        assert field.key in text
+    assert "'torch'" not in modules and "'transformers'" not in modules
+    # Well under half a second on a quiet machine; a test must bear a busy one.
+    assert seconds < 5

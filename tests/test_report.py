@@ -1,0 +1,255 @@
+"""The page stands alone, escapes what it shows, and claims no gain that was not measured."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bert_tweets import options, report
+from bert_tweets.config import DataConfig, ModelConfig, TrainConfig
+
+VERSIONS = {"bert_tweets": "0.1.0", "torch": "2.13.0"}
+RUN = {
+    "model": "some-bert",
+    "has_trained_head": True,
+    "best_step": 20,
+    "validation_loss": 2.5,
+    "start_validation_loss": 3.5,
+    "stopped_early": False,
+    "ranks": 1,
+    "device": "cpu",
+    "precision": "fp32",
+    "recipe": "abc",
+    "data": "def",
+    "versions": VERSIONS,
+    "steps": 20,
+    "planned_steps": 20,
+    "seconds": 1.5,
+    "tokens": 12345,
+}
+FIGURES = {
+    "loss": 2.4,
+    "perplexity": 11.0,
+    "accuracy": 0.43,
+    "masked_tokens": 500,
+    "tweets": 90,
+    "low": 2.2,
+    "high": 2.6,
+}
+BASE = {**FIGURES, "name": "some-bert", "loss": 4.3217, "accuracy": 0.337, "comparable": True, "reason": None}
+EVALUATION: dict[str, Any] = {
+    "model": {**FIGURES, "name": "run/model", "comparable": True, "reason": None},
+    "base": BASE,
+    "difference": {"loss": -1.9217, "low": -2.1, "high": -1.7, "accuracy": 0.093, "clusters": 80, "samples": 2000},
+    "verdict": "Adaptation helped: the loss fell.",
+    "recipe": "abc",
+    "seed": 0,
+}
+NEVER = "<script>alert(1)</script>"
+
+
+def word(found: int, **more: Any) -> dict[str, Any]:
+    record = {"found": found, "truncated": 3, "unknown": 2, "matches": found, "tweets": found, "clusters": found}
+    near = {"neighbours": [["cough", 0.9], ["party", 0.5]], "base_neighbours": [["party", 0.8], ["wig", 0.4]]}
+    return {**record, **near, "neighbour_overlap": 0.5, **more}
+
+
+WORDS: dict[str, Any] = {
+    "words": {"mask": word(200), NEVER: word(19), "@alice": word(20, neighbours=[["@bob", 0.5]], base_neighbours=[])},
+    "asked": ["mask", NEVER, "@alice"],
+    "layers": "mean(2)",
+    "model": "run/model",
+    "base": "some-bert",
+    "recipe": "abc",
+    "background": {"tweets": 2000, "words": 114},
+    "seed": 0,
+    "notes": [],
+}
+FUNNEL = {
+    "read": 1000,
+    "dropped": {"duplicate": 100, "empty": 0},
+    "kept": 900,
+    "notes": {"tweets with [UNK]": 7},
+    "splits": {"train": {"tweets": 890, "tokens": 9000}, "validation": {"tweets": 10, "tokens": 100}},
+    "columns": {},
+    "recipe": "abc",
+}
+
+
+class Page(HTMLParser):
+    """What a browser would load from elsewhere, and the text that it would show."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.loads: list[str] = []
+        self.shown: list[str] = []
+        self.tags: list[str] = []
+        self._hidden = 0
+        self.feed(text)
+        self.text = " ".join(" ".join(self.shown).split())
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._hidden += tag in ("script", "style")
+        self.loads += [value or "" for name, value in attributes if name in ("src", "href", "srcset", "data")]
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden -= tag in ("script", "style")
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.shown.append(data)
+
+
+def study(folder: Path, evaluation: Any = EVALUATION, words: Any = WORDS, run: Any = RUN) -> list[str]:
+    """Writes what the stages leave behind; returns the report's arguments."""
+    for name in ("run", "shards", "eval", "words"):
+        (folder / name).mkdir()
+    config = TrainConfig(
+        output=str(folder / "run"), data=DataConfig(path=str(folder / "shards")), model=ModelConfig(name="some-bert")
+    )
+    (folder / "run/config.yaml").write_text(options.dump(config))
+    lines = [{"step": step, "loss_mean": 4 - step / 20} for step in (10, 20)]
+    validations = [{"step": step, "epoch": 0, "validation_loss": 3.5 - step / 20} for step in (0, 10, 20)]
+    (folder / "run/metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    (folder / "run/validation.jsonl").write_text("\n".join(map(json.dumps, validations)) + "\n")
+    records = {"run/run": run, "shards/funnel": FUNNEL, "eval/metrics": evaluation, "words/summary": words}
+    for name, record in records.items():
+        (folder / f"{name}.json").write_text(json.dumps(record), encoding="utf-8")
+    parts = [f"{key}={folder / name}" for key, name in (("run", "run"), ("evaluation", "eval"), ("words", "words"))]
+    return [*parts, f"output={folder / 'report.html'}"]
+
+
+def page_of(arguments: list[str]) -> Page:
+    report.main(arguments)
+    output = next(word.removeprefix("output=") for word in arguments if word.startswith("output="))
+    assert Path(output).stat().st_size < 10_000_000
+    return Page(Path(output).read_text(encoding="utf-8"))
+
+
+def test_the_page_stands_alone(tmp_path: Path) -> None:
+    page = page_of(study(tmp_path))
+    assert page.loads == [] and "link" not in page.tags and "iframe" not in page.tags
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "default-src 'none'" in text and text.count("plotly.js v") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["eval", "report.html", "run", "shards", "words"]
+
+
+def test_it_shows_what_was_done_and_found(tmp_path: Path) -> None:
+    text = page_of(study(tmp_path)).text
+    for part in (
+        "Adaptation helped: the loss fell.",
+        "900 tweets kept of 1,000 rows",
+        "dropped: duplicate",
+        "33.7 → 43.0%",
+        "-1.9217",
+        "-2.1000 to -1.7000",
+        "from 3.500 to 2.500 at step 20",
+        "200 found, 50% of the neighbours kept",
+        "not yet a change of its meaning",
+        "torch 2.13.0",
+        "bert-tweets train",
+    ):
+        assert part in text, part
+    assert "dropped: empty" not in text
+
+
+def test_what_is_new_is_marked(tmp_path: Path) -> None:
+    study_arguments = study(tmp_path)
+    report.main(study_arguments)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert '<span class="new">cough</span>' in text and '<span class="gone">wig</span>' in text
+    assert '<span class="new">party</span>' not in text and '<span class="gone">party</span>' not in text
+
+
+def test_rare_words_are_flagged(tmp_path: Path) -> None:
+    page = page_of(study(tmp_path))
+    # The word found 19 times, in table and card; not the one found 20 times.
+    assert page.text.count("too rare") == 2
+
+
+def test_words_are_escaped_and_accounts_masked(tmp_path: Path) -> None:
+    arguments = study(tmp_path)
+    page = page_of([*arguments, "title=<b>Tweets of @carol & me</b>"])
+    raw = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert NEVER not in raw and NEVER in page.text
+    assert "<b>Tweets of @user & me</b>" in page.text
+    for account in ("@alice", "@bob", "@carol"):
+        assert account not in raw
+
+
+def test_a_base_that_is_not_comparable_shows_no_gain(tmp_path: Path) -> None:
+    base = {**BASE, "comparable": False, "reason": "it has no head"}
+    verdict = "Whether adaptation helped cannot be said."
+    # Figures that should not be there at all must not come through either.
+    page = page_of(study(tmp_path, {**EVALUATION, "base": base, "verdict": verdict}))
+    assert verdict in page.text and "not comparable: it has no head" in page.text
+    for figure in ("4.3217", "33.7", "-1.9217", "difference", "resamples"):
+        assert figure not in page.text, figure
+
+
+def test_no_gain_is_claimed_for_a_head_that_was_learnt(tmp_path: Path) -> None:
+    page = page_of(study(tmp_path, run={**RUN, "has_trained_head": False}))
+    assert "not adaptation to tweets" in page.text
+
+
+def test_a_run_alone_makes_a_page(tmp_path: Path) -> None:
+    run, *_, output = study(tmp_path)
+    (tmp_path / "shards/funnel.json").unlink()
+    (tmp_path / "run/validation.jsonl").unlink()
+    summary = {**RUN, "best_step": None, "validation_loss": None, "start_validation_loss": None}
+    (tmp_path / "run/run.json").write_text(json.dumps(summary))
+    text = page_of([run, output]).text
+    assert "was not evaluated" in text and "There was no validation" in text
+
+
+@pytest.mark.parametrize(
+    ("remove", "said"),
+    [
+        ("run/run.json", "train has not finished"),
+        ("run/config.yaml", "not whole"),
+        ("eval/metrics.json", "evaluate has not finished"),
+        ("words/summary.json", "embed has not finished"),
+    ],
+)
+def test_unfinished_folders_end_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], remove: str, said: str
+) -> None:
+    arguments = study(tmp_path)
+    (tmp_path / remove).unlink()
+    assert_refused(arguments, capsys, said)
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("key", ["run", "evaluation", "words"])
+def test_missing_folders_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str) -> None:
+    assert_refused([*study(tmp_path), f"{key}={tmp_path / 'nowhere'}"], capsys, "no such folder")
+
+
+def test_figures_of_other_shards_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert_refused(study(tmp_path, {**EVALUATION, "recipe": "other"}), capsys, "other shards")
+
+
+def test_damaged_json_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = study(tmp_path)
+    (tmp_path / "words/summary.json").write_text("{")
+    assert_refused(arguments, capsys, "damaged")
+
+
+@pytest.mark.parametrize("library", ["jinja2", "plotly.offline"])
+def test_without_the_extra_it_says_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, library, None)
+    assert_refused(study(tmp_path), capsys, "pip install 'bert_tweets[words]'")
+
+
+def assert_refused(arguments: list[str], capsys: pytest.CaptureFixture[str], said: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        report.main(arguments)
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and said in error and error.count("\n") == 1
