@@ -235,7 +235,9 @@ class EmbedConfig:
     words: list[str] = setting([], "words, hashtags, emoji; matched whole, case aside", required=True)
     output: str = setting("", "folder for the vectors; new, empty, or one that embed made", required=True)
     data: DataConfig = group(DataConfig)
-    layers: list[int] = setting([-4, -3, -2, -1], "layers whose mean is taken; 0: embeddings, -1: the last")
+    layers: list[int] = setting(
+        [], "layers whose mean is taken; 0: embeddings, 1: the first, -1: the last; empty: the last four"
+    )
     max_occurrences: int = setting(0, "seeded sample of a word's occurrences; 0: all", unit="occurrences", at_least=0)
     background_tweets: int = setting(
         5000,
@@ -290,6 +292,6 @@ class DemoConfig:
     """demo: the whole road on generated tweets in which some words change their meaning; needs no download."""
 
     output: str = setting("demo", "folder of the demo; made anew by each run")
-    tweets: int = setting(6000, "generated tweets", unit="tweets", at_least=500)
+    tweets: int = setting(8000, "generated tweets", unit="tweets", at_least=500)
     processes: int = setting(2, "torchrun ranks of the training", at_least=1)
     seed: int = setting(0, "seed of the tweets and of all stages", at_least=0)

@@ -20,56 +20,62 @@ from .errors import UserError, run_entry
 from .files import MARKER
 
 CHANGE = date(2020, 3, 1)
-_START, _DAYS = date(2019, 3, 1), 730
+_START, _DAYS = date(2019, 11, 1), 730
 
-# A word, the company that it keeps before the change, and after it.
-CHANGING = {
-    "mask": ("party", "health"),
-    "virus": ("computer", "health"),
-    "zoom": ("camera", "meeting"),
-}
-STABLE = {"coffee": "breakfast", "goal": "football", "rain": "weather"}
+# A word, what it is a kind of before the change, and after it.
+CHANGING = {"mask": ("costume", "protection"), "virus": ("software", "illness"), "zoom": ("camera", "meeting")}
+STABLE = {"coffee": "drink", "goal": "football", "rain": "weather"}
 
-_TOPICS = {
-    "party": "costume halloween dance glitter disguise carnival music friends club night",
-    "computer": "laptop software password windows download antivirus hacker screen email file",
-    "camera": "lens photo picture focus tripod sharp wide shot light portrait",
-    "health": "hospital doctor vaccine infection cough nurse hygiene distance symptoms patients",
-    "meeting": "call class colleagues online lecture mute background teacher link join",
-    "breakfast": "cup morning toast milk sugar espresso croissant kitchen hot bakery",
-    "football": "striker keeper match league penalty stadium fans referee season coach",
-    "weather": "umbrella cloud storm wind forecast puddle sky cold autumn thunder",
+# A kind of thing: what else is of it, and the company that it keeps.
+_KINDS = {
+    "costume": ("wig cape disguise crown", "party halloween dance carnival glitter club"),
+    "protection": ("gloves visor vaccine shield", "hospital nurse infection distance hygiene shop"),
+    "software": ("trojan malware spyware worm", "laptop password windows download email file"),
+    "illness": ("flu cough fever infection", "doctor symptoms patients test hospital lungs"),
+    "camera": ("lens tripod flash focus", "photo sharp portrait landscape light shutter"),
+    "meeting": ("call webinar lecture briefing", "colleagues online link mute screen homeoffice"),
+    "drink": ("tea espresso cocoa juice", "cup morning breakfast kitchen sugar milk"),
+    "football": ("penalty corner save tackle", "striker keeper stadium league referee fans"),
+    "weather": ("storm fog snow thunder", "umbrella forecast clouds puddle wind autumn"),
 }
 _PATTERNS = (
-    "{a} and {b} with my {word} {tag}",
-    "so much {a} today, the {word} and the {b} again",
-    "my {word} is all about {a} and {b} {emoji}",
+    "this {word} and my {a}, what a {b} day {tag}",
+    "so much {a} today, I need a {word} and the {b}",
+    "my {word} came with {a} and {b} {emoji}",
     "@{user} did you see the {word}? {a} {b} {link}",
     "no {word} without {a}, no {a} without {b} {tag}",
-    "why is every {word} about {a} now {emoji}",
-    "{a}, {b}, {c}: another day with the {word}",
-    "RT @{user}: the {word} needs {a} &amp; {b}",
-    "talking of {a}: that {word} has {b} and {c}",
+    "another {word} at the {a} {emoji}",
+    "RT @{user}: a {word} for the {a} &amp; the {b}",
+    "talking of {a}: that {word} was all {b}",
 )
+# How much is said of the kinds that words change to, before and after.
+_NEW_KIND_WEIGHT = (0.15, 2.0)
 _EMOJI = ("😀", "😷", "🎉", "☕", "⚽", "🌧️", "👍🏽", "")
 
 
 def generate(tweets: int, seed: int, first: date, days: int) -> Iterator[tuple[str, str, str]]:
-    """Generated tweets: id, ISO date and text, spread evenly over the days."""
+    """Generated tweets: id, ISO date and text, spread evenly over the days.
+
+    Each is about a thing of one kind, in that kind's company. From `CHANGE` on, the changing words stand where
+    things of another kind stand; the stable ones stay.
+    """
     generator = random.Random(seed)
-    words = [*CHANGING, *STABLE]
+    new_kinds = {after for _, after in CHANGING.values()}
     for number in range(tweets):
         day = first + timedelta(days=number * days // tweets)
-        word = generator.choice(words)
-        before, after = CHANGING.get(word, (STABLE.get(word, ""),) * 2)
-        topic = after if day >= CHANGE else before
-        a, b, c = generator.sample(_TOPICS[topic].split(), 3)
+        of_kind = {kind: things.split() for kind, (things, _) in _KINDS.items()}
+        for word, (before, after) in CHANGING.items():
+            of_kind[after if day >= CHANGE else before] += [word] * 4
+        for word, kind in STABLE.items():
+            of_kind[kind] += [word] * 4
+        weights = [_NEW_KIND_WEIGHT[day >= CHANGE] if kind in new_kinds else 1.0 for kind in _KINDS]
+        (kind,) = generator.choices(list(_KINDS), weights)
+        a, b = generator.sample(_KINDS[kind][1].split(), 2)
         text = generator.choice(_PATTERNS).format(
-            word=word,
+            word=generator.choice(of_kind[kind]),
             a=a,
             b=b,
-            c=c,
-            tag=f"#{topic}",
+            tag=f"#{kind}",
             user=f"user{generator.randrange(500)}",
             link=f"https://example.com/{generator.randrange(10**6)}",
             emoji=generator.choice(_EMOJI),
@@ -90,58 +96,40 @@ def stage(argv: list[str]) -> None:
     config = options.load(DemoConfig, argv)
     started = time.monotonic()
     folder = _fresh_folder(Path(config.output))
-    settings = _settings_file()
-    seed = f"seed={config.seed}"
+    seed, held_out, settings = f"seed={config.seed}", "validation_fraction=0.05", ("--config", _settings_file())
 
     print(f"generating {config.tweets:,} tweets; from {CHANGE} on, {', '.join(CHANGING)} mean something else")
-    write_csv(folder / "before.csv", generate(config.tweets, config.seed, _START - timedelta(days=730), 730))
+    write_csv(folder / "before.csv", generate(config.tweets, config.seed, _START - timedelta(days=_DAYS), _DAYS))
     write_csv(folder / "tweets.csv", generate(config.tweets, config.seed + 1, _START, _DAYS))
 
     print("\n== a tiny BERT, pre-trained on the years before")
-    shards, base = f"{folder}/before-shards", f"{folder}/base"
-    _run(
-        "prepare", f"input={folder}/before.csv", f"output={shards}", "tokenizer=wordpiece", "vocabulary_size=1000", seed
-    )
-    pretraining = ("model.name=scratch", "optimizer.learning_rate=1e-3", "epochs=8", seed)
-    _run("train", "--config", settings, f"data.path={shards}", f"output={base}", *pretraining)
+    data, run = f"{folder}/before-shards", f"{folder}/base"
+    vocabulary = ("tokenizer=wordpiece", "vocabulary_size=1000")
+    _run("prepare", f"input={folder}/before.csv", f"output={data}", *vocabulary, held_out, seed)
+    pretraining = ("model.name=scratch", "optimizer.learning_rate=1e-3", "epochs=20", seed)
+    _run("train", *settings, f"data.path={data}", f"output={run}", *pretraining)
 
     print("\n== the road: from a CSV of tweets to vectors of chosen words")
-    shards, run, base = f"{folder}/shards", f"{folder}/run", f"{base}/model"
-    at = f"data.path={shards}"
-    _run(
-        "prepare",
-        f"input={folder}/tweets.csv",
-        f"output={shards}",
-        f"tokenizer={base}",
-        "validation_fraction=0.05",
-        seed,
-    )
-    train = ("--config", settings, at, f"model.name={base}", f"output={run}", seed)
-    commands.run(commands.command("train", train, config.processes))
-    _run("evaluate", f"model={run}/model", f"base={base}", at, f"output={folder}/eval", seed)
+    base, data, run = f"{run}/model", f"{folder}/shards", f"{folder}/run"
+    pair = (f"model={run}/model", f"base={base}", f"data.path={data}")
+    _run("prepare", f"input={folder}/tweets.csv", f"output={data}", f"tokenizer={base}", held_out, seed)
+    train = (*settings, f"data.path={data}", f"model.name={base}", f"output={run}", seed)
+    _run("train", *train, processes=config.processes)
+    _run("evaluate", *pair, f"output={folder}/eval", seed)
     words = f"words=[{','.join((*CHANGING, *STABLE))}]"
-    _run(
-        "embed",
-        f"model={run}/model",
-        f"base={base}",
-        at,
-        words,
-        f"output={folder}/words",
-        "background_tweets=2000",
-        seed,
-    )
-    report = f"{folder}/report.html"
+    _run("embed", *pair, words, f"output={folder}/words", seed)
     parts = (f"run={run}", f"evaluation={folder}/eval", f"words={folder}/words")
+    report = folder / "report.html"
     _run("report", *parts, f"output={report}", "title=Demo: words that changed")
-    print(f"\nthe demo took {time.monotonic() - started:.0f} s; open the report: {Path(report).resolve()}")
+    print(f"\nthe demo took {time.monotonic() - started:.0f} s; open the report: {report.resolve()}")
 
 
 def main(argv: list[str] | None = None) -> None:
     run_entry(stage, argv)
 
 
-def _run(name: str, *words: str) -> None:
-    commands.run(commands.command(name, words))
+def _run(name: str, *words: str, processes: int = 1) -> None:
+    commands.run(commands.command(name, words, processes))
 
 
 def _fresh_folder(folder: Path) -> Path:

@@ -26,12 +26,12 @@ def resolve_layers(asked: list[int], layers: int, name: str) -> list[int]:
     """The layers that `layers=` means, counted from 0 (the embeddings), in order, each once.
 
     Args:
-        asked: negative ones count from the end.
+        asked: negative ones count from the end; none: the last four, or as many as there are.
         layers: of the model, embeddings not counted.
         name: of the model, for the message.
 
     Raises:
-        UserError: there is no such layer, or none is asked for.
+        UserError: there is no such layer.
     """
     wrong = [layer for layer in asked if not -(layers + 1) <= layer <= layers]
     if wrong:
@@ -40,7 +40,7 @@ def resolve_layers(asked: list[int], layers: int, name: str) -> list[int]:
             f"or -1 (the last) to {-layers - 1}"
         )
     if not asked:
-        raise UserError("layers: holds no layer; write layers=[-4,-3,-2,-1]")
+        return list(range(max(1, layers - 3), layers + 1))
     return sorted({layer % (layers + 1) for layer in asked})
 
 
