@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def is_local(name: str) -> bool:
     )
 
 
+@functools.cache
 def in_reach() -> bool:
     """Whether the hub answers: asked once, before a client that would try for minutes."""
     import urllib.error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,15 @@ import pytest
 
 from bert_tweets.text.tokenizer import train_wordpiece
 from tests.helpers import generated_tweets, make_shards, write_csv
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real tweets that BERT_TWEETS_REAL_DATA names; beside it lies ../models/minilm-l6."""
+    named = os.environ.get("BERT_TWEETS_REAL_DATA")
+    if not named:
+        pytest.skip("BERT_TWEETS_REAL_DATA names no folder of real tweets")
+    return Path(named)
 
 
 @pytest.fixture(scope="session")

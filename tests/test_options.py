@@ -61,7 +61,16 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         options.load(
             config.TrainConfig,
-            ["--config", str(file), "precision=bf61", "epochs=0", "seed=1.5", "masking.probability=nan", "optimizer=3", "x"],
+            [
+                "--config",
+                str(file),
+                "precision=bf61",
+                "epochs=0",
+                "seed=1.5",
+                "masking.probability=nan",
+                "optimizer=3",
+                "x",
+            ],
         )
     message = str(caught.value)
     for part in (
@@ -99,7 +108,9 @@ def test_a_file_that_holds_no_settings_is_one_line(tmp_path: Path, content: str)
 def test_a_high_learning_rate_has_to_be_insisted_on(rate: str) -> None:
     with pytest.raises(UserError, match="allow_high_learning_rate"):
         options.load(config.TrainConfig, [*NEEDED, f"optimizer.learning_rate={rate}"])
-    options.load(config.TrainConfig, [*NEEDED, f"optimizer.learning_rate={rate}", "optimizer.allow_high_learning_rate=true"])
+    options.load(
+        config.TrainConfig, [*NEEDED, f"optimizer.learning_rate={rate}", "optimizer.allow_high_learning_rate=true"]
+    )
     options.load(config.TrainConfig, [*NEEDED, "optimizer.learning_rate=1e-3"])
 
 
@@ -132,7 +143,10 @@ def test_every_setting_says_what_it_means(stage: type) -> None:
 
 @pytest.mark.parametrize("stage", ["prepare", "train", "evaluate", "embed", "report", "run", "demo"])
 def test_help_lists_every_key_without_importing_torch(stage: str) -> None:
-    code = f"import sys; from bert_tweets.cli import main\ntry: main(['{stage}', '--help'])\nfinally: print(sorted(sys.modules))"
+    program = (
+        "import sys; from bert_tweets.cli import main\ntry: main(['{}', '--help'])\nfinally: print(sorted(sys.modules))"
+    )
+    code = program.format(stage)
     started = time.perf_counter()
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
     seconds = time.perf_counter() - started

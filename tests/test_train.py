@@ -130,7 +130,7 @@ def test_validation_that_rises_warns_stops_and_exports_the_best(tmp_path: Path) 
     shards = make_shards(tmp_path / "data", validation_fraction=0.4)
     settings = ("epochs=60", "optimizer.learning_rate=2e-2", "optimizer.allow_high_learning_rate=true")
     patience = ("validation.every_steps=10", "validation.patience=3", "schedule.name=constant")
-    said = stage("train", *words_of(shards, tmp_path / "run", *settings, *patience)).stdout
+    said = stage("train", *words_of(shards, tmp_path / "run", *settings, *patience), processes=2).stdout
     assert "validation loss has risen" in said and "stopped early" in said
     summary = json.loads((tmp_path / "run/run.json").read_text())
     validations = lines_of(tmp_path / "run/validation.jsonl")
@@ -212,6 +212,19 @@ def test_foreign_folders_damaged_shards_and_other_recipes_are_refused(
     other = make_shards(tmp_path / "other", vocabulary_size=300)
     assert "tokenizer (" in failure("train", *words_of(other, tmp_path / "run", f"model.name={trained}/model"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.dist
+def test_a_hub_model_is_found_by_its_name_on_every_rank(trained: Path, shards: Path, tmp_path: Path) -> None:
+    """With what the hub's client keeps of an earlier download: there is no hub in a test."""
+    kept = tmp_path / "hub" / "models--someone--tiny-bert"
+    shutil.copytree(trained / "model", kept / "snapshots" / "0123abcd")
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("0123abcd")
+    words = words_of(shards, tmp_path / "run", "model.name=someone/tiny-bert", "max_steps=2")
+    offline = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    stage("train", *words, processes=2, **offline)
+    assert json.loads((tmp_path / "run/run.json").read_text())["has_trained_head"]
 
 
 @pytest.mark.dist

@@ -80,7 +80,7 @@ class DDPEngine:
 def _replicate(module: PackedMaskedLM) -> DistributedDataParallel:
     # The buffers are constants: no need to send them at each forward. torch 2.13 renamed the argument.
     new_name = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
-    no_buffers = {"forward_sync_buffers" if new_name else "broadcast_buffers": False}
+    no_buffers: dict[str, Any] = {"forward_sync_buffers" if new_name else "broadcast_buffers": False}
     return DistributedDataParallel(module, gradient_as_bucket_view=True, **no_buffers)
 
 

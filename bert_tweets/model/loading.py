@@ -144,7 +144,7 @@ def _settings(config: ModelConfig) -> Any:
     if is_local(config.name) and not Path(config.name).is_dir():
         raise UserError(f"{config.name}: no such folder")
     try:
-        settings = AutoConfig.from_pretrained(config.name, revision=config.revision)
+        settings = AutoConfig.from_pretrained(config.name, **_where(config))
     except Exception as error:  # missing, malformed, unreachable: each library on the way has its own kind
         raise UserError(_unreachable(config.name, error)) from None
     if settings.model_type not in ARCHITECTURES:
@@ -156,6 +156,12 @@ def _settings(config: ModelConfig) -> Any:
     return settings
 
 
+def _where(config: ModelConfig) -> dict[str, Any]:
+    """The arguments that tell transformers where to look; without a hub in reach, not for minutes."""
+    offline = is_local(config.name) or not in_reach()
+    return {"revision": config.revision, "local_files_only": offline, "trust_remote_code": False}
+
+
 def _pretrained(config: ModelConfig, seed: int) -> LoadedModel:
     from transformers import AutoModelForMaskedLM
 
@@ -165,12 +171,12 @@ def _pretrained(config: ModelConfig, seed: int) -> LoadedModel:
             seed,
             lambda: AutoModelForMaskedLM.from_pretrained(
                 config.name,
-                revision=config.revision,
                 config=settings,
                 dtype=torch.float32,  # a file in fp16 would give a model in fp16 without a word
                 attn_implementation=register(),
                 use_safetensors=True,  # pickled weights can run code
                 output_loading_info=True,
+                **_where(config),
             ),
         )
     except Exception as error:

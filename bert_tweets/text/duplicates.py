@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ..hashing import mix
+
 Hashes = npt.NDArray[np.uint64]
 
 
@@ -27,12 +29,8 @@ def held_out(hashes: Hashes, seed: int, fraction: float) -> npt.NDArray[np.bool_
         hashes: uint64 [rows].
         fraction: expected share of the distinct texts.
     """
-    # The finaliser of splitmix64 (Steele, Lea and Flood 2014) over hash and seed.
     offset = np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
-    mixed = hashes + offset
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed = mixed ^ (mixed >> np.uint64(31))
+    mixed = mix(hashes + offset)
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53 < fraction
 
 

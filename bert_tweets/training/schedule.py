@@ -26,7 +26,7 @@ class Schedule:
     def learning_rate(self, step: int) -> float:
         """The rate of step `step`, counted from 0; never 0 before the end."""
         if step < self.warmup_steps:
-            return self.peak * (step + 1) / self.warmup_steps
+            return self.peak * ((step + 1) / self.warmup_steps)
         if self.name == "constant":
             return self.peak
         done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)

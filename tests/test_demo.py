@@ -1,0 +1,64 @@
+"""The demo: seeded tweets in which some words change, and the whole road walked over them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from bert_tweets.demo import _DAYS, _KINDS, _START, CHANGE, CHANGING, STABLE, generate
+from tests.processes import run
+
+
+def test_tweets_are_a_function_of_their_seed() -> None:
+    first, same, other = (list(generate(500, seed, _START, _DAYS)) for seed in (1, 1, 2))
+    assert first == same and first != other
+    assert [row[1] for row in first] == sorted(row[1] for row in first)
+
+
+def test_only_the_changing_words_change_their_company() -> None:
+    company: dict[tuple[str, bool], Counter[str]] = {}
+    for _, day, text in generate(20_000, 0, _START, _DAYS):
+        for word in (*CHANGING, *STABLE):
+            if f" {word} " in text:
+                key = (word, day >= CHANGE.isoformat())
+                kinds = [kind for kind, (_, others) in _KINDS.items() if any(f" {o}" in text for o in others.split())]
+                company.setdefault(key, Counter()).update(kinds)
+
+    def usual(word: str, after: bool) -> str:
+        return company[word, after].most_common(1)[0][0]
+
+    for word, kinds in CHANGING.items():
+        assert (usual(word, False), usual(word, True)) == kinds
+    for word, kind in STABLE.items():
+        assert usual(word, False) == usual(word, True) == kind
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_the_whole_road(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    done = run(["-m", "bert_tweets.demo", f"output={folder}", "tweets=1000"], timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.rstrip().endswith(str(folder / "report.html"))
+    with (folder / "tweets.csv").open(encoding="utf-8") as file:
+        assert len(list(csv.reader(file))) == 1001
+    assert json.loads((folder / "run/run.json").read_text())["ranks"] == 2
+    metrics = json.loads((folder / "eval/metrics.json").read_text())
+    assert metrics["base"]["comparable"] and metrics["difference"]["loss"] < 0
+    summary = json.loads((folder / "words/summary.json").read_text())
+    assert set(summary["words"]) == {*CHANGING, *STABLE}
+    assert all(word["found"] > 5 and word["truncated"] == 0 for word in summary["words"].values())
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert all(word in page for word in (*CHANGING, *STABLE))
+    assert (folder / "words/vectors.txt").read_text().startswith(f"{len(CHANGING) + len(STABLE)} 128\n")
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("all of it")
+    done = run(["-m", "bert_tweets.demo", f"output={tmp_path}"])
+    assert done.returncode == 2 and "holds other files" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

@@ -1,0 +1,83 @@
+"""run: the plan first, then every stage by the command that would repeat it alone."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from bert_tweets import commands
+from bert_tweets.config import RunConfig
+from bert_tweets.run import Rehearsal, plan, stages
+from tests.helpers import generated_tweets, write_csv
+from tests.processes import failure, run, stage
+from tests.test_evaluate import export_scratch
+
+
+def config_of(**more: object) -> RunConfig:
+    return RunConfig(**{"input": ["a.csv"], "output": "study", "words": ["mask", "virus"], "device": "cpu", **more})  # type: ignore[arg-type]
+
+
+REHEARSED = Rehearsal(rows=100_000, kept=0.9, tweets_per_second=10_000, tokens_per_tweet=20, tokens_per_second=2_000)
+
+
+def test_the_plan_tells_steps_and_time_and_what_to_change() -> None:
+    lines = plan(config_of(epochs=2), REHEARSED)
+    # 90,000 tweets, of which a hundredth is held out, twice, in steps of 256.
+    assert "697 steps" in lines[1] and "2.00 epochs" in lines[1]
+    assert "30 min" in lines[2] and "prepare 9 s" in lines[2]
+    assert "too long?" in lines[-1]
+    steps = int(lines[-1].split("max_steps=")[1].split()[0])
+    shorter = plan(config_of(max_steps=steps), REHEARSED)
+    assert "too long?" not in shorter[-1] and "15 min" in shorter[2]
+
+
+def test_commands_are_shown_as_one_would_type_them() -> None:
+    for arguments in stages(config_of(words=["#metoo", "😷", "on the other hand"], max_steps=5)):
+        typed = shlex.split(commands.shown(arguments))
+        assert [sys.executable, *typed[1:]] == arguments
+    assert commands.shown(commands.command("train", ["a=b"], 8)) == (
+        "torchrun --standalone --nproc_per_node=8 -m bert_tweets.train a=b"
+    )
+
+
+@pytest.fixture
+def study(shards: Path, tmp_path: Path) -> list[str]:
+    """The words of a small study with a tiny model."""
+    model = export_scratch(tmp_path / "model", shards, 0)
+    rows = [(str(number), text) for number, text in enumerate(generated_tweets(1500, seed=5))]
+    source = write_csv(tmp_path / "tweets.csv", ["id", "tweet"], rows)
+    words = "words=[mask,#metoo,zebra]"
+    return [f"input={source}", f"output={tmp_path}/study", f"model={model}", words, "device=cpu", "precision=fp32"]
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_the_whole_road_and_again(study: list[str], tmp_path: Path) -> None:
+    said = stage("run", *study, "max_steps=6", "batch_size=32").stdout
+    assert (
+        said.index("the plan")
+        < said.index("$ python -m bert_tweets.prepare")
+        < said.index("$ python -m bert_tweets.report")
+    )
+    folder = tmp_path / "study"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"shards", "run", "eval", "words", "report.html"}
+    summary = json.loads((folder / "words/summary.json").read_text())["words"]
+    assert summary["mask"]["found"] > 0 and summary["zebra"]["found"] == 0
+    assert "6 steps" in said
+    # The stage's own command, as shown, finds its work done.
+    shown = next(line for line in said.splitlines() if line.startswith("$ python -m bert_tweets.train"))
+    again = run(shlex.split(shown[2:])[1:])
+    assert again.returncode == 0 and "finished" in again.stdout
+
+
+@pytest.mark.dist
+def test_a_mistake_shows_before_the_road_is_begun(study: list[str], tmp_path: Path) -> None:
+    line = failure("run", *[word for word in study if not word.startswith("model=")], "model=./no/model")
+    assert "./no/model: no such folder" in line
+    assert "column" in failure("run", *study, "text_column=body")
+    assert not (tmp_path / "study").exists()

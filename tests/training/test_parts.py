@@ -1,0 +1,70 @@
+"""Schedule, optimizer groups, FLOPs: small parts with exact answers."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bert_tweets.config import OptimizerConfig, ScheduleConfig
+from bert_tweets.training.flops import flops_per_token, matrix_peak
+from bert_tweets.training.optimizer import choose_trainable, make_optimizer
+from bert_tweets.training.schedule import schedule_of
+from tests.model.tiny import stock_model
+
+
+@given(
+    name=st.sampled_from(["linear", "cosine", "constant"]),
+    total=st.integers(1, 5000),
+    warmup=st.none() | st.integers(0, 6000),
+)
+def test_the_rate_rises_to_its_peak_and_never_rises_again(name: str, total: int, warmup: int | None) -> None:
+    schedule = schedule_of(ScheduleConfig(name, warmup), 1e-4, total)
+    rates = [schedule.learning_rate(step) for step in range(total)]
+    assert all(0 < rate <= 1e-4 for rate in rates)
+    top = schedule.warmup_steps
+    assert all(a < b for a, b in itertools.pairwise(rates[:top]))
+    assert all(a >= b for a, b in itertools.pairwise(rates[top:]))
+    if top > 0:
+        assert rates[top - 1] == pytest.approx(1e-4)
+
+
+def test_shapes_of_the_decay() -> None:
+    linear, cosine, constant = (
+        schedule_of(ScheduleConfig(name, None), 1.0, 100) for name in ("linear", "cosine", "constant")
+    )
+    assert linear.warmup_steps == 6
+    assert linear.learning_rate(53) == pytest.approx(0.5) == cosine.learning_rate(53)
+    assert linear.learning_rate(99) == pytest.approx(1 / 94)
+    assert constant.learning_rate(99) == 1.0
+
+
+def test_biases_and_layer_norms_do_not_decay() -> None:
+    model = stock_model("bert")
+    groups = make_optimizer(model, OptimizerConfig(weight_decay=0.1)).param_groups
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+    free = {names[id(parameter)] for parameter in groups[1]["params"]}
+    assert free == {name for name in names.values() if name.endswith("bias") or "LayerNorm" in name}
+    assert sum(len(group["params"]) for group in groups) == len(names)
+
+
+def test_only_embeddings_are_trained_where_that_is_asked_for() -> None:
+    model = stock_model("roberta")
+    choose_trainable(model, "embeddings")
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert trained == ["roberta.embeddings.word_embeddings.weight"]
+    assert len(make_optimizer(model, OptimizerConfig()).param_groups) == 1
+
+
+def test_bert_base_needs_535_million_flops_a_token() -> None:
+    from transformers import BertConfig
+
+    assert flops_per_token(BertConfig(), 0.15, 28) == pytest.approx(535e6, rel=0.01)
+
+
+def test_a_peak_is_measured_where_no_datasheet_tells() -> None:
+    assert 1e9 < matrix_peak(torch.device("cpu"), "fp32") < 1e14
