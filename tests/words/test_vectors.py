@@ -98,9 +98,9 @@ def test_a_layer_that_is_not_there_is_refused(layer: int) -> None:
         resolve_layers([layer], 2, "tiny")
 
 
-def test_no_layer_is_refused() -> None:
-    with pytest.raises(UserError, match="layers"):
-        resolve_layers([], 2, "tiny")
+@pytest.mark.parametrize(("layers", "expected"), [(12, [9, 10, 11, 12]), (4, [1, 2, 3, 4]), (2, [1, 2]), (1, [1])])
+def test_the_default_is_the_last_four_layers_without_the_embeddings(layers: int, expected: list[int]) -> None:
+    assert resolve_layers([], layers, "tiny") == expected
 
 
 def test_centroids_are_means() -> None:
