@@ -35,11 +35,11 @@ def prepare(config: PrepareConfig) -> Manifest:
     Raises:
         UserError: see `text.sources`, `text.tokenizer` and `files`; nothing is left half-written.
     """
-    from .data.preparation import settings_of, tokenizer_of, write_shards
+    from .data.preparation import recipe_identity, settings_of, tokenizer_of, write_shards
     from .text import sources
 
     paths = sources.expand(config.input)
-    record = {"settings": settings_of(config), "input": sources.identity(paths)}
+    record = {"settings": settings_of(config), "input": sources.identity(paths), "recipe": recipe_identity(config)}
     if files.already_made(config.output, RECORD_FILE, record, "prepare"):
         print(f"{config.output}: is complete, made from the same input and settings; nothing to do")
         return Manifest.read(config.output)

@@ -116,6 +116,16 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(trained: Path, shar
 
 
 @pytest.mark.dist
+def test_a_finished_run_over_other_tweets_is_not_taken_for_this_one(shards: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(shards, tmp_path / "shards"))
+    words = words_of(moved, tmp_path / "run", "max_steps=2")
+    stage("train", *words)
+    shutil.rmtree(moved)
+    make_shards(tmp_path / "data", validation_fraction=0.2).rename(moved)
+    assert "over other data" in failure("train", *words)
+
+
+@pytest.mark.dist
 def test_an_unfinished_run_starts_over(trained: Path, shards: Path, tmp_path: Path) -> None:
     killed = tmp_path / "run"
     words = words_of(shards, killed, "max_steps=2")

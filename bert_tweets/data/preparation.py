@@ -195,6 +195,17 @@ def tokenizer_of(config: PrepareConfig, paths: list[Path], columns: Columns) -> 
     return tokenizers.train_wordpiece(texts(), config.vocabulary_size)
 
 
+def recipe_identity(config: PrepareConfig) -> dict[str, str]:
+    """What tells, without loading a tokenizer, whether the same settings still mean the same recipe."""
+    preset = cleaning.resolve(config.clean, None)
+    found = {"rules": cleaning.rules_fingerprint(preset)}
+    for name in ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"):
+        path = Path(config.tokenizer) / name
+        if path.is_file():
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
 def settings_of(config: PrepareConfig) -> dict[str, Any]:
     """The settings that decide what the shards hold; of the secret only whether there is one."""
     settings = dataclasses.asdict(config)

@@ -25,7 +25,7 @@ from ..engine.world import World
 from ..errors import UserError
 from ..hub import is_local
 from ..model.export import export_model
-from ..model.loading import SCRATCH, LoadedModel, check_model, fetch, load_model
+from ..model.loading import SCRATCH, LoadedModel, check_model, fetch, load_model, weights_identity
 from ..model.masked_lm import PackedMaskedLM
 from . import run_folder
 from .flops import flops_per_token, matrix_peak
@@ -50,6 +50,7 @@ def train(config: TrainConfig) -> None:
     stream = _stream(config, manifest)
     state = run_folder.state(config)
     if state == "finished":
+        run_folder.require_made_from(config, _identity(config, manifest))
         _say(
             world,
             f"{config.output}: this run is finished; the model is in {config.output}/{run_folder.MODEL}",
@@ -254,7 +255,7 @@ def _summary(
         "device": _device_name(world.device),
         "precision": config.precision,
         "recipe": manifest.recipe.hash,
-        "data": manifest.fingerprint,
+        **_identity(config, manifest),
         "versions": {
             "bert_tweets": __version__,
             "python": platform.python_version(),
@@ -263,6 +264,10 @@ def _summary(
             "pyarrow": pa.__version__,
         },
     }
+
+
+def _identity(config: TrainConfig, manifest: Manifest) -> dict[str, str]:
+    return {"data": manifest.fingerprint, "weights": weights_identity(config.model.name)}
 
 
 def _device_name(device: torch.device) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,24 @@ def state(config: TrainConfig) -> str:
         changed = _changed(options.load(TrainConfig, ["--config", str(saved)]), config)
         raise UserError(f"{folder}: holds a run with other settings ({changed}); name a new folder with output=")
     return "finished" if (folder / SUMMARY).is_file() else "unfinished"
+
+
+def require_made_from(config: TrainConfig, identity: dict[str, str]) -> None:
+    """Refuses a finished run whose tweets or first weights were others, under the same names.
+
+    Args:
+        identity: what tells them, as `finish` wrote it.
+
+    Raises:
+        UserError: says which.
+    """
+    summary = json.loads((Path(config.output) / SUMMARY).read_text(encoding="utf-8"))
+    changed = [part for part, value in identity.items() if summary.get(part) != value]
+    if changed:
+        raise UserError(
+            f"{config.output}: is finished, but over other {' and '.join(changed)} than are there now; "
+            "name a new folder with output="
+        )
 
 
 def begin(config: TrainConfig) -> Path:
