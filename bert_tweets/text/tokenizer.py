@@ -113,19 +113,26 @@ class Encoded:
     truncated: int
 
 
-class Encoder:
-    """A private copy of a tokenizer's Rust half, so that no state of use is left on the shared one.
+def private_backend(tokenizer: Any) -> Any:
+    """A copy of a tokenizer's Rust half without padding and truncation: no state of use is left on the shared one.
 
     `[SEP]` or `<mask>` written in a tweet is read as the text that it is.
     """
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_padding()
+    backend.no_truncation()
+    backend.encode_special_tokens = True
+    return backend
+
+
+class Encoder:
+    """Encodes texts as shards hold them: cut at `max_length`, special tokens kept."""
 
     def __init__(self, tokenizer: Any, max_length: int):
-        from tokenizers import Tokenizer
-
-        self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        self._backend.no_padding()
+        self._backend = private_backend(tokenizer)
         self._backend.enable_truncation(max_length)
-        self._backend.encode_special_tokens = True
         self._max_length = max_length
 
     def __call__(self, texts: list[str]) -> Encoded:

@@ -16,6 +16,7 @@ from ..data.manifest import SPLITS, Manifest
 from ..data.shards import Split, ranges
 from ..text.cleaning import cluster_key
 from ..text.duplicates import hash_keys
+from ..text.tokenizer import private_backend
 from .matching import Word
 
 Ints = npt.NDArray[np.int64]
@@ -135,17 +136,6 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 
-def rust_tokenizer(tokenizer: Any) -> Any:
-    """The Rust half of a tokenizer as the shards were made with it, but for the truncation."""
-    from tokenizers import Tokenizer
-
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.no_padding()
-    backend.no_truncation()
-    backend.encode_special_tokens = True  # `[SEP]` written in a tweet is text
-    return backend
-
-
 def align(corpus: Split, places: Places, tokenizer: Any, unknown_id: int) -> Occurrences:
     """Finds the tokens of each place.
 
@@ -155,7 +145,7 @@ def align(corpus: Split, places: Places, tokenizer: Any, unknown_id: int) -> Occ
         tokenizer: a fast tokenizer of `transformers`, the one that made the shards.
         unknown_id: its [UNK].
     """
-    backend = rust_tokenizer(tokenizer)
+    backend = private_backend(tokenizer)
     parts = [_align_chunk(corpus, places.take(rows), backend, unknown_id) for rows in tweet_chunks(places.tweet)]
     kinds = {"status": np.int8, "cluster": np.uint64, "piece_counts": np.int64, "pieces": np.int64}
     columns: dict[str, Any] = {

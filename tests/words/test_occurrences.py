@@ -169,11 +169,11 @@ def test_stored_tokens_of_another_tokenizer_are_refused(
     manifest = Manifest.read(shards)
     corpus = open_corpus(str(shards), manifest)
     places = find(corpus, words_of(["mask"]))
-    backend = module.rust_tokenizer(load_tokenizer(str(shards / "tokenizer")))
+    backend = module.private_backend(load_tokenizer(str(shards / "tokenizer")))
     from tokenizers import normalizers
 
     backend.normalizer = normalizers.Sequence([normalizers.Replace("mask", "virus"), backend.normalizer])
-    monkeypatch.setattr(module, "rust_tokenizer", lambda _: backend)
+    monkeypatch.setattr(module, "private_backend", lambda _: backend)
     with pytest.raises(AssertionError, match=r"not those of its shard|fewer tokens"):
         align(corpus, places, tiny_tokenizer, manifest.unknown_id)
 
