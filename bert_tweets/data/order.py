@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,9 @@ _ROUNDS = 6
 def permute(positions: Ints, rows: int, seed: int, epoch: int) -> Ints:
     """The tweets at these positions of an epoch.
 
-    A balanced Feistel network over a power of four, walked along its cycles until it falls inside
-    (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"): a bijection of [0, rows) without a table.
+    A Feistel network over the next power of two, its halves as equal as they can be, walked along its cycles until
+    it falls inside (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"): a bijection of [0, rows)
+    without a table.
 
     Args:
         positions: int64 [n], each in [0, rows).
@@ -28,22 +30,32 @@ def permute(positions: Ints, rows: int, seed: int, epoch: int) -> Ints:
     Returns:
         int64 [n], tweet indices.
     """
-    half = max(1, (int(rows - 1).bit_length() + 1) // 2)
-    keys = np.random.SeedSequence([seed, epoch]).generate_state(_ROUNDS, np.uint64).astype(np.uint64)
-    values = _feistel(positions.astype(np.uint64), half, keys)
+    bits = max(2, int(rows - 1).bit_length())
+    keys = _keys(seed, epoch)
+    values = _feistel(positions.astype(np.uint64), bits, keys)
     outside = np.flatnonzero(values >= rows)
     while len(outside):
-        values[outside] = _feistel(values[outside], half, keys)
+        values[outside] = _feistel(values[outside], bits, keys)
         outside = outside[values[outside] >= rows]
     return values.astype(np.int64)
 
 
-def _feistel(values: npt.NDArray[np.uint64], half: int, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    bits, mask = np.uint64(half), np.uint64((1 << half) - 1)
-    left, right = values >> bits, values & mask
-    for key in keys:
-        left, right = right, left ^ (mix(right + key) & mask)
-    return (left << bits) | right
+@lru_cache(maxsize=8)
+def _keys(seed: int, epoch: int) -> npt.NDArray[np.uint64]:
+    return np.random.SeedSequence([seed, epoch]).generate_state(_ROUNDS, np.uint64).astype(np.uint64)
+
+
+def _feistel(values: npt.NDArray[np.uint64], bits: int, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Each round mixes one half into the other, in turns."""
+    low_bits = np.uint64(bits // 2)
+    low_mask, high_mask = np.uint64((1 << (bits // 2)) - 1), np.uint64((1 << (bits - bits // 2)) - 1)
+    high, low = values >> low_bits, values & low_mask
+    for turn, key in enumerate(keys):
+        if turn % 2:
+            low = low ^ (mix(high + key) & low_mask)
+        else:
+            high = high ^ (mix(low + key) & high_mask)
+    return (high << low_bits) | low
 
 
 @dataclass(frozen=True)
