@@ -295,3 +295,21 @@ class DemoConfig:
     tweets: int = setting(8000, "generated tweets", unit="tweets", at_least=500)
     processes: int = setting(2, "torchrun ranks of the training", at_least=1)
     seed: int = setting(0, "seed of the tweets and of all stages", at_least=0)
+
+
+@dataclass
+class VerifyConfig:
+    """verify: every byte of a folder of shards, and what is damaged by file and row."""
+
+    path: str = setting("", "folder of shards that prepare made; may be given alone", required=True)
+
+
+@dataclass
+class InspectConfig:
+    """inspect: what a folder of shards holds: sizes, lengths, padding against packing, [UNK], samples."""
+
+    path: str = setting("", "folder of shards that prepare made; may be given alone", required=True)
+    samples: int = setting(5, "tweets that are shown as the model sees them; 0: none", unit="tweets", at_least=0)
+    batch_size: int = setting(256, "tweets of a step whose padding is compared", unit="tweets", at_least=1)
+    max_tweets: int = setting(200_000, "seeded sample that lengths and [UNK] are counted on", unit="tweets", at_least=1)
+    seed: int = setting(0, "seed of the samples", at_least=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import files, options
@@ -12,6 +11,7 @@ from .config import PrepareConfig
 from .data.manifest import FILE as MANIFEST_FILE
 from .data.manifest import FUNNEL_FILE, TOKENIZER_FOLDER, Manifest
 from .errors import run_entry
+from .terminal import counting
 
 if TYPE_CHECKING:
     from .data.funnel import Funnel
@@ -51,7 +51,7 @@ def prepare(config: PrepareConfig) -> Manifest:
         os.environ["RAYON_NUM_THREADS"] = str(config.num_workers)
     with files.side_folder(config.output) as folder:
         tokenizer = tokenizer_of(config, paths, columns)
-        with _Progress() as advance:
+        with counting("preparing") as advance:
             manifest, funnel = write_shards(config, paths, columns, tokenizer, folder, advance)
         tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
         files.write_bytes(folder / RECORD_FILE, files.to_json(record))
@@ -86,31 +86,6 @@ def _tell(config: PrepareConfig, funnel: Funnel) -> None:
 
 def _warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
-
-
-class _Progress:
-    """A line on the terminal that counts tweets; nothing where there is no terminal."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console(stderr=True)
-        self._status = self._console.status("preparing") if self._console.is_terminal else None
-        self._count = 0
-
-    def __enter__(self) -> Callable[[int], None]:
-        if self._status:
-            self._status.start()
-        return self._advance
-
-    def __exit__(self, *_: object) -> None:
-        if self._status:
-            self._status.stop()
-
-    def _advance(self, tweets: int) -> None:
-        self._count += tweets
-        if self._status:
-            self._status.update(f"preparing: {self._count:,} tweets kept")
 
 
 if __name__ == "__main__":

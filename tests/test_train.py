@@ -210,7 +210,7 @@ def test_foreign_folders_damaged_shards_and_other_recipes_are_refused(
     assert [path.name for path in foreign.iterdir()] == ["thesis.tex"]
 
     damaged = Path(shutil.copytree(shards, tmp_path / "damaged"))
-    shard = damaged / "train" / sorted(p.name for p in (damaged / "train").iterdir())[1]
+    shard = sorted((damaged / "train").glob("*.arrow"))[1]
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)

@@ -80,6 +80,10 @@ class Split:
         """The tweet index of a shard's first row."""
         return int(self._ends[shard]) - self.shards[shard].rows
 
+    def shard_of(self, indices: Ints) -> Ints:
+        """The shard of each tweet; int64 [tweets]."""
+        return np.searchsorted(self._ends, indices, side="right")
+
     def lengths(self, shard: int) -> Ints:
         """Tokens of each tweet of a shard; int64 [rows]."""
         return np.diff(self._opened(shard).offsets).astype(np.int64)
@@ -90,7 +94,7 @@ class Split:
         Args:
             indices: int64 [tweets], each in [0, len(self)).
         """
-        homes = np.searchsorted(self._ends, indices, side="right")
+        homes = self.shard_of(indices)
         lengths = np.empty(len(indices), dtype=np.int64)
         found = []
         for home in np.unique(homes):

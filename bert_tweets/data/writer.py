@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from .. import files
+from .checksums import block_checksums, checksum_file
 from .manifest import ShardEntry
 from .shards import Tweets, schema
 
@@ -78,5 +79,6 @@ class ShardWriter:
         data = sink.getvalue()
         name = f"{self._split}/{len(self._entries):05d}.arrow"
         files.write_bytes(self._folder / name, data)
+        files.write_bytes(self._folder / checksum_file(name), block_checksums(data))
         tokens = len(batch.column("input_ids").flatten())
         self._entries.append(ShardEntry(name, batch.num_rows, tokens, data.size, hashlib.sha256(data).hexdigest()))

@@ -1,0 +1,125 @@
+"""Inspection: what a folder of shards holds, counted on a seeded sample."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..text.tokenizer import load_tokenizer, private_backend
+from .manifest import TOKENIZER_FOLDER, Manifest
+from .order import permute
+from .packing import best_fit
+from .shards import Split, open_split
+
+_TWEETS_AT_ONCE = 4096
+_PERCENTILES = (1, 25, 50, 75, 95, 99, 100)
+_WORST_WORDS = 15
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a sample of the training tweets shows.
+
+    Attributes:
+        tweets: of the sample.
+        lengths: percentile to tokens.
+        padding: way of making batches to the share of positions that it wastes.
+        unknown_tokens: share of [UNK] among the tokens that are not special otherwise.
+        unknown_tweets: share of tweets with one.
+        worst_words: what [UNK] stands for, the most frequent first.
+        samples: pairs of a tweet's text and its tokens.
+    """
+
+    tweets: int
+    lengths: dict[int, int]
+    padding: dict[str, float]
+    unknown_tokens: float
+    unknown_tweets: float
+    worst_words: list[tuple[str, int]]
+    samples: list[tuple[str, list[str]]]
+
+
+def inspect(
+    folder: Path,
+    manifest: Manifest,
+    max_tweets: int,
+    batch_size: int,
+    samples: int,
+    seed: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Inspection:
+    """Counts on a seeded sample of the training split.
+
+    Args:
+        folder, manifest: the shards.
+        max_tweets: tweets of the sample at most.
+        batch_size: tweets of a batch, for the comparison of padding.
+        samples: tweets to show.
+        seed: of the samples.
+        advance: is told of tweets as they are counted.
+    """
+    split = open_split(folder, manifest, "train")
+    chosen = permute(np.arange(min(len(split), max_tweets)), len(split), seed, 0)
+    backend = private_backend(load_tokenizer(str(folder / TOKENIZER_FOLDER), local_only=True))
+    lengths, unknown, worst = [], [], Counter[str]()
+    for first in range(0, len(chosen), _TWEETS_AT_ONCE):
+        rows = chosen[first : first + _TWEETS_AT_ONCE]
+        tweets = split.gather(rows)
+        owner = np.repeat(np.arange(len(rows)), tweets.lengths)
+        count = np.bincount(owner[tweets.input_ids == manifest.unknown_id], minlength=len(rows))
+        worst.update(_unknown_words(_texts(split, rows[count > 0]), backend, manifest.unknown_id))
+        lengths.append(tweets.lengths)
+        unknown.append(count)
+        advance(len(rows))
+    length, unknowns = np.concatenate(lengths), np.concatenate(unknown)
+    return Inspection(
+        tweets=len(chosen),
+        lengths={p: int(np.percentile(length, p, method="higher")) for p in _PERCENTILES},
+        padding=padding_of(length, batch_size, manifest.max_length),
+        unknown_tokens=float(unknowns.sum() / max(1, (length - 2).sum())),
+        unknown_tweets=float((unknowns > 0).mean()),
+        worst_words=worst.most_common(_WORST_WORDS),
+        samples=[(text, backend.encode(text).tokens) for text in _texts(split, chosen[:samples])],
+    )
+
+
+def padding_of(lengths: npt.NDArray[np.int64], batch_size: int, max_length: int) -> dict[str, float]:
+    """The share of positions that is padding, by the way in which batches are made.
+
+    Args:
+        lengths: int64 [tweets], in the order in which they are batched.
+    """
+    whole = len(lengths) // batch_size * batch_size or len(lengths)
+    size = min(batch_size, whole)
+    batches = lengths[:whole].reshape(-1, size)
+    grouped = np.sort(lengths[:whole]).reshape(-1, size)
+    tokens = int(batches.sum())
+    positions = {
+        f"padded to {max_length}": whole * max_length,
+        "padded to the batch's longest": int(batches.max(axis=1).sum()) * size,
+        "grouped by length, then padded": int(grouped.max(axis=1).sum()) * size,
+        "packed, as here": sum(best_fit(batch, max_length).rows for batch in batches) * max_length,
+    }
+    return {name: 1 - tokens / count for name, count in positions.items()}
+
+
+def _texts(split: Split, rows: npt.NDArray[np.int64]) -> list[str]:
+    homes = split.shard_of(rows)
+    return [
+        split.batch(home).column("text")[row - split.first_row(home)].as_py()
+        for home, row in zip(homes.tolist(), rows.tolist(), strict=True)
+    ]
+
+
+def _unknown_words(texts: list[str], backend: object, unknown_id: int) -> list[str]:
+    """What stands in the texts where the tokenizer has [UNK]."""
+    words = []
+    for text, encoding in zip(texts, backend.encode_batch(texts), strict=True):  # type: ignore[attr-defined]
+        places = (place for token, place in zip(encoding.ids, encoding.offsets, strict=True) if token == unknown_id)
+        words += [text[start:end] for start, end in places]
+    return words

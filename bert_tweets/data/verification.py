@@ -1,0 +1,217 @@
+"""Verification: every byte of a folder of shards, and what is damaged by file and row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..errors import UserError
+from ..text.tokenizer import Encoder, fingerprint, load_tokenizer
+from .checksums import BLOCK_BYTES, block_checksums, checksum_file
+from .manifest import SPLITS, TOKENIZER_FOLDER, Manifest, ShardEntry
+from .shards import schema, shard_path
+
+Ints = npt.NDArray[np.int64]
+Span = tuple[int, int]
+
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something that is not as prepare left it.
+
+    Attributes:
+        file: path below the folder.
+        what: is wrong with it.
+        rows: first and last row (within the file) that may be touched; None where it is the whole file.
+    """
+
+    file: str
+    what: str
+    rows: Span | None = None
+
+    def __str__(self) -> str:
+        if self.rows is None:
+            return f"{self.file}: {self.what}"
+        first, last = self.rows
+        where = f"row {first}" if first == last else f"rows {first} to {last}"
+        return f"{self.file}: {where}: {self.what}"
+
+
+def damages(folder: Path, manifest: Manifest, advance: Callable[[int], None] = lambda _: None) -> Iterator[Damage]:
+    """Everything that is wrong with a folder of shards.
+
+    Args:
+        folder: of the shards.
+        manifest: theirs.
+        advance: is told of bytes as they are read.
+    """
+    yield from _strangers(folder, manifest)
+    encoder = _encoder(folder, manifest)
+    if encoder is None:
+        yield Damage(TOKENIZER_FOLDER, "is not the tokenizer that the manifest names")
+    for split in SPLITS:
+        for entry in manifest.splits[split]:
+            yield from _shard_damages(folder, entry, manifest, encoder)
+            advance(entry.bytes)
+
+
+def _strangers(folder: Path, manifest: Manifest) -> Iterator[Damage]:
+    named = {entry.file for split in SPLITS for entry in manifest.splits[split]}
+    named |= {checksum_file(file) for file in named}
+    for split in SPLITS:
+        for path in sorted((folder / split).glob("*")):
+            file = path.relative_to(folder).as_posix()
+            if file not in named:
+                yield Damage(file, "is no shard of this manifest; move it away")
+
+
+def _encoder(folder: Path, manifest: Manifest) -> Encoder | None:
+    try:
+        tokenizer = load_tokenizer(str(folder / TOKENIZER_FOLDER), local_only=True)
+    except UserError:
+        return None
+    same = fingerprint(tokenizer) == manifest.recipe.tokenizer
+    return Encoder(tokenizer, manifest.max_length) if same else None
+
+
+def _shard_damages(folder: Path, entry: ShardEntry, manifest: Manifest, encoder: Encoder | None) -> Iterator[Damage]:
+    path = shard_path(folder, entry)
+    if not path.is_file():
+        yield Damage(entry.file, "is missing")
+        return
+    if path.stat().st_size != entry.bytes:
+        yield Damage(entry.file, f"has {path.stat().st_size:,} bytes instead of {entry.bytes:,}")
+        return
+    whole = pa.memory_map(str(path)).read_buffer()
+    broken = hashlib.sha256(whole).hexdigest() != entry.sha256
+    batch = _opened(whole)
+    if batch is None or not batch.schema.equals(schema(manifest.vocabulary_size)) or batch.num_rows != entry.rows:
+        yield Damage(entry.file, "its header does not name the columns and rows of the manifest")
+        return
+    inside = list(_content_damages(entry, batch, manifest))
+    if broken and not inside:
+        inside = list(_byte_damages(folder, entry, whole, batch, encoder))
+    yield from inside
+
+
+def _opened(whole: pa.Buffer) -> pa.RecordBatch | None:
+    try:
+        reader = pa.ipc.open_file(pa.BufferReader(whole))
+        return reader.get_batch(0) if reader.num_record_batches == 1 else None
+    except (OSError, pa.ArrowInvalid, pa.ArrowKeyError):
+        return None
+
+
+def _content_damages(entry: ShardEntry, batch: pa.RecordBatch, manifest: Manifest) -> Iterator[Damage]:
+    """What the columns themselves show, before anything is read through their offsets."""
+    for name in ("input_ids", "word_starts", "id", "author", "text"):
+        column = batch.column(name)
+        offsets = np.frombuffer(column.buffers()[1], np.int32, len(column) + 1)
+        limit = len(column.values) if name in ("input_ids", "word_starts") else column.buffers()[2].size
+        wrong = np.flatnonzero((np.diff(offsets) < 0) | (offsets[:-1] < 0) | (offsets[1:] > limit))
+        if len(wrong):
+            yield Damage(entry.file, f"the offsets of {name} are out of order", _span(wrong))
+            return
+    lengths = np.diff(batch.column("input_ids").offsets.to_numpy())
+    odd = np.flatnonzero(lengths != np.diff(batch.column("word_starts").offsets.to_numpy()))
+    if len(odd):
+        yield Damage(entry.file, "word starts and tokens are not as many", _span(odd))
+    long = np.flatnonzero(lengths > manifest.max_length)
+    if len(long):
+        yield Damage(entry.file, f"is longer than {manifest.max_length} tokens", _span(long))
+    ids = batch.column("input_ids").values.to_numpy()
+    beyond = np.flatnonzero(ids >= manifest.vocabulary_size)
+    if len(beyond):
+        yield Damage(
+            entry.file, "holds an id that is not in the vocabulary", _span(_rows_of(batch, "input_ids", beyond))
+        )
+    if len(ids) != entry.tokens:
+        yield Damage(entry.file, f"has {len(ids):,} tokens instead of {entry.tokens:,}")
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid as error:
+        yield Damage(entry.file, f"is not valid ({error})")
+
+
+def _byte_damages(
+    folder: Path, entry: ShardEntry, whole: pa.Buffer, batch: pa.RecordBatch, encoder: Encoder | None
+) -> Iterator[Damage]:
+    """Where the bytes differ from those that were written: by block, and by row where text and tokens disagree."""
+    saved = folder / checksum_file(entry.file)
+    expected = np.fromfile(saved, np.uint32) if saved.is_file() else np.empty(0, np.uint32)
+    found = block_checksums(whole)
+    if len(expected) != len(found) or (expected == found).all():
+        yield Damage(entry.file, "its bytes do not fit their checksum")
+        return
+    for block in np.flatnonzero(expected != found).tolist():
+        rows = _rows_of_bytes(batch, whole.address, (block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES))
+        exact = _rows_that_disagree(batch, rows, encoder) if rows and encoder else np.empty(0, np.int64)
+        if len(exact):
+            yield Damage(entry.file, "text and tokens are not of each other", _span(exact))
+        else:
+            yield Damage(entry.file, "bytes of these rows do not fit their checksum", rows)
+
+
+def _rows_of_bytes(batch: pa.RecordBatch, start: int, span: Span) -> Span | None:
+    """First and last row that have a byte in a span of the file, None where it is padding or header."""
+    rows: list[int] = []
+    for column in batch.columns:
+        count = len(column)
+        offsets = None
+        for number, buffer in enumerate(column.buffers()):
+            if buffer is None or not buffer.size:
+                continue
+            first, last = (max(0, min(edge - (buffer.address - start), buffer.size)) for edge in span)
+            if number == 1 and pa.types.is_nested(column.type) | pa.types.is_string(column.type):
+                offsets = np.frombuffer(buffer, np.int32, count + 1)
+            if first >= last:
+                continue
+            size = buffer.size
+            if number >= 2 and offsets is not None:
+                # Values behind offsets: the bytes' share of them tells the place.
+                items = int(offsets[-1])
+                edges = [first * items // size, -(-(last - 1) * items // size)]
+                rows += np.clip(np.searchsorted(offsets, edges, side="right") - 1, 0, count - 1).tolist()
+            elif offsets is not None or number == 1:
+                width = 4 if offsets is not None else 8
+                rows += [min(first // width, count - 1), min((last - 1) // width, count - 1)]
+            else:
+                rows += [min(first * 8, count - 1), min(last * 8 - 1, count - 1)]
+    return (min(rows), max(rows)) if rows else None
+
+
+def _rows_that_disagree(batch: pa.RecordBatch, rows: Span, encoder: Encoder) -> Ints:
+    """Rows whose stored tokens are not those of their stored text."""
+    found = []
+    for first in range(rows[0], rows[1] + 1, _ROWS_AT_ONCE):
+        part = batch.slice(first, min(_ROWS_AT_ONCE, rows[1] + 1 - first))
+        encoded = encoder(part.column("text").to_pylist())
+        offsets = part.column("input_ids").offsets.to_numpy()
+        stored = part.column("input_ids").values.to_numpy()
+        starts = part.column("word_starts").values.to_numpy(zero_copy_only=False)
+        ends = np.cumsum(encoded.lengths)
+        for row, (end, length) in enumerate(zip(ends.tolist(), encoded.lengths.tolist(), strict=True)):
+            kept, fresh = slice(offsets[row], offsets[row + 1]), slice(end - length, end)
+            if not (
+                np.array_equal(stored[kept], encoded.input_ids[fresh])
+                and np.array_equal(starts[kept], encoded.word_starts[fresh])
+            ):
+                found.append(first + row)
+    return np.array(found, dtype=np.int64)
+
+
+def _rows_of(batch: pa.RecordBatch, name: str, items: Ints) -> Ints:
+    offsets = batch.column(name).offsets.to_numpy()
+    return np.searchsorted(offsets, items, side="right") - 1
+
+
+def _span(rows: Ints) -> Span:
+    return int(rows[0]), int(rows[-1])

@@ -1,0 +1,71 @@
+"""inspect: what a folder of shards holds: sizes, lengths, padding against packing, [UNK], samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import options
+from .config import InspectConfig
+from .data.manifest import SPLITS, Manifest
+from .errors import run_entry
+from .terminal import counting
+
+if TYPE_CHECKING:
+    from .data.inspection import Inspection
+
+
+def stage(argv: list[str]) -> None:
+    """Shows what a folder of shards holds."""
+    config = options.load(InspectConfig, options.path_first(argv))
+    from .data.inspection import inspect
+
+    manifest = Manifest.read(config.path)
+    folder = Path(config.path)
+    with counting("inspecting", min(config.max_tweets, manifest.rows("train"))) as advance:
+        seen = inspect(
+            folder,
+            manifest,
+            config.max_tweets,
+            config.batch_size,
+            config.samples,
+            config.seed,
+            advance,
+        )
+    _show(config, manifest, seen)
+
+
+def main(argv: list[str] | None = None) -> None:
+    run_entry(stage, argv)
+
+
+def _show(config: InspectConfig, manifest: Manifest, seen: Inspection) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    size = Table("split", "shards", "tweets", "tokens", "bytes", box=None)
+    for split in SPLITS:
+        entries = manifest.splits[split]
+        counts = (len(entries), manifest.rows(split), manifest.tokens(split), sum(entry.bytes for entry in entries))
+        size.add_row(split, *(f"{count:,}" for count in counts))
+    console.print(size)
+    lengths = ", ".join(f"{p} % {length}" for p, length in seen.lengths.items())
+    console.print(f"\ntokens of a tweet, [CLS] and [SEP] included, by percentile: {lengths}", markup=False)
+    padding = Table(f"batches of {config.batch_size} tweets", "positions wasted", box=None)
+    for way, share in seen.padding.items():
+        padding.add_row(way, f"{share:.1%}")
+    console.print(padding)
+    console.print(
+        f"\n[UNK]: {seen.unknown_tokens:.2%} of the tokens, in {seen.unknown_tweets:.1%} of the tweets; it stands for "
+        + (", ".join(f"{word} ({count:,})" for word, count in seen.worst_words) or "nothing"),
+        markup=False,
+    )
+    for text, tokens in seen.samples:
+        console.print(f"\n{escape(text)}\n[dim]{escape(' '.join(tokens))}[/dim]")
+    console.print(f"\nrecipe {manifest.recipe.hash[:12]} ({manifest.recipe.clean}), data {manifest.fingerprint[:12]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""verify: every byte of a folder of shards, and what is damaged by file and row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import options
+from .config import VerifyConfig
+from .data.manifest import SPLITS, Manifest
+from .errors import UserError, run_entry
+from .terminal import counting
+
+
+def stage(argv: list[str]) -> None:
+    """Checks a folder of shards.
+
+    Raises:
+        UserError: names everything that is damaged, a line each.
+    """
+    config = options.load(VerifyConfig, options.path_first(argv))
+    from .data.verification import damages
+
+    manifest = Manifest.read(config.path)
+    total = sum(entry.bytes for split in SPLITS for entry in manifest.splits[split])
+    with counting("verifying", total) as advance:
+        found = list(damages(Path(config.path), manifest, advance))
+    if found:
+        lines = "\n       ".join(map(str, found))
+        raise UserError(f"{config.path}: is damaged; prepare the tweets again\n       {lines}")
+    shards = sum(len(manifest.splits[split]) for split in SPLITS)
+    print(f"{config.path}: whole: {shards} shards, {total:,} bytes, every one as it was written")
+
+
+def main(argv: list[str] | None = None) -> None:
+    run_entry(stage, argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Inspection: its figures are those of the tweets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bert_tweets.data.inspection import inspect, padding_of
+from bert_tweets.data.manifest import Manifest
+from bert_tweets.data.shards import open_split
+from tests.helpers import make_shards
+
+
+def test_padding_of_batches_that_can_be_counted_by_hand() -> None:
+    lengths = np.array([4, 8, 8, 4, 2, 2, 2, 2])
+    shares = padding_of(lengths, batch_size=4, max_length=16)
+    assert shares["padded to 16"] == pytest.approx(1 - 32 / 128)
+    assert shares["padded to the batch's longest"] == pytest.approx(1 - 32 / 40)
+    assert shares["grouped by length, then padded"] == pytest.approx(1 - 32 / 40)
+    assert shares["packed, as here"] == pytest.approx(1 - 32 / 48)
+
+
+def test_lengths_and_unknown_words_are_those_of_the_tweets(tmp_path: Path) -> None:
+    texts = [f"the mask number {number} {'😷' if number % 4 == 0 else ''}" for number in range(400)]
+    words = " ".join(dict.fromkeys(" ".join(texts).replace("😷", "").split()))
+    from bert_tweets.text.tokenizer import train_wordpiece
+
+    train_wordpiece([[words] * 2], 300).save_pretrained(tmp_path / "tokenizer")
+    folder = make_shards(tmp_path / "data", texts, tokenizer=str(tmp_path / "tokenizer"), validation_fraction=0.0)
+    manifest = Manifest.read(folder)
+    seen = inspect(folder, manifest, max_tweets=1000, batch_size=32, samples=3, seed=0)
+    tweets = open_split(folder, manifest, "train").gather(np.arange(400))
+    assert seen.tweets == 400
+    assert (seen.lengths[50], seen.lengths[100]) == (int(np.median(tweets.lengths)), int(tweets.lengths.max()))
+    assert seen.unknown_tweets == pytest.approx(0.25)
+    assert seen.unknown_tokens == pytest.approx(100 / (len(tweets.input_ids) - 800))
+    assert seen.worst_words == [("😷", 100)]
+    assert len(seen.samples) == 3 and all(tokens[0] == "[CLS]" for _, tokens in seen.samples)
+    assert 0 <= seen.padding["packed, as here"] < seen.padding["padded to 128"]

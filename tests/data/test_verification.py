@@ -1,0 +1,121 @@
+"""Verification: any damage is found, and named with its file and its row."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bert_tweets.data.manifest import Manifest
+from bert_tweets.data.verification import Damage, damages
+from tests.helpers import make_shards
+from tests.processes import failure, run
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 2,000 tweets, so that a file has many blocks."""
+    from tests.helpers import generated_tweets
+
+    return make_shards(tmp_path_factory.mktemp("whole"), generated_tweets(3000), shard_tweets=2000)
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "copy"))
+
+
+def found_in(folder: Path) -> list[Damage]:
+    return list(damages(folder, Manifest.read(folder)))
+
+
+def test_whole_shards_are_whole(whole: Path) -> None:
+    seen: list[int] = []
+    manifest = Manifest.read(whole)
+    assert list(damages(whole, manifest, seen.append)) == []
+    assert sum(seen) == sum(entry.bytes for split in manifest.splits.values() for entry in split)
+
+
+def columns_of(path: Path) -> pa.RecordBatch | None:
+    try:
+        batch = pa.ipc.open_file(pa.BufferReader(path.read_bytes())).get_batch(0)
+        batch.validate(full=True)
+        return batch
+    except (OSError, pa.ArrowInvalid, pa.ArrowKeyError):
+        return None
+
+
+def test_every_flipped_bit_is_found_and_its_row_is_among_those_named(copy: Path) -> None:
+    entry = Manifest.read(copy).splits["train"][0]
+    path = copy / entry.file
+    content = path.read_bytes()
+    before = columns_of(path)
+    assert before is not None
+    draw, named = np.random.default_rng(0), 0
+    for place in draw.integers(0, len(content), 60).tolist():
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(draw.integers(8))
+        path.write_bytes(damaged)
+        found = found_in(copy)
+        assert found and all(damage.file == entry.file for damage in found), place
+        after = columns_of(path)
+        if after is None or after.schema != before.schema or after.num_rows != before.num_rows:
+            continue
+        changed = [row for row in range(before.num_rows) if after.slice(row, 1) != before.slice(row, 1)]
+        spans = [damage.rows for damage in found if damage.rows]
+        if changed:
+            named += 1
+            assert all(any(first <= row <= last for first, last in spans) for row in changed), (place, changed, spans)
+    path.write_bytes(content)
+    assert named > 30 and found_in(copy) == []
+
+
+def test_a_changed_text_or_token_is_named_to_the_row(copy: Path) -> None:
+    entry = Manifest.read(copy).splits["train"][0]
+    path = copy / entry.file
+    batch = columns_of(path)
+    content = bytearray(path.read_bytes())
+    text = batch["text"][1234].as_py().encode()
+    place = content.index(text)
+    content[place + text.index(b" ") + 1] ^= 1
+    path.write_bytes(content)
+    assert [damage.rows for damage in found_in(copy)] == [(1234, 1234)]
+
+
+def test_strangers_and_gaps_are_named(copy: Path) -> None:
+    manifest = Manifest.read(copy)
+    first, second = (entry.file for entry in manifest.splits["train"][:2])
+    shutil.copy(copy / first, copy / "train" / "00009.arrow")
+    (copy / second).unlink()
+    (copy / manifest.splits["validation"][0].file).write_bytes(b"short")
+    assert {(damage.file, damage.what.split()[0]) for damage in found_in(copy)} == {
+        ("train/00009.arrow", "is"),
+        (second, "is"),
+        (manifest.splits["validation"][0].file, "has"),
+    }
+
+
+def test_another_tokenizer_is_found(copy: Path, tmp_path: Path) -> None:
+    other = make_shards(tmp_path / "other", vocabulary_size=300)
+    shutil.rmtree(copy / "tokenizer")
+    shutil.copytree(other / "tokenizer", copy / "tokenizer")
+    assert [damage.file for damage in found_in(copy)] == ["tokenizer"]
+
+
+@pytest.mark.dist
+def test_the_commands(copy: Path) -> None:
+    done = run(["-m", "bert_tweets.cli", "verify", str(copy)])
+    assert done.returncode == 0 and "whole" in done.stdout
+    shown = run(["-m", "bert_tweets.cli", "inspect", str(copy), "samples=1"])
+    assert shown.returncode == 0, shown.stderr
+    for part in ("packed, as here", "[UNK]", "[CLS]", "recipe"):
+        assert part in shown.stdout
+    entry = Manifest.read(copy).splits["train"][0]
+    content = bytearray((copy / entry.file).read_bytes())
+    content[len(content) // 2] ^= 4
+    (copy / entry.file).write_bytes(content)
+    assert "is damaged" in failure("verify", f"path={copy}")
+    assert "no such folder" in failure("verify", "path=/no/such/folder")
