@@ -49,7 +49,11 @@ DEVICE = ("auto", "cpu", "cuda")
 class PrepareConfig:
     """prepare: raw tweets to pre-tokenized Arrow shards."""
 
-    input: list[str] = setting([], "CSV files, plain or .gz, or patterns such as tweets-*.csv", required=True)
+    input: list[str] = setting(
+        [],
+        "files, folders or patterns such as tweets-*.csv: CSV, TSV, JSON Lines (.gz, .zst, .bz2), Parquet, Arrow",
+        required=True,
+    )
     output: str = setting("", "folder for the shards; new, empty, or one that prepare made", required=True)
     text_column: str = setting("", "column of the text; empty: found by name and said aloud")
     id_column: str = setting("", "column of the tweet's id; empty: found by name, else the row number")
@@ -269,7 +273,7 @@ class ReportConfig:
 class RunConfig:
     """run: the whole road, plan first: prepare, train, evaluate, embed, report."""
 
-    input: list[str] = setting([], "CSV files, plain or .gz", required=True)
+    input: list[str] = setting([], "files, folders or patterns, see prepare", required=True)
     output: str = setting("", "folder of the study; a stage that is complete there is not repeated", required=True)
     words: list[str] = setting([], "words, hashtags, emoji to embed", required=True)
     text_column: str = setting("", "column of the text; empty: found by name and said aloud")

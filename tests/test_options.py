@@ -141,7 +141,9 @@ def test_every_setting_says_what_it_means(stage: type) -> None:
     assert dataclasses.is_dataclass(stage)
 
 
-@pytest.mark.parametrize("stage", ["prepare", "train", "evaluate", "embed", "report", "run", "demo", "verify", "inspect"])
+@pytest.mark.parametrize(
+    "stage", ["prepare", "train", "evaluate", "embed", "report", "run", "demo", "verify", "inspect"]
+)
 def test_help_lists_every_key_without_importing_torch(stage: str) -> None:
     program = (
         "import sys; from bert_tweets.cli import main\ntry: main(['{}', '--help'])\nfinally: print(sorted(sys.modules))"

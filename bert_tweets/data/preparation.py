@@ -21,7 +21,7 @@ from ..text import cleaning, duplicates, sources, times
 from ..text import tokenizer as tokenizers
 from ..text.duplicates import Seen
 from ..text.recipe import Recipe
-from ..text.sources import Columns, Rows
+from ..text.rows import Columns, Rows
 from ..text.tokenizer import Encoded, Encoder
 from .funnel import Funnel
 from .manifest import SPLITS, Manifest

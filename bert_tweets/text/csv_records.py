@@ -16,15 +16,16 @@ from ..errors import UserError
 
 Positions = npt.NDArray[np.int64]
 
-QUOTE, COMMA, NEWLINE, RETURN = b'",\n\r'
+QUOTE, NEWLINE, RETURN = b'"\n\r'
 LONGEST_RECORD = 64 * 2**20
 
 
-def quote_toggles(data: npt.NDArray[np.uint8]) -> Positions:
+def quote_toggles(data: npt.NDArray[np.uint8], delimiter: str = ",") -> Positions:
     """Where quoting begins and ends, in turns: even entries open, odd entries close.
 
     Args:
         data: uint8 [bytes], beginning at the start of a record.
+        delimiter: between fields, one ASCII character.
 
     Returns:
         int64 [toggles]; an odd number of them says that the end of the data is quoted.
@@ -35,13 +36,15 @@ def quote_toggles(data: npt.NDArray[np.uint8]) -> Positions:
     openers = quotes[::2]
     before = data[np.maximum(openers - 1, 0)]
     # A doubled quote closes and opens again at once, so that an opener may also follow a quote.
-    begins_field = (openers == 0) | (before == COMMA) | (before == NEWLINE) | (before == RETURN) | (before == QUOTE)
-    return quotes if begins_field.all() else _toggles_one_by_one(quotes, data)
+    begins_field = (
+        (openers == 0) | (before == ord(delimiter)) | (before == NEWLINE) | (before == RETURN) | (before == QUOTE)
+    )
+    return quotes if begins_field.all() else _toggles_one_by_one(quotes, data, delimiter)
 
 
-def _toggles_one_by_one(quotes: Positions, data: npt.NDArray[np.uint8]) -> Positions:
+def _toggles_one_by_one(quotes: Positions, data: npt.NDArray[np.uint8], delimiter: str = ",") -> Positions:
     """The same for data in which some quotes are ordinary characters; a step a quote."""
-    field_starts = np.isin(data[np.maximum(quotes - 1, 0)], [COMMA, NEWLINE, RETURN]) | (quotes == 0)
+    field_starts = np.isin(data[np.maximum(quotes - 1, 0)], [ord(delimiter), NEWLINE, RETURN]) | (quotes == 0)
     toggles: list[int] = []
     quoted, skipped = False, -1
     places = quotes.tolist()
@@ -60,14 +63,14 @@ def _toggles_one_by_one(quotes: Positions, data: npt.NDArray[np.uint8]) -> Posit
     return np.array(toggles, dtype=np.int64)
 
 
-def record_ends(data: bytes) -> tuple[Positions, int | None]:
+def record_ends(data: bytes, delimiter: str = ",") -> tuple[Positions, int | None]:
     """The positions just behind each complete record, and where an open quote stands (None: no quote is open).
 
     Returns:
         int64 [records], ascending; a position in `data` or None.
     """
     view = np.frombuffer(data, dtype=np.uint8)
-    toggles = quote_toggles(view)
+    toggles = quote_toggles(view, delimiter)
     newlines = np.flatnonzero((view == NEWLINE) | (view == RETURN))
     outside = np.searchsorted(toggles, newlines) % 2 == 0
     return newlines[outside] + 1, int(toggles[-1]) if len(toggles) % 2 else None
@@ -78,12 +81,13 @@ def count_lines(data: bytes) -> int:
     return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
 
 
-def blocks(read: Callable[[], bytes], name: str) -> Iterator[bytes]:
+def blocks(read: Callable[[], bytes], name: str, delimiter: str = ",") -> Iterator[bytes]:
     """Pieces of the stream, each of whole records.
 
     Args:
         read: gives the next bytes, `b""` at the end.
         name: of the file, for messages.
+        delimiter: between fields.
 
     Raises:
         UserError: a quote is never closed, or a record is longer than 64 MB; names the line.
@@ -91,7 +95,7 @@ def blocks(read: Callable[[], bytes], name: str) -> Iterator[bytes]:
     line, carried = 1, b""
     while chunk := read():
         carried += chunk
-        ends, open_quote = record_ends(carried)
+        ends, open_quote = record_ends(carried, delimiter)
         # The newline that belongs to a last carriage return may be yet to come.
         cuts = ends[ends < len(carried)] if carried.endswith(b"\r") else ends
         end = int(cuts[-1]) if len(cuts) else 0
@@ -103,7 +107,7 @@ def blocks(read: Callable[[], bytes], name: str) -> Iterator[bytes]:
             if open_quote is not None:
                 raise _unclosed(name, line + count_lines(carried[: open_quote - end]))
             raise UserError(f"{name}: line {line} is longer than 64 MB; is this a CSV file?")
-    open_quote = record_ends(carried)[1]
+    open_quote = record_ends(carried, delimiter)[1]
     if open_quote is not None:
         raise _unclosed(name, line + count_lines(carried[:open_quote]))
     if carried:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bert_tweets.errors import UserError
 from bert_tweets.text import sources
-from bert_tweets.text.sources import Columns
+from bert_tweets.text.rows import Columns
 
 
 def read_all(*paths: Path, chunk_bytes: int = 64, **asked: str) -> tuple[list[dict[str, str]], int, int]:

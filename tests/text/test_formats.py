@@ -1,0 +1,160 @@
+"""Sources of other formats than CSV: the same tweets come out of each, and every damage is one line or a count."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bert_tweets.errors import UserError
+from bert_tweets.text import sources
+from tests.text.test_sources import made, read_all
+
+TWEETS = [
+    {"id": "1", "created_at": "2020-01-01", "author": "ann", "text": 'a "quoted", tab\there'},
+    {"id": "2", "created_at": "2020-01-02", "author": "bob", "text": "two 😷\nlines"},
+    {"id": "3", "created_at": "2020-01-03", "author": "", "text": "café"},
+]
+EXPECTED = [
+    {"number": number, "id": t["id"], "time": t["created_at"], "author": t["author"], "text": t["text"]}
+    for number, t in enumerate(TWEETS, start=1)
+]
+
+
+def json_lines(tweets: list[object]) -> bytes:
+    return "".join(json.dumps(tweet, ensure_ascii=False) + "\n" for tweet in tweets).encode()
+
+
+def write(folder: Path, name: str) -> Path:
+    path = folder / name
+    table = pa.Table.from_pylist(TWEETS)
+    if ".parquet" in name:
+        pq.write_table(table.set_column(3, "text", table["text"].dictionary_encode()), path, row_group_size=2)
+    elif ".feather" in name or ".arrow" in name:
+        pyarrow.feather.write_feather(table, path, chunksize=2)
+    else:
+        if ".tsv" in name:
+            quoted = [[f'"{value.replace(chr(34), chr(34) * 2)}"' for value in tweet.values()] for tweet in TWEETS]
+            data = "\n".join("\t".join(row) for row in [list(TWEETS[0]), *quoted]).encode()
+        else:
+            data = json_lines(list(TWEETS))
+        packed = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": pa.Codec("zstd").compress}.get(path.suffix, bytes)
+        path.write_bytes(packed(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["a.tsv", "a.tsv.gz", "a.jsonl", "a.json.zst", "a.ndjson.bz2", "a.parquet", "a.feather", "a.arrow"]
+)
+@pytest.mark.parametrize("chunk_bytes", [7, 10_000])
+def test_the_same_tweets_come_out_of_every_format(tmp_path, name, chunk_bytes):
+    assert read_all(write(tmp_path, name), chunk_bytes=chunk_bytes) == (EXPECTED, 0, 0)
+
+
+def test_files_of_several_formats_are_one_input(tmp_path):
+    for name in ("a.tsv", "b.jsonl", "c.parquet"):
+        write(tmp_path, name)
+    (tmp_path / "notes.txt").write_text("not tweets")
+    paths = sources.expand([str(tmp_path)])
+    assert [path.name for path in paths] == ["a.tsv", "b.jsonl", "c.parquet"]
+    rows = read_all(*paths)[0]
+    assert [row["number"] for row in rows] == list(range(1, 10))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no file"):
+        sources.expand([str(tmp_path / "empty")])
+
+
+def test_tweets_of_the_first_interface_are_read_at_full_length(tmp_path):
+    user = {"screen_name": "ann", "id_str": "7"}
+    long = {"text": "cut of…", "truncated": True, "extended_tweet": {"full_text": "cut off nowhere"}}
+    tweets = [
+        {"id_str": "1", "created_at": "Wed Oct 10 20:19:24 +0000 2018", "user": user, "full_text": "whole"},
+        {"id_str": "2", "created_at": "Wed Oct 10 20:19:24 +0000 2018", "user": user, **long},
+        {
+            "id_str": "3",
+            "user": user,
+            "text": "RT @bob: cut of…",
+            "retweeted_status": {"user": {"screen_name": "bob"}, **long},
+        },
+    ]
+    path = made(tmp_path, json_lines(tweets), "v1.jsonl")
+    rows, malformed, _ = read_all(path, text="text", author="user.screen_name")
+    assert [row["text"] for row in rows] == ["whole", "cut off nowhere", "RT @bob: cut off nowhere"]
+    assert [row["author"] for row in rows] == ["ann"] * 3 and malformed == 0
+    found = sources.find_columns([path], {})
+    assert (found.id, found.time, found.author) == ("id_str", "created_at", "user.id_str")
+
+
+def test_pages_of_the_second_interface_are_taken_apart(tmp_path):
+    page = {
+        "data": [{"id": "1", "text": "a", "author_id": "9"}, {"id": "2", "text": "b", "author_id": "8"}],
+        "meta": {},
+    }
+    single = {"data": {"id": "3", "text": "c", "author_id": "9"}}
+    rows, malformed, _ = read_all(made(tmp_path, json_lines([page, single]), "v2.jsonl"))
+    assert [(row["number"], row["id"], row["text"], row["author"]) for row in rows] == [
+        (1, "1", "a", "9"),
+        (2, "2", "b", "8"),
+        (3, "3", "c", "9"),
+    ]
+    assert malformed == 0
+
+
+def test_lines_that_are_bad_are_counted(tmp_path):
+    bad = [b'{"text": "ok"}', b"{", b"[1]", b'{"text": 5}', b'{"id": "1"}', b'{"text": "\xff"}', b'"text"', b""]
+    bad += [b'{"text": "half \\ud83d"}', b"[" * 100_000, b'{"text": "last"}']
+    rows, malformed, not_utf8 = read_all(made(tmp_path, b"\n".join(bad), "bad.jsonl"))
+    assert [(row["number"], row["text"]) for row in rows] == [(1, "ok"), (10, "last")]
+    assert (malformed, not_utf8) == (7, 1)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(st.lists(st.binary(max_size=40) | st.just(b'{"text": "x"}'), min_size=1), st.integers(1, 50))
+def test_no_bytes_end_in_a_traceback(tmp_path, lines, chunk_bytes):
+    path = made(tmp_path, b"\n".join(lines), "fuzz.jsonl")
+    try:
+        rows, malformed, not_utf8 = read_all(path, chunk_bytes=chunk_bytes)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert len(rows) + malformed + not_utf8 >= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("a.jsonl", b"", "is empty"),
+        ("a.json", b'[{"text": "a"}]', "one JSON array"),
+        ("a.jsonl", b"text,id\na,1\n", "does not begin with JSON objects"),
+        ("a.parquet", b"text,id\na,1\n", "is not parquet data"),
+        ("a.arrow", b"ARROW1 but not really", "is not arrow data"),
+        ("a.jsonl.gz", b'{"text": "a"}', "is not gzip data"),
+        ("a.jsonl", b'{"id": "1"}\n', "no column of text"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_one_line(tmp_path, name, data, said):
+    with pytest.raises(UserError, match=said) as caught:
+        sources.find_columns([made(tmp_path, data, name)], {})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_column_that_is_no_text_is_refused(tmp_path):
+    pq.write_table(pa.table({"text": [[1, 2]], "id": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="column 'text' is list"):
+        read_all(tmp_path / "a.parquet")
+
+
+def test_numbers_and_times_of_tables_become_text(tmp_path):
+    times = pa.array(np.array(["2020-01-01T10:00:00"], dtype="datetime64[s]"))
+    pq.write_table(pa.table({"text": ["a"], "id": [2**60], "created_at": times}), tmp_path / "a.parquet")
+    (row,) = read_all(tmp_path / "a.parquet")[0]
+    assert row["id"] == str(2**60) and row["time"].startswith("2020-01-01 10:00:00")
