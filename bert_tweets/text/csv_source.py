@@ -18,15 +18,15 @@ from .rows import Columns, Rows
 
 
 class CsvSource:
-    """A file of records separated by commas or, in a `.tsv` file, by tabs.
+    """A file of records whose fields are separated by commas, tabs or semicolons, whichever its first line has.
 
     Raises:
         UserError: at once when it is empty or no CSV; while reading when a quote is never closed.
     """
 
-    def __init__(self, path: Path, delimiter: str = ",", chunk_bytes: int = CHUNK_BYTES):
-        self.path, self.delimiter = path, delimiter
-        self.names, self._blocks = _open(path, delimiter, chunk_bytes)
+    def __init__(self, path: Path, chunk_bytes: int = CHUNK_BYTES):
+        self.path, self.delimiter = path, _delimiter_of(path)
+        self.names, self._blocks = _open(path, self.delimiter, chunk_bytes)
 
     def rows(self, columns: Columns, first_number: int) -> Iterator[Rows]:
         places = {role: self.names.index(name) for role, name in columns.wanted().items()}
@@ -36,11 +36,6 @@ class CsvSource:
                 rows = _parse(block, self.delimiter, len(self.names), places, first_number)
                 first_number += rows.read
                 yield rows
-
-    @property
-    def hint(self) -> str:
-        """What may be wrong when a column is not found."""
-        return _separator(self.names)
 
 
 def _open(path: Path, delimiter: str, chunk_bytes: int) -> tuple[list[str], Iterator[bytes]]:
@@ -121,13 +116,10 @@ def _turned_back(fields: dict[str, pa.Array]) -> tuple[dict[str, pa.Array], np.n
     return {role: pa.array(field, pa.binary()).filter(keep).cast(pa.string()) for role, field in raw.items()}, sound
 
 
-def _separator(header: list[str]) -> str:
-    """A hint when the file seems to be separated by something else than commas."""
-    if len(header) == 1:
-        for mark, name in (("\t", "tabs"), (";", "semicolons")):
-            if mark in header[0]:
-                return f" (columns seem to be separated by {name}; save the file with commas)"
-    return ""
+def _delimiter_of(path: Path) -> str:
+    """What separates the names in a file's first line: a comma, else a tab or (as spreadsheets do) a semicolon."""
+    first_line = reader(path, 2**16)().lstrip(b"\r\n").split(b"\n", 1)[0]
+    return next((mark for mark in (",", "\t", ";") if mark.encode() in first_line), ",")
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:

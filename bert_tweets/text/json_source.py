@@ -29,8 +29,6 @@ class JsonSource:
         UserError: at once when it is empty or begins like something else.
     """
 
-    hint = ""
-
     def __init__(self, path: Path, chunk_bytes: int = CHUNK_BYTES):
         self.path = path
         self._lines = _line_blocks(path, chunk_bytes)

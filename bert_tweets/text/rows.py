@@ -75,11 +75,6 @@ class Source(Protocol):
         """Its columns, as the file calls them."""
         ...
 
-    @property
-    def hint(self) -> str:
-        """What to add to a message when a column is not found; mostly nothing."""
-        ...
-
     def rows(self, columns: Columns, first_number: int) -> Iterator[Rows]:
         """Its rows, a block at a time; `first_number` is that of the first."""
         ...

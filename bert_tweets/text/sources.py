@@ -18,7 +18,7 @@ from .table_source import TableSource
 
 _ENDINGS = {
     ".csv": "csv",
-    ".tsv": "tsv",
+    ".tsv": "csv",
     ".json": "json",
     ".jsonl": "json",
     ".ndjson": "json",
@@ -88,9 +88,7 @@ def find_columns(paths: list[Path], asked: dict[str, str]) -> Columns:
         if here:
             found[role] = here[0]
     if "text" not in found:
-        raise UserError(
-            f"{paths[0]}: no column of text among {_listed(header)}; say which with text_column=NAME" + first.hint
-        )
+        raise UserError(f"{paths[0]}: no column of text among {_listed(header)}; say which with text_column=NAME")
     columns = Columns(**found)
     for path in paths:
         _require_columns(path, first if path == paths[0] else open_source(path), columns)
@@ -124,7 +122,7 @@ def open_source(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Source:
         return JsonSource(path, chunk_bytes)
     if kind == "table":
         return TableSource(path)
-    return CsvSource(path, "\t" if kind == "tsv" else ",", chunk_bytes)
+    return CsvSource(path, chunk_bytes)
 
 
 def _kind(path: Path) -> str | None:
@@ -139,7 +137,7 @@ def _require_columns(path: Path, source: Source, columns: Columns) -> None:
         if count == 0:
             raise UserError(
                 f"{path}: no column '{name}' for the {role}{did_you_mean(name, source.names)}; "
-                f"it has {_listed(source.names)}" + source.hint
+                f"it has {_listed(source.names)}"
             )
         if count > 1:
             raise UserError(f"{path}: {count} columns are called '{name}'; rename all but one")

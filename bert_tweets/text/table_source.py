@@ -24,8 +24,6 @@ class TableSource:
         UserError: at once when it is neither Parquet nor Arrow; while reading when a column is no text.
     """
 
-    hint = ""
-
     def __init__(self, path: Path):
         self.path = path
         try:

@@ -62,9 +62,10 @@ def test_a_missing_column_is_told_with_those_there(tmp_path):
         sources.find_columns([path], {})
 
 
-def test_columns_separated_by_something_else_are_recognised(tmp_path):
-    with pytest.raises(UserError, match="separated by tabs"):
-        sources.find_columns([made(tmp_path, "id\ttext\n1\tx\n")], {})
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_columns_separated_by_something_else_are_recognised(tmp_path, mark):
+    data = f'\ufeffid{mark}text\n1{mark}"x{mark} ""y"""\n2{mark}a, b\n'
+    assert texts(made(tmp_path, data)) == [f'x{mark} "y"', "a, b"]
 
 
 def test_every_file_must_have_the_columns_wherever_they_stand(tmp_path):
