@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
+from . import __version__
 from .errors import UserError, did_you_mean, run_entry
 
 STAGES = {
@@ -25,6 +26,9 @@ def stage(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         lines = "\n".join(f"  {name:10}{meaning}" for name, meaning in STAGES.items())
         print(f"usage: bert-tweets STAGE [--config FILE]... [key=value]...\n\n{lines}\n\nbert-tweets STAGE --help")
+        return
+    if argv[0] == "--version":
+        print(__version__)
         return
     if argv[0] not in STAGES:
         raise UserError(f"'{argv[0]}': no such stage{did_you_mean(argv[0], STAGES)}; there are {', '.join(STAGES)}")

@@ -56,7 +56,9 @@ def _show(summary: dict[str, Any]) -> None:
         record = summary["words"][word]
         after = _listed(record["neighbours"])
         near = f"{_listed(record['base_neighbours'])} → {after}" if summary["base"] else after
-        counts = (f"{record[name]:,}" for name in ("found", "truncated", "unknown"))
+        counts = [f"{record[name]:,}" for name in ("found", "truncated", "unknown")]
+        if record["matches"] > record["found"] + record["truncated"] + record["unknown"]:
+            counts[0] += f" of {record['matches']:,}"
         table.add_row(Text(word), *counts, Text(near))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any
 
 from . import options
@@ -33,6 +34,8 @@ def stage(argv: list[str]) -> None:
         write_json_atomic(folder / METRICS, metrics)
         write_json_atomic(folder / SETTINGS, settings)
     _show(metrics)
+    for note in metrics["notes"]:
+        print(f"warning: {note}", file=sys.stderr)
     print(f"{metrics['verdict']}\nfigures: {config.output}/{METRICS}")
 
 

@@ -229,7 +229,9 @@ def _items(raw: Any) -> list[str]:
             raise ValueError("is a list of lists; a list of values is wanted")
         return raw
     text = raw.strip()
-    if text.startswith("[") and text.endswith("]"):
+    if text.startswith("[") != text.endswith("]"):
+        raise ValueError("has a bracket that is not closed, or not opened; in a YAML file any text can be written")
+    if text.startswith("["):
         text = text[1:-1]
     return [item.strip() for item in text.split(",") if item.strip()]
 

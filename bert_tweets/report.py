@@ -11,6 +11,9 @@ from .config import EmbedConfig, EvaluateConfig, PrepareConfig, ReportConfig, Tr
 from .errors import UserError, run_entry
 from .files import sync_folder, write_bytes
 
+# What our pages begin with: only such a file is written over.
+PAGE_MARK = '<meta name="generator" content="bert_tweets">'
+
 
 def stage(argv: list[str]) -> None:
     """Reads what the stages left and writes the page. Imports neither torch nor transformers."""
@@ -20,6 +23,8 @@ def stage(argv: list[str]) -> None:
     output = Path(config.output)
     if output.is_dir():
         raise UserError(f"{output}: is a folder; name a file with output=report.html")
+    if output.is_file() and PAGE_MARK not in output.read_text(encoding="utf-8", errors="replace")[:1000]:
+        raise UserError(f"{output}: is no report of ours; name another file with output=")
     _write(output, render(collect(config)))
     print(f"report: {output}")
 
@@ -49,11 +54,11 @@ def collect(config: ReportConfig) -> Any:
     seeds = {"train": training.seed}
     if config.evaluation:
         evaluation = _record(Path(config.evaluation), "metrics.json", "evaluate", "evaluation")
-        _require_same_tweets(run, evaluation, f"evaluation={config.evaluation}")
+        _require_same_study(run, evaluation, f"evaluation={config.evaluation}")
         _add_stage(commands, seeds, Path(config.evaluation) / "evaluate.json", EvaluateConfig, config.evaluation)
     if config.words:
         words = _record(Path(config.words), "summary.json", "embed", "words")
-        _require_same_tweets(run, words, f"words={config.words}")
+        _require_same_study(run, words, f"words={config.words}")
         _add_stage(commands, seeds, Path(config.words) / "embed.json", EmbedConfig, config.words)
     shards = Path(training.data.path)
     _add_stage(commands, seeds, shards / "manifest.json", PrepareConfig, str(shards), first=True)
@@ -73,6 +78,8 @@ def collect(config: ReportConfig) -> Any:
 def _record(folder: Path, name: str, stage_name: str, key: str) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(f"{key}={folder}: no such folder; make it with bert-tweets {stage_name}")
+    if not (folder / name).is_file() and (folder.parent / name).is_file():
+        raise UserError(f"{key}={folder}: did you mean {folder.parent}?")
     if not (folder / name).is_file():
         raise UserError(f"{key}={folder}: holds no {name}, so {stage_name} has not finished there; run it again")
     return _json(folder / name)
@@ -98,11 +105,20 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path}: is damaged: not JSON lines; train again into a new folder") from None
 
 
-def _require_same_tweets(run: dict[str, Any], other: dict[str, Any], where: str) -> None:
-    """One page shows one study: figures of other shards beside this run's would be compared."""
+def _require_same_study(run: dict[str, Any], other: dict[str, Any], where: str) -> None:
+    """One page shows one study: figures of other shards or models beside this run's would be taken for its own."""
     for key in ("recipe", "data"):
-        if key in other and other[key] != run[key]:
+        if other[key] != run[key]:
             raise UserError(f"{where}: was made from other shards than the run; make both from the same data.path")
+    weights = other["weights"]
+    if weights["model"] != run["exported"]:
+        raise UserError(
+            f"{where}: was made with another model than the one that the run left; make it with model=RUN/model"
+        )
+    if weights.get("base", run["weights"]) != run["weights"]:
+        raise UserError(
+            f"{where}: its base is not the model that the run began from ({run['model']}); make it with that"
+        )
 
 
 def _add_stage(

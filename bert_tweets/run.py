@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 import tempfile
 import time
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from . import commands, options
 from .config import RunConfig
+from .data.manifest import Manifest
 from .errors import UserError, run_entry
 
 _REHEARSAL_TWEETS = 1000
@@ -22,6 +24,7 @@ _EVALUATED_TWEETS = 10_000  # the same of evaluate
 # Of a training step two thirds are backward pass and optimizer; evaluate and embed have neither.
 _FORWARD_SHARE = 1 / 3
 _LONG_SECONDS = 15 * 60
+_FEWEST_HELD_OUT = 10
 
 
 @dataclass(frozen=True)
@@ -51,19 +54,29 @@ def stage(argv: list[str]) -> None:
     if config.max_steps is not None and config.epochs is not None:
         raise UserError("max_steps and epochs: give one of them, not both")
     road = stages(config)
+    _require_study(config)
+    if (Path(config.output) / "run" / "run.json").is_file():
+        print(f"{config.output}: shards and model are there already; what follows is made, or found complete")
+    else:
+        _plan(config, road)
+    if config.plan_only:
+        return
+    started = time.monotonic()
+    for arguments in road:
+        ready = _made_ready(config, arguments)
+        if ready:
+            commands.run(ready)
+    print(
+        f"\nthe road took {(time.monotonic() - started) / 60:.1f} minutes; open {Path(config.output) / 'report.html'}"
+    )
+
+
+def _plan(config: RunConfig, road: list[list[str]]) -> None:
     print("the plan: a rehearsal on some of the tweets shows how fast this machine is …", flush=True)
     rehearsed = rehearse(config)
     print("\n".join(plan(config, rehearsed)), flush=True)
     print("\neach stage is a command of its own:")
     print("\n".join(f"  {commands.shown(arguments)}" for arguments in road), flush=True)
-    if config.plan_only:
-        return
-    started = time.monotonic()
-    for arguments in road:
-        commands.run(arguments)
-    print(
-        f"\nthe road took {(time.monotonic() - started) / 60:.1f} minutes; open {Path(config.output) / 'report.html'}"
-    )
 
 
 def stages(config: RunConfig) -> list[list[str]]:
@@ -91,6 +104,44 @@ def stages(config: RunConfig) -> list[list[str]]:
         ),
         commands.command("report", [*parts, f"output={study}/report.html"]),
     ]
+
+
+def _require_study(config: RunConfig) -> None:
+    """Refuses a folder with files of somebody else's.
+
+    Raises:
+        UserError: names one of them.
+    """
+    folder = Path(config.output)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; name a folder with output=")
+    ours = {"shards", "run", "eval", "words", "report.html"}
+    strangers = [p.name for p in folder.glob("*") if p.name not in ours and not p.name.endswith(".unfinished")]
+    if strangers:
+        raise UserError(f"{folder}: holds other files ({strangers[0]}); name a new folder with output=")
+
+
+def _made_ready(config: RunConfig, arguments: list[str]) -> list[str]:
+    """A stage's command once its turn has come; none where there is nothing for it to do.
+
+    Words may differ from last time: their folder is of this command's making, and is made anew. Too few tweets leave
+    none to evaluate on.
+    """
+    study, stage_name = Path(config.output), arguments[2].rpartition(".")[2]
+    can_evaluate = (
+        stage_name not in ("evaluate", "report")
+        or Manifest.read(study / "shards").rows("validation") >= _FEWEST_HELD_OUT
+    )
+    made = study / "words" / "embed.json"
+    if stage_name == "embed" and made.is_file():
+        settings = json.loads(made.read_text(encoding="utf-8"))["settings"]
+        if any(settings[key] != getattr(config, key) for key in ("words", "max_occurrences", "include_text")):
+            print(f"\n{study / 'words'}: holds other words or settings; they are embedded anew", flush=True)
+            shutil.rmtree(study / "words")
+    if stage_name == "evaluate" and not can_evaluate:
+        print("\nwarning: too few tweets are held out; whether adaptation helped is not evaluated", flush=True)
+        return []
+    return [word for word in arguments if can_evaluate or not word.startswith("evaluation=")]
 
 
 def rehearse(config: RunConfig) -> Rehearsal:
@@ -139,10 +190,11 @@ def plan(config: RunConfig, rehearsed: Rehearsal) -> list[str]:
     tweets = rehearsed.rows * rehearsed.kept
     trained = tweets * (1 - rehearsed.validation)
     steps = config.max_steps or max(1, math.ceil(trained * (config.epochs or 1) / config.batch_size))
+    epochs = config.max_steps * config.batch_size / trained if config.max_steps else config.epochs or 1
     token_rate = rehearsed.tokens_per_second
     forward_rate = token_rate / _FORWARD_SHARE / (2 if config.precision == "bf16" else 1)
     seen = len(config.words) * (config.max_occurrences or tweets / 100)
-    train = steps * config.batch_size * rehearsed.tokens_per_tweet / token_rate
+    train = epochs * trained * rehearsed.tokens_per_tweet / token_rate
     # Both look at their tweets with two models.
     evaluate = 2 * min(_EVALUATED_TWEETS, tweets * rehearsed.validation) * rehearsed.tokens_per_tweet / forward_rate
     embed = 2 * min(tweets, seen + _BACKGROUND_TWEETS) * rehearsed.tokens_per_tweet / forward_rate
@@ -151,14 +203,15 @@ def plan(config: RunConfig, rehearsed: Rehearsal) -> list[str]:
     lines = [
         f"  input     {rehearsed.rows:,} rows, about {tweets:,.0f} tweets kept, "
         f"{rehearsed.tokens_per_tweet:.1f} tokens each",
-        f"  training  {steps:,} steps of {config.batch_size} tweets, {steps * config.batch_size / trained:.2f} epochs, "
+        f"  training  {steps:,} steps of {config.batch_size} tweets, {epochs:.2f} epochs, "
         f"at about {token_rate:,.0f} tokens/s here",
         f"  time      about {_minutes(total)}: " + ", ".join(f"{name} {_minutes(s)}" for name, s in seconds.items()),
     ]
     if total > _LONG_SECONDS:
-        fitting = max(10, int((_LONG_SECONDS - (total - train)) / max(train, 1e-9) * steps))
+        a_step = config.batch_size * rehearsed.tokens_per_tweet / token_rate
+        fitting = max(10, int((_LONG_SECONDS - (total - train)) / a_step))
         lines.append(
-            f"  too long? max_steps={fitting} makes it about {_minutes(total - train + train * fitting / steps)}; "
+            f"  too long? max_steps={fitting} makes it about {_minutes(total - train + fitting * a_step)}; "
             "so does a GPU, a smaller model= or fewer max_occurrences="
         )
     return lines

@@ -141,6 +141,14 @@ def test_a_base_without_a_head_is_not_comparable(shards: Path, models: dict[str,
     assert "other settings" in failure("evaluate", *words, "seed=5")
 
 
+def test_what_weakens_the_figures_is_said(shards: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    # The same texts and tokenizer, held out otherwise: the model may have been trained on what is held out here.
+    others = make_shards(tmp_path / "data", tokenizer=str(shards / "tokenizer"), seed=1)
+    noted = evaluate(config_of(others, models["a"], max_tweets=30))["notes"]
+    assert len(noted) == 2 and "only" in noted[0] and "other shards" in noted[1]
+    assert not any("other shards" in note for note in evaluate(config_of(shards, models["a"]))["notes"])
+
+
 def test_what_cannot_be_evaluated_is_said(shards: Path, models: dict[str, Path], tmp_path: Path) -> None:
     empty = make_shards(tmp_path / "data", validation_fraction=0.0)
     with pytest.raises(UserError, match="validation split is empty"):

@@ -30,6 +30,11 @@ RUN = {
     "planned_steps": 20,
     "seconds": 1.5,
     "tokens": 12345,
+    "tweets": 890,
+    "rows": 890,
+    "epochs": 1.0,
+    "weights": "before",
+    "exported": "after",
 }
 FIGURES = {
     "loss": 2.4,
@@ -46,7 +51,10 @@ EVALUATION: dict[str, Any] = {
     "base": BASE,
     "difference": {"loss": -1.9217, "low": -2.1, "high": -1.7, "accuracy": 0.093, "clusters": 80, "samples": 2000},
     "verdict": "Adaptation helped: the loss fell.",
+    "notes": [],
+    "weights": {"model": "after", "base": "before"},
     "recipe": "abc",
+    "data": "def",
     "seed": 0,
 }
 NEVER = "<script>alert(1)</script>"
@@ -64,7 +72,9 @@ WORDS: dict[str, Any] = {
     "layers": "mean(2)",
     "model": "run/model",
     "base": "some-bert",
+    "weights": {"model": "after", "base": "before"},
     "recipe": "abc",
+    "data": "def",
     "background": {"tweets": 2000, "words": 114},
     "seed": 0,
     "notes": [],
@@ -232,6 +242,42 @@ def test_missing_folders_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_figures_of_other_shards_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert_refused(study(tmp_path, {**EVALUATION, "recipe": "other"}), capsys, "other shards")
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [({"model": "other", "base": "before"}, "another model"), ({"model": "after", "base": "other"}, "began from")],
+)
+def test_figures_of_other_models_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: dict[str, str], said: str
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    assert_refused(study(tmp_path / "a", evaluation={**EVALUATION, "weights": weights}), capsys, said)
+    assert_refused(study(tmp_path / "b", words={**WORDS, "weights": weights}), capsys, said)
+
+
+def test_only_a_page_of_ours_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = study(tmp_path)
+    page_of(arguments)
+    page_of(arguments)
+    notes = tmp_path / "notes.txt"
+    notes.write_text("all of my notes")
+    others = [word for word in arguments if not word.startswith("output=")]
+    assert_refused([*others, f"output={notes}"], capsys, "is no report of ours")
+    assert notes.read_text() == "all of my notes"
+
+
+def test_a_sample_and_a_lost_word_are_called_so(tmp_path: Path) -> None:
+    words = {
+        "mask": word(200, matches=4656),
+        "😷": word(0, unknown=274, matches=274),
+        "zebra": word(0, truncated=0, unknown=0, matches=0),
+    }
+    page = page_of(study(tmp_path, words={**WORDS, "words": words, "asked": list(words)}))
+    text = " ".join(page.shown)
+    assert "200 of 4,656" in text and "lost to [UNK]" in text and "not in the tweets" in text
+    assert "too rare" not in text.replace("Too rare", "")
 
 
 def test_damaged_json_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,6 +76,22 @@ def test_the_whole_road_and_again(study: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.dist
+@pytest.mark.slow
+def test_a_few_tweets_and_other_words_end_in_a_report(study: list[str], tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "few.csv", ["text"], [[text] for text in generated_tweets(12)])
+    words = [f"input={source}" if word.startswith("input=") else word for word in study]
+    said = stage("run", *words).stdout
+    assert "1.00 epochs" in said and "not evaluated" in said
+    assert "was not evaluated" in (tmp_path / "study/report.html").read_text(encoding="utf-8")
+    others = [word for word in words if not word.startswith("words=")]
+    again = stage("run", *others, "words=virus").stdout
+    assert "embedded anew" in again and "already" in again
+    assert set(json.loads((tmp_path / "study/words/summary.json").read_text())["words"]) == {"virus"}
+    (tmp_path / "study" / "thesis.tex").write_text("all of it")
+    assert "holds other files (thesis.tex)" in failure("run", *words)
+
+
+@pytest.mark.dist
 def test_a_mistake_shows_before_the_road_is_begun(study: list[str], tmp_path: Path) -> None:
     line = failure("run", *[word for word in study if not word.startswith("model=")], "model=./no/model")
     assert "./no/model: no such folder" in line

@@ -29,6 +29,8 @@ from .shards import Tweets
 from .writer import ShardWriter, to_batch
 
 ENCODED_AT_ONCE = 4096
+# More rows than these in another encoding are no accident.
+_STRAY_ROWS, _STRAY_SHARE = 20, 0.05
 
 
 def write_shards(
@@ -75,6 +77,13 @@ def write_shards(
         }
     if not funnel.kept:
         raise UserError(_nothing_kept(paths, funnel))
+    lost = funnel.dropped["not UTF-8"]
+    if lost > max(_STRAY_ROWS, funnel.read * _STRAY_SHARE):
+        # Rows with accents and emoji are those that go: what is left would not be a sample of the whole.
+        raise UserError(
+            f"{paths[0]}{' and others' if len(paths) > 1 else ''}: {lost:,} of {funnel.read:,} rows are not UTF-8: "
+            "the file has another encoding; save it as UTF-8"
+        )
     manifest = Manifest(
         recipe=recipe,
         max_length=config.max_length,

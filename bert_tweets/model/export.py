@@ -28,4 +28,11 @@ def export_model(folder: Path, model: Any, weights: dict[str, Any] | None, manif
     with side_folder(folder) as side:
         model.save_pretrained(side, state_dict=weights, safe_serialization=True)
         load_tokenizer(str(tokenizer_folder(data_path))).save_pretrained(side)
-        (side / recipe.FILE).write_text(json.dumps(manifest.recipe.to_json(), indent=2), encoding="utf-8")
+        carried = {**manifest.recipe.to_json(), "data": manifest.fingerprint}
+        (side / recipe.FILE).write_text(json.dumps(carried, indent=2), encoding="utf-8")
+
+
+def adapted_on(name: str) -> str | None:
+    """The fingerprint of the shards that a model was adapted on; None for a model that we did not export."""
+    path = Path(name) / recipe.FILE
+    return json.loads(path.read_text(encoding="utf-8")).get("data") if path.is_file() else None

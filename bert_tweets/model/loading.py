@@ -142,7 +142,11 @@ def _settings(config: ModelConfig) -> Any:
     from transformers import AutoConfig
 
     if is_local(config.name) and not Path(config.name).is_dir():
-        raise UserError(f"{config.name}: no such folder")
+        raise UserError(f"{config.name}: no such folder; name the folder of a model, or a model on the hub")
+    if is_local(config.name) and not (Path(config.name) / "config.json").is_file():
+        inside = Path(config.name) / "model"
+        hint = f"did you mean {inside}?" if (inside / "config.json").is_file() else "it holds no config.json"
+        raise UserError(f"{config.name}: is not a model; {hint}")
     try:
         settings = AutoConfig.from_pretrained(config.name, **_where(config))
     except Exception as error:  # missing, malformed, unreachable: each library on the way has its own kind
@@ -227,7 +231,8 @@ def _has_tokenizer(folder: str) -> bool:
 def _unreachable(name: str, error: Exception) -> str:
     if is_local(name):
         return f"{name}: is not a model: {_first_line(error)}"
-    return f"{name}: no such folder here, and the hub did not give it ({_first_line(error)})"
+    why = _first_line(error) if in_reach() else "it is not in reach, and nothing was downloaded before"
+    return f"{name}: no such folder here, and the hub did not give it ({why}); name the folder of a model"
 
 
 def _first_line(error: Exception) -> str:

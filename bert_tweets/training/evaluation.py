@@ -21,13 +21,15 @@ from ..data.shards import Split, open_split, verify
 from ..engine.ddp import autocast
 from ..engine.world import choose_device
 from ..errors import UserError
-from ..model.loading import check_model, load_model
+from ..model.export import adapted_on
+from ..model.loading import check_model, load_model, weights_identity
 from ..model.masked_lm import PackedMaskedLM
 from ..text.cleaning import cluster_key
 
 Floats = npt.NDArray[np.float64]
 _MASKED_SHARE = 0.15  # whatever the training masked: figures of different runs can then be compared
 _TWEETS_A_STEP = 1024
+_FEW_TWEETS = 50
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     model, base = scores["model"], scores.get("base")
     if model is None:
         raise UserError(f"{config.model}: {reasons['model']}; evaluate a model that train has exported")
+    if not model.masked.sum():
+        raise UserError(
+            f"{config.data.path}: its {len(split)} held-out tweets have no token to mask; prepare more tweets"
+        )
     clusters = _clusters(split)
     difference = _paired_difference(model, base, clusters, config) if base else None
     return {
@@ -91,10 +97,27 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "base": _figures(config.base, base, clusters, config, reasons["base"]) if config.base else None,
         "difference": difference,
         "verdict": verdict(config, model, difference, reasons.get("base")),
+        "notes": _notes(config, manifest, int((model.masked > 0).sum())),
+        "weights": {role: weights_identity(getattr(config, role)) for role in scores},
         "recipe": manifest.recipe.hash,
         "data": manifest.fingerprint,
         "seed": config.seed,
     }
+
+
+def _notes(config: EvaluateConfig, manifest: Manifest, tweets: int) -> list[str]:
+    """What makes the figures weaker than they look."""
+    notes = []
+    if tweets < _FEW_TWEETS:
+        notes.append(
+            f"only {tweets} held-out tweets: the interval may be too narrow; raise validation_fraction in prepare"
+        )
+    if adapted_on(config.model) not in (None, manifest.fingerprint):
+        notes.append(
+            f"{config.model}: was adapted on other shards than these; the tweets held out here may be among those that "
+            "it was trained on, and its loss then flatters it"
+        )
+    return notes
 
 
 def verdict(config: EvaluateConfig, model: Score, difference: dict[str, Any] | None, reason: str | None) -> str:

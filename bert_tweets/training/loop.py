@@ -107,7 +107,7 @@ def _train(config: TrainConfig, manifest: Manifest, stream: Stream, loaded: Load
     _say(world, _plan_line(config, manifest, stream, schedule, world))
 
     started = time.perf_counter()
-    done = tokens = 0
+    done = tokens = tweets = 0
     with Progress(stream.steps, world.is_main) as progress:
 
         def validate() -> None:
@@ -129,7 +129,7 @@ def _train(config: TrainConfig, manifest: Manifest, stream: Stream, loaded: Load
             learning_rate = schedule.learning_rate(step.index)
             loss_share, grad_norm = engine.train_step(step, on_device, learning_rate)
             meter.add(step, loss_share, waited)
-            done, tokens = step.index + 1, tokens + step.tokens
+            done, tokens, tweets = step.index + 1, tokens + step.tokens, tweets + step.tweets
             line = None
             if done % config.log.every_steps == 0 or done == stream.steps:
                 line = meter.line(grad_norm)
@@ -146,6 +146,8 @@ def _train(config: TrainConfig, manifest: Manifest, stream: Stream, loaded: Load
     if world.is_main:
         export_model(folder / run_folder.MODEL, loaded.model, best.weights, manifest, config.data.path)
         summary = _summary(config, manifest, loaded, best, world)
+        summary["exported"] = weights_identity(str(folder / run_folder.MODEL))
+        summary |= {"tweets": tweets, "epochs": stream.epoch(done)}
         summary |= {
             "rows": stream.rows,
             "steps": done,

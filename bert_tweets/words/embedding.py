@@ -17,7 +17,7 @@ from ..data.shards import Split, verify
 from ..engine.world import choose_device
 from ..errors import UserError
 from ..files import write_json_atomic
-from ..model.loading import check_model, load_model, tokenizer_folder
+from ..model.loading import check_model, load_model, tokenizer_folder, weights_identity
 from ..model.masked_lm import PackedMaskedLM
 from ..text.cleaning import USER
 from ..text.tokenizer import fingerprint, load_tokenizer
@@ -176,6 +176,7 @@ def _summary(config: EmbedConfig, manifest: Manifest, study: Study, spaces: dict
         "base_layers": base.layer if base else None,
         "model": config.model,
         "base": config.base or None,
+        "weights": {role: weights_identity(getattr(config, role)) for role in spaces},
         "recipe": manifest.recipe.hash,
         "data": manifest.fingerprint,
         "background": {"tweets": study.background.tweets, "words": len(study.background.words)},
@@ -207,8 +208,17 @@ def _notes(config: EmbedConfig, manifest: Manifest, study: Study, words: dict[st
     hidden = [word.text for word in study.words if word.text[0] == "@" and word.key != USER]
     if hidden and manifest.recipe.clean == "tweets":
         notes.append(f"{', '.join(hidden)}: cannot be found, for the recipe of these shards writes mentions {USER}")
-    if not any(record["matches"] for record in words.values()):
+    absent = [word for word, record in words.items() if not record["matches"]]
+    if len(absent) == len(words):
         notes.append("none of the words is in the tweets; check their spelling, and that these are the right shards")
+    elif absent:
+        notes.append(f"{', '.join(absent)}: not in the tweets")
+    lost = [word for word, record in words.items() if record["unknown"] and not record["found"]]
+    if lost:
+        notes.append(
+            f"{', '.join(lost)}: in the tweets, but the tokenizer has no such sign and writes [UNK]; "
+            "prepare with the tokenizer of a model that knows it (XLM-RoBERTa knows emoji)"
+        )
     if len(study.background.words) < 2 * config.neighbours:
         notes.append(
             f"only {len(study.background.words)} background words: too few for {config.neighbours} neighbours to "

@@ -162,6 +162,7 @@ def _evaluation(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
     base, difference = evaluation["base"], evaluation["difference"]
     comparable = _comparable(evaluation)
     return {
+        "notes": evaluation["notes"],
         "model": _figures(evaluation["model"]),
         "base": _figures(base) if comparable else None,
         # A base that is not comparable shows no figure that somebody could subtract.
@@ -207,11 +208,22 @@ def _word(name: str, record: dict[str, Any], has_base: bool) -> dict[str, Any]:
     return {
         **{key: record[key] for key in ("found", "truncated", "unknown", "tweets", "clusters")},
         "name": name,
-        "too_rare": record["found"] < TOO_RARE,
+        "matches": record["matches"],
+        "sampled": record["matches"] > record["found"] + record["truncated"] + record["unknown"],
+        "flag": _flag(record),
         "before": [_neighbour(pair, has_base and pair[0] not in after) for pair in record["base_neighbours"]],
         "after": [_neighbour(pair, has_base and pair[0] not in before) for pair in record["neighbours"]],
         "overlap": None if overlap is None else f"{overlap:.0%}",
     }
+
+
+def _flag(record: dict[str, Any]) -> str | None:
+    """What keeps a word from being shown like the others."""
+    if not record["matches"]:
+        return "not in the tweets"
+    if record["unknown"] and not record["found"]:
+        return "lost to [UNK]"
+    return "too rare" if record["found"] < TOO_RARE else None
 
 
 def _neighbour(pair: list[Any], differs: bool) -> dict[str, Any]:
