@@ -18,9 +18,11 @@ def stage(argv: list[str]) -> None:
     """Reads the settings, embeds, and prints what was found. Help and mistakes in settings never wait for torch."""
     config = options.load(EmbedConfig, argv)
     from .data.manifest import Manifest
+    from .engine.world import require_alone
     from .model.loading import weights_identity
     from .words.embedding import embed
 
+    require_alone("embed")
     manifest = Manifest.read(config.data.path)
     record = {
         "settings": {key: value for key, value in dataclasses.asdict(config).items() if key != "output"},

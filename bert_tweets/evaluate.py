@@ -18,9 +18,11 @@ def stage(argv: list[str]) -> None:
     """Reads the settings, evaluates, writes metrics.json and prints what it says."""
     config = options.load(EvaluateConfig, argv)
     from .data.manifest import Manifest
+    from .engine.world import require_alone
     from .model.loading import weights_identity
     from .training.evaluation import evaluate
 
+    require_alone("evaluate")
     settings = {
         "settings": {key: value for key, value in dataclasses.asdict(config).items() if key != "output"},
         "data": Manifest.read(config.data.path).fingerprint,

@@ -48,10 +48,24 @@ def write_bytes(path: Path, data: Any) -> None:
 
 def write_json_atomic(path: Path, record: Any) -> None:
     """Replaces a JSON file; a reader sees the old one or the new one, never a part."""
+    write_atomic(path, to_json(record))
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replaces a file; a reader sees the old one or the new one, never a part."""
     side = path.with_name(f".{path.name}.unfinished")
-    write_bytes(side, to_json(record))
+    write_bytes(side, data)
     side.replace(path)
     sync_folder(path.parent)
+
+
+def hold(folder: Path) -> None:
+    """Marks a folder as ours, and keeps other runs out of it for as long as this process lives.
+
+    Raises:
+        UserError: another run is writing there.
+    """
+    _locked(folder / MARKER)
 
 
 def sync_folder(folder: Path) -> None:

@@ -82,7 +82,7 @@ def load(config_type: type[Config], argv: list[str]) -> Config:
             try:
                 values[key] = _parse(known[key], raw)
             except ValueError as problem:
-                wrong.append(f"{where}={_shown(raw)}: {problem}")
+                wrong.append(f"{where}={shown(raw)}: {problem}")
     wrong += [
         f"{key}: is needed; {field.metadata['meaning']}"
         for key, field in known.items()
@@ -105,9 +105,9 @@ def path_first(argv: list[str]) -> list[str]:
 
 def dump(config: Any) -> str:
     """The settings as YAML that `--config` reads back."""
-    from omegaconf import OmegaConf
+    import yaml
 
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    return str(yaml.safe_dump(dataclasses.asdict(config), allow_unicode=True, sort_keys=False))
 
 
 def overrides(config: Any) -> list[str]:
@@ -118,7 +118,7 @@ def overrides(config: Any) -> list[str]:
         for part in field.key.split("."):
             value = getattr(value, part)
         if value != field.default:
-            words.append(f"{field.key}={_shown(value)}")
+            words.append(f"{field.key}={shown(value)}")
     return words
 
 
@@ -142,7 +142,7 @@ def print_help(config_type: type) -> None:
         notes = [field.metadata["meaning"]]
         if field.metadata["choices"]:
             notes.append("one of " + ", ".join(field.metadata["choices"]))
-        default = "(needed)" if field.metadata["required"] else _shown(field.default)
+        default = "(needed)" if field.metadata["required"] else shown(field.default)
         from rich.markup import escape
 
         table.add_row(field.key, escape(default), field.metadata["unit"], escape("; ".join(notes)))
@@ -220,6 +220,9 @@ def _parse(field: Field, raw: Any) -> Any:
         raise ValueError("is a list; one value is wanted")
     if field.optional and raw.strip().lower() in ("null", "none", ""):
         return None
+    if field.kind is str and raw.startswith("~/"):
+        # Shells leave the tilde of `key=~/folder` as it is.
+        raw = str(Path(raw).expanduser())
     return _checked(field, _parse_scalar(field.kind, raw))
 
 
@@ -229,11 +232,24 @@ def _items(raw: Any) -> list[str]:
             raise ValueError("is a list of lists; a list of values is wanted")
         return raw
     text = raw.strip()
+    if text.startswith('["'):
+        return _json_items(text)
     if text.startswith("[") != text.endswith("]"):
         raise ValueError("has a bracket that is not closed, or not opened; in a YAML file any text can be written")
     if text.startswith("["):
         text = text[1:-1]
     return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _json_items(text: str) -> list[str]:
+    """A list in JSON: the way to write a value that holds a comma."""
+    try:
+        items = json.loads(text)
+    except ValueError:
+        items = None
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise ValueError('begins like a JSON list of texts and is none; write ["a, b", "c"], or [a, b, c]')
+    return items
 
 
 def _parse_scalar(kind: Any, text: str) -> Any:
@@ -287,13 +303,19 @@ def _build(config_type: type[Config], values: dict[str, Any]) -> Config:
 def _literal(value: Any) -> Any:
     """Text that OmegaConf hands back as it stands: its interpolations are escaped."""
     if isinstance(value, str):
-        return value.replace("${", "\\${")
+        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", value)
     return [_literal(item) for item in value] if isinstance(value, list) else value
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as it is written behind `key=`."""
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, list):
-        return "[" + ",".join(_shown(item) for item in value) + "]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        plain = [shown(item) for item in value]
+        if any(item != item.strip() or set(item) & set(',[]"') or not item for item in plain):
+            return json.dumps(value, ensure_ascii=False)
+        return f"[{','.join(plain)}]"
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value)

@@ -9,7 +9,7 @@ from typing import Any
 from . import options
 from .config import EmbedConfig, EvaluateConfig, PrepareConfig, ReportConfig, TrainConfig
 from .errors import UserError, run_entry
-from .files import sync_folder, write_bytes
+from .files import write_atomic
 
 # What our pages begin with: only such a file is written over.
 PAGE_MARK = '<meta name="generator" content="bert_tweets">'
@@ -135,16 +135,10 @@ def _add_stage(
             value = value.get(part, setting.default) if isinstance(value, dict) else setting.default
         # Of the secret only whether there was one is known.
         if value != setting.default and setting.key != "author_salt":
-            words.append(f"{setting.key}={_shown(value)}")
+            words.append(f"{setting.key}={options.shown(value)}")
     name = (config_type.__doc__ or "").split(":")[0]
     commands.insert(0 if first else len(commands), f"bert-tweets {name} {_joined(words)}")
     seeds[name] = settings.get("seed", 0)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{','.join(map(_shown, value))}]"
-    return json.dumps(value) if isinstance(value, bool) or value is None else str(value)
 
 
 def _joined(words: list[str]) -> str:
@@ -155,12 +149,9 @@ def _joined(words: list[str]) -> str:
 
 def _write(output: Path, page: str) -> None:
     """Writes the page whole or not at all."""
-    side = output.with_name(f".{output.name}.unfinished")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(side, page.encode())
-        side.replace(output)
-        sync_folder(output.parent)
+        write_atomic(output, page.encode())
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror}") from None
 

@@ -84,9 +84,9 @@ def stages(config: RunConfig) -> list[list[str]]:
     study = Path(config.output)
     data, device, seed = f"data.path={study}/shards", f"device={config.device}", f"seed={config.seed}"
     pair = (f"model={study}/run/model", f"base={config.model}")
-    length = f"max_steps={config.max_steps}" if config.max_steps else f"epochs={config.epochs or 1:g}"
+    length = f"max_steps={config.max_steps}" if config.max_steps else f"epochs={options.shown(config.epochs or 1.0)}"
     train = [data, f"model.name={config.model}", f"output={study}/run", length, f"batch_size={config.batch_size}"]
-    embed = [data, *pair, f"words=[{','.join(config.words)}]", f"output={study}/words"]
+    embed = [data, *pair, f"words={options.shown(config.words)}", f"output={study}/words"]
     parts = [f"run={study}/run", f"evaluation={study}/eval", f"words={study}/words"]
     return [
         commands.command("prepare", [*_source(config), f"output={study}/shards", seed]),
@@ -234,7 +234,7 @@ def _encoding_rate(texts: list[str], model: str) -> float:
 
 def _source(config: RunConfig) -> list[str]:
     column = [f"text_column={config.text_column}"] if config.text_column else []
-    return [f"input=[{','.join(config.input)}]", *column, f"tokenizer={config.model}"]
+    return [f"input={options.shown(config.input)}", *column, f"tokenizer={config.model}"]
 
 
 def _devices(config: RunConfig) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,14 @@ def test_copies_are_resampled_together() -> None:
         figures = evaluation._figures("m", score, clusters, config, None)
         return float(figures["high"] - figures["low"])
 
+    def paired(copies: int, clusters: np.ndarray) -> float:
+        nothing, ones = np.zeros(60 * copies), np.ones(60 * copies)
+        model, base = Score(np.tile(loss, copies), nothing, ones), Score(ones, nothing, ones)
+        found = evaluation._paired_difference(model, base, clusters, config)
+        return float(found["high"] - found["low"])
+
+    assert paired(10, np.tile(np.arange(60), 10)) == pytest.approx(paired(1, np.arange(60)), rel=0.1)
+    assert paired(10, np.arange(600)) < paired(1, np.arange(60)) / 2
     once = width(1, np.arange(60))
     assert width(10, np.tile(np.arange(60), 10)) == pytest.approx(once, rel=0.1)
     assert width(10, np.arange(600)) < once / 2
@@ -130,6 +139,7 @@ def test_a_base_without_a_head_is_not_comparable(shards: Path, models: dict[str,
 
     headless = tmp_path / "encoder"
     AutoModelForMaskedLM.from_pretrained(models["b"]).bert.save_pretrained(headless)
+    shutil.copytree(shards / "tokenizer", headless, dirs_exist_ok=True)
     words = [f"model={models['a']}", f"base={headless}", f"data.path={shards}", f"output={tmp_path}/eval", "device=cpu"]
     said = stage("evaluate", *words).stdout
     assert "not comparable" in said and "helped" not in said.replace("Whether adaptation helped cannot be said", "")
@@ -147,6 +157,14 @@ def test_what_weakens_the_figures_is_said(shards: Path, models: dict[str, Path],
     noted = evaluate(config_of(others, models["a"], max_tweets=30))["notes"]
     assert len(noted) == 2 and "only" in noted[0] and "other shards" in noted[1]
     assert not any("other shards" in note for note in evaluate(config_of(shards, models["a"]))["notes"])
+
+
+def test_too_few_tweets_allow_no_verdict() -> None:
+    score = Score(np.ones(30), np.zeros(30), np.ones(30))
+    difference = {"loss": -1.0, "low": -1.0, "high": -1.0, "clusters": 19}
+    few = evaluation.verdict(EvaluateConfig(base="b"), score, difference, None)
+    assert "cannot be said" in few and "19 held-out" in few
+    assert "helped:" in evaluation.verdict(EvaluateConfig(base="b"), score, {**difference, "clusters": 20}, None)
 
 
 def test_what_cannot_be_evaluated_is_said(shards: Path, models: dict[str, Path], tmp_path: Path) -> None:

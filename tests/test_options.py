@@ -34,6 +34,33 @@ def test_words_are_words_in_yaml_too(tmp_path: Path) -> None:
     assert parsed.words == ["no", "on", "007", "#metoo", "null", "1e3", "${x}", "a, b"]
 
 
+def test_a_list_may_be_written_as_json() -> None:
+    parsed = options.load(config.EmbedConfig, [*EMBED, 'words=["1,000", "[UNK]", "mask"]'])
+    assert parsed.words == ["1,000", "[UNK]", "mask"]
+    assert f"words={options.shown(parsed.words)}" in options.overrides(parsed)
+    for wrong in ("words=[love,rain", "words=love]", 'words=["a", 1]', 'words=["a"'):
+        with pytest.raises(UserError, match="words="):
+            options.load(config.EmbedConfig, [*EMBED, wrong])
+
+
+@pytest.mark.parametrize("text", ["${oc.env:HOME}", "\\${oc.env:HOME}", "\\\\${x}", "ru${n", "a\\b"])
+def test_nothing_is_looked_up(text: str) -> None:
+    assert options.load(config.ReportConfig, ["run=r", f"title={text}"]).title == text
+
+
+def test_a_tilde_is_the_home_of_a_path() -> None:
+    parsed = options.load(config.TrainConfig, ["data.path=~/shards", "model.name=bert", "output=~/run"])
+    assert (parsed.data.path, parsed.output) == (str(Path.home() / "shards"), str(Path.home() / "run"))
+
+
+@given(st.floats(1e-9, 1e-3), st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1), min_size=1))
+def test_overrides_make_the_same_settings(rate: float, words: list[str]) -> None:
+    trained = options.load(config.TrainConfig, [*NEEDED, f"optimizer.learning_rate={rate!r}"])
+    assert options.load(config.TrainConfig, options.overrides(trained)) == trained
+    asked = config.EmbedConfig(model="m", words=words, output="o", data=config.DataConfig(path="p"))
+    assert options.load(config.EmbedConfig, options.overrides(asked)) == asked
+
+
 def test_numbers_are_read_by_the_type_of_their_field() -> None:
     parsed = options.load(
         config.TrainConfig,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from tests.helpers import make_shards
-from tests.processes import failure, stage
+from tests.processes import failure, run, stage
 
 TINY = (
     "model.scratch.hidden_size=32",
@@ -48,6 +51,7 @@ def test_a_run_leaves_what_the_design_says(trained: Path, shards: Path) -> None:
         "validation.jsonl",
         "run.json",
         "model",
+        ".made-by-bert-tweets",
     }
     lines = lines_of(trained / "metrics.jsonl")
     assert [line["step"] for line in lines] == [10, 20, 30, 40]
@@ -91,6 +95,9 @@ def test_the_export_is_a_stock_model_that_is_accepted_again(trained: Path, shard
     )
     assert fingerprint(tokenizer) == fingerprint(load_tokenizer(str(shards / "tokenizer")))
     assert model.dtype == torch.float32
+    with safe_open(trained / "model" / "model.safetensors", "pt") as file:
+        # Tied weights are written once.
+        assert "cls.predictions.decoder.weight" not in file.keys()  # noqa: SIM118 - it is no dictionary
     ours = PackedMaskedLM(load_model(ModelConfig(name=str(trained / "model")), Manifest.read(shards)).model)
     tweets = tweets_of([9, 20, 4])
     tweets.input_ids[:] %= len(tokenizer)
@@ -147,6 +154,11 @@ def test_validation_that_rises_warns_stops_and_exports_the_best(tmp_path: Path) 
     best = min(validations, key=lambda line: line["validation_loss"])
     assert summary["stopped_early"] and summary["steps"] < summary["planned_steps"]
     assert summary["best_step"] == best["step"] == validations[-4]["step"]
+    # What was exported is that step's model, not the last.
+    again = (f"model.name={tmp_path}/run/model", "max_steps=1", "schedule.name=constant")
+    stage("train", *words_of(shards, tmp_path / "again", *again))
+    start = lines_of(tmp_path / "again/validation.jsonl")[0]["validation_loss"]
+    assert start == pytest.approx(best["validation_loss"], abs=1e-5)
 
 
 @pytest.mark.dist
@@ -155,6 +167,30 @@ def test_an_empty_validation_split_is_legal(tmp_path: Path) -> None:
     done = stage("train", *words_of(shards, tmp_path / "run", "max_steps=3"))
     assert "validation split is empty" in done.stdout
     assert (tmp_path / "run/model/model.safetensors").is_file()
+
+
+@pytest.mark.dist
+def test_too_few_masked_tokens_steer_nothing(tmp_path: Path) -> None:
+    """One short held-out tweet without a masked token has a loss of 0 that nothing can improve on."""
+    texts = [f"{first} {second}" for first in "abcdefgh" for second in "klmnop"]
+    shards = make_shards(tmp_path / "data", texts, vocabulary_size=100, validation_fraction=0.06, seed=1)
+    done = stage("train", *words_of(shards, tmp_path / "run", "max_steps=30", "validation.every_steps=1"))
+    assert "masked tokens to validate on" in done.stdout
+    summary = json.loads((tmp_path / "run/run.json").read_text())
+    assert summary["steps"] == 30 and summary["best_step"] is None
+
+
+@pytest.mark.dist
+def test_two_runs_do_not_share_a_folder(shards: Path, tmp_path: Path) -> None:
+    words = words_of(shards, tmp_path / "run", "epochs=400")
+    first = subprocess.Popen([sys.executable, "-m", "bert_tweets.train", *words], stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout is not None and any("step 0/" in line for line in first.stdout)
+        assert "another run is writing" in failure("train", *words)
+    finally:
+        first.kill()
+        first.wait()
+    assert (tmp_path / "run/metrics.jsonl").is_file()
 
 
 @pytest.mark.dist
@@ -234,6 +270,11 @@ def test_a_hub_model_is_found_by_its_name_on_every_rank(trained: Path, shards: P
     words = words_of(shards, tmp_path / "run", "model.name=someone/tiny-bert", "max_steps=2")
     offline = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
     stage("train", *words, processes=2, **offline)
+    raw = make_shards(tmp_path / "raw", clean="raw", tokenizer=str(trained / "model"))
+    refused = run(
+        ["-m", "bert_tweets.train", *words_of(raw, tmp_path / "other", "model.name=someone/tiny-bert")], **offline
+    )
+    assert refused.returncode == 2 and "clean (raw against tweets)" in refused.stderr
     assert json.loads((tmp_path / "run/run.json").read_text())["has_trained_head"]
 
 

@@ -66,6 +66,7 @@ class Split:
         self.folder = Path(folder)
         self.shards = shards
         self._schema = schema(vocabulary_size)
+        self._vocabulary_size = vocabulary_size
         self._ends = np.cumsum([shard.rows for shard in shards], dtype=np.int64)
         self._open: dict[int, _OpenShard] = {}
 
@@ -134,8 +135,11 @@ class Split:
         # Offsets come out of a file: none may point outside of its tokens.
         if offsets[0] != 0 or offsets[-1] != tokens or (np.diff(offsets) < 0).any() or tokens != len(starts.values):
             raise _damaged(path, "its offsets do not fit its tokens")
+        ids_flat = ids.values.to_numpy()
+        if tokens and ids_flat.max() >= self._vocabulary_size:
+            raise _damaged(path, "it holds ids that are not in the vocabulary")
         bits = np.frombuffer(starts.values.buffers()[1], dtype=np.uint8)
-        return _OpenShard(batch, offsets, ids.values.to_numpy(), bits)
+        return _OpenShard(batch, offsets, ids_flat, bits)
 
 
 def open_split(folder: str | Path, manifest: Manifest, split: str) -> Split:

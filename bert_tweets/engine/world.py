@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..errors import UserError
+
+_DRAIN_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ def choose_device(asked: str, local_rank: int = 0) -> torch.device:
     if local_rank >= count:
         raise UserError(
             f"device={asked}: local rank {local_rank} has no GPU, there are {count} here; "
-            "start fewer processes or set device=cpu"
+            "start fewer processes or set device=cpu",
+            found_by_one_rank=True,
         )
     return torch.device("cuda", local_rank)
 
@@ -102,4 +106,17 @@ def start(world: World, timeout_seconds: int) -> None:
 def stop() -> None:
     """Leaves the process group, if there is one."""
     if dist.is_initialized():
+        # gloo's threads drop their last tensors with Python's lock in hand; a group that is destroyed meanwhile waits
+        # for them with that lock, for ever. Asleep, this thread lets them have it.
+        time.sleep(_DRAIN_SECONDS)
         dist.destroy_process_group()
+
+
+def require_alone(stage: str) -> None:
+    """Refuses torchrun for a stage that runs in one process.
+
+    Raises:
+        UserError: there are other ranks.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(f"{stage} runs in one process; start it without torchrun")

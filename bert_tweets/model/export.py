@@ -19,14 +19,17 @@ def export_model(folder: Path, model: Any, weights: dict[str, Any] | None, manif
     Args:
         folder: takes the model; must not exist.
         model: the stock model, on any device.
-        weights: its state dict to save instead of what it holds now.
+        weights: a state dict that it takes on first; None: what it holds now.
         manifest, data_path: the shards it was adapted to; their tokenizer and recipe go with it.
     """
+    if weights is not None:
+        # Not handed to save_pretrained, which would write tied weights twice.
+        model.load_state_dict(weights)
     # What others fine-tune from here begins with BERT's usual dropout, whatever we trained with.
     set_dropout(model.config, 0.1)
     model.config.attention_probs_dropout_prob = 0.1
     with side_folder(folder) as side:
-        model.save_pretrained(side, state_dict=weights, safe_serialization=True)
+        model.save_pretrained(side)
         load_tokenizer(str(tokenizer_folder(data_path))).save_pretrained(side)
         carried = {**manifest.recipe.to_json(), "data": manifest.fingerprint}
         (side / recipe.FILE).write_text(json.dumps(carried, indent=2), encoding="utf-8")

@@ -63,10 +63,9 @@ def check_model(config: ModelConfig, manifest: Manifest) -> None:
     if config.name == SCRATCH:
         return
     _settings(config)
-    own = recipe.read(config.name) if is_local(config.name) else None
-    tokenizer = None
-    if own is None and (not is_local(config.name) or _has_tokenizer(config.name)):
-        tokenizer = fingerprint(load_tokenizer(config.name, config.revision))
+    own = recipe.read(config.name if is_local(config.name) else _hub_folder(config))
+    # A model without either could have been made for any tokens.
+    tokenizer = fingerprint(load_tokenizer(config.name, config.revision)) if own is None else None
     recipe.require_same(manifest.recipe, own, tokenizer, config.name)
 
 
@@ -162,8 +161,11 @@ def _settings(config: ModelConfig) -> Any:
 
 def _where(config: ModelConfig) -> dict[str, Any]:
     """The arguments that tell transformers where to look; without a hub in reach, not for minutes."""
-    offline = is_local(config.name) or not in_reach()
-    return {"revision": config.revision, "local_files_only": offline, "trust_remote_code": False}
+    return {**_hub_options(config), "trust_remote_code": False}
+
+
+def _hub_options(config: ModelConfig) -> dict[str, Any]:
+    return {"revision": config.revision, "local_files_only": is_local(config.name) or not in_reach()}
 
 
 def _pretrained(config: ModelConfig, seed: int) -> LoadedModel:
@@ -224,8 +226,14 @@ def _positions(model: Any) -> int:
     return int(config.max_position_embeddings - first)
 
 
-def _has_tokenizer(folder: str) -> bool:
-    return any((Path(folder) / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json"))
+def _hub_folder(config: ModelConfig) -> str:
+    """Where a hub model that we exported keeps its recipe on this machine; an empty folder's name if it has none."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return str(Path(hf_hub_download(config.name, recipe.FILE, **_hub_options(config))).parent)
+    except Exception:  # no such file there, or not in reach: the client has many kinds
+        return ""
 
 
 def _unreachable(name: str, error: Exception) -> str:

@@ -55,7 +55,7 @@ class Recipe:
 def read(folder: str | Path) -> Recipe | None:
     """The recipe that a model's folder carries, or None (a stock model has none)."""
     path = Path(folder) / FILE
-    if not path.is_file():
+    if not str(folder) or not path.is_file():
         return None
     try:
         return Recipe.from_json(json.loads(path.read_text(encoding="utf-8")))

@@ -78,6 +78,9 @@ def _checked(tokenizer: Any, name: str) -> Any:
     for role in ("mask", "pad", "unk"):
         if getattr(tokenizer, f"{role}_token_id") is None:
             raise UserError(f"{name}: has no {role} token; masked language modelling needs a BERT-like tokenizer")
+    ends = tokenizer("a")["input_ids"]
+    if len(ends) < 2 or {ends[0], ends[-1]} - set(tokenizer.all_special_ids):
+        raise UserError(f"{name}: does not put a special token before and behind a text, as BERT's and RoBERTa's do")
     if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
         raise UserError(f"{name}: has no ordinary token in its vocabulary; is the folder whole?")
     return tokenizer

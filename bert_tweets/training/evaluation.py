@@ -29,7 +29,7 @@ from ..text.cleaning import cluster_key
 Floats = npt.NDArray[np.float64]
 _MASKED_SHARE = 0.15  # whatever the training masked: figures of different runs can then be compared
 _TWEETS_A_STEP = 1024
-_FEW_TWEETS = 50
+_FEW_TWEETS, _FEWEST_CLUSTERS = 50, 20
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,11 @@ def verdict(config: EvaluateConfig, model: Score, difference: dict[str, Any] | N
         )
     if difference is None:
         return f"The model guesses {model.accuracy:.1%} of the masked tokens right; there is no base to compare with."
+    if difference["clusters"] < _FEWEST_CLUSTERS:
+        return (
+            f"Whether adaptation helped cannot be said: {difference['clusters']} held-out tweets are too few. "
+            "Prepare with a larger validation_fraction."
+        )
     low, high, change = difference["low"], difference["high"], difference["loss"]
     near, far = sorted((abs(low), abs(high)))
     interval = f"by {abs(change):.3f} nats a token (95 % interval {near:.3f} to {far:.3f})"
@@ -148,7 +153,7 @@ def _score(model: Any, split: Split, manifest: Manifest, config: EvaluateConfig)
     module = PackedMaskedLM(model).to(device).eval()
     masking = masking_for(manifest, config.seed, _MASKED_SHARE, whole_word=False)
     on_device = masking.to(device)
-    layout = Layout(manifest.max_length, config.tokens_per_device, manifest.pad_id)
+    layout = Layout(config.data.row_length or manifest.max_length, config.tokens_per_device, manifest.pad_id)
     stream = Stream(len(split), config.seed, _TWEETS_A_STEP, min(len(split), config.max_tweets))
     totals = torch.zeros(3, len(split), dtype=torch.float64)
     for step in StepLoader(split, stream, masking, layout, workers=1).steps():

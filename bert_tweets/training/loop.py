@@ -32,7 +32,7 @@ from .flops import flops_per_token, matrix_peak
 from .metrics import IntervalMeter, JsonLines, Progress
 from .optimizer import choose_trainable, make_optimizer
 from .schedule import Schedule, schedule_of
-from .validation import BestModel, Validation
+from .validation import FEWEST_MASKED, BestModel, Validation
 
 # Validation masks do not depend on the run's seed, so that runs can be compared.
 _VALIDATION_SEED = 0
@@ -91,6 +91,8 @@ def _train(config: TrainConfig, manifest: Manifest, stream: Stream, loaded: Load
         workers=config.data.workers,
         pin=world.device.type == "cuda",
     )
+    if config.model.dropout:
+        torch.manual_seed(config.seed * world.world_size + world.rank)
     choose_trainable(loaded.model, config.model.trainable)
     module = PackedMaskedLM(loaded.model).to(world.device)
     optimizer = make_optimizer(module, config.optimizer)
@@ -209,7 +211,16 @@ def _validation(config: TrainConfig, manifest: Manifest, layout: Layout, world: 
         _say(world, "warning: the validation split is empty: no early stop, the last step is exported")
         return None
     masking = masking_for(manifest, _VALIDATION_SEED, _VALIDATION_PROBABILITY, False)
-    return Validation(split, masking, layout, world, config.validation.max_tweets)
+    validation = Validation(split, masking, layout, world, config.validation.max_tweets)
+    masked = validation.masked_tokens()
+    if masked < FEWEST_MASKED:
+        _say(
+            world,
+            f"warning: only {masked} masked tokens to validate on: no early stop, the last step is exported; "
+            "raise validation_fraction in prepare",
+        )
+        return None
+    return validation
 
 
 def _validation_interval(config: TrainConfig, manifest: Manifest, stream: Stream) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from .. import options
 from ..config import TrainConfig
 from ..errors import UserError
-from ..files import write_json_atomic
+from ..files import MARKER, hold, write_atomic, write_json_atomic
 
 CONFIG, METRICS, VALIDATION, SUMMARY, MODEL = (
     "config.yaml",
@@ -35,6 +35,8 @@ def state(config: TrainConfig) -> str:
     if not any(folder.iterdir()):
         return "new"
     saved = folder / CONFIG
+    if (folder / MARKER).is_file() and not saved.is_file():
+        return "unfinished"
     if not saved.is_file():
         raise UserError(f"{folder}: holds other files; name a new folder with output=")
     # Batch by batch the same tweets, masks and steps come out of it: only then is it the same run.
@@ -67,10 +69,11 @@ def begin(config: TrainConfig) -> Path:
     folder = Path(config.output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        hold(folder)
         for name in (METRICS, VALIDATION):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / MODEL, ignore_errors=True)
-        (folder / CONFIG).write_text(options.dump(config), encoding="utf-8")
+        write_atomic(folder / CONFIG, options.dump(config).encode())
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}", found_by_one_rank=True) from None
     return folder

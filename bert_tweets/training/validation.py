@@ -15,6 +15,8 @@ from ..engine.protocol import Engine
 from ..engine.world import World
 
 _TWEETS_A_STEP = 1024
+# A mean over fewer guesses than these says nothing by which training could be steered.
+FEWEST_MASKED = 30
 
 
 class Validation:
@@ -33,6 +35,10 @@ class Validation:
         stream = Stream(len(split), masking.seed, _TWEETS_A_STEP, min(len(split), max_tweets))
         self.loader = StepLoader(split, stream, masking, layout, world.rank, world.world_size, gather=world.gather)
         self.on_device = masking.to(world.device)
+
+    def masked_tokens(self) -> int:
+        """Masked tokens of the whole set, the same on every rank."""
+        return sum(step.masked_tokens for step in self.loader.steps())
 
     def loss(self, engine: Engine) -> float:
         """Mean loss over the masked tokens, in nats; the same on every rank. Waits for the device."""

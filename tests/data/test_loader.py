@@ -141,6 +141,25 @@ def test_ranks_make_the_same_number_of_micro_batches_of_the_same_rows(shards: Pa
         assert shapes[0] == shapes[1] == shapes[2]
 
 
+def test_positions_are_those_of_all_ranks(shards: Path) -> None:
+    for step in zip(*steps_of(shards, 3, tokens_per_device=512), strict=True):
+        laid_out = sum(batch.input_ids.numel() for of_rank in step for batch in of_rank.micro_batches)
+        assert {of_rank.positions for of_rank in step} == {laid_out}
+
+
+def test_shapes_come_in_multiples_where_a_device_likes_few(shards: Path, reference: list[np.ndarray]) -> None:
+    manifest = Manifest.read(shards)
+    split = open_split(shards, manifest, "train")
+    stream = Stream(len(split), seed=3, batch_size=BATCH, length=len(split) * 5 // 2)
+    layout = Layout(manifest.max_length, 4096, manifest.pad_id, row_multiple=8, masked_multiple=128)
+    steps = list(StepLoader(split, stream, masking_for(manifest, 3, 0.15, False), layout).steps())
+    for step in steps:
+        for batch in step.micro_batches:
+            assert len(batch.input_ids) % 8 == 0 and batch.masked_capacity % 128 == 0
+    for mine, expected in zip(content(shards, [steps]), reference, strict=True):
+        assert np.array_equal(mine, expected)
+
+
 def test_a_run_goes_on_at_any_step(shards: Path, reference: list[np.ndarray]) -> None:
     manifest = Manifest.read(shards)
     split = open_split(shards, manifest, "train")

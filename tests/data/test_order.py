@@ -62,6 +62,15 @@ def test_the_shares_of_all_ranks_are_the_stream(rows: int, batch_size: int, epoc
     assert len(np.unique(everything)) == len(everything)
 
 
+def test_each_epoch_has_an_order_of_its_own() -> None:
+    stream = Stream(rows=500, seed=42, batch_size=500, length=1000)
+    first, second = (stream.slice(step, 0, 1)[1] for step in range(2))
+    assert first[:6].tolist() == permute(np.arange(6), 500, 42, 0).tolist()
+    assert second[:6].tolist() == permute(np.arange(6), 500, 42, 1).tolist()
+    for one, other in ((first, second), (first, np.arange(500)), (second, np.arange(500))):
+        assert (one == other).mean() < 0.05
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 8])
 def test_a_step_may_straddle_two_epochs(world_size: int) -> None:
     stream = Stream(rows=10, seed=0, batch_size=8, length=40)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,17 @@ def manifest(shards: Path) -> Manifest:
     return Manifest.read(shards)
 
 
+@pytest.fixture(autouse=True)
+def _tokenizer(shards: Path) -> None:
+    """Models are saved with the tokenizer of the shards: one without any is refused."""
+    saved.tokenizer = shards / "tokenizer"  # type: ignore[attr-defined]
+
+
 def saved(folder: Path, manifest: Manifest, kind: type = BertForMaskedLM, **changes: object) -> str:
     sizes = {**SIZES, "vocab_size": manifest.vocabulary_size, "max_position_embeddings": 128, "pad_token_id": 0}
     torch.manual_seed(0)
     kind(BertConfig(**{**sizes, **changes})).save_pretrained(folder)
+    shutil.copytree(saved.tokenizer, folder, dirs_exist_ok=True)  # type: ignore[attr-defined]
     return str(folder)
 
 
