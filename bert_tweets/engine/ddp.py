@@ -65,7 +65,9 @@ class DDPEngine:
         with autocast(self.world.device, self.precision):
             return self.module(batch.to(self.world.device), masking)  # type: ignore[no-any-return]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, keep: bool = True) -> dict[str, Any] | None:
+        if not keep:
+            return None
         # A copy, on the CPU too: training goes on in these very tensors.
         return {name: tensor.detach().cpu().clone() for name, tensor in self.module.model.state_dict().items()}
 

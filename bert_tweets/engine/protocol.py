@@ -26,6 +26,9 @@ class Engine(Protocol):
         """The sum of the losses of a micro-batch, without a gradient; on the device, unread."""
         ...
 
-    def state_dict(self) -> dict[str, Any]:
-        """The model's weights, under the stock model's names, on the CPU."""
+    def state_dict(self, keep: bool = True) -> dict[str, Any] | None:
+        """The model's weights, under the stock model's names, copied to the CPU of the ranks that keep them.
+
+        Every rank calls it, for weights may lie in parts on all of them.
+        """
         ...

@@ -77,8 +77,7 @@ class BestModel:
             self.start_loss = loss
         if loss < self.loss:
             self.step, self.loss, self.since = step, loss, 0
-            weights = engine.state_dict()
-            self.weights = weights if self.keep else None
+            self.weights = engine.state_dict(self.keep)
             return None
         self.since += 1
         if self.warned or self.since < 2:
