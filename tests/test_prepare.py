@@ -108,7 +108,7 @@ def test_shards_hold_the_cleaned_text_and_its_tokens(shards):
         assert len(opened) == manifest.rows(split) > 0
         assert all(shard.rows <= 100 for shard in opened.shards)
         found = rows(shards, split)
-        encoded = tokenizers.encode(tokenizer, [row["text"] for row in found], manifest.max_length)
+        encoded = tokenizers.Encoder(tokenizer, manifest.max_length)([row["text"] for row in found])
         tweets = opened.gather(np.arange(len(opened)))
         assert (tweets.input_ids == encoded.input_ids).all()
         assert (tweets.word_starts == encoded.word_starts).all()

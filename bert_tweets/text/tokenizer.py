@@ -156,14 +156,6 @@ class Encoder:
         return Encoded(lengths, input_ids, word_starts, truncated)
 
 
-def encode(tokenizer: Any, texts: list[str], max_length: int) -> Encoded:
-    """Texts to flat arrays of tokens, cut to `max_length` with the special tokens kept.
-
-    For many batches make one `Encoder` and call it.
-    """
-    return Encoder(tokenizer, max_length)(texts)
-
-
 def train_wordpiece(texts: Iterable[list[str]], vocabulary_size: int, lowercase: bool = True) -> Any:
     """Trains a BERT tokenizer: the same texts make the same vocabulary, byte for byte.
 

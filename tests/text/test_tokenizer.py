@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bert_tweets.errors import UserError
 from bert_tweets.text import cleaning
-from bert_tweets.text.tokenizer import encode, fingerprint, load_tokenizer, special_ids, train_wordpiece
+from bert_tweets.text.tokenizer import Encoder, fingerprint, load_tokenizer, special_ids, train_wordpiece
 from tests.helpers import generated_tweets
 
 
@@ -41,7 +41,7 @@ def byte_level(tmp_path_factory):
 
 def words(tokenizer, text: str, max_length: int = 128) -> list[str]:
     """The pieces of each word joined by `|`, as word_starts tells them."""
-    encoded = encode(tokenizer, [text], max_length)
+    encoded = Encoder(tokenizer, max_length)([text])
     pieces = tokenizer.convert_ids_to_tokens(encoded.input_ids.tolist())
     found: list[str] = []
     for piece, starts in zip(pieces, encoded.word_starts, strict=True):
@@ -86,19 +86,19 @@ def test_a_trained_tokenizer_is_berts(tiny_tokenizer):
 
 
 def test_special_tokens_written_in_a_tweet_are_text(tiny_tokenizer):
-    ids = encode(tiny_tokenizer, ["no [MASK] and [SEP] here"], 64).input_ids.tolist()
+    ids = Encoder(tiny_tokenizer, 64)(["no [MASK] and [SEP] here"]).input_ids.tolist()
     assert [number for number in ids if number in (2, 3, 4)] == [2, 3]
 
 
 def test_encoding_leaves_no_state_behind(tiny_tokenizer):
     tiny_tokenizer.backend_tokenizer.no_truncation()
     before = tiny_tokenizer.backend_tokenizer.to_str()
-    encode(tiny_tokenizer, ["some text"] * 3, 4)
+    Encoder(tiny_tokenizer, 4)(["some text"] * 3)
     assert tiny_tokenizer.backend_tokenizer.to_str() == before
 
 
 def test_longer_texts_are_cut_counted_and_keep_their_special_tokens(tiny_tokenizer):
-    encoded = encode(tiny_tokenizer, ["x", "the mask " * 50, "a a a a a a"], 8)
+    encoded = Encoder(tiny_tokenizer, 8)(["x", "the mask " * 50, "a a a a a a"])
     assert encoded.lengths.tolist() == [3, 8, 8]
     assert encoded.truncated == 1
     ends = np.cumsum(encoded.lengths)
@@ -125,7 +125,7 @@ def test_words_of_a_byte_level_tokenizer(byte_level):
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=5))
 def test_flat_arrays_are_what_the_tokenizer_says_of_each_text(tiny_tokenizer, texts):
-    encoded = encode(tiny_tokenizer, texts, 16)
+    encoded = Encoder(tiny_tokenizer, 16)(texts)
     plain = [tiny_tokenizer(text, truncation=True, max_length=16) for text in texts]
     assert encoded.lengths.tolist() == [len(one.input_ids) for one in plain]
     assert encoded.input_ids.tolist() == [number for one in plain for number in one.input_ids]
