@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from typing import Any
 
@@ -19,16 +18,12 @@ def stage(argv: list[str]) -> None:
     config = options.load(EmbedConfig, argv)
     from .data.manifest import Manifest
     from .engine.world import require_alone
-    from .model.loading import weights_identity
+    from .model.loading import made_from
     from .words.embedding import embed
 
     require_alone("embed")
     manifest = Manifest.read(config.data.path)
-    record = {
-        "settings": {key: value for key, value in dataclasses.asdict(config).items() if key != "output"},
-        "data": manifest.fingerprint,
-        "weights": {name: weights_identity(name) for name in (config.model, config.base) if name},
-    }
+    record = made_from(config, manifest)
     if already_made(config.output, SETTINGS, record, "embed"):
         print(f"{config.output}: is complete, made from the same settings, tweets and models; nothing to do")
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from typing import Any
 
@@ -19,15 +18,11 @@ def stage(argv: list[str]) -> None:
     config = options.load(EvaluateConfig, argv)
     from .data.manifest import Manifest
     from .engine.world import require_alone
-    from .model.loading import weights_identity
+    from .model.loading import made_from
     from .training.evaluation import evaluate
 
     require_alone("evaluate")
-    settings = {
-        "settings": {key: value for key, value in dataclasses.asdict(config).items() if key != "output"},
-        "data": Manifest.read(config.data.path).fingerprint,
-        "weights": {name: weights_identity(name) for name in (config.model, config.base) if name},
-    }
+    settings = made_from(config, Manifest.read(config.data.path))
     if already_made(config.output, SETTINGS, settings, "evaluate"):
         print(f"{config.output}: is complete already")
         return

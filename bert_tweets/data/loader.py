@@ -14,7 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..config import DataConfig
+from ..errors import UserError
 from .batches import MicroBatch, Step, take_rows, to_micro_batch
+from .manifest import Manifest
 from .masking import Masking
 from .order import Stream
 from .packing import pack
@@ -50,6 +53,20 @@ class Layout:
     def rows(self) -> int:
         """Rows of a micro-batch at most."""
         return max(1, self.tokens_per_device // self.row_length)
+
+
+def row_length_of(data: DataConfig, manifest: Manifest) -> int:
+    """Tokens of a packed row: what was asked for, else the shards' max_length.
+
+    Raises:
+        UserError: the longest tweet would not fit.
+    """
+    if data.row_length and data.row_length < manifest.max_length:
+        raise UserError(
+            f"data.row_length={data.row_length}: shorter than the shards' longest tweet "
+            f"({manifest.max_length}); leave it out, or prepare with a smaller max_length"
+        )
+    return data.row_length or manifest.max_length
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..config import ModelConfig
+from ..config import EmbedConfig, EvaluateConfig, ModelConfig
 from ..data.manifest import TOKENIZER_FOLDER, Manifest
 from ..errors import UserError
 from ..hub import in_reach, is_local
@@ -42,8 +42,6 @@ def fetch(name: str, revision: str) -> None:
     Raises:
         UserError: the hub does not have it or is not in reach.
     """
-    if name == SCRATCH or is_local(name):
-        return
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "*.txt", "*.safetensors"]
@@ -102,6 +100,15 @@ def weights_identity(name: str) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def made_from(config: EvaluateConfig | EmbedConfig, manifest: Manifest) -> dict[str, Any]:
+    """What decides an output of model and base: settings but for its place, tweets, weights."""
+    return {
+        "settings": {key: value for key, value in asdict(config).items() if key != "output"},
+        "data": manifest.fingerprint,
+        "weights": {name: weights_identity(name) for name in (config.model, config.base) if name},
+    }
 
 
 def quiet_transformers() -> None:

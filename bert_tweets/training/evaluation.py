@@ -13,7 +13,7 @@ import torch
 from numpy.random import default_rng
 
 from ..config import EvaluateConfig, ModelConfig
-from ..data.loader import Layout, StepLoader
+from ..data.loader import Layout, StepLoader, row_length_of
 from ..data.manifest import Manifest
 from ..data.masking import masking_for
 from ..data.order import Stream
@@ -153,7 +153,7 @@ def _score(model: Any, split: Split, manifest: Manifest, config: EvaluateConfig)
     module = PackedMaskedLM(model).to(device).eval()
     masking = masking_for(manifest, config.seed, _MASKED_SHARE, whole_word=False)
     on_device = masking.to(device)
-    layout = Layout(config.data.row_length or manifest.max_length, config.tokens_per_device, manifest.pad_id)
+    layout = Layout(row_length_of(config.data, manifest), config.tokens_per_device, manifest.pad_id)
     stream = Stream(len(split), config.seed, _TWEETS_A_STEP, min(len(split), config.max_tweets))
     totals = torch.zeros(3, len(split), dtype=torch.float64)
     for step in StepLoader(split, stream, masking, layout, workers=1).steps():

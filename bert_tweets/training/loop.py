@@ -14,7 +14,7 @@ import transformers
 
 from .. import __version__
 from ..config import TrainConfig
-from ..data.loader import Layout, StepLoader
+from ..data.loader import Layout, StepLoader, row_length_of
 from ..data.manifest import SPLITS, Manifest
 from ..data.masking import masking_for
 from ..data.order import Stream, stream_of
@@ -167,11 +167,7 @@ def _stream(config: TrainConfig, manifest: Manifest) -> Stream:
     rows = manifest.rows("train")
     if not rows:
         raise UserError(f"{config.data.path}: its training split is empty; prepare more tweets")
-    if config.data.row_length and config.data.row_length < manifest.max_length:
-        raise UserError(
-            f"data.row_length={config.data.row_length}: shorter than the shards' longest tweet "
-            f"({manifest.max_length}); leave it out, or prepare with a smaller max_length"
-        )
+    row_length_of(config.data, manifest)  # a mistake shows before the process group starts
     epochs = config.epochs if config.epochs is not None else 3.0
     return stream_of(rows, config.seed, config.batch_size, config.max_steps, epochs)
 
@@ -180,7 +176,7 @@ def _layout(config: TrainConfig, manifest: Manifest, world: World) -> Layout:
     # A GPU likes few shapes; a CPU pays for each empty row.
     row_multiple, masked_multiple = (8, 128) if world.device.type == "cuda" else (1, 1)
     return Layout(
-        config.data.row_length or manifest.max_length,
+        row_length_of(config.data, manifest),
         config.tokens_per_device,
         manifest.pad_id,
         row_multiple,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import EmbedConfig, ModelConfig
-from ..data.loader import Layout
+from ..data.loader import Layout, row_length_of
 from ..data.manifest import SPLITS, Manifest
 from ..data.shards import Split, verify
 from ..engine.world import choose_device
@@ -89,7 +89,7 @@ def embed(config: EmbedConfig, manifest: Manifest, folder: Path) -> dict[str, An
     models = {role: name for role, name in (("model", config.model), ("base", config.base)) if name}
     for name in models.values():
         check_model(ModelConfig(name=name), manifest)
-    _check_row_length(config, manifest)
+    row_length_of(config.data, manifest)  # a mistake shows before the occurrences are looked for
     if config.data.verify:
         verify(config.data.path, [shard for split in SPLITS for shard in manifest.splits[split]])
     study = _study(config, manifest, words)
@@ -126,19 +126,11 @@ def _study(config: EmbedConfig, manifest: Manifest, words: list[Word]) -> Study:
     return Study(corpus, words, others, occurrences, matches)
 
 
-def _check_row_length(config: EmbedConfig, manifest: Manifest) -> None:
-    if config.data.row_length and config.data.row_length < manifest.max_length:
-        raise UserError(
-            f"data.row_length={config.data.row_length}: shorter than the shards' longest tweet "
-            f"({manifest.max_length}); leave it out"
-        )
-
-
 def _reader(config: EmbedConfig, manifest: Manifest, name: str) -> Reader:
     device = choose_device(config.device)
     model = load_model(ModelConfig(name=name), manifest, config.seed).model
     layers = resolve_layers(config.layers, int(model.config.num_hidden_layers), name)
-    layout = Layout(config.data.row_length or manifest.max_length, config.tokens_per_device, manifest.pad_id)
+    layout = Layout(row_length_of(config.data, manifest), config.tokens_per_device, manifest.pad_id)
     return Reader(PackedMaskedLM(model).to(device).eval(), layers, layout, config.precision, device)
 
 
