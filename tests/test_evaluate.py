@@ -176,3 +176,7 @@ def test_what_cannot_be_evaluated_is_said(shards: Path, models: dict[str, Path],
         evaluate(config_of(other, models["a"]))
     with pytest.raises(UserError, match="no such folder"):
         evaluate(config_of(shards, tmp_path / "nothing"))
+    short = config_of(shards, models["a"])
+    short.data.row_length = 16
+    with pytest.raises(UserError, match="shorter than the shards' longest tweet"):
+        evaluate(short)
