@@ -25,6 +25,10 @@ class UserError(Exception):
         self.found_by_one_rank = found_by_one_rank
 
 
+class Interrupted(UserError):
+    """What kept a stage from its end was no mistake in what it was given: the same command can go on."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` with the nearest of `known`, or nothing."""
     near = get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -1,6 +1,7 @@
 """Output that is whole or absent: made in a side folder, flushed, then renamed to its place.
 
-A side folder is `.NAME.unfinished` beside the output NAME; a marker file in it says that it is ours to remove.
+A side folder is `.NAME.unfinished` beside the output NAME; a marker file in it says that it is ours to remove. A stage
+that can go on where it was stopped leaves its side folder, with a note of what it is made from.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from .errors import Interrupted, UserError
 
 MARKER = ".made-by-bert-tweets"
+MADE_FROM = ".made-from.json"
 
 _WRITE_TROUBLE = {
     errno.ENOSPC: "the disk is full; make room or choose another output",
     errno.EDQUOT: "your quota of the disk is used up; make room or choose another output",
+    errno.EFBIG: "a file there may not grow any larger (ulimit -f); lift the limit or choose another output",
     errno.EACCES: "may not be written; check its permissions or choose another output",
     errno.EPERM: "may not be written; check its permissions or choose another output",
     errno.EROFS: "lies on a disk that cannot be written; choose another output",
@@ -120,13 +123,17 @@ def already_made(output: str | Path, record_file: str, record: dict[str, Any], s
 
 
 @contextmanager
-def side_folder(output: str | Path) -> Iterator[Path]:
-    """A folder to write in, which becomes the output when the block ends well, and vanishes when it does not.
+def side_folder(output: str | Path, made_from: dict[str, Any] | None = None) -> Iterator[Path]:
+    """A folder to write in, which becomes the output when the block ends well.
 
-    What a killed run left is removed first; the folder of a run that still goes on is left alone.
+    When the block fails the folder vanishes; but with `made_from` given, it stays if the failure was no mistake in
+    what the stage was given (a kill, Ctrl-C, a full disk), and is handed out again, with what is in it, to whoever
+    comes with an equal `made_from`. What a killed run left otherwise is removed first; the folder of a run that
+    still goes on is left alone.
 
     Args:
         output: absent, or an empty folder.
+        made_from: all that decides the output's content, as JSON can write it.
 
     Raises:
         UserError: it cannot be written there, somebody else's folder is in the way, or another run writes there.
@@ -136,12 +143,14 @@ def side_folder(output: str | Path) -> Iterator[Path]:
     lock = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftover(side)
-        side.mkdir()
-        lock = _locked(side / MARKER)
+        lock = _begin(side, made_from)
         try:
             yield side
             _finish(side, target)
+        except (Interrupted, OSError, KeyboardInterrupt):
+            if made_from is None:
+                shutil.rmtree(side, ignore_errors=True)
+            raise
         except BaseException:
             shutil.rmtree(side, ignore_errors=True)
             raise
@@ -150,10 +159,33 @@ def side_folder(output: str | Path) -> Iterator[Path]:
             raise UserError(f"{output}: a part of this path is a file; choose another output") from None
         if error.errno not in _WRITE_TROUBLE:
             raise
-        raise UserError(f"{output}: {_WRITE_TROUBLE[error.errno]}") from None
+        goes_on = f"; the same command then goes on from {side}" if made_from is not None and side.is_dir() else ""
+        raise UserError(f"{output}: {_WRITE_TROUBLE[error.errno]}{goes_on}") from None
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def _begin(side: Path, made_from: dict[str, Any] | None) -> int:
+    """Makes the side folder, or takes the one that an equal run left; gives the lock on it."""
+    note = None if made_from is None else to_json(made_from)
+    if note is not None and (side / MARKER).is_file() and not side.is_symlink():
+        lock = _locked(side / MARKER)
+        if (side / MADE_FROM).is_file() and (side / MADE_FROM).read_bytes() == note:
+            print(f"going on in {side}, where a run that was stopped left off")
+            return lock
+        os.close(lock)
+    _remove_leftover(side)
+    side.mkdir()
+    # The marker comes first: without it the folder is nobody's.
+    lock = _locked(side / MARKER)
+    try:
+        if note is not None:
+            write_atomic(side / MADE_FROM, note)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
 
 
 def _finish(side: Path, target: Path) -> None:
@@ -168,6 +200,7 @@ def _finish(side: Path, target: Path) -> None:
         target.rmdir()
     side.replace(target)
     # Only now: a side folder without its marker would be nobody's, and never removed.
+    (target / MADE_FROM).unlink(missing_ok=True)
     (target / MARKER).unlink()
     sync_folder(target.parent)
 

@@ -149,11 +149,11 @@ def rehearse(config: RunConfig) -> Rehearsal:
     from .text import sources
 
     paths = sources.expand(config.input)
-    columns = sources.find_columns(paths, {"text": config.text_column, "id": "", "time": "", "author": ""})
+    columns = sources.find_columns(paths, {"text": config.text_column})
     texts: list[str] = []
     rows = 0
     for part in sources.read(paths, columns):
-        texts += part.text[: max(0, _REHEARSAL_TWEETS - len(texts))].to_pylist()
+        texts += part.fields["text"][: max(0, _REHEARSAL_TWEETS - len(texts))].to_pylist()
         rows += part.read
     with tempfile.TemporaryDirectory(prefix="bert-tweets-") as name:
         folder = Path(name)

@@ -65,7 +65,7 @@ def test_a_row_an_occurrence_and_model(made: Path, shards: Path) -> None:
     for row in rows:
         tweet = tweets[row["tweet_id"]]
         span = tweet["text"][row["start"] : row["end"]]
-        assert span.casefold() == row["word"] and len(row["cluster"]) == 16
+        assert span.casefold() == row["word"] and row["cluster"] >= 0
         assert (row["author"], row["time"]) == (tweet["author"], tweet["time"])
         assert (row["vector"] is not None) == (row["status"] == "found")
     keys = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +80,25 @@ def to_micro_batch(rows: PackedRows, tweet_index: Ints, epoch: Ints) -> MicroBat
         tweet_index=torch.from_numpy(np.concatenate([[0], tweet_index]).astype(np.int64)),
         epoch=torch.from_numpy(np.concatenate([[0], epoch]).astype(np.int64)),
     )
+
+
+def split_rows(rows: PackedRows, row_ends: Ints, tweet_index: Ints, epoch: Ints) -> list[MicroBatch]:
+    """The rows of several steps as a batch a step; tensors share their memory.
+
+    Args:
+        rows: of all steps, one step after the other.
+        row_ends: int64 [steps], where the rows of each end.
+        tweet_index, epoch: int64 [steps, tweets + 1], by segment of the step; entry 0 stands for padding.
+    """
+    ids, positions, segments, words = (torch.from_numpy(getattr(rows, f.name)) for f in fields(rows))
+    tweets, epochs = torch.from_numpy(tweet_index), torch.from_numpy(epoch)
+    batches = []
+    for step, (first, last) in enumerate(pairwise([0, *row_ends.tolist()])):
+        of_step = slice(first, last)
+        batches.append(
+            MicroBatch(ids[of_step], positions[of_step], segments[of_step], words[of_step], tweets[step], epochs[step])
+        )
+    return batches
 
 
 def take_rows(batch: MicroBatch, first: int, last: int, rows: int, pad_id: int, masked: int) -> MicroBatch:

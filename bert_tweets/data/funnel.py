@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,8 +16,15 @@ REASONS = (
     "not UTF-8",
     "empty",
     "longer than max_characters",
+    "retweet",
     "empty after cleaning",
+    "other language",
     "duplicate",
+    "near-duplicate",
+    "fewer tokens than filter.min_tokens",
+    "more tokens than filter.max_tokens",
+    "author of too many tweets",
+    "beyond the day's share",
 )
 NOTES = ("truncated to max_length", "time not understood", "tweets with [UNK]", "[UNK] tokens")
 
@@ -28,6 +38,7 @@ class Funnel:
         dropped: rows left out, by reason.
         notes: what befell rows that were kept.
         splits: tweets and tokens of each split.
+        lengths: of each split, how many tweets have how many tokens: entry n counts those of n tokens.
         columns: name of the column by role; None: none was read.
         recipe: hash of the recipe.
     """
@@ -36,16 +47,29 @@ class Funnel:
     dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
     notes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NOTES, 0))
     splits: dict[str, dict[str, int]] = field(default_factory=dict)
-    columns: dict[str, str | None] = field(default_factory=dict)
+    lengths: dict[str, list[int]] = field(default_factory=dict)
+    columns: dict[str, Any] = field(default_factory=dict)
     recipe: str = ""
 
     @property
     def kept(self) -> int:
         return self.read - sum(self.dropped.values())
 
+    def add(self, dropped: dict[str, int]) -> None:
+        """Counts more rows left out, by reason."""
+        for reason, count in dropped.items():
+            self.dropped[reason] += count
+
     def to_json(self) -> dict[str, object]:
         assert self.kept == sum(split["tweets"] for split in self.splits.values())
         return {**asdict(self), "kept": self.kept}
+
+    @staticmethod
+    def from_file(path: Path) -> Funnel:
+        """The funnel that a folder of shards holds."""
+        record = json.loads(path.read_bytes())
+        del record["kept"]
+        return Funnel(**record)
 
     def show(self, console: Console) -> None:
         """Prints the counts as a table."""

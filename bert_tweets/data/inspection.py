@@ -27,7 +27,7 @@ class Inspection:
 
     Attributes:
         tweets: of the sample.
-        lengths: percentile to tokens.
+        lengths: percentile to tokens, over all training tweets.
         padding: way of making batches to the share of positions that it wastes.
         unknown_tokens: share of [UNK] among the tokens that are not special otherwise.
         unknown_tweets: share of tweets with one.
@@ -79,13 +79,19 @@ def inspect(
     length, unknowns = np.concatenate(lengths), np.concatenate(unknown)
     return Inspection(
         tweets=len(chosen),
-        lengths={p: int(np.percentile(length, p, method="higher")) for p in _PERCENTILES},
+        lengths=percentiles(manifest.lengths["train"]),
         padding=padding_of(length, batch_size, manifest.max_length),
         unknown_tokens=float(unknowns.sum() / max(1, (length - 2).sum())),
         unknown_tweets=float((unknowns > 0).mean()),
         worst_words=worst.most_common(_WORST_WORDS),
         samples=[(text, backend.encode(text).tokens) for text in _texts(split, chosen[:samples])],
     )
+
+
+def percentiles(histogram: list[int]) -> dict[int, int]:
+    """Percentile to tokens, out of a histogram whose entry n counts the tweets of n tokens."""
+    ends = np.cumsum(histogram)
+    return {p: int(np.searchsorted(ends, ends[-1] * p / 100)) for p in _PERCENTILES}
 
 
 def padding_of(lengths: npt.NDArray[np.int64], batch_size: int, max_length: int) -> dict[str, float]:

@@ -12,16 +12,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
 from ..config import DataConfig
 from ..errors import UserError
-from .batches import MicroBatch, Step, take_rows, to_micro_batch
+from .batches import MicroBatch, Step, split_rows, take_rows
 from .manifest import Manifest
 from .masking import Masking
 from .order import Stream
-from .packing import pack
+from .packing import Placement, best_fit, lay_out
+from .sampler import Sampler, SamplerState, state_of
 from .shards import Split
+
+Ints = npt.NDArray[np.int64]
+
+_TWEETS_AT_ONCE = 8192
 
 # Starts to gather one list of integers from every rank; calling the result waits for all of them, by rank.
 Gather = Callable[[list[int]], Callable[[], list[list[int]]]]
@@ -73,8 +78,9 @@ def row_length_of(data: DataConfig, manifest: Manifest) -> int:
 class _Share:
     """A rank's share of a step, packed but not yet cut: cutting waits for what the other ranks hold."""
 
+    index: int
     batch: MicroBatch
-    masked_by_row: torch.Tensor
+    masked_by_row: Ints
     tokens: int
     tweets: int
 
@@ -85,6 +91,8 @@ class _Share:
 class StepLoader:
     """Makes the steps of one rank.
 
+    Several steps are made in one go: numpy's cost of a call is then shared by thousands of tweets.
+
     Args:
         split: the training tweets.
         stream: their order, cut into steps.
@@ -94,6 +102,7 @@ class StepLoader:
         gather: tells each rank what the others hold, see `Gather`.
         workers: threads that pack steps ahead; 0 packs each when it is due.
         pin: hand out page-locked memory.
+        data: fingerprint of the manifest, a part of the state.
     """
 
     def __init__(
@@ -107,50 +116,78 @@ class StepLoader:
         gather: Gather = gather_alone,
         workers: int = 0,
         pin: bool = False,
+        data: str = "",
     ):
         self.split, self.stream, self.masking, self.layout = split, stream, masking, layout
-        self.rank, self.world_size, self.gather = rank, world_size, gather
-        self.workers, self.pin = workers, pin
+        self.sampler = Sampler(stream, split, rank, world_size)
+        self.world_size, self.gather = world_size, gather
+        self.workers, self.pin, self.data = workers, pin, data
+
+    def state(self, step: int) -> SamplerState:
+        """What to keep in order to go on with this step; `SamplerState.step` gives it back, at any world size."""
+        return state_of(self.stream, step, self.data)
 
     def steps(self, first: int = 0) -> Iterator[Step]:
         """The steps from `first` to the end of the stream."""
-        waiting: tuple[int, _Share, Callable[[], list[list[int]]]] | None = None
-        for index, share in self._shares(first):
+        waiting: tuple[_Share, Callable[[], list[list[int]]]] | None = None
+        for share in self._shares(first):
             # The next step's counts travel while this step is computed.
-            following = (index, share, self.gather(share.counts()))
+            following = (share, self.gather(share.counts()))
             if waiting:
                 yield self._cut(*waiting)
             waiting = following
         if waiting:
             yield self._cut(*waiting)
 
-    def _shares(self, first: int) -> Iterator[tuple[int, _Share]]:
-        indices = range(first, self.stream.steps)
+    def _shares(self, first: int) -> Iterator[_Share]:
         if not self.workers:
-            yield from ((index, self._share(index)) for index in indices)
+            for run in self._runs(first):
+                yield from self._make(run)
             return
-        ahead: deque[tuple[int, Future[_Share]]] = deque()
+        ahead: deque[Future[list[_Share]]] = deque()
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
         try:
-            for index in indices:
-                ahead.append((index, pool.submit(self._share, index)))
+            for run in self._runs(first):
+                ahead.append(pool.submit(self._make, run))
                 if len(ahead) > self.workers + 1:
-                    due, share = ahead.popleft()
-                    yield due, share.result()
+                    yield from ahead.popleft().result()
             while ahead:
-                due, share = ahead.popleft()
-                yield due, share.result()
+                yield from ahead.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _share(self, index: int) -> _Share:
-        epochs, tweets = self.stream.slice(index, self.rank, self.world_size)
-        gathered = self.split.gather(tweets)
-        batch = to_micro_batch(pack(gathered, self.layout.row_length, self.layout.pad_id), tweets, epochs)
-        masked = self.masking.select(batch).sum(dim=1)
-        return _Share(batch, masked, len(gathered.input_ids), len(tweets))
+    def _runs(self, first: int) -> Iterator[range]:
+        """The steps that are made in one go, all of one size; few at first, so that the first does not wait long."""
+        whole, size = self.stream.whole_steps, 1
+        most = max(1, _TWEETS_AT_ONCE * self.sampler.world_size // self.stream.batch_size)
+        while first < self.stream.steps:
+            last = min(first + size, whole) if first < whole else self.stream.steps
+            yield range(first, last)
+            first, size = last, min(2 * size, most)
 
-    def _cut(self, index: int, share: _Share, wait: Callable[[], list[list[int]]]) -> Step:
+    def _make(self, run: range) -> list[_Share]:
+        epochs, tweets = self.sampler.share(run.start, run.stop)
+        steps, each = tweets.shape
+        # Read in the order in which they are stored.
+        order = np.argsort(tweets, axis=None)
+        gathered = self.split.gather(tweets.ravel()[order])
+        lengths = np.empty(tweets.size, np.int64)
+        lengths[order] = gathered.lengths
+        placement = best_fit(lengths, self.layout.row_length, [each] * steps)
+        segments = np.tile(np.arange(1, each + 1), steps)
+        in_order = Placement(placement.row[order], placement.start[order], placement.row_ends)
+        rows = lay_out(gathered, segments[order], in_order, self.layout.row_length, self.layout.pad_id)
+
+        of_step = np.repeat(np.arange(steps) * each - 1, np.diff(placement.row_ends, prepend=0))
+        masked = self.masking.count_by_row(rows, rows.segment_ids + of_step[:, None], tweets.ravel(), epochs.ravel())
+        # Entry 0 of each step stands for padding.
+        epochs, tweets = (np.pad(values, ((0, 0), (1, 0))) for values in (epochs, tweets))
+        batches = split_rows(rows, placement.row_ends, tweets, epochs)
+        by_step = np.split(masked, placement.row_ends[:-1])
+        tokens = lengths.reshape(steps, each).sum(axis=1).tolist()
+        return [_Share(*share, each) for share in zip(run, batches, by_step, tokens, strict=True)]
+
+    def _cut(self, share: _Share, wait: Callable[[], list[list[int]]]) -> Step:
         by_rank = np.array(wait(), dtype=np.int64)
         most_rows = max(1, int(by_rank[:, 0].max()))
         count = -(-most_rows // self.layout.rows)
@@ -164,7 +201,7 @@ class StepLoader:
             micro_batches.append(batch.pin() if self.pin else batch)
         _, masked_tokens, tokens, tweets = by_rank.sum(axis=0).tolist()
         positions = padded * count * self.world_size * self.layout.row_length
-        return Step(index, micro_batches, masked_tokens, tokens, tweets, positions)
+        return Step(share.index, micro_batches, masked_tokens, tokens, tweets, positions)
 
 
 def _round_up(count: int, multiple: int) -> int:

@@ -48,6 +48,8 @@ class Manifest:
         pad_id, mask_id, unknown_id: of the tokenizer.
         unknown_tokens: [UNK]s among the tokens of both splits.
         splits: shards of `train` and of `validation`, in order.
+        groups: further columns that were kept, `group.NAME` in the shards.
+        lengths: of each split, how many tweets have how many tokens: entry n counts those of n tokens.
         settings: what prepare was called with, but for secrets.
     """
 
@@ -60,6 +62,8 @@ class Manifest:
     unknown_id: int
     unknown_tokens: int
     splits: dict[str, list[ShardEntry]]
+    groups: list[str] = field(default_factory=list)
+    lengths: dict[str, list[int]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
 
     def rows(self, split: str) -> int:

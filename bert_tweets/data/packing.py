@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +19,20 @@ class Placement:
 
     Attributes:
         row, start: int64 [tweets], the row of a tweet and its first column there.
-        rows: rows in use.
+        row_ends: int64 [parts], rows in use up to the end of each part.
     """
 
     row: Ints
     start: Ints
-    rows: int
+    row_ends: Ints
+
+    @property
+    def rows(self) -> int:
+        """Rows in use."""
+        return int(self.row_ends[-1])
 
 
-def best_fit(lengths: Ints, row_length: int) -> Placement:
+def best_fit(lengths: Ints, row_length: int, parts: Sequence[int] | None = None) -> Placement:
     """Best-fit decreasing over the histogram of lengths (Krell et al. 2021, "Efficient sequence packing").
 
     All tweets of one length are placed at once: into the tightest rows that take them, as many a row as fit,
@@ -36,47 +41,69 @@ def best_fit(lengths: Ints, row_length: int) -> Placement:
     Args:
         lengths: int64 [tweets], each in [1, row_length].
         row_length: tokens of a row.
+        parts: how many tweets, one after the other, are packed apart from the rest, such as those of a step;
+            None: all share rows.
     """
+    counts = np.array([len(lengths)] if parts is None else parts)
+    slots = row_length + 1
+    # Part by part, the longest tweet first.
+    keys = np.repeat(np.arange(len(counts)) * slots, counts) + (row_length - lengths)
+    by_length = np.argsort(keys.astype(np.uint16) if len(counts) * slots < 2**16 else keys, kind="stable")
+    histograms = np.bincount(keys, minlength=len(counts) * slots).reshape(-1, slots)[:, ::-1].tolist()
+    in_rows: list[int] = []
+    bundles: list[tuple[int, int, int]] = []
+    row_ends, rows = [], 0
+    for histogram in histograms:
+        rows = _place_histogram(histogram, row_length, rows, in_rows, bundles)
+        row_ends.append(rows)
+    how_many, first, each = np.array(bundles, np.int64).reshape(-1, 3).T
+    first, each = np.repeat(first, how_many), np.repeat(each, how_many)
     row, start = np.empty_like(lengths), np.empty_like(lengths)
-    by_length = np.argsort(-lengths, kind="stable")
-    distinct, counts = np.unique(lengths, return_counts=True)
-    free_rows: list[Ints] = [np.empty(0, np.int64)] * (row_length + 1)
+    row[by_length] = np.repeat(np.array(in_rows, np.int64), each)
+    start[by_length] = np.repeat(first, each) + ranges(np.zeros_like(each), each) * lengths[by_length]
+    return Placement(row, start, np.array(row_ends, np.int64))
+
+
+def _place_histogram(
+    histogram: list[int], row_length: int, rows: int, in_rows: list[int], bundles: list[tuple[int, int, int]]
+) -> int:
+    """Places one part, whose new rows are numbered from `rows`; gives the number of rows then in use.
+
+    A bundle is some tweets of one length side by side in one row.
+
+    Args:
+        histogram: how many tweets have each length, [row_length + 1].
+        row_length: tokens of a row.
+        rows: rows in use by earlier parts.
+        in_rows: the row of each bundle; added to.
+        bundles: for bundles that are alike, how many, their first column, and how many tweets each; added to.
+    """
+    free_rows: list[list[int]] = [[] for _ in range(row_length + 1)]
     filled = 0  # bit f: some row has f free tokens
-    rows = done = 0
-    for length, count in zip(distinct[::-1].tolist(), counts[::-1].tolist(), strict=True):
-        last = done + count
-        while done < last:
+    for length in range(row_length, 0, -1):
+        left = histogram[length]
+        while left:
             tighter = filled >> length
+            free = length + (tighter & -tighter).bit_length() - 1 if tighter else row_length
+            each = min(free // length, left)
+            count = left // each  # rows that take as many as fit; the next round takes what is left
             if tighter:
-                free = length + (tighter & -tighter).bit_length() - 1
                 candidates = free_rows[free]
+                taken, free_rows[free] = candidates[:count], candidates[count:]
+                count = len(taken)
+                if not free_rows[free]:
+                    filled ^= 1 << free
             else:
-                free = row_length
-                candidates = np.arange(rows, rows - (-(last - done) // (row_length // length)))
-                rows += len(candidates)
-            each = free // length
-            taken = candidates[: -(-(last - done) // each)]
-            placed = min(last - done, len(taken) * each)
-            tweets = by_length[done : done + placed]
-            row[tweets] = np.repeat(taken, each)[:placed]
-            start[tweets] = row_length - free + np.tile(np.arange(each) * length, len(taken))[:placed]
-            done += placed
-            if tighter:
-                free_rows[free] = candidates[len(taken) :]
-                if not len(free_rows[free]):
-                    filled &= ~(1 << free)
-            whole = placed // each  # rows that took as many as they can; the last may have taken fewer
-            filled |= _keep(free_rows, taken[:whole], free - each * length)
-            filled |= _keep(free_rows, taken[whole:], free - (placed - whole * each) * length)
-    return Placement(row, start, rows)
-
-
-def _keep(free_rows: list[Ints], rows: Ints, free: int) -> int:
-    """Files rows under their free space; the bit to set for it."""
-    if not len(rows) or not free:
-        return 0
-    free_rows[free] = np.concatenate([free_rows[free], rows])
-    return 1 << free
+                taken = list(range(rows, rows + count))
+                rows += count
+            in_rows += taken
+            bundles.append((count, row_length - free, each))
+            left -= count * each
+            free -= each * length
+            if free:
+                free_rows[free] += taken
+                filled |= 1 << free
+    return rows
 
 
 @dataclass(frozen=True)
@@ -102,18 +129,47 @@ class PackedRows:
 
 def pack(tweets: Tweets, row_length: int, pad_id: int) -> PackedRows:
     """Lays tweets out in as few rows as best fit needs."""
-    placement = best_fit(tweets.lengths, row_length)
-    target = ranges(placement.row * row_length + placement.start, tweets.lengths)
-    positions = ranges(np.zeros_like(tweets.lengths), tweets.lengths)
-    first = np.maximum.accumulate(np.where(tweets.word_starts, np.arange(len(positions)), 0))
-    columns: dict[str, npt.NDArray[Any]] = {
-        "input_ids": tweets.input_ids,
-        "position_ids": positions,
-        "segment_ids": np.repeat(np.arange(1, len(tweets.lengths) + 1), tweets.lengths),
-        "word_positions": positions[first] if len(first) else first,
-    }
-    packed = {}
-    for name, values in columns.items():
-        packed[name] = np.full(placement.rows * row_length, pad_id if name == "input_ids" else 0, np.int32)
-        packed[name][target] = values
-    return PackedRows(**{name: values.reshape(-1, row_length) for name, values in packed.items()})
+    segments = np.arange(1, len(tweets.lengths) + 1)
+    return lay_out(tweets, segments, best_fit(tweets.lengths, row_length), row_length, pad_id)
+
+
+def lay_out(tweets: Tweets, segments: Ints, placement: Placement, row_length: int, pad_id: int) -> PackedRows:
+    """Lays tweets out where a placement says.
+
+    The rows are written from left to right, each tweet and each gap behind one a run of equal values.
+
+    Args:
+        tweets: the tokens.
+        segments: int64 [tweets], above 0: what marks the tokens of each.
+        placement: of the tweets.
+        row_length: tokens of a row.
+        pad_id: token of the gaps.
+    """
+    first = placement.row * row_length + placement.start
+    order = np.argsort(first)
+    first, lengths = first[order], tweets.lengths[order]
+    positions = placement.rows * row_length
+    # The gap behind each tweet is written as its continuation, and blanked in the end.
+    runs = np.diff(first, append=positions)
+    source = np.repeat((np.cumsum(tweets.lengths) - tweets.lengths)[order] - first, runs)
+    source += np.arange(positions)
+    place = np.arange(positions, dtype=np.int32)
+    tweet_first = np.repeat(first.astype(np.int32), runs)
+    gaps = ranges(first + lengths, runs - lengths)
+    source[gaps] = 0
+    word_first = np.maximum.accumulate(np.where(tweets.word_starts.take(source), place, np.int32(0)))
+    rows = PackedRows(
+        input_ids=tweets.input_ids.take(source),
+        position_ids=place - tweet_first,
+        segment_ids=np.repeat(segments[order].astype(np.int32), runs),
+        word_positions=word_first - tweet_first,
+    )
+    for values, fill in (
+        (rows.input_ids, pad_id),
+        (rows.position_ids, 0),
+        (rows.segment_ids, 0),
+        (rows.word_positions, 0),
+    ):
+        values[gaps] = fill
+        values.shape = (placement.rows, row_length)
+    return rows

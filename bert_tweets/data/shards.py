@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,12 @@ from .manifest import Manifest, ShardEntry
 
 Ints = npt.NDArray[np.int64]
 
+# Some 2 kB each, and a mapping each of the 65,530 that Linux gives a process.
+_MOST_OPEN = 16_384
 
-def schema(vocabulary_size: int) -> pa.Schema:
-    """The columns of a shard; ids are uint16 while the vocabulary allows."""
+
+def schema(vocabulary_size: int, groups: Sequence[str] = ()) -> pa.Schema:
+    """The columns of a shard; ids are uint16 while the vocabulary allows, kept columns are called `group.NAME`."""
     ids = pa.uint16() if vocabulary_size <= 2**16 - 1 else pa.uint32()
     return pa.schema(
         [
@@ -28,6 +32,12 @@ def schema(vocabulary_size: int) -> pa.Schema:
             pa.field("id", pa.string(), nullable=False),
             pa.field("time", pa.timestamp("s", tz="UTC")),
             pa.field("author", pa.string()),
+            pa.field("language", pa.string()),
+            # Null: no retweet; empty: a retweet of an unknown tweet; else the original's id.
+            pa.field("retweet_of", pa.string()),
+            # Near-duplicates share it: a number that the earliest of them gave.
+            pa.field("cluster", pa.int64(), nullable=False),
+            *(pa.field(f"group.{name}", pa.string()) for name in groups),
             pa.field("text", pa.string(), nullable=False),
         ]
     )
@@ -47,28 +57,55 @@ class Tweets:
     input_ids: npt.NDArray[np.int32]
     word_starts: npt.NDArray[np.bool_]
 
+    def take(self, order: Ints) -> Tweets:
+        """These tweets in another order, int64 [tweets]."""
+        lengths = self.lengths[order]
+        tokens = ranges((np.cumsum(self.lengths) - self.lengths)[order], lengths)
+        return Tweets(lengths, self.input_ids.take(tokens), self.word_starts.take(tokens))
+
 
 @dataclass(frozen=True)
 class _OpenShard:
+    path: Path
     batch: pa.RecordBatch
     offsets: npt.NDArray[np.int32]
     input_ids: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
     word_start_bytes: npt.NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Where tweets lie that come shard by shard; all int64.
+
+    Attributes:
+        shards: that hold them.
+        bounds: [shards + 1], the tweets of [bounds[i], bounds[i + 1]) are in shards[i].
+        starts, lengths: [tweets], the first token within the shard and the number of them.
+    """
+
+    shards: list[_OpenShard]
+    bounds: Ints
+    starts: Ints
+    lengths: Ints
+
+    def shard_of(self, tweet: int) -> _OpenShard:
+        return self.shards[int(np.searchsorted(self.bounds, tweet, side="right")) - 1]
+
+
 class Split:
     """The tweets of one split, by tweet index (0 … rows − 1 through its shards in order).
 
-    Shards are opened when first touched; opening costs no heap.
+    Shards are opened when first touched; opening costs no heap for their rows. The oldest of many are closed again.
     """
 
-    def __init__(self, folder: str | Path, shards: list[ShardEntry], vocabulary_size: int):
+    def __init__(self, folder: str | Path, shards: list[ShardEntry], vocabulary_size: int, groups: Sequence[str] = ()):
         self.folder = Path(folder)
         self.shards = shards
-        self._schema = schema(vocabulary_size)
+        self._schema = schema(vocabulary_size, groups)
         self._vocabulary_size = vocabulary_size
         self._ends = np.cumsum([shard.rows for shard in shards], dtype=np.int64)
         self._open: dict[int, _OpenShard] = {}
+        self._opening = Lock()
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -89,42 +126,89 @@ class Split:
         """Tokens of each tweet of a shard; int64 [rows]."""
         return np.diff(self._opened(shard).offsets).astype(np.int64)
 
+    def lengths_of(self, indices: Ints) -> Ints:
+        """Tokens of the tweets with these indices; reads no tokens.
+
+        Args:
+            indices: int64, of any shape, each in [0, len(self)).
+
+        Returns:
+            int64 of that shape.
+        """
+        flat = indices.ravel()
+        homes = self.shard_of(flat)
+        # 16 bits are sorted by counting.
+        order = np.argsort(homes.astype(np.uint16) if len(self.shards) < 2**16 else homes, kind="stable")
+        lengths = np.empty_like(flat)
+        lengths[order] = self._locate(flat[order], homes[order]).lengths
+        return lengths.reshape(indices.shape)
+
     def gather(self, indices: Ints) -> Tweets:
         """The tokens of the tweets with these indices, in the order asked for.
+
+        Each shard is read once, in ascending order: ascending indices are the cheapest.
 
         Args:
             indices: int64 [tweets], each in [0, len(self)).
         """
-        homes = self.shard_of(indices)
-        lengths = np.empty(len(indices), dtype=np.int64)
-        found = []
-        for home in np.unique(homes):
-            shard = self._opened(int(home))
-            where = np.flatnonzero(homes == home)
-            rows = indices[where] - self.first_row(int(home))
-            starts = shard.offsets[rows].astype(np.int64)
-            lengths[where] = shard.offsets[rows + 1] - starts
-            found.append((shard, where, starts))
-        targets = np.cumsum(lengths) - lengths
-        input_ids = np.empty(int(lengths.sum()), dtype=np.int32)
-        word_starts = np.empty(len(input_ids), dtype=np.bool_)
-        for shard, where, starts in found:
-            source = ranges(starts, lengths[where])
-            target = ranges(targets[where], lengths[where])
-            input_ids[target] = shard.input_ids[source]
-            word_starts[target] = (shard.word_start_bytes[source >> 3] >> (source & 7).astype(np.uint8)) & 1
-        return Tweets(lengths, input_ids, word_starts)
+        if (indices[1:] >= indices[:-1]).all():
+            return self._read(self._locate(indices, self.shard_of(indices)))
+        order = np.argsort(indices)
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return self.gather(indices[order]).take(back)
+
+    def _locate(self, indices: Ints, homes: Ints) -> _Places:
+        """Looks up tweets whose shards, `homes`, ascend."""
+        firsts = np.flatnonzero(np.diff(homes, prepend=-1))
+        shards = [self._opened(home) for home in homes[firsts].tolist()]
+        bounds = np.append(firsts, len(indices))
+        starts, ends = np.empty_like(indices), np.empty_like(indices)
+        inside = indices - np.append(0, self._ends)[homes]
+        for shard, first, last in zip(shards, bounds.tolist(), bounds[1:].tolist(), strict=False):
+            rows = inside[first:last]
+            starts[first:last] = shard.offsets.take(rows)
+            ends[first:last] = shard.offsets.take(rows + 1)
+        places = _Places(shards, bounds, starts, ends - starts)
+        # Offsets come out of a file: none may point outside of its tokens.
+        tokens = np.repeat(np.array([len(shard.input_ids) for shard in shards], np.int64), np.diff(bounds))
+        wrong = np.flatnonzero((starts < 0) | (ends < starts) | (ends > tokens))
+        if len(wrong):
+            raise _damaged(places.shard_of(wrong[0]).path, "its offsets do not fit its tokens")
+        return places
+
+    def _read(self, places: _Places) -> Tweets:
+        source = ranges(places.starts, places.lengths)
+        token_ends = np.cumsum(places.lengths)
+        input_ids = np.empty(len(source), dtype=np.uint32)
+        starts = np.empty(len(source), dtype=np.uint8)
+        bounds = np.append(0, token_ends)[places.bounds].tolist()
+        for shard, first, last in zip(places.shards, bounds, bounds[1:], strict=False):
+            input_ids[first:last] = shard.input_ids.take(source[first:last])
+            starts[first:last] = shard.word_start_bytes.take(source[first:last] >> 3)
+        if len(input_ids) and input_ids.max() >= self._vocabulary_size:
+            tweet = int(np.searchsorted(token_ends, input_ids.argmax(), side="right"))
+            raise _damaged(places.shard_of(tweet).path, "it holds ids that are not in the vocabulary")
+        starts >>= source.astype(np.uint8) & 7
+        starts &= 1
+        return Tweets(places.lengths, input_ids.view(np.int32), starts.view(np.bool_))
 
     def _opened(self, index: int) -> _OpenShard:
-        if index not in self._open:
-            self._open[index] = self._map(self.shards[index])
-        return self._open[index]
+        shard = self._open.get(index)
+        if shard is None:
+            with self._opening:
+                if len(self._open) >= _MOST_OPEN:
+                    del self._open[next(iter(self._open))]
+                shard = self._open[index] = self._map(self.shards[index])
+        return shard
 
     def _map(self, entry: ShardEntry) -> _OpenShard:
         path = shard_path(self.folder, entry)
         try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            batch = reader.get_batch(0)
+            # The columns keep the mapping, which needs no open file: many shards do not run out of them.
+            with pa.memory_map(str(path)) as file:
+                reader = pa.ipc.open_file(file)
+                batch = reader.get_batch(0)
         except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
             raise _damaged(path, str(error)) from None
         if not batch.schema.equals(self._schema) or batch.num_rows != entry.rows or reader.num_record_batches != 1:
@@ -132,19 +216,17 @@ class Split:
         ids, starts = batch.column("input_ids"), batch.column("word_starts")
         offsets = ids.offsets.to_numpy()
         tokens = len(ids.values)
-        # Offsets come out of a file: none may point outside of its tokens.
-        if offsets[0] != 0 or offsets[-1] != tokens or (np.diff(offsets) < 0).any() or tokens != len(starts.values):
+        # What lies between is checked where it is read, so that opening costs the same for shards of any size.
+        if offsets[0] != 0 or offsets[-1] != tokens or tokens != len(starts.values):
             raise _damaged(path, "its offsets do not fit its tokens")
         ids_flat = ids.values.to_numpy()
-        if tokens and ids_flat.max() >= self._vocabulary_size:
-            raise _damaged(path, "it holds ids that are not in the vocabulary")
         bits = np.frombuffer(starts.values.buffers()[1], dtype=np.uint8)
-        return _OpenShard(batch, offsets, ids_flat, bits)
+        return _OpenShard(path, batch, offsets, ids_flat, bits)
 
 
 def open_split(folder: str | Path, manifest: Manifest, split: str) -> Split:
     """One split of a folder of shards."""
-    return Split(folder, manifest.splits[split], manifest.vocabulary_size)
+    return Split(folder, manifest.splits[split], manifest.vocabulary_size, manifest.groups)
 
 
 def verify(folder: str | Path, shards: Iterable[ShardEntry]) -> None:
@@ -165,18 +247,24 @@ def verify(folder: str | Path, shards: Iterable[ShardEntry]) -> None:
 
 
 def shard_path(folder: Path, entry: ShardEntry) -> Path:
-    """Where a shard lies; a manifest may not point out of its own folder."""
+    """Where a shard lies; a manifest may not point out of its own folder, by its words or by a link.
+
+    Raises:
+        UserError: it does.
+    """
     parts = PurePosixPath(entry.file)
-    if parts.is_absolute() or ".." in parts.parts:
+    if parts.is_absolute() or ".." in parts.parts or set(entry.file) & set("\\:"):
         raise UserError(f"{folder}: its manifest names '{entry.file}', which is outside of it; prepare again")
-    return folder / parts
+    path = folder / parts
+    if any(step.is_symlink() for step in (path, *path.parents[: len(parts.parts) - 1])):
+        raise UserError(f"{path}: is a link, and a shard is a file of its own folder; put the file there")
+    return path
 
 
 def ranges(starts: Ints, lengths: Ints) -> Ints:
     """The integers of [start, start + length) for each pair, one after the other; int64 [sum of lengths]."""
-    ends = np.cumsum(lengths)
-    count = int(ends[-1]) if len(ends) else 0
-    inside: Ints = np.arange(count) + np.repeat(starts - (ends - lengths), lengths)
+    inside = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+    inside += np.arange(len(inside))
     return inside
 
 

@@ -93,7 +93,8 @@ def _shard_damages(folder: Path, entry: ShardEntry, manifest: Manifest, encoder:
     whole = pa.memory_map(str(path)).read_buffer()
     broken = hashlib.sha256(whole).hexdigest() != entry.sha256
     batch = _opened(whole)
-    if batch is None or not batch.schema.equals(schema(manifest.vocabulary_size)) or batch.num_rows != entry.rows:
+    columns = schema(manifest.vocabulary_size, manifest.groups)
+    if batch is None or not batch.schema.equals(columns) or batch.num_rows != entry.rows:
         yield Damage(entry.file, "its header does not name the columns and rows of the manifest")
         return
     inside = list(_content_damages(entry, batch, manifest))

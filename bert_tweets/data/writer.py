@@ -1,8 +1,10 @@
-"""Writing shards: rows are gathered until a shard is full, then written, flushed and checksummed."""
+"""Writing shards: rows as one record batch, written under a name of its own, checksummed, renamed to its place."""
 
 from __future__ import annotations
 
 import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,74 +13,62 @@ import pyarrow as pa
 from .. import files
 from .checksums import block_checksums, checksum_file
 from .manifest import ShardEntry
-from .shards import Tweets, schema
-
-# Arrow's text columns count bytes in 31 bits: a shard is closed early before it comes near.
-LARGEST_SHARD = 2**30
+from .shards import Tweets
 
 
-def to_batch(
-    tweets: Tweets, ids: pa.Array, times: pa.Array, authors: pa.Array, texts: pa.Array, vocabulary_size: int
-) -> pa.RecordBatch:
-    """Tokens and what is known of each tweet as rows of a shard.
+def to_batch(tweets: Tweets, known: Mapping[str, pa.Array], schema: pa.Schema) -> pa.RecordBatch:
+    """Tokens and what is known of each tweet as rows.
 
     Args:
         tweets: the tokens.
-        ids, authors, texts: string [tweets]; authors may be null.
-        times: timestamp[s, UTC] [tweets], may be null.
-        vocabulary_size: decides the width of the ids.
+        known: the other columns by name, each [tweets]; one that is not there is null.
+        schema: the columns of the result, `input_ids` and `word_starts` among them.
     """
-    columns = schema(vocabulary_size)
     offsets = pa.array(np.concatenate([[0], np.cumsum(tweets.lengths)]), pa.int32())
-    item = columns.field("input_ids").type.value_type
-    tokens = pa.ListArray.from_arrays(
-        offsets,
-        pa.array(tweets.input_ids.astype(item.to_pandas_dtype())),
-        type=columns.field("input_ids").type,
+    ids, starts = schema.field("input_ids").type, schema.field("word_starts").type
+    columns = {
+        "input_ids": pa.ListArray.from_arrays(
+            offsets, pa.array(tweets.input_ids.astype(ids.value_type.to_pandas_dtype())), type=ids
+        ),
+        "word_starts": pa.ListArray.from_arrays(offsets, pa.array(tweets.word_starts), type=starts),
+        **known,
+    }
+    nothing = len(tweets.lengths)
+    return pa.RecordBatch.from_arrays(
+        [columns[field.name] if field.name in columns else pa.nulls(nothing, field.type) for field in schema],
+        schema=schema,
     )
-    starts = pa.ListArray.from_arrays(offsets, pa.array(tweets.word_starts), type=columns.field("word_starts").type)
-    return pa.RecordBatch.from_arrays([tokens, starts, ids, times, authors, texts], schema=columns)
 
 
-class ShardWriter:
-    """Writes one split below a folder, `shard_tweets` rows a file, in the order in which they come."""
+def write_shard(folder: Path, name: str, batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> ShardEntry:
+    """Writes one shard and the checksums of its blocks.
 
-    def __init__(self, folder: Path, split: str, vocabulary_size: int, shard_tweets: int):
-        self._folder = folder
-        self._split = split
-        self._schema = schema(vocabulary_size)
-        self._shard_tweets = shard_tweets
-        self._waiting: list[pa.RecordBatch] = []
-        self._entries: list[ShardEntry] = []
-        (folder / split).mkdir()
+    Written twice, even at the same time, it ends as the same bytes: each attempt has names of its own.
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Takes rows, and writes each shard that they fill."""
-        while batch.num_rows:
-            room = self._shard_tweets - sum(waiting.num_rows for waiting in self._waiting)
-            piece, batch = batch.slice(0, room), batch.slice(room)
-            self._waiting.append(piece)
-            size = sum(waiting.nbytes for waiting in self._waiting)
-            if piece.num_rows == room or size > LARGEST_SHARD:
-                self._write()
+    Args:
+        folder: of all shards.
+        name: of this one below the folder, such as `train/00000.arrow`.
+        batches: its rows; how they are cut does not show.
+        schema: of the rows.
+    """
+    # take() builds every buffer anew: the bytes do not tell how the rows came, in one piece or in several.
+    whole = pa.Table.from_batches(batches, schema).combine_chunks()
+    (batch,) = whole.take(pa.array(np.arange(whole.num_rows))).to_batches()
+    del whole
+    data = to_ipc(batch)
+    tokens = len(batch.column("input_ids").flatten())
+    attempt = f".{secrets.token_hex(8)}"
+    for file, content in ((checksum_file(name), block_checksums(data)), (name, data)):
+        path = folder / file
+        side = path.with_name(path.name + attempt)
+        files.write_bytes(side, content)
+        side.replace(path)
+    return ShardEntry(name, batch.num_rows, tokens, data.size, hashlib.sha256(data).hexdigest())
 
-    def close(self) -> list[ShardEntry]:
-        """Writes what is left, and names all shards in order."""
-        if self._waiting:
-            self._write()
-        return self._entries
 
-    def _write(self) -> None:
-        whole = pa.Table.from_batches(self._waiting, self._schema)
-        self._waiting = []
-        # take() builds every buffer anew: the bytes do not tell how the rows came, in one piece or in several.
-        (batch,) = whole.combine_chunks().take(pa.array(np.arange(whole.num_rows))).to_batches()
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, self._schema, options=pa.ipc.IpcWriteOptions(compression=None)) as writer:
-            writer.write_batch(batch)
-        data = sink.getvalue()
-        name = f"{self._split}/{len(self._entries):05d}.arrow"
-        files.write_bytes(self._folder / name, data)
-        files.write_bytes(self._folder / checksum_file(name), block_checksums(data))
-        tokens = len(batch.column("input_ids").flatten())
-        self._entries.append(ShardEntry(name, batch.num_rows, tokens, data.size, hashlib.sha256(data).hexdigest()))
+def to_ipc(batch: pa.RecordBatch) -> pa.Buffer:
+    """A record batch as an uncompressed Arrow file."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=None)) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()

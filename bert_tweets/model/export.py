@@ -9,7 +9,7 @@ from typing import Any
 from ..data.manifest import Manifest
 from ..files import side_folder
 from ..text import recipe
-from ..text.tokenizer import load_tokenizer
+from ..text.tokenizer import load_tokenizer, save
 from .loading import set_dropout, tokenizer_folder
 
 
@@ -30,7 +30,7 @@ def export_model(folder: Path, model: Any, weights: dict[str, Any] | None, manif
     model.config.attention_probs_dropout_prob = 0.1
     with side_folder(folder) as side:
         model.save_pretrained(side)
-        load_tokenizer(str(tokenizer_folder(data_path))).save_pretrained(side)
+        save(load_tokenizer(str(tokenizer_folder(data_path))), side)
         carried = {**manifest.recipe.to_json(), "data": manifest.fingerprint}
         (side / recipe.FILE).write_text(json.dumps(carried, indent=2), encoding="utf-8")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,12 @@ class LoadedModel:
         model: the `transformers` model, fp32, on the CPU.
         has_trained_head: False when the files held an encoder alone, or nothing was loaded: its masked-LM head
             is new, and the first fall of its loss is that head being learnt.
+        added_tokens: rows that it took on for tokens of the shards that it lacked.
     """
 
     model: Any
     has_trained_head: bool
+    added_tokens: int = 0
 
 
 def fetch(name: str, revision: str) -> None:
@@ -61,14 +63,14 @@ def check_model(config: ModelConfig, manifest: Manifest) -> None:
     if config.name == SCRATCH:
         return
     _settings(config)
-    own = recipe.read(config.name if is_local(config.name) else _hub_folder(config))
-    # A model without either could have been made for any tokens.
-    tokenizer = fingerprint(load_tokenizer(config.name, config.revision)) if own is None else None
+    own, tokenizer = _own_recipe(config)
     recipe.require_same(manifest.recipe, own, tokenizer, config.name)
 
 
 def load_model(config: ModelConfig, manifest: Manifest, seed: int = 0) -> LoadedModel:
     """Loads, or makes, the masked language model.
+
+    A stock model takes on the tokens that the shards' tokenizer was extended by, see `extend`.
 
     Args:
         config: name, revision, dropout, sizes of a new one.
@@ -80,15 +82,38 @@ def load_model(config: ModelConfig, manifest: Manifest, seed: int = 0) -> Loaded
     """
     quiet_transformers()
     loaded = _scratch(config, manifest, seed) if config.name == SCRATCH else _pretrained(config, seed)
+    missing = _missing_tokens(config, manifest)
+    first = manifest.vocabulary_size - len(missing)
     size, positions = loaded.model.config.vocab_size, _positions(loaded.model)
-    if size < manifest.vocabulary_size:
-        raise UserError(f"{config.name}: knows {size} tokens, the shards have {manifest.vocabulary_size}")
+    if size < first:
+        raise UserError(f"{config.name}: knows {size} tokens, the shards have {first}")
     if positions < manifest.max_length:
         raise UserError(
             f"{config.name}: takes {positions} tokens, the shards' longest tweet may have "
             f"{manifest.max_length}; prepare with max_length={positions}"
         )
-    return loaded
+    if missing:
+        extend(loaded.model, [token.pieces for token in missing], first)
+    return replace(loaded, added_tokens=len(missing))
+
+
+def extend(model: Any, pieces: list[list[int]], first: int) -> None:
+    """Gives new tokens their rows: embedding, decoder and decoder bias each begin as the mean of their pieces' rows.
+
+    What the model held stays as it is, but for rows from `first` on, which no token had.
+
+    Args:
+        model: a stock masked language model.
+        pieces: of each new token, ids below `first`.
+        first: id of the first new token; the others follow.
+    """
+    size = first + len(pieces)
+    if size > model.config.vocab_size:
+        _seeded(0, lambda: model.resize_token_embeddings(size, mean_resizing=False))
+    decoder = model.get_output_embeddings()
+    with torch.no_grad():
+        for table in (model.get_input_embeddings().weight, decoder.weight, decoder.bias):
+            table[first:size] = torch.stack([table[ids].mean(dim=0) for ids in pieces])
 
 
 def weights_identity(name: str) -> str:
@@ -123,6 +148,21 @@ def set_dropout(config: Any, dropout: float) -> None:
     """Hidden dropout as asked; attention dropout off: packed attention has none."""
     config.hidden_dropout_prob = dropout
     config.attention_probs_dropout_prob = 0.0
+
+
+def _missing_tokens(config: ModelConfig, manifest: Manifest) -> list[recipe.Added]:
+    """The added tokens of the shards that a model has no rows for: all, when it is the stock one."""
+    added = manifest.recipe.added
+    if not added or config.name == SCRATCH:
+        return []
+    return added if recipe.lacks_added_tokens(manifest.recipe, _own_recipe(config)[1]) else []
+
+
+def _own_recipe(config: ModelConfig) -> tuple[recipe.Recipe | None, str | None]:
+    """The recipe that a model carries, or else the fingerprint of its own tokenizer."""
+    own = recipe.read(config.name if is_local(config.name) else _hub_folder(config))
+    # A model without either could have been made for any tokens.
+    return own, fingerprint(load_tokenizer(config.name, config.revision)) if own is None else None
 
 
 def _scratch(config: ModelConfig, manifest: Manifest, seed: int) -> LoadedModel:

@@ -1,57 +1,151 @@
-"""A file's bytes: unzipped on the way, without a byte order mark; what begins like another kind of file is refused."""
+"""A file's bytes, here or behind a URL: unzipped on the way, without a byte order mark.
+
+What begins like another kind of file is refused. URLs are opened by fsspec, whose packages for each protocol
+(s3fs, gcsfs, aiohttp) are the user's to install.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from ..errors import UserError
 
-CHUNK_BYTES = 4 * 2**20
-
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # How compressed data begins, what Arrow calls it, and the name that says so.
 _COMPRESSED = ((b"\x1f\x8b", "gzip", ".gz"), (b"\x28\xb5\x2f\xfd", "zstd", ".zst"), (b"BZh", "bz2", ".bz2"))
 
 
-def reader(path: Path, chunk_bytes: int) -> Callable[[], bytes]:
-    """A function that gives a file's next bytes, unzipped and without a byte order mark."""
-    require_file(path)
+class ByteStream:
+    """The bytes of one file, from its start; a context manager that closes it.
+
+    Raises:
+        UserError: at once when it is missing or begins like a file of another kind.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+        self._ahead = io.BytesIO()
+        with readable(path):
+            with open_file(path, from_start_to_end=True) as file:
+                magic = file.read(4)
+            compression = next((name for start, name, _ in _COMPRESSED if magic.startswith(start)), None)
+            promised = next((name for _, name, ending in _COMPRESSED if suffixes(path)[-1:] == [ending]), None)
+            if promised and promised != compression and magic:
+                raise UserError(f"{path}: is not {promised} data, though its name says so; fetch it again")
+            self._file = open_file(path, from_start_to_end=True)
+            self._stream = pa.input_stream(self._file, compression=compression) if compression else self._file
+        start = self.read(4096)
+        _require_text(path, start)
+        self.unread(start.removeprefix(_BYTE_ORDER_MARK))
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes; fewer at the end alone.
+
+        Raises:
+            UserError: the file cannot be read on.
+        """
+        pieces = [self._ahead.read(size)]
+        missing = size - len(pieces[0])
+        while missing:
+            with readable(self.path):
+                piece = self._stream.read(missing)
+            if not piece:
+                break
+            pieces.append(piece)
+            missing -= len(piece)
+        return b"".join(pieces)
+
+    def unread(self, data: bytes) -> None:
+        """Puts bytes back, to be read next."""
+        self._ahead = io.BytesIO(data + self._ahead.read())
+
+    def __enter__(self) -> ByteStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def is_url(path: str) -> bool:
+    return _URL.match(path) is not None
+
+
+def suffixes(path: str) -> list[str]:
+    """The endings of a file's name, in lower case, from left to right; what a URL asks for behind `?` is no part."""
+    name = urlsplit(path).path if re.match(r"https?:", path) else path.partition("::")[0]
+    return [ending.lower() for ending in PurePosixPath(name).suffixes]
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the URL's path in it.
+
+    Raises:
+        UserError: the protocol is unknown, or its package is not installed.
+    """
+    import fsspec
+
     try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-        compression = next((name for start, name, _ in _COMPRESSED if magic.startswith(start)), None)
-        promised = next((name for _, name, ending in _COMPRESSED if path.suffix == ending), None)
-        if promised and promised != compression and magic:
-            raise UserError(f"{path}: is not {promised} data, though its name says so; fetch it again")
-        stream = pa.input_stream(str(path), compression=compression)
-        start: bytes = stream.read(4096)
-    except OSError as error:
+        system, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        missing = getattr(error.__cause__, "name", None) or getattr(error, "name", None)
+        advice = f"pip install {missing}" if missing else " ".join(str(error).split())
+        raise UserError(f"{url}: a package for this kind of URL is missing; install it: {advice}") from None
+    except Exception as error:  # each protocol has errors of its own
+        raise _unreadable(url, error) from None
+    return system, str(path)
+
+
+def open_file(path: str, from_start_to_end: bool = False) -> Any:
+    """A file for reading bytes, local or behind a URL; to be called inside of `readable`."""
+    if is_url(path):
+        system, inside = filesystem(path)
+        # Not every server of the web gives parts of a file, so that it can be entered at any place.
+        is_streamed = from_start_to_end and path.startswith(("http://", "https://"))
+        return system.open(inside, "rb", **({"block_size": 0} if is_streamed else {}))
+    require_file(path)
+    return Path(path).open("rb", buffering=0)
+
+
+@contextmanager
+def readable(path: str) -> Iterator[None]:
+    """Turns what goes wrong while a file is listed, opened or read into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, EOFError, pa.ArrowException) as error:
         raise _unreadable(path, error) from None
-    _require_text(path, start)
-    waiting = [start.removeprefix(b"\xef\xbb\xbf")]
-
-    def read_chunk() -> bytes:
-        if waiting and (first := waiting.pop()):
-            return first
-        try:
-            chunk: bytes = stream.read(chunk_bytes)
-        except OSError as error:
-            raise _unreadable(path, error) from None
-        return chunk
-
-    return read_chunk
+    except Exception as error:
+        # Errors of protocols (botocore, aiohttp) share no class with each other.
+        if not is_url(path):
+            raise
+        raise _unreadable(path, error) from None
 
 
-def require_file(path: Path) -> None:
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; name the files in it")
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
+def require_file(path: str) -> None:
+    """Raises UserError when a local path is a folder, or nothing is there."""
+    try:
+        if Path(path).is_dir():
+            raise UserError(f"{path}: is a folder; name the files in it")
+        if not Path(path).exists():
+            raise UserError(f"{path}: no such file")
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
 
 
-def _require_text(path: Path, start: bytes) -> None:
+def _require_text(path: str, start: bytes) -> None:
     """Refuses what begins like a file of another kind."""
     if start.startswith((b"\xff\xfe", b"\xfe\xff")) or start.count(0) > len(start) // 4:
         raise UserError(f"{path}: is UTF-16 (or binary), not UTF-8; save the file as UTF-8")
@@ -60,7 +154,15 @@ def _require_text(path: Path, start: bytes) -> None:
             raise UserError(f"{path}: is {kind}, not CSV; save the file as CSV in UTF-8")
 
 
-def _unreadable(path: Path, error: OSError) -> UserError:
-    if isinstance(error, PermissionError):
-        return UserError(f"{path}: may not be read; check its permissions")
-    return UserError(f"{path}: cannot be read to its end ({' '.join(str(error).split())}); fetch it again")
+def _unreadable(path: str, error: BaseException) -> UserError:
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError):
+        # On the web fsspec calls anything so that keeps it from a file.
+        if cause is None or isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) == 404:
+            return UserError(f"{path}: no such file")
+        error = cause
+    if isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403):
+        return UserError(f"{path}: may not be read; check its permissions{' and your login' if is_url(path) else ''}")
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    advice = "try again" if is_url(path) else "fetch it again"
+    return UserError(f"{path}: cannot be read to its end ({reason}); {advice}")

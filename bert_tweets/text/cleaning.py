@@ -2,7 +2,10 @@
 
 A rule is a name and its arguments, so that a preset can be written out as JSON and hashed: its fingerprint is a part
 of the recipe that shards and models carry. Patterns are RE2's, with explicit ranges of characters where one would
-like to name a Unicode property: a library's newer Unicode tables must not change what an old recipe means.
+like to name a Unicode property: a library's newer Unicode tables must not change what an old recipe means. A rule
+that leans on a library has what decides there among its arguments when it is hashed, see `rules_of`.
+
+docs/cleaning.md says which source each preset follows, and where one differs from its source.
 """
 
 from __future__ import annotations
@@ -15,24 +18,18 @@ from collections.abc import Callable
 from html.entities import html5
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..errors import UserError, did_you_mean
+from .emoji_names import EMOJI, names, names_fingerprint, optional_library
+
+Rules = list[list[str]]
+
 LINK = "http"
 USER = "@user"
-
-# Pictographs, and the blocks of arrows, shapes and signs that fonts draw like them and vocabularies lack like them.
-_PICTOGRAPH = (
-    r"[\x{A9}\x{AE}\x{203C}\x{2049}\x{2122}\x{2139}\x{2190}-\x{21FF}\x{2300}-\x{2328}\x{232B}-\x{23FF}\x{24C2}\x{2500}-\x{27BF}"
-    r"\x{2934}\x{2935}\x{2B00}-\x{2BFF}\x{3030}\x{303D}\x{3297}\x{3299}"
-    r"\x{1F000}-\x{1F1E5}\x{1F200}-\x{1F3FA}\x{1F400}-\x{1FAFF}\x{1FC00}-\x{1FFFD}]"
-)
-_SKIN = r"[\x{1F3FB}-\x{1F3FF}]"
-_LETTER = r"[\x{1F1E6}-\x{1F1FF}]"
-_TAG = r"[\x{E0020}-\x{E007F}]"
-_ONE = rf"{_PICTOGRAPH}[\x{{FE0E}}\x{{FE0F}}]?{_SKIN}?"
-# Unicode Technical Standard 51, section 1.4: flags, keycaps, and pictographs with skin tone, tags, and joined ones.
-EMOJI = rf"(?:{_LETTER}{{1,2}}|[0-9#*]\x{{FE0F}}?\x{{20E3}}|{_ONE}{_TAG}*(?:\x{{200D}}{_ONE})*|{_SKIN})"
 
 # Of a link no more than a link can hold, so that text or an emoji glued to it stays; nor the full stop behind it.
 _IN_LINK = r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]"
@@ -47,46 +44,136 @@ _INVISIBLE = (
     r"[\x{AD}\x{61C}\x{180E}\x{200B}\x{200E}\x{200F}\x{202A}-\x{202E}\x{2060}-\x{2064}\x{2066}-\x{206F}\x{FEFF}]+"
 )
 # Zero-width characters that mean something inside of an emoji and nothing to a tokenizer elsewhere.
-_STRAY = rf"({EMOJI})|[\x{{200C}}\x{{200D}}\x{{FE00}}-\x{{FE0F}}\x{{E0020}}-\x{{E007F}}]+"
+_ZERO_WIDTH = r"[\x{200C}\x{200D}\x{FE00}-\x{FE0F}\x{E0020}-\x{E007F}]+"
+_STRAY = rf"({EMOJI})|{_ZERO_WIDTH}"
 
-PRESETS: dict[str, list[list[str]]] = {
-    # Links and mentions as in TimeLMs (Loureiro et al. 2022).
-    "tweets": [
-        ["entities"],
-        ["replace", _CONTROL, ""],
-        ["replace", _INVISIBLE, ""],
-        ["replace", _STRAY, r"\1"],
-        ["normalize", "NFC"],
-        ["replace", _LINK, f" {LINK} "],
-        ["replace", _MENTION, rf"\1{USER}"],
-        ["replace", EMOJI, r" \0 "],
-        ["replace", _SPACE, " "],
-        ["strip"],
-    ],
-    "raw": [["replace", _CONTROL, ""], ["strip"]],
+# What Python's str.split() parts words at, as the programs of other authors do.
+_SPLIT = _SPACE.replace(r"\r ", r"\r\x{1C}-\x{1F} ")
+
+_APART = ["replace", EMOJI, r" \0 "]
+# Where other spaces must stay as they are: one behind and one before, where there is none.
+_APART_ONLY = [["replace", rf"({EMOJI}) ?", r"\1 "], ["replace", rf" ?({EMOJI})", r" \1"]]
+_SPELLED = ["names"]
+
+_TWEETS: Rules = [
+    ["entities"],
+    ["replace", _CONTROL, ""],
+    ["replace", _INVISIBLE, ""],
+    ["replace", _STRAY, r"\1"],
+    ["normalize", "NFC"],
+    ["replace", _LINK, f" {LINK} "],
+    ["replace", _MENTION, rf"\1{USER}"],
+    _APART,
+]
+_TWEETS_END: Rules = [["replace", _SPACE, " "], ["strip"]]
+_TIMELMS: Rules = [
+    ["replace", _SPLIT, " "],
+    ["strip"],
+    # Two spaces, so that the mention before leaves one to the next.
+    ["replace", " @", "  @"],
+    ["replace", "(^| )@[^ @]+( |$)", rf"\1{USER}\2"],
+    ["replace", "  ", " "],
+    ["replace", "(^| )http[^ ]*", rf"\1{LINK}"],
+]
+_BERTWEET: Rules = [
+    ["replace", "’", "'"],
+    ["replace", "…", "..."],
+    ["words"],
+    ["replace", "(^| )@[^ ]*", r"\1@USER"],
+    ["replace", "(?i)(^| )(?:http|www)[^ ]*", r"\1HTTPURL"],
+    ["replace", "cannot ", "can not "],
+    ["replace", "n ?'t ", " n't "],
+    ["replace", "(ca|ai) n't", r"\1n't"],
+    ["replace", "'(m|re|s|ll|d|ve) ", r" '\1 "],
+    ["replace", r" ([ap]) \. m \.", r" \1.m."],
+    ["replace", r" p \. m ", " p.m "],
+    ["replace", r" a \. m ", " a.m "],
+    # The tokenizer leaves an emoji's variation selector or keycap with the word beside it.
+    ["replace", r" \x{FE0F}", "\ufe0f"],
+    _APART,
+]
+_BERTWEET_END: Rules = [["replace", _SPLIT, " "], ["strip"]]
+_RAW: Rules = [["replace", _CONTROL, ""]]
+
+# A preset, and behind a + what it does to emoji where that is not its own way.
+PRESETS: dict[str, Rules] = {
+    # Ours; links and mentions become the words that TimeLMs has for them.
+    "tweets": [*_TWEETS, *_TWEETS_END],
+    "tweets+spelled": [*_TWEETS, _SPELLED, *_TWEETS_END],
+    # Loureiro et al. 2022, as the cards of their models have users do.
+    "timelms": _TIMELMS,
+    "timelms+apart": [_APART, *_TIMELMS],
+    "timelms+spelled": [_APART, _SPELLED, *_TIMELMS],
+    # Nguyen et al. 2020, TweetNormalizer.
+    "bertweet": [*_BERTWEET, _SPELLED, *_BERTWEET_END],
+    "bertweet+apart": [*_BERTWEET, *_BERTWEET_END],
+    # As it stands, but for what no tokenizer reads.
+    "raw": [*_RAW, ["strip"]],
+    "raw+apart": [*_RAW, *_APART_ONLY, ["strip"]],
+    "raw+spelled": [*_RAW, *_APART_ONLY, _SPELLED, ["strip"]],
 }
+_OWN_WAY_WITH_EMOJI = {"tweets": "apart", "bertweet": "spelled"}
+
+# Below, ways to the same result in less time: each leaves out what could change nothing.
+# Most tweets are plain: ASCII without an ampersand or a control character. There, these patterns match nothing.
+_NOT_PLAIN = r"[^\t-\r -%'-~]"
+_IDLE_IN_PLAIN = {_CONTROL, _INVISIBLE, _STRAY, EMOJI, _APART_ONLY[0][1], _APART_ONLY[1][1]}
+_OTHER_THAN_BLANK = {spaces: spaces.replace(" ", "") for spaces in (_SPACE, _SPLIT)}
+# Where the first is not found, the second does what the pattern does; None: it does nothing. To search takes a
+# fraction of the time that replacing nothing does.
+_SHORTCUTS: dict[str, tuple[str, str | None]] = {
+    **{rare: (rare, None) for rare in (_CONTROL, _INVISIBLE, *_OTHER_THAN_BLANK.values())},
+    _STRAY: (_ZERO_WIDTH, None),
+    _MENTION: (r"[＠\p{M}]", r"(^|[^A-Za-z0-9_+%@]|\bRT)@+[A-Za-z0-9_]+(?:@+[A-Za-z0-9_]+)*"),
+}
+# Latin letters, punctuation, symbols and emoji: none composes with what stands before it.
+_MAY_COMPOSE = (
+    r"[^\x{00}-\x{2FF}\x{2010}-\x{2027}\x{2030}-\x{205E}\x{20A0}-\x{20BF}\x{2190}-\x{2328}\x{232B}-\x{2ADB}"
+    r"\x{FE0E}\x{FE0F}\x{1F000}-\x{1FAFF}]"
+)
 
 _MAY_HOLD_ENTITY = r"&#?[A-Za-z0-9]+;"
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 
-def resolve(clean: str, tokenizer: Any) -> str:
-    """The preset that a setting stands for; `auto` picks by tokenizer.
+def resolve(clean: str, tokenizer: Any, emoji: str = "auto") -> str:
+    """The preset that two settings stand for: one name, which the recipe carries.
 
     Args:
-        clean: `auto` or the name of a preset.
-        tokenizer: that will read the text.
+        clean: the name of a preset, or `auto`: `bertweet` for a tokenizer of BERTweet, `timelms` for one of
+            the Cardiff models, which are told by their hub name alone (their vocabulary is RoBERTa's), else `tweets`.
+        tokenizer: that will read the text; None: not known yet.
+        emoji: `apart`, `spelled`, `added` (apart, too: the vocabulary differs) or `auto`, the preset's own way.
+
+    Raises:
+        UserError: there is no such preset.
     """
-    return "tweets" if clean == "auto" else clean
+    preset = _preset_for(tokenizer) if clean == "auto" else clean
+    if emoji != "auto":
+        preset = preset.partition("+")[0]
+        way = "apart" if emoji == "added" else emoji
+        if way != _OWN_WAY_WITH_EMOJI.get(preset):
+            preset = f"{preset}+{way}"
+    _known(preset)
+    return preset
+
+
+def rules_of(preset: str) -> Rules:
+    """A preset's rules, each a name and its arguments; what decides in a library stands behind them.
+
+    Raises:
+        UserError: there is no such preset, or a library that it leans on is not installed.
+    """
+    return [[*rule, _DECIDES[rule[0]]()] if rule[0] in _DECIDES else rule for rule in _known(preset)]
 
 
 def rules_fingerprint(preset: str) -> str:
-    """sha256 of the canonical JSON of a preset's rules, as hex."""
-    return hashlib.sha256(json.dumps(PRESETS[preset], sort_keys=True).encode()).hexdigest()
+    """sha256 of the canonical JSON of `rules_of(preset)`, as hex."""
+    return hashlib.sha256(json.dumps(rules_of(preset), sort_keys=True).encode()).hexdigest()
 
 
 def clean(texts: pa.Array, preset: str) -> pa.Array:
-    """Cleans a column of texts. Cleaning what is clean changes nothing.
+    """Cleans a column of texts. Cleaning what is clean changes nothing (but for `bertweet`, as at its source).
 
     Args:
         texts: string [rows], without nulls.
@@ -94,23 +181,43 @@ def clean(texts: pa.Array, preset: str) -> pa.Array:
 
     Returns:
         string [rows]; what nothing is left of is empty.
+
+    Raises:
+        UserError: there is no such preset, or a library that it leans on is not installed.
     """
-    cleaned = _apply(texts, preset)
-    if ["entities"] not in PRESETS[preset]:
+    rules = _known(preset)
+    more = pc.match_substring_regex(texts, _NOT_PLAIN)
+    cleaned = _where(pc.invert(more), texts, lambda rows: _apply(rows, _for_plain(rules)))
+    return _where(more, cleaned, lambda rows: _clean_any(rows, rules))
+
+
+def _clean_any(texts: pa.Array, rules: Rules) -> pa.Array:
+    cleaned = _apply(texts, rules)
+    if ["entities"] not in rules:
         return cleaned
     # `&am&#8203;p;` becomes an entity only when the rules are through with it: such rows go round again, and
     # each round leaves fewer ampersands.
     while True:
         holds = pc.match_substring_regex(cleaned, _MAY_HOLD_ENTITY)
         rows = cleaned.filter(holds)
-        once_more = _apply(rows, preset)
+        once_more = _apply(rows, rules)
         if once_more.equals(rows):
             return cleaned
         cleaned = pc.replace_with_mask(cleaned, holds, once_more)
 
 
+# As any preset leaves it; TimeLMs takes the colon for a part of the name.
+_RETWEET = r"(?i)^(?:rt\s*[@＠]+[a-z0-9_]+\s*:?\s*)+"
+_LINK_OR_MENTION = rf"(?i)https?://\S*|\b{LINK}(?:url)?\b|[@＠]+[a-z0-9_]+"
+_PUNCTUATION = r"!\"#%&'()*,-./:;?@[\]_{}`^|~"
+_OTHER_PUNCTUATION = rf"\p{{P}}|{_OTHER_THAN_BLANK[_SPACE]}"
+_AS_SPACE = bytes(32 if chr(code) in _PUNCTUATION + "\t\n\v\f\r" else code for code in range(256))
+
+
 def duplicate_key(cleaned: pa.Array) -> pa.Array:
     """What two copies of a tweet have in common: lower case, no links, mentions, punctuation or doubled space.
+
+    The marks of a retweet at its beginning (`RT @user:`) go, too: a retweet is a copy.
 
     Args:
         cleaned: string [rows], by any preset.
@@ -118,12 +225,15 @@ def duplicate_key(cleaned: pa.Array) -> pa.Array:
     Returns:
         string [rows]; the cleaned text itself where the above leaves nothing.
     """
-    key = pc.utf8_lower(cleaned)
-    key = pc.replace_substring_regex(key, rf"(?i)https?://\S*|\b{LINK}\b|[@＠][a-z0-9_]+", " ")
-    key = pc.replace_substring_regex(key, r"[\p{P}`^|~]+", " ")
-    key = pc.replace_substring_regex(key, _SPACE, " ")
-    key = pc.utf8_trim(key, " ")
-    return pc.if_else(pc.equal(key, ""), cleaned, key)
+    marked = pc.starts_with(cleaned, "rt", ignore_case=True)
+    original = _where(marked, cleaned, lambda rows: _replace(rows, _RETWEET, ""))
+    key = _translated(_replace(pc.utf8_lower(original), _LINK_OR_MENTION, " "), _AS_SPACE)
+    beyond_ascii = pc.invert(pc.string_is_ascii(key))
+    key = _where(beyond_ascii, key, lambda rows: _replace(rows, _OTHER_PUNCTUATION, " "))
+    key = pc.utf8_trim(_squeezed(key), " ")
+    for whole in (original, cleaned):
+        key = pc.if_else(pc.equal(key, ""), whole, key)
+    return key
 
 
 def cluster_key(cleaned: pa.Array) -> pa.Array:
@@ -131,18 +241,113 @@ def cluster_key(cleaned: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(duplicate_key(cleaned), r"(?s)^((?:\S+\s+){5}\S+)\s.*$", r"\1")
 
 
-def _apply(texts: pa.Array, preset: str) -> pa.Array:
-    for name, *arguments in PRESETS[preset]:
+def _known(preset: str) -> Rules:
+    if preset not in PRESETS:
+        hint = did_you_mean(preset, PRESETS)
+        raise UserError(f"clean: no recipe is called {preset!r}{hint}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[preset]
+
+
+def _preset_for(tokenizer: Any) -> str:
+    if tokenizer is None:
+        return "tweets"
+    # A folder of the hub's cache is called models--vinai--bertweet-large.
+    name = str(tokenizer.name_or_path).replace("--", "/")
+    if "vinai/bertweet" in name or {"@USER", "HTTPURL"} <= tokenizer.get_vocab().keys():
+        return "bertweet"
+    return "timelms" if "cardiffnlp/twitter-" in name else "tweets"
+
+
+def _apply(texts: pa.Array, rules: Rules) -> pa.Array:
+    for name, *arguments in rules:
         texts = _RULES[name](texts, *arguments)
     return texts
 
 
+def _for_plain(rules: Rules) -> Rules:
+    """What rules come down to in plain texts: those that can change one, their patterns the simpler ones."""
+    idle = ("entities", "normalize", "names")
+    left = [rule for rule in rules if rule[0] not in idle and not _IDLE_IN_PLAIN.intersection(rule)]
+    return [[_SHORTCUTS.get(part, ("", None))[1] or part for part in rule] for rule in left]
+
+
+def _where(rows: pa.Array, texts: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """The texts, those of some rows changed: bool [rows], string [rows]."""
+    chosen = texts.filter(rows)
+    if not len(chosen):
+        return texts
+    return change(chosen) if len(chosen) == len(texts) else pc.replace_with_mask(texts, rows, change(chosen))
+
+
 def _replace(texts: pa.Array, pattern: str, replacement: str) -> pa.Array:
-    return pc.replace_substring_regex(texts, pattern, replacement)
+    if pattern in _OTHER_THAN_BLANK and replacement == " ":
+        return _squeezed(_replace(texts, _OTHER_THAN_BLANK[pattern], " "))
+    if pattern not in _SHORTCUTS:
+        return pc.replace_substring_regex(texts, pattern, replacement)
+    special, simpler = _SHORTCUTS[pattern]
+    rows = pc.match_substring_regex(texts, special)
+    replaced = _where(rows, texts, lambda some: pc.replace_substring_regex(some, pattern, replacement))
+    if simpler is None:
+        return replaced
+    return _where(pc.invert(rows), replaced, lambda rest: pc.replace_substring_regex(rest, simpler, replacement))
+
+
+def _translated(texts: pa.Array, table: bytes) -> pa.Array:
+    """Each byte replaced by the table's; bytes of characters beyond ASCII must stay themselves."""
+    offsets, data = _buffers(texts)
+    return _from_buffers(offsets, data.tobytes().translate(table))
+
+
+def _squeezed(texts: pa.Array) -> pa.Array:
+    """Each run of blanks as one."""
+    offsets, data = _buffers(texts)
+    blank = data == ord(" ")
+    keep = np.ones(len(data), dtype=np.bool_)
+    keep[1:] = ~(blank[1:] & blank[:-1])
+    # The first byte of a row repeats nothing; empty rows at the end begin behind the last byte.
+    starts = offsets[:-1]
+    keep[starts[starts < len(data)]] = True
+    return _from_buffers(offsets - np.searchsorted(np.flatnonzero(~keep), offsets), data[keep])
+
+
+def _buffers(texts: pa.Array) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+    """Of strings without nulls: int32 [rows + 1], where each begins and ends, and uint8 [bytes]."""
+    _, offsets, data = texts.buffers()
+    ends = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    if not len(ends) or data is None:
+        return np.zeros(len(texts) + 1, dtype=np.int32), np.zeros(0, dtype=np.uint8)
+    return ends - ends[0], np.frombuffer(data, dtype=np.uint8)[ends[0] : ends[-1]]
+
+
+def _from_buffers(offsets: npt.NDArray[Any], data: Any) -> pa.Array:
+    ends = pa.py_buffer(offsets.astype(np.int32))
+    return pa.StringArray.from_buffers(len(offsets) - 1, ends, pa.py_buffer(data))
+
+
+def _spell(texts: pa.Array) -> pa.Array:
+    """Emoji that stand between spaces as their names; those without a name stay."""
+    return _where(pc.invert(pc.string_is_ascii(texts)), texts, _spell_all)
+
+
+def _spell_all(texts: pa.Array) -> pa.Array:
+    pieces = pc.split_pattern(texts, " ")
+    flat = pieces.flatten()
+    table = names()
+    # Keyboards differ in whether they write the variation selector.
+    found = pc.index_in(pc.replace_substring(flat, "\ufe0f", ""), value_set=pa.array(table, flat.type))
+    spelled = pc.coalesce(pc.take(pa.array(table.values(), flat.type), found), flat)
+    return pc.binary_join(pa.ListArray.from_arrays(pieces.offsets, spelled), " ")
+
+
+def _words(texts: pa.Array) -> pa.Array:
+    """The words of NLTK's TweetTokenizer, a space between them; HTML entities are characters then."""
+    tokenize = optional_library("nltk.tokenize.casual").TweetTokenizer().tokenize
+    return pa.array([" ".join(tokenize(text)) for text in texts.to_pylist()], texts.type)
 
 
 def _normalize(texts: pa.Array, form: str) -> pa.Array:
-    return pc.utf8_normalize(texts, form)
+    rows = pc.match_substring_regex(texts, _MAY_COMPOSE)
+    return _where(rows, texts, lambda some: pc.utf8_normalize(some, form))
 
 
 def _strip(texts: pa.Array) -> pa.Array:
@@ -152,10 +357,7 @@ def _strip(texts: pa.Array) -> pa.Array:
 def _unescape_entities(texts: pa.Array) -> pa.Array:
     """HTML entities as what they stand for, escaped ones within escaped ones too (`&amp;lt;`)."""
     holds = pc.match_substring_regex(texts, _MAY_HOLD_ENTITY)
-    if not pc.any(holds).as_py():
-        return texts
-    unescaped = [_unescape(text) for text in texts.filter(holds).to_pylist()]
-    return pc.replace_with_mask(texts, holds, pa.array(unescaped, texts.type))
+    return _where(holds, texts, lambda rows: pa.array(map(_unescape, rows.to_pylist()), rows.type))
 
 
 def _unescape(text: str) -> str:
@@ -170,9 +372,17 @@ def _character(entity: re.Match[str]) -> str:
     return html.unescape(name) if name[1] == "#" else html5.get(name[1:], name)
 
 
+def _nltk_version() -> str:
+    return f"nltk {optional_library('nltk').__version__}"
+
+
 _RULES: dict[str, Callable[..., pa.Array]] = {
     "entities": _unescape_entities,
     "replace": _replace,
     "normalize": _normalize,
     "strip": _strip,
+    "names": _spell,
+    "words": _words,
 }
+# What decides in the libraries that two of the rules lean on.
+_DECIDES: dict[str, Callable[[], str]] = {"names": names_fingerprint, "words": _nltk_version}

@@ -7,7 +7,8 @@ single one closes; anywhere else a quote is an ordinary character.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,15 @@ Positions = npt.NDArray[np.int64]
 
 QUOTE, NEWLINE, RETURN = b'"\n\r'
 LONGEST_RECORD = 64 * 2**20
+_CACHED_BYTES = 2**16  # what stays in a processor's cache is looked through several times as fast
+
+
+class Stream(Protocol):
+    """What is cut; see `byte_stream.ByteStream`."""
+
+    def read(self, size: int) -> bytes: ...
+
+    def unread(self, data: bytes) -> None: ...
 
 
 def quote_toggles(data: npt.NDArray[np.uint8], delimiter: str = ",") -> Positions:
@@ -63,59 +73,80 @@ def _toggles_one_by_one(quotes: Positions, data: npt.NDArray[np.uint8], delimite
     return np.array(toggles, dtype=np.int64)
 
 
-def record_ends(data: bytes, delimiter: str = ",") -> tuple[Positions, int | None]:
-    """The positions just behind each complete record, and where an open quote stands (None: no quote is open).
-
-    Returns:
-        int64 [records], ascending; a position in `data` or None.
-    """
+def first_record_end(data: bytes, delimiter: str = ",") -> int:
+    """The position just behind the first record; the end of the data when it has none that is complete."""
     view = np.frombuffer(data, dtype=np.uint8)
-    toggles = quote_toggles(view, delimiter)
     newlines = np.flatnonzero((view == NEWLINE) | (view == RETURN))
-    outside = np.searchsorted(toggles, newlines) % 2 == 0
-    return newlines[outside] + 1, int(toggles[-1]) if len(toggles) % 2 else None
+    outside = newlines[np.searchsorted(quote_toggles(view, delimiter), newlines) % 2 == 0]
+    return int(outside[0]) + 1 if len(outside) else len(data)
+
+
+def last_record_end(data: bytes, delimiter: str = ",") -> tuple[int, int | None]:
+    """The position just behind the last complete record (0: none), and where an open quote stands (None: nowhere)."""
+    toggles = quote_toggles(np.frombuffer(data, dtype=np.uint8), delimiter)
+    open_quote = int(toggles[-1]) if len(toggles) % 2 else None
+    # The newline that belongs to a last carriage return may be yet to come.
+    end = len(data) - data.endswith(b"\r")
+    while end:
+        newline = data.rfind(b"\n", 0, end)
+        newline = max(newline, data.rfind(b"\r", max(0, newline), end))
+        toggled = int(np.searchsorted(toggles, newline))
+        if toggled % 2 == 0:
+            return newline + 1, open_quote
+        end = int(toggles[toggled - 1])
+    return 0, open_quote
 
 
 def count_lines(data: bytes) -> int:
     """Line ends of any kind (`\\n`, `\\r\\n`, `\\r`)."""
-    return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
+    view = np.frombuffer(data, dtype=np.uint8)
+    count = 0
+    for first in range(0, len(view), _CACHED_BYTES):
+        block, following = view[first : first + _CACHED_BYTES], view[first + 1 : first + 1 + _CACHED_BYTES]
+        newlines, returns = block == NEWLINE, block == RETURN
+        pairs = returns[: len(following)] & (following == NEWLINE)
+        count += int(np.count_nonzero(newlines) + np.count_nonzero(returns) - np.count_nonzero(pairs))
+    return count
 
 
-def blocks(read: Callable[[], bytes], name: str, delimiter: str = ",") -> Iterator[bytes]:
-    """Pieces of the stream, each of whole records.
+def pieces(stream: Stream, size: int, name: str, delimiter: str = ",") -> Iterator[bytes]:
+    """Pieces of the stream, each of whole records and of about `size` bytes.
+
+    What is read beyond a piece is put back before the piece is handed out.
 
     Args:
-        read: gives the next bytes, `b""` at the end.
+        stream: at the start of a record.
+        size: bytes of a piece; only a longer record makes it longer.
         name: of the file, for messages.
         delimiter: between fields.
 
     Raises:
         UserError: a quote is never closed, or a record is longer than 64 MB; names the line.
     """
-    line, carried = 1, b""
-    while chunk := read():
-        carried += chunk
-        ends, open_quote = record_ends(carried, delimiter)
-        # The newline that belongs to a last carriage return may be yet to come.
-        cuts = ends[ends < len(carried)] if carried.endswith(b"\r") else ends
-        end = int(cuts[-1]) if len(cuts) else 0
+    line = 1
+    while piece := _next_piece(stream, size, name, delimiter, line):
+        yield piece
+        line += count_lines(piece)
+
+
+def _next_piece(stream: Stream, size: int, name: str, delimiter: str, line: int) -> bytes:
+    data = b""
+    while True:
+        wanted = max(size, len(data))
+        more = stream.read(wanted)
+        data += more
+        end, open_quote = last_record_end(data, delimiter)
+        at_end = len(more) < wanted
+        too_long = not end and len(data) > LONGEST_RECORD
+        if open_quote is not None and (at_end or too_long):
+            raise UserError(
+                f"{name}: the quote that opens in line {line + count_lines(data[:open_quote])} is never closed; "
+                'close it, or write "" for a quote inside of quotes'
+            )
+        if at_end:
+            return data
         if end:
-            yield carried[:end]
-            line += count_lines(carried[:end])
-            carried = carried[end:]
-        if len(carried) > LONGEST_RECORD:
-            if open_quote is not None:
-                raise _unclosed(name, line + count_lines(carried[: open_quote - end]))
+            stream.unread(data[end:])
+            return data[:end]
+        if too_long:
             raise UserError(f"{name}: line {line} is longer than 64 MB; is this a CSV file?")
-    open_quote = record_ends(carried, delimiter)[1]
-    if open_quote is not None:
-        raise _unclosed(name, line + count_lines(carried[:open_quote]))
-    if carried:
-        yield carried
-
-
-def _unclosed(name: str, line: int) -> UserError:
-    return UserError(
-        f"{name}: the quote that opens in line {line} is never closed; close it, "
-        'or write "" for a quote inside of quotes'
-    )

@@ -1,110 +1,141 @@
-"""CSV and TSV: streamed, a block of whole records at a time; a file that is not CSV ends in one line."""
+"""CSV and TSV: cut into units of whole records, each parsed by itself; a file that is not CSV ends in one line."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
 from ..errors import UserError
 from . import csv_records
-from .byte_stream import CHUNK_BYTES, reader
-from .rows import Columns, Rows
+from .byte_stream import ByteStream
+from .rows import Columns, Rows, ids_or_null
+
+UNIT_BYTES = 4 * 2**20
+_HEAD_BYTES = 2**16
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How records are laid out: the names of the fields in order, and what separates them."""
+
+    names: tuple[str, ...]
+    delimiter: str
 
 
 class CsvSource:
     """A file of records whose fields are separated by commas, tabs or semicolons, whichever its first line has.
 
     Raises:
-        UserError: at once when it is empty or no CSV; while reading when a quote is never closed.
+        UserError: at once when it is empty or no CSV; while it is cut when a quote is never closed.
     """
 
-    def __init__(self, path: Path, chunk_bytes: int = CHUNK_BYTES):
-        self.path, self.delimiter = path, _delimiter_of(path)
-        self.names, self._blocks = _open(path, self.delimiter, chunk_bytes)
+    kind = "csv"
 
-    def rows(self, columns: Columns, first_number: int) -> Iterator[Rows]:
-        places = {role: self.names.index(name) for role, name in columns.wanted().items()}
-        for block in self._blocks:
-            # Arrow takes a block without a row for an error.
-            if block.strip(b"\r\n"):
-                rows = _parse(block, self.delimiter, len(self.names), places, first_number)
-                first_number += rows.read
-                yield rows
+    def __init__(self, path: str):
+        self.path = path
+        with ByteStream(path) as stream:
+            self.layout = _read_header(stream)
+        self.names = list(self.layout.names)
+
+    def pieces(self, unit_bytes: int | None) -> Iterator[bytes]:
+        """Whole records, some megabytes at a time, in order."""
+        with ByteStream(self.path) as stream:
+            first = True
+            for piece in csv_records.pieces(stream, unit_bytes or UNIT_BYTES, self.path, self.layout.delimiter):
+                records = piece
+                if first and (records := piece.lstrip(b"\r\n")):
+                    records = records[csv_records.first_record_end(records, self.layout.delimiter) :]
+                    first = False
+                # Arrow takes a block without a row for an error.
+                if records.lstrip(b"\r\n"):
+                    yield records
 
 
-def _open(path: Path, delimiter: str, chunk_bytes: int) -> tuple[list[str], Iterator[bytes]]:
-    """The names in a file's header, and the blocks of records behind it."""
-    pieces = csv_records.blocks(reader(path, chunk_bytes), str(path), delimiter)
-    first = b""
-    for piece in pieces:
-        first = piece.lstrip(b"\r\n")
-        if first:
-            break
+def _read_header(stream: ByteStream) -> Layout:
+    start = b""
+    while not start.strip(b"\r\n") and (more := stream.read(_HEAD_BYTES)):
+        start = more
+    first_line = re.split(rb"[\r\n]", start.lstrip(b"\r\n"), maxsplit=1)[0]
+    # A comma, else a tab or (as spreadsheets do) a semicolon.
+    delimiter = next((mark for mark in (",", "\t", ";") if mark.encode() in first_line), ",")
+    stream.unread(start.lstrip(b"\r\n"))
+    first = next(csv_records.pieces(stream, _HEAD_BYTES, stream.path, delimiter), b"")
     if not first:
-        raise UserError(f"{path}: is empty; a CSV file begins with the names of its columns")
-    ends, _ = csv_records.record_ends(first, delimiter)
-    end = int(ends[0]) if len(ends) else len(first)
+        raise UserError(f"{stream.path}: is empty; a CSV file begins with the names of its columns")
     try:
-        header = next(csv.reader(io.StringIO(first[:end].decode(), newline=""), delimiter=delimiter))
+        header = first[: csv_records.first_record_end(first, delimiter)].decode()
+        names = next(csv.reader(io.StringIO(header, newline=""), delimiter=delimiter))
     except UnicodeDecodeError:
-        raise UserError(f"{path}: its header is not UTF-8; save the file as UTF-8") from None
-    except csv.Error:
-        raise UserError(f"{path}: does not begin with the names of columns; is this a CSV file?") from None
-
-    def rest() -> Iterator[bytes]:
-        yield first[end:]
-        yield from pieces
-
-    return header, rest()
+        raise UserError(f"{stream.path}: its header is not UTF-8; save the file as UTF-8") from None
+    except (csv.Error, StopIteration):
+        raise UserError(f"{stream.path}: does not begin with the names of columns; is this a CSV file?") from None
+    return Layout(tuple(names), delimiter)
 
 
-def _parse(block: bytes, delimiter: str, width: int, places: dict[str, int], first_number: int) -> Rows:
-    """One block of whole records."""
+def parse(block: bytes, layout: Layout, columns: Columns) -> Rows:
+    """The rows of one block of whole records.
+
+    Raises:
+        pa.ArrowInvalid: Arrow cannot read it.
+    """
+    places = {role: layout.names.index(name) for role, name in columns.wanted().items()}
     is_utf8 = _is_utf8(block)
     if not is_utf8:
         # Arrow cannot report a malformed row that is not UTF-8. Every byte is some Latin-1 character, and
         # commas, quotes and newlines stay what they are; the fields are turned back below.
         block = block.decode("latin-1").encode()
-    malformed: list[int] = []
-
-    def skip(row: pyarrow.csv.InvalidRow) -> str:
-        malformed.append(row.number)
-        return "skip"
-
-    names = [str(place) for place in range(width)]
-    table = pyarrow.csv.read_csv(
-        pa.py_buffer(block),
-        read_options=pyarrow.csv.ReadOptions(
-            column_names=names, block_size=len(block) + 1, use_threads=False, encoding="utf8"
-        ),
-        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()),
-            include_columns=[str(place) for place in dict.fromkeys(places.values())],
-            strings_can_be_null=False,
-            check_utf8=False,
-        ),
-    )
+    table, malformed = _read_table(block, layout, sorted(set(places.values())))
     count = table.num_rows + len(malformed)
-    numbers = np.delete(np.arange(first_number, first_number + count), np.array(malformed, dtype=np.int64) - 1)
+    numbers = np.delete(np.arange(count, dtype=np.int64), malformed)
     fields = {role: _one_array(table.column(str(place))) for role, place in places.items()}
     not_utf8 = 0
     if not is_utf8:
         fields, sound = _turned_back(fields)
         not_utf8 = int((~sound).sum())
         numbers = numbers[sound]
-    return Rows(
-        fields["text"], fields.get("id"), fields.get("time"), fields.get("author"), numbers, len(malformed), not_utf8
+    if "retweet_of" in fields:
+        fields["retweet_of"] = ids_or_null(fields["retweet_of"])
+    return Rows(fields, numbers, len(malformed), not_utf8)
+
+
+def _read_table(block: bytes, layout: Layout, places: list[int]) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """The columns at some places, called by their place, and int64 [malformed], which rows are malformed."""
+    malformed: list[int] = []
+
+    def skip(row: pyarrow.csv.InvalidRow) -> str:
+        malformed.append(row.number - 1)
+        return "skip"
+
+    names = [str(place) for place in range(len(layout.names))]
+    # Arrow would take a byte order mark in front of a tweet for that of a file.
+    block = b"\n" + block if block.startswith(b"\xef\xbb\xbf") else block
+    table = pyarrow.csv.read_csv(
+        pa.py_buffer(block),
+        read_options=pyarrow.csv.ReadOptions(
+            column_names=names, block_size=len(block) + 1, use_threads=False, encoding="utf8"
+        ),
+        parse_options=pyarrow.csv.ParseOptions(
+            delimiter=layout.delimiter, newlines_in_values=True, invalid_row_handler=skip
+        ),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()),
+            include_columns=[str(place) for place in places],
+            strings_can_be_null=False,
+            check_utf8=False,
+        ),
     )
+    return table, np.array(malformed, dtype=np.int64)
 
 
-def _turned_back(fields: dict[str, pa.Array]) -> tuple[dict[str, pa.Array], np.ndarray]:
+def _turned_back(fields: dict[str, pa.Array]) -> tuple[dict[str, pa.Array], npt.NDArray[np.bool_]]:
     """Fields that were read as Latin-1, as UTF-8; rows in which one of them is not are left out.
 
     Returns:
@@ -114,12 +145,6 @@ def _turned_back(fields: dict[str, pa.Array]) -> tuple[dict[str, pa.Array], np.n
     sound = np.array([all(map(_is_utf8, row)) for row in zip(*raw.values(), strict=True)], dtype=np.bool_)
     keep = pa.array(sound)
     return {role: pa.array(field, pa.binary()).filter(keep).cast(pa.string()) for role, field in raw.items()}, sound
-
-
-def _delimiter_of(path: Path) -> str:
-    """What separates the names in a file's first line: a comma, else a tab or (as spreadsheets do) a semicolon."""
-    first_line = reader(path, 2**16)().lstrip(b"\r\n").split(b"\n", 1)[0]
-    return next((mark for mark in (",", "\t", ";") if mark.encode() in first_line), ",")
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..errors import UserError
-from .byte_stream import CHUNK_BYTES, reader
-from .rows import Columns, Rows
+from .byte_stream import ByteStream
+from .rows import NO_RETWEET, Columns, Rows
 
+UNIT_BYTES = 16 * 2**20
 _LONGEST_LINE = 64 * 2**20
-_LOOKED_AT = 100  # objects at the start whose keys are the columns
+_HEAD_BYTES = 2**20  # what the names of the columns are looked for in
+_LOOKED_AT = 100  # lines of it
+# Keys that tell an object of each interface, in whose first tweets there need be no retweet.
+_FIRST_INTERFACE, _SECOND_INTERFACE = {"id_str", "user"}, {"author_id", "edit_history_tweet_ids"}
 
 Object = dict[str, Any]
 
@@ -29,43 +32,69 @@ class JsonSource:
         UserError: at once when it is empty or begins like something else.
     """
 
-    def __init__(self, path: Path, chunk_bytes: int = CHUNK_BYTES):
+    kind, layout = "json", None
+
+    def __init__(self, path: str):
         self.path = path
-        self._lines = _line_blocks(path, chunk_bytes)
-        self._first = next(self._lines, [])
-        if not self._first:
+        with ByteStream(path) as stream:
+            lines = next(_line_blocks(stream, _HEAD_BYTES), b"").strip().split(b"\n")
+        if not lines[0]:
             raise UserError(f"{path}: is empty; JSON Lines hold an object a line")
-        if self._first[0].lstrip()[:1] == b"[":
+        if lines[0].lstrip()[:1] == b"[":
             raise UserError(f"{path}: is one JSON array; write an object a line instead (jq -c '.[]')")
-        objects = [found for line in self._first[:_LOOKED_AT] for found in _objects(line) or []]
+        objects = [found for line in lines[:_LOOKED_AT] for found in _objects(line) or []]
         self.names = list(dict.fromkeys(name for found in objects for name in _names(found)))
         if not self.names:
             raise UserError(f"{path}: does not begin with JSON objects; JSON Lines hold an object a line")
 
-    def rows(self, columns: Columns, first_number: int) -> Iterator[Rows]:
-        wanted = columns.wanted()
-        for lines in self._blocks():
-            rows = _read(lines, wanted, first_number)
-            first_number += rows.read
-            yield rows
-
-    def _blocks(self) -> Iterator[list[bytes]]:
-        yield self._first
-        yield from self._lines
+    def pieces(self, unit_bytes: int | None) -> Iterator[bytes]:
+        """Whole lines, some megabytes at a time, in order."""
+        with ByteStream(self.path) as stream:
+            yield from _line_blocks(stream, unit_bytes or UNIT_BYTES)
 
 
-def _line_blocks(path: Path, chunk_bytes: int) -> Iterator[list[bytes]]:
-    """The lines that are not blank, some at a time."""
-    read, carried = reader(path, chunk_bytes), b""
-    while chunk := read():
-        *whole, carried = (carried + chunk).split(b"\n")
-        lines = [line for line in whole if line.strip()]
-        if lines:
-            yield lines
-        if len(carried) > _LONGEST_LINE:
-            raise UserError(f"{path}: holds a line longer than 64 MB; JSON Lines hold an object a line")
-    if carried.strip():
-        yield [carried]
+def _line_blocks(stream: ByteStream, size: int) -> Iterator[bytes]:
+    """Blocks of whole lines of about `size` bytes, each with something in it."""
+    data, at_end = b"", False
+    while not at_end:
+        wanted = max(size, len(data))
+        more = stream.read(wanted)
+        at_end = len(more) < wanted
+        data += more
+        end = len(data) if at_end else data.rfind(b"\n") + 1
+        block, data = data[:end], data[end:]
+        if not block.isspace() and block:
+            yield block
+        if len(data) > _LONGEST_LINE:
+            raise UserError(f"{stream.path}: holds a line longer than 64 MB; JSON Lines hold an object a line")
+
+
+def parse(block: bytes, columns: Columns) -> Rows:
+    """The tweets of some lines."""
+    wanted = columns.wanted()
+    fields: dict[str, list[str | None]] = {role: [] for role in wanted}
+    numbers: list[int] = []
+    number = malformed = not_utf8 = 0
+    for line in block.split(b"\n"):
+        if not line.strip():
+            continue
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            not_utf8, number = not_utf8 + 1, number + 1
+            continue
+        tweets = _objects(line)
+        for tweet in [{}] if tweets is None else tweets:
+            text = _text(tweet, wanted["text"])
+            if text is None:
+                malformed += 1
+            else:
+                numbers.append(number)
+                for role, name in wanted.items():
+                    fields[role].append(text if role == "text" else _field(tweet, role, name))
+            number += 1
+    arrays = {role: pa.array(values, pa.string()) for role, values in fields.items()}
+    return Rows(arrays, np.array(numbers, dtype=np.int64), malformed, not_utf8)
 
 
 def _objects(line: bytes) -> list[Object] | None:
@@ -78,16 +107,37 @@ def _objects(line: bytes) -> list[Object] | None:
         return None
     page = found.get("data")
     if isinstance(page, list):
-        return [tweet for tweet in page if isinstance(tweet, dict)]
-    return [page] if isinstance(page, dict) and "text" in page else [found]
+        tweets = [tweet for tweet in page if isinstance(tweet, dict)]
+    elif isinstance(page, dict) and "text" in page:
+        tweets = [page]
+    else:
+        return [found]
+    _attach_originals(tweets, _value(found, "includes.tweets"))
+    return tweets
+
+
+def _attach_originals(tweets: list[Object], included: Any) -> None:
+    """Hangs what a page includes of retweeted tweets where v1.1 has it, in `retweeted_status`."""
+    if not isinstance(included, list):
+        return
+    originals = {str(tweet.get("id")): tweet for tweet in included if isinstance(tweet, dict)}
+    for tweet in tweets:
+        original = originals.get(_referenced(tweet) or "")
+        if original is not None and "retweeted_status" not in tweet:
+            tweet["retweeted_status"] = original
 
 
 def _names(found: Object) -> Iterator[str]:
+    """The columns that an object has, and that of a retweet's original where its interface knows one."""
     for key, value in found.items():
         if isinstance(value, dict):
             yield from (f"{key}.{inner}" for inner, deep in value.items() if not isinstance(deep, dict | list))
         elif not isinstance(value, list):
             yield key
+    if found.keys() >= _FIRST_INTERFACE:
+        yield "retweeted_status.id_str"
+    elif found.keys() & _SECOND_INTERFACE or "referenced_tweets" in found:
+        yield "referenced_tweets"
 
 
 def _value(tweet: Object, name: str) -> Any:
@@ -99,59 +149,64 @@ def _value(tweet: Object, name: str) -> Any:
 
 
 def whole_text(tweet: Object, name: str) -> Any:
-    """A tweet's text at its full length: what v1.1 cuts off in `text` stands elsewhere in the object.
+    """A tweet's text at its full length: what is cut off in `text` stands elsewhere in the object.
 
     A retweet's own text ends in an ellipsis; the retweeted status holds all of it.
     """
-    retweeted = tweet.get("retweeted_status")
-    if name in ("text", "full_text") and isinstance(retweeted, dict):
-        author, text = _value(retweeted, "user.screen_name"), whole_text(retweeted, name)
-        if isinstance(author, str) and isinstance(text, str):
-            return f"RT @{author}: {text}"
+    own, original = _uncut(tweet, name), tweet.get("retweeted_status")
+    if name not in ("text", "full_text") or not isinstance(original, dict):
+        return own
+    text, author = _uncut(original, name), _value(original, "user.screen_name")
+    if not isinstance(text, str):
+        return own
+    if isinstance(author, str):
+        return f"RT @{author}: {text}"
+    # v2 names the author in the retweet's own text alone.
+    mark = own.partition(": ")[0] if isinstance(own, str) else ""
+    return f"{mark}: {text}" if mark.startswith("RT @") else text
+
+
+def _uncut(tweet: Object, name: str) -> Any:
+    """The text without that of what it retweets."""
     if name == "text":
-        for longer in (_value(tweet, "extended_tweet.full_text"), tweet.get("full_text")):
+        for place in ("extended_tweet.full_text", "full_text", "note_tweet.text"):
+            longer = _value(tweet, place)
             if isinstance(longer, str):
                 return longer
     return _value(tweet, name)
 
 
-def _read(lines: list[bytes], wanted: dict[str, str], first_number: int) -> Rows:
-    fields: dict[str, list[str]] = {role: [] for role in wanted}
-    numbers: list[int] = []
-    malformed = not_utf8 = 0
-    number = first_number
-    for line in lines:
-        try:
-            line.decode()
-        except UnicodeDecodeError:
-            not_utf8, number = not_utf8 + 1, number + 1
-            continue
-        for tweet in _objects(line) or [{}]:
-            values = {role: _as_text(tweet, role, name) for role, name in wanted.items()}
-            if values["text"] is None:
-                malformed += 1
-            else:
-                numbers.append(number)
-                for role, value in values.items():
-                    fields[role].append(value or "")
-            number += 1
-    arrays = {role: pa.array(values, pa.string()) for role, values in fields.items()}
-    return Rows(
-        arrays["text"],
-        arrays.get("id"),
-        arrays.get("time"),
-        arrays.get("author"),
-        np.array(numbers, dtype=np.int64),
-        malformed,
-        not_utf8,
-    )
+def _field(tweet: Object, role: str, name: str) -> str | None:
+    return _retweet_of(tweet, name) if role == "retweet_of" else _as_text(_value(tweet, name)) or ""
 
 
-def _as_text(tweet: Object, role: str, name: str) -> str | None:
+def _retweet_of(tweet: Object, name: str) -> str | None:
+    """The id of the original, empty where it is not told; None when the tweet is no retweet."""
+    named = (_as_text(_value(tweet, name)) or "").strip()
+    if named.lower() not in NO_RETWEET:
+        return named
+    original = tweet.get("retweeted_status")
+    if isinstance(original, dict):
+        return _as_text(original.get("id_str")) or _as_text(original.get("id")) or ""
+    return _referenced(tweet)
+
+
+def _referenced(tweet: Object) -> str | None:
+    """The id of the tweet that a v2 tweet retweets; None when it retweets none."""
+    references = tweet.get("referenced_tweets")
+    for reference in references if isinstance(references, list) else []:
+        if isinstance(reference, dict) and reference.get("type") == "retweeted":
+            return _as_text(reference.get("id")) or ""
+    return None
+
+
+def _text(tweet: Object, name: str) -> str | None:
+    text = whole_text(tweet, name)
+    return _as_text(text) if isinstance(text, str) else None
+
+
+def _as_text(value: Any) -> str | None:
     """A value as text; None where there is none, or it holds half a surrogate pair."""
-    value = whole_text(tweet, name) if role == "text" else _value(tweet, name)
-    if role == "text" and not isinstance(value, str):
-        return None
     if value is None or isinstance(value, dict | list):
         return None
     text = str(value)

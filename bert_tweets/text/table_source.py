@@ -1,64 +1,146 @@
-"""Parquet and Arrow (Feather) files: the wanted columns alone, a batch at a time."""
+"""Parquet and Arrow (Feather) files: the wanted columns alone, a batch of rows at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import UserError
-from .rows import Columns, Rows
+from .byte_stream import is_url, open_file, readable, require_file, suffixes
+from .rows import Columns, Rows, ids_or_null
 
-_ROWS_AT_ONCE = 65_536
+BATCH_ROWS = 65_536
+_BUFFER_BYTES = 4 * 2**20
+
+
+class Batch(NamedTuple):
+    """Some rows of a file.
+
+    Attributes:
+        group: the row group (Parquet) or record batch (Arrow) that they are in.
+        first: the first of them, counted within the group.
+        rows: how many.
+    """
+
+    group: int
+    first: int
+    rows: int
 
 
 class TableSource:
-    """A file that knows its columns.
+    """A file that knows its columns; its last ending says whether it is Parquet or Arrow.
 
     Raises:
-        UserError: at once when it is neither Parquet nor Arrow; while reading when a column is no text.
+        UserError: at once when it is neither.
     """
 
-    def __init__(self, path: Path):
+    layout = None
+
+    def __init__(self, path: str):
         self.path = path
-        try:
-            self._file: Any = pq.ParquetFile(path) if path.suffix.lower() == ".parquet" else _ipc(path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise UserError(f"{path}: is not {path.suffix[1:]} data ({' '.join(str(error).split())[:120]})") from None
-        self.schema: pa.Schema = getattr(self._file, "schema_arrow", None) or self._file.schema
-        self.names: list[str] = list(self.schema.names)
+        self.kind = "parquet" if ".parquet" in suffixes(path)[-2:] else "arrow"
+        with _opened(path) as source:
+            schema = _parquet(path, source).schema_arrow if self.kind == "parquet" else _arrow(path, source).schema
+            self.names: list[str] = list(schema.names)
 
-    def rows(self, columns: Columns, first_number: int) -> Iterator[Rows]:
-        wanted = columns.wanted()
-        for batch in self._batches(list(dict.fromkeys(wanted.values()))):
-            fields = {role: self._as_text(batch.column(name), name) for role, name in wanted.items()}
-            numbers = np.arange(first_number, first_number + batch.num_rows, dtype=np.int64)
-            first_number += batch.num_rows
-            yield Rows(fields["text"], fields.get("id"), fields.get("time"), fields.get("author"), numbers, 0, 0)
-
-    def _batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
-        try:
-            if isinstance(self._file, pq.ParquetFile):
-                yield from self._file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=names)
+    def pieces(self, unit_bytes: int | None) -> Iterator[Batch]:
+        """Where its rows lie, at most 65,536 at a time, in order; no batch reaches over two groups."""
+        del unit_bytes
+        with _opened(self.path) as source, readable(self.path):
+            if self.kind == "parquet":
+                metadata = _parquet(self.path, source).metadata
+                sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
             else:
-                for number in range(self._file.num_record_batches):
-                    whole = self._file.get_batch(number).select(names)
-                    yield from (whole.slice(row, _ROWS_AT_ONCE) for row in range(0, whole.num_rows, _ROWS_AT_ONCE))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise UserError(f"{self.path}: cannot be read to its end ({' '.join(str(error).split())[:120]})") from None
-
-    def _as_text(self, column: pa.Array, name: str) -> pa.Array:
-        try:
-            plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-            return pc.fill_null(plain.cast(pa.string()), "")
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise UserError(f"{self.path}: column '{name}' is {column.type}, not text") from None
+                file = _arrow(self.path, source, self.names[:1])
+                sizes = [file.get_batch(group).num_rows for group in range(file.num_record_batches)]
+        for group, rows in enumerate(sizes):
+            for first in range(0, rows, BATCH_ROWS):
+                yield Batch(group, first, min(BATCH_ROWS, rows - first))
 
 
-def _ipc(path: Path) -> Any:
-    return pa.ipc.open_file(pa.memory_map(str(path)))
+def read(path: str, kind: str, batch: Batch, columns: Columns) -> Rows:
+    """The rows of one batch.
+
+    Raises:
+        UserError: the file is damaged or has changed, or a column is no text.
+    """
+    wanted = columns.wanted()
+    names = list(dict.fromkeys(wanted.values()))
+    with _opened(path) as source, readable(path):
+        if kind == "parquet":
+            batches = _parquet_batches(_parquet(path, source), batch, names)
+        else:
+            batches = [_arrow(path, source, names).get_batch(batch.group).slice(batch.first, batch.rows)]
+        texts = {name: _as_text([found.column(name) for found in batches], name, path) for name in names}
+    if len(texts[columns.text]) != batch.rows:
+        raise UserError(f"{path}: has other rows than before; leave it alone while it is read")
+    fields = {role: texts[name].fill_null("") for role, name in wanted.items()}
+    if columns.retweet_of is not None:
+        fields["retweet_of"] = ids_or_null(fields["retweet_of"])
+    return Rows(fields, np.arange(batch.rows, dtype=np.int64))
+
+
+def _parquet_batches(file: Any, batch: Batch, names: list[str]) -> list[pa.RecordBatch]:
+    """The rows of one batch; Parquet can be entered at the start of a row group alone."""
+    found, row, end = [], 0, batch.first + batch.rows
+    for some in file.iter_batches(BATCH_ROWS, row_groups=[batch.group], columns=names, use_threads=False):
+        if row + some.num_rows > batch.first:
+            found.append(some.slice(max(0, batch.first - row), end - max(row, batch.first)))
+        row += some.num_rows
+        if row >= end:
+            break
+    return found
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    if not is_url(path):
+        require_file(path)
+    with readable(path):
+        source = open_file(path) if is_url(path) else pa.memory_map(path)
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+def _parquet(path: str, source: Any) -> Any:
+    with _is_what_its_name_says(path, "parquet"):
+        return pq.ParquetFile(source, buffer_size=_BUFFER_BYTES)
+
+
+def _arrow(path: str, source: Any, names: list[str] | None = None) -> Any:
+    """An Arrow file, whose batches then hold these columns alone."""
+    with _is_what_its_name_says(path, "arrow"):
+        file = pa.ipc.open_file(source)
+        if names is None:
+            return file
+        places = [file.schema.get_field_index(name) for name in names]
+        return pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=places))
+
+
+@contextmanager
+def _is_what_its_name_says(path: str, kind: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: is not {kind} data ({' '.join(str(error).split())[:120]})") from None
+
+
+def _as_text(parts: list[pa.Array], name: str, path: str) -> pa.Array:
+    """A column as text, with its nulls."""
+    column = pa.chunked_array(parts)
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    try:
+        # Nobody has checked the offsets and bytes of a file from elsewhere.
+        column.validate(full=True)
+        return pa.concat_arrays(column.cast(kind).cast(pa.string()).chunks)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+            raise UserError(f"{path}: column '{name}' holds bytes that are not UTF-8; write it anew as text") from None
+        raise UserError(f"{path}: column '{name}' is {kind}, not text") from None

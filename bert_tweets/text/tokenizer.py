@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -107,23 +108,37 @@ class Encoded:
         lengths: int64 [texts], tokens of each, special ones included.
         input_ids: int32 [tokens].
         word_starts: bool [tokens], the first token of each word; each special token is a word of its own.
-        truncated: how many texts were longer than max_length.
+        truncated: bool [texts], which were longer than max_length.
     """
 
     lengths: npt.NDArray[np.int64]
     input_ids: npt.NDArray[np.int32]
     word_starts: npt.NDArray[np.bool_]
-    truncated: int
+    truncated: npt.NDArray[np.bool_]
+
+
+def save(tokenizer: Any, folder: Path) -> None:
+    """Saves a tokenizer of `transformers`; where the disk is full that is an OSError, as it is everywhere else."""
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # the library knows no other
+        number = re.search(r"\(os error ([0-9]+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), str(error), str(folder)) from None
 
 
 def private_backend(tokenizer: Any) -> Any:
     """A copy of a tokenizer's Rust half without padding and truncation: no state of use is left on the shared one.
 
     `[SEP]` or `<mask>` written in a tweet is read as the text that it is.
+
+    Args:
+        tokenizer: a fast tokenizer of `transformers`, or its Rust half.
     """
     from tokenizers import Tokenizer
 
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend = Tokenizer.from_str(getattr(tokenizer, "backend_tokenizer", tokenizer).to_str())
     backend.no_padding()
     backend.no_truncation()
     backend.encode_special_tokens = True
@@ -131,29 +146,71 @@ def private_backend(tokenizer: Any) -> Any:
 
 
 class Encoder:
-    """Encodes texts as shards hold them: cut at `max_length`, special tokens kept."""
+    """Encodes texts as shards hold them: cut at `max_length`, special tokens kept.
+
+    Args:
+        tokenizer: a fast tokenizer of `transformers`, or its Rust half.
+        max_length: tokens of a text at most, special ones included.
+    """
 
     def __init__(self, tokenizer: Any, max_length: int):
         self._backend = private_backend(tokenizer)
         self._backend.enable_truncation(max_length)
         self._max_length = max_length
+        self._begins_word = _word_beginnings(self._backend)
+
+    @staticmethod
+    def from_file(path: Path, max_length: int) -> Encoder:
+        """An encoder from a tokenizer.json, without the weight of `transformers`."""
+        from tokenizers import Tokenizer
+
+        return Encoder(Tokenizer.from_file(str(path)), max_length)
 
     def __call__(self, texts: list[str]) -> Encoded:
-        # Not encode_batch_fast: its encodings have no word ids.
-        encodings = self._backend.encode_batch(texts)
+        # encode_batch_fast is faster, and knows of no word ids.
+        known = self._begins_word is not None
+        encodings = self._backend.encode_batch_fast(texts) if known else self._backend.encode_batch(texts)
         ids = [encoding.ids for encoding in encodings]
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
         tokens = int(lengths.sum())
         input_ids = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=tokens)
-        # A special token's word is None, here NaN, which differs from itself: it begins a word, and so does the next.
-        words = np.array([word for encoding in encodings for word in encoding.word_ids], dtype=np.float32)
-        word_starts = np.ones(tokens, dtype=np.bool_)
-        word_starts[1:] = words[1:] != words[:-1]
-        ends = np.cumsum(lengths)
-        word_starts[(ends - lengths)[lengths > 0]] = True
+        if self._begins_word is not None:
+            word_starts = self._begins_word[input_ids]
+        else:
+            word_starts = _word_starts(encodings, lengths, tokens)
+        truncated = np.zeros(len(ids), dtype=np.bool_)
         full = np.flatnonzero(lengths == self._max_length)
-        truncated = sum(1 for row in full.tolist() if encodings[row].overflowing)
+        truncated[full] = [bool(encodings[row].overflowing) for row in full.tolist()]
         return Encoded(lengths, input_ids, word_starts, truncated)
+
+
+def _word_beginnings(backend: Any) -> npt.NDArray[np.bool_] | None:
+    """bool [vocabulary], which tokens begin a word, where the token alone tells it; else None.
+
+    It does in a WordPiece vocabulary whose prefix of continuing pieces (`##`) can begin no word, because BERT's
+    pre-tokenizer makes a word of each `#`.
+    """
+    parts = json.loads(backend.to_str())
+    model, splitter = parts["model"], parts["pre_tokenizer"] or {}
+    if model["type"] != "WordPiece" or splitter.get("type") != "BertPreTokenizer":
+        return None
+    prefix = model["continuing_subword_prefix"]
+    if prefix != "##":
+        return None
+    begins = np.ones(1 + max(backend.get_vocab().values()), dtype=np.bool_)
+    begins[[number for token, number in model["vocab"].items() if token.startswith(prefix) and token != prefix]] = False
+    return begins
+
+
+def _word_starts(encodings: list[Any], lengths: npt.NDArray[np.int64], tokens: int) -> npt.NDArray[np.bool_]:
+    """bool [tokens], from the word ids: a change of word, or of text."""
+    # A special token's word is None, here NaN, which differs from itself: it begins a word, and so does the next.
+    words = np.array([word for encoding in encodings for word in encoding.word_ids], dtype=np.float32)
+    word_starts = np.ones(tokens, dtype=np.bool_)
+    word_starts[1:] = words[1:] != words[:-1]
+    ends = np.cumsum(lengths)
+    word_starts[(ends - lengths)[lengths > 0]] = True
+    return word_starts
 
 
 def train_wordpiece(texts: Iterable[list[str]], vocabulary_size: int, lowercase: bool = True) -> Any:

@@ -90,6 +90,7 @@ def _train(config: TrainConfig, manifest: Manifest, stream: Stream, loaded: Load
         gather=world.gather,
         workers=config.data.workers,
         pin=world.device.type == "cuda",
+        data=manifest.fingerprint,
     )
     if config.model.dropout:
         torch.manual_seed(config.seed * world.world_size + world.rank)
@@ -169,7 +170,7 @@ def _stream(config: TrainConfig, manifest: Manifest) -> Stream:
         raise UserError(f"{config.data.path}: its training split is empty; prepare more tweets")
     row_length_of(config.data, manifest)  # a mistake shows before the process group starts
     epochs = config.epochs if config.epochs is not None else 3.0
-    return stream_of(rows, config.seed, config.batch_size, config.max_steps, epochs)
+    return stream_of(rows, config.seed, config.batch_size, config.max_steps, epochs, config.data)
 
 
 def _layout(config: TrainConfig, manifest: Manifest, world: World) -> Layout:
@@ -197,6 +198,12 @@ def _load(config: TrainConfig, manifest: Manifest, world: World) -> LoadedModel:
             world,
             f"{config.model.name} {what}: its head is new, on the scale of the embeddings; "
             "the early fall of the loss is that head being learnt, not adaptation to tweets",
+        )
+    if loaded.added_tokens:
+        _say(
+            world,
+            f"{config.model.name} takes on {loaded.added_tokens} tokens that were added to its tokenizer; "
+            "each begins as the mean of the pieces of its name",
         )
     return loaded
 

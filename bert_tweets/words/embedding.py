@@ -198,7 +198,7 @@ def _word_summary(study: Study, number: int, model: Space, base: Space | None) -
 def _notes(config: EmbedConfig, manifest: Manifest, study: Study, words: dict[str, Any]) -> list[str]:
     notes = []
     hidden = [word.text for word in study.words if word.text[0] == "@" and word.key != USER]
-    if hidden and manifest.recipe.clean == "tweets":
+    if hidden and manifest.recipe.clean.partition("+")[0] != "raw":
         notes.append(f"{', '.join(hidden)}: cannot be found, for the recipe of these shards writes mentions {USER}")
     absent = [word for word, record in words.items() if not record["matches"]]
     if len(absent) == len(words):
@@ -209,7 +209,7 @@ def _notes(config: EmbedConfig, manifest: Manifest, study: Study, words: dict[st
     if lost:
         notes.append(
             f"{', '.join(lost)}: in the tweets, but the tokenizer has no such sign and writes [UNK]; "
-            "prepare with the tokenizer of a model that knows it (XLM-RoBERTa knows emoji)"
+            "prepare with emoji=added, or with the tokenizer of a model that knows it"
         )
     if len(study.background.words) < 2 * config.neighbours:
         notes.append(

@@ -14,8 +14,6 @@ import pyarrow as pa
 
 from ..data.manifest import SPLITS, Manifest
 from ..data.shards import Split, ranges
-from ..text.cleaning import cluster_key
-from ..text.duplicates import hash_keys
 from ..text.tokenizer import private_backend
 from .matching import Word
 
@@ -74,14 +72,14 @@ class Occurrences:
     Attributes:
         places: of the words, ordered by tweet.
         status: int8 [places], an index of `STATUSES`.
-        cluster: uint64 [places], the hash of what the tweet shares with its near-copies.
+        cluster: int64 [places], the number that the tweet shares with its near-duplicates.
         piece_counts: int64 [places], tokens of the word; 0 unless it is found.
         pieces: int64 [sum of piece_counts], positions of these tokens in their tweet.
     """
 
     places: Places
     status: npt.NDArray[np.int8]
-    cluster: npt.NDArray[np.uint64]
+    cluster: Ints
     piece_counts: Ints
     pieces: Ints
 
@@ -147,7 +145,7 @@ def align(corpus: Split, places: Places, tokenizer: Any, unknown_id: int) -> Occ
     """
     backend = private_backend(tokenizer)
     parts = [_align_chunk(corpus, places.take(rows), backend, unknown_id) for rows in tweet_chunks(places.tweet)]
-    kinds = {"status": np.int8, "cluster": np.uint64, "piece_counts": np.int64, "pieces": np.int64}
+    kinds = {"status": np.int8, "cluster": np.int64, "piece_counts": np.int64, "pieces": np.int64}
     columns: dict[str, Any] = {
         name: np.concatenate([np.empty(0, kind), *(getattr(part, name) for part in parts)])
         for name, kind in kinds.items()
@@ -182,7 +180,8 @@ def columns_of(corpus: Split, tweets: Ints, names: list[str]) -> pa.Table:
 
 def _align_chunk(corpus: Split, places: Places, backend: Any, unknown_id: int) -> Occurrences:
     tweets, home = np.unique(places.tweet, return_inverse=True)
-    texts = columns_of(corpus, tweets, ["text"]).column("text").combine_chunks()
+    columns = columns_of(corpus, tweets, ["text", "cluster"])
+    texts = columns.column("text").combine_chunks()
     stored = corpus.gather(tweets)
     encodings = backend.encode_batch(texts.to_pylist())
     lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
@@ -207,7 +206,7 @@ def _align_chunk(corpus: Split, places: Places, backend: Any, unknown_id: int) -
     unknown = np.bincount(owner[ids[token] == unknown_id], minlength=count) > 0
     # A word that the tokenizer drops without a trace has no piece at all.
     status = np.select([beyond, unknown | (pieces == 0)], [TRUNCATED, UNKNOWN], FOUND).astype(np.int8)
-    clusters = hash_keys(cluster_key(texts))
+    clusters = columns.column("cluster").to_numpy()
     return Occurrences(
         places,
         status,

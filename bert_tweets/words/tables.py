@@ -27,8 +27,8 @@ def schema(include_text: bool) -> pa.Schema:
         [
             pa.field("word", pa.string(), nullable=False),
             pa.field("tweet_id", pa.string(), nullable=False),
-            # Near-copies share it: 64-bit hash of the first six words.
-            pa.field("cluster", pa.string(), nullable=False),
+            # Near-duplicates share it; see the shards.
+            pa.field("cluster", pa.int64(), nullable=False),
             pa.field("author", pa.string()),
             pa.field("time", pa.timestamp("s", tz="UTC")),
             # Characters of the cleaned text, end excluded.
@@ -80,7 +80,7 @@ class OccurrenceWriter:
         columns = {
             "word": self.words.take(pa.array(places.word)),
             "tweet_id": tweets.column("id"),
-            "cluster": pa.array([f"{cluster:016x}" for cluster in occurrences.cluster[rows][asked].tolist()]),
+            "cluster": pa.array(occurrences.cluster[rows][asked]),
             "author": tweets.column("author"),
             "time": tweets.column("time"),
             "start": pa.array(places.start, pa.int32()),

@@ -11,12 +11,17 @@ import numpy as np
 import pytest
 import torch
 
+from bert_tweets.config import PrepareConfig
+from bert_tweets.data import loader
 from bert_tweets.data.batches import Step
 from bert_tweets.data.loader import Layout, StepLoader
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.masking import masking_for
 from bert_tweets.data.order import Stream
-from bert_tweets.data.shards import open_split
+from bert_tweets.data.packing import best_fit
+from bert_tweets.data.sampler import Sampler
+from bert_tweets.data.shards import Split, Tweets, open_split
+from bert_tweets.prepare import prepare
 
 BATCH = 48
 
@@ -48,12 +53,17 @@ class Meeting:
 
 
 def steps_of(
-    shards: Path, world_size: int, tokens_per_device: int = 4096, workers: int = 0, whole_word: bool = False
+    shards: Path,
+    world_size: int,
+    tokens_per_device: int = 4096,
+    workers: int = 0,
+    whole_word: bool = False,
+    blocks: tuple[int, int] = (0, 0),
 ) -> list[list[Step]]:
     """Every rank's steps over two and a half epochs."""
     manifest = Manifest.read(shards)
     split = open_split(shards, manifest, "train")
-    stream = Stream(len(split), seed=3, batch_size=BATCH, length=len(split) * 5 // 2)
+    stream = Stream(len(split), 3, BATCH, len(split) * 5 // 2, *blocks)
     masking = masking_for(manifest, 3, 0.15, whole_word)
     layout = Layout(manifest.max_length, tokens_per_device, manifest.pad_id)
     meeting = Meeting(world_size)
@@ -124,10 +134,33 @@ def test_the_same_at_any_accumulation(shards: Path, reference: list[np.ndarray],
         assert np.array_equal(mine, expected)
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 @pytest.mark.parametrize("workers", [1, 4])
-def test_the_same_with_any_number_of_workers(shards: Path, reference: list[np.ndarray], workers: int) -> None:
-    for mine, expected in zip(content(shards, steps_of(shards, 2, workers=workers)), reference, strict=True):
+def test_the_same_with_any_number_of_workers(
+    shards: Path, reference: list[np.ndarray], world_size: int, workers: int
+) -> None:
+    for mine, expected in zip(content(shards, steps_of(shards, world_size, workers=workers)), reference, strict=True):
         assert np.array_equal(mine, expected)
+
+
+@pytest.mark.parametrize("at_once", [1, 100, 10**6])
+def test_the_same_however_many_steps_are_made_in_one_go(
+    shards: Path, reference: list[np.ndarray], monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(loader, "_TWEETS_AT_ONCE", at_once)
+    for mine, expected in zip(content(shards, steps_of(shards, 2)), reference, strict=True):
+        assert np.array_equal(mine, expected)
+
+
+def test_blocks_are_the_same_tweets_in_another_order_at_any_world_size(
+    shards: Path, reference: list[np.ndarray]
+) -> None:
+    alone, three = (content(shards, steps_of(shards, size, blocks=(16, 4))) for size in (1, 3))
+    assert all(np.array_equal(mine, expected) for mine, expected in zip(three, alone, strict=True))
+    assert not np.array_equal(alone[0], reference[0])
+    first_epochs = [rows[rows[:, 0] == 0] for rows in map(np.concatenate, (alone, reference))]
+    one, other = (rows[np.lexsort(rows[:, 2::-1].T)] for rows in first_epochs)
+    assert np.array_equal(one, other)
 
 
 def test_whole_words_are_masked_alike_at_any_world_size(shards: Path) -> None:
@@ -165,6 +198,61 @@ def test_a_run_goes_on_at_any_step(shards: Path, reference: list[np.ndarray]) ->
     split = open_split(shards, manifest, "train")
     stream = Stream(len(split), seed=3, batch_size=BATCH, length=len(split) * 5 // 2)
     layout = Layout(manifest.max_length, 4096, manifest.pad_id)
-    loader = StepLoader(split, stream, masking_for(manifest, 3, 0.15, False), layout)
-    for mine, expected in zip(content(shards, [list(loader.steps(first=9))]), reference[9:], strict=True):
+    stopped = StepLoader(split, stream, masking_for(manifest, 3, 0.15, False), layout, data=manifest.fingerprint)
+    first = stopped.state(9).step(stream, manifest.fingerprint)
+    for mine, expected in zip(content(shards, [list(stopped.steps(first))]), reference[9:], strict=True):
         assert np.array_equal(mine, expected)
+
+
+class CountingSplit(Split):
+    """Counts the tweets that are looked up."""
+
+    looked_up = 0
+
+    def gather(self, indices: np.ndarray) -> Tweets:
+        self.looked_up += indices.size
+        return super().gather(indices)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 8])
+def test_going_on_costs_the_same_early_and_late(shards: Path, world_size: int) -> None:
+    manifest = Manifest.read(shards)
+    looked_up = []
+    for first in (10, 10**7):
+        split = CountingSplit(shards, manifest.splits["train"], manifest.vocabulary_size)
+        stream = Stream(len(split), 3, BATCH, 10**12)
+        layout = Layout(manifest.max_length, 4096, manifest.pad_id)
+        steps = StepLoader(
+            split, stream, masking_for(manifest, 3, 0.15, False), layout, 0, world_size, lambda said: lambda: [said]
+        ).steps(first)
+        assert next(steps).index == first
+        looked_up.append(split.looked_up)
+    assert looked_up[0] == looked_up[1] <= 3 * BATCH // world_size
+
+
+@pytest.fixture(scope="module")
+def real_shards(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of real tweets under the tokenizer that lies beside them."""
+    folder = tmp_path_factory.mktemp("real") / "shards"
+    tokenizer = real_data.parent / "models" / "bert-base-uncased-tokenizer"
+    prepare(PrepareConfig([str(real_data / "everyday_en.csv.gz")], str(folder), tokenizer=str(tokenizer)))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize(("world_size", "real"), [(1, 0.98), (8, 0.98), (64, 0.979)])
+def test_rows_of_real_tweets_are_full_at_512_tweets_a_rank(real_shards: Path, world_size: int, real: float) -> None:
+    """Empty rows included: every rank has as many rows as the fullest."""
+    manifest = Manifest.read(real_shards)
+    split = open_split(real_shards, manifest, "train")
+    stream = Stream(len(split), 0, 512 * world_size, 10**9)
+    tokens = positions = 0
+    for step in range(64 // world_size + 7):
+        lengths = [
+            split.lengths_of(Sampler(stream, split, rank, world_size).share(step, step + 1)[1][0])
+            for rank in range(world_size)
+        ]
+        tokens += sum(int(mine.sum()) for mine in lengths)
+        positions += world_size * 128 * max(best_fit(mine, 128).rows for mine in lengths)
+    assert tokens / positions >= real

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bert_tweets.data.batches import MicroBatch
-from bert_tweets.data.masking import Masking, philox
+from bert_tweets.data.masking import Masking, philox, philox_first_word
+from bert_tweets.data.packing import PackedRows
 
 VOCABULARY, SPECIALS, MASK = 1000, [0, 1, 2, 3, 4], 4
 
@@ -57,6 +62,38 @@ def test_philox_gives_the_known_answers_of_its_authors(
 ) -> None:
     words = philox(tuple(torch.tensor([c]) for c in counter), key)  # type: ignore[arg-type]
     assert tuple(int(word) for word in words) == expected
+    assert int(philox_first_word(tuple(np.array([c], np.uint64) for c in counter), key)[0]) == expected[0]  # type: ignore[arg-type]
+
+
+@given(
+    counter=st.tuples(*[st.lists(st.integers(0, 2**32 - 1), min_size=5, max_size=5)] * 4),
+    key=st.tuples(*[st.integers(0, 2**32 - 1)] * 2),
+    shared=st.tuples(*[st.booleans()] * 4),
+)
+def test_the_first_word_on_the_cpu_is_that_of_philox(
+    counter: tuple[list[int], ...], key: tuple[int, int], shared: tuple[bool, ...]
+) -> None:
+    """Whichever parts of the counter are one value for all, and without a change to what was handed in."""
+    parts = [values[:1] if once else values for values, once in zip(counter, shared, strict=True)]
+    arrays = [np.array(part, np.uint64) for part in parts]
+    mine = philox_first_word(tuple(arrays), key)  # type: ignore[arg-type]
+    expected = philox(tuple(torch.tensor(part) for part in parts), key)[0]  # type: ignore[arg-type]
+    assert mine.tolist() == expected.tolist()
+    assert [array.tolist() for array in arrays] == parts
+
+
+@pytest.mark.parametrize("whole_word", [False, True])
+@pytest.mark.parametrize("epochs", [[3], [3, 4]])
+def test_counts_ahead_of_the_device_are_those_of_the_selection(whole_word: bool, epochs: list[int]) -> None:
+    batch = batch_of(300)
+    tweets = torch.cat([torch.zeros(1, dtype=torch.long), torch.arange(300) * 2**27])
+    epoch = torch.cat([torch.zeros(1, dtype=torch.long), torch.tensor(epochs).repeat(300 // len(epochs))])
+    moved = replace(batch, tweet_index=tweets, epoch=epoch)
+    names = ("input_ids", "position_ids", "segment_ids", "word_positions")
+    rows = PackedRows(*(getattr(batch, name).numpy() for name in names))
+    masking = make_masking(whole_word=whole_word)
+    counts = masking.count_by_row(rows, rows.segment_ids - np.int64(1), tweets[1:].numpy(), epoch[1:].numpy())
+    assert counts.tolist() == masking.select(moved).sum(dim=1).tolist()
 
 
 @pytest.mark.slow

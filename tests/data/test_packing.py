@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_tweets.data.packing import best_fit, pack
+from bert_tweets.data.packing import Placement, best_fit, lay_out, pack
 from bert_tweets.data.shards import Tweets
 
 
@@ -46,6 +46,38 @@ def test_it_is_best_fit_decreasing(lengths: list[int]) -> None:
         else:
             free.append(128 - length)
     assert best_fit(np.array(lengths), 128).rows == len(free)
+
+
+@given(
+    parts=st.lists(st.lists(st.integers(1, 32), max_size=40), min_size=1, max_size=6),
+    row_length=st.sampled_from([32, 40]),
+)
+def test_parts_are_packed_as_if_each_were_alone(parts: list[list[int]], row_length: int) -> None:
+    together = best_fit(
+        np.array([length for part in parts for length in part], np.int64), row_length, [len(part) for part in parts]
+    )
+    rows = tweets = 0
+    for part, row_end in zip(parts, together.row_ends, strict=True):
+        alone = best_fit(np.array(part, np.int64), row_length)
+        assert np.array_equal(together.row[tweets : tweets + len(part)] - rows, alone.row)
+        assert np.array_equal(together.start[tweets : tweets + len(part)], alone.start)
+        assert row_end - rows == alone.rows
+        rows, tweets = row_end, tweets + len(part)
+
+
+@given(lengths=st.lists(st.integers(1, 32), min_size=1, max_size=60), seed=st.integers(0, 9))
+def test_laying_out_moves_tweets_and_changes_none(lengths: list[int], seed: int) -> None:
+    """In whatever order tweets are handed over, each lies where the placement says, under its own mark."""
+    tweets, placement = tweets_of(lengths), best_fit(np.array(lengths), 32)
+    order = np.random.default_rng(seed).permutation(len(lengths))
+    moved = Placement(placement.row[order], placement.start[order], placement.row_ends)
+    one = pack(tweets, 32, pad_id=5)
+    other = lay_out(tweets.take(order), order + 1, moved, 32, pad_id=5)
+    for name in ("input_ids", "position_ids", "segment_ids", "word_positions"):
+        assert np.array_equal(getattr(one, name), getattr(other, name))
+        assert getattr(one, name).dtype == np.int32
+    assert (one.input_ids[one.segment_ids == 0] == 5).all()
+    assert not one.position_ids[one.segment_ids == 0].any() and not one.word_positions[one.segment_ids == 0].any()
 
 
 def test_rows_of_tweets_are_nearly_full() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.csv
@@ -18,9 +17,22 @@ from bert_tweets.text import csv_records
 FIELDS = st.text(alphabet='ab ,"\n\ré😷', max_size=8)
 
 
-def reader(data: bytes, chunk: int) -> Callable[[], bytes]:
-    stream = io.BytesIO(data)
-    return lambda: stream.read(chunk)
+class Bytes:
+    """A stream of some bytes."""
+
+    def __init__(self, data: bytes):
+        self.left = data
+
+    def read(self, size: int) -> bytes:
+        given, self.left = self.left[:size], self.left[size:]
+        return given
+
+    def unread(self, data: bytes) -> None:
+        self.left = data + self.left
+
+
+def cut(data: bytes, size: int) -> list[bytes]:
+    return list(csv_records.pieces(Bytes(data), size, "tweets.csv"))
 
 
 def arrow_rows(data: bytes) -> tuple[list[tuple[bytes, bytes]], int]:
@@ -40,10 +52,10 @@ def arrow_rows(data: bytes) -> tuple[list[tuple[bytes, bytes]], int]:
 
 
 @given(st.lists(st.tuples(FIELDS, FIELDS), max_size=8), st.integers(1, 40), st.sampled_from(["\n", "\r\n"]))
-def test_quoted_commas_newlines_and_quotes_at_any_chunk_size(rows, chunk, line_end):
+def test_quoted_commas_newlines_and_quotes_at_any_size_size(rows, size, line_end):
     text = io.StringIO()
     csv.writer(text, lineterminator=line_end, quoting=csv.QUOTE_ALL).writerows(rows)
-    pieces = list(csv_records.blocks(reader(text.getvalue().encode(), chunk), "tweets.csv"))
+    pieces = cut(text.getvalue().encode(), size)
     found = [row for piece in pieces for row in csv.reader(io.StringIO(piece.decode(), newline=""))]
     assert found == [list(row) for row in rows]
     assert b"".join(pieces) == text.getvalue().encode()
@@ -53,10 +65,10 @@ def test_quoted_commas_newlines_and_quotes_at_any_chunk_size(rows, chunk, line_e
 @example('1,x"y\n2,"a\nb"\n', 3)
 @example('1,"q"tail,x"\n4,5\n', 4)
 @example('a,"b""\n\n"""\n', 1)
-def test_stray_quotes_are_read_as_arrow_reads_them(text, chunk):
+def test_stray_quotes_are_read_as_arrow_reads_them(text, size):
     data = text.encode()
     try:
-        pieces = list(csv_records.blocks(reader(data, chunk), "tweets.csv"))
+        pieces = cut(data, size)
     except UserError as error:
         assert "never closed" in str(error)
         return
@@ -80,16 +92,23 @@ def test_the_fast_and_the_slow_path_agree_where_every_quote_is_well_placed(text)
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("chunk", [1, 2, 5, 1000])
-def test_an_unclosed_quote_is_told_with_its_line(line_end, chunk):
+@pytest.mark.parametrize("size", [1, 2, 5, 1000])
+def test_an_unclosed_quote_is_told_with_its_line(line_end, size):
     data = line_end.join(["id,text", '1,"two', 'lines"', '2,"never closed', "3,x", ""]).encode()
     with pytest.raises(UserError, match=r"tweets\.csv: the quote that opens in line 4 is never closed"):
-        list(csv_records.blocks(reader(data, chunk), "tweets.csv"))
+        cut(data, size)
 
 
 def test_a_record_without_an_end_is_given_up_before_it_fills_the_memory(monkeypatch):
     monkeypatch.setattr(csv_records, "LONGEST_RECORD", 1000)
     with pytest.raises(UserError, match="line 2 is never closed"):
-        list(csv_records.blocks(reader(b'text\n"' + b"x\n" * 5000, 100), "tweets.csv"))
+        cut(b'text\n"' + b"x\n" * 5000, 100)
     with pytest.raises(UserError, match="line 2 is longer"):
-        list(csv_records.blocks(reader(b"text\n" + b"x" * 5000, 100), "tweets.csv"))
+        cut(b"text\n" + b"x" * 5000, 100)
+
+
+@given(st.text(alphabet="a\n\r").map(str.encode), st.integers(1, 5))
+def test_lines_are_counted_whatever_ends_them(data, cached):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csv_records, "_CACHED_BYTES", cached)
+        assert csv_records.count_lines(data) == data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").count(b"\n")

@@ -26,7 +26,7 @@ TWEETS = [
 ]
 EXPECTED = [
     {"number": number, "id": t["id"], "time": t["created_at"], "author": t["author"], "text": t["text"]}
-    for number, t in enumerate(TWEETS, start=1)
+    for number, t in enumerate(TWEETS)
 ]
 
 
@@ -55,9 +55,9 @@ def write(folder: Path, name: str) -> Path:
 @pytest.mark.parametrize(
     "name", ["a.tsv", "a.tsv.gz", "a.jsonl", "a.json.zst", "a.ndjson.bz2", "a.parquet", "a.feather", "a.arrow"]
 )
-@pytest.mark.parametrize("chunk_bytes", [7, 10_000])
-def test_the_same_tweets_come_out_of_every_format(tmp_path, name, chunk_bytes):
-    assert read_all(write(tmp_path, name), chunk_bytes=chunk_bytes) == (EXPECTED, 0, 0)
+@pytest.mark.parametrize("unit_bytes", [7, 10_000])
+def test_the_same_tweets_come_out_of_every_format(tmp_path, name, unit_bytes):
+    assert read_all(write(tmp_path, name), unit_bytes=unit_bytes) == (EXPECTED, 0, 0)
 
 
 def test_files_of_several_formats_are_one_input(tmp_path):
@@ -65,9 +65,9 @@ def test_files_of_several_formats_are_one_input(tmp_path):
         write(tmp_path, name)
     (tmp_path / "notes.txt").write_text("not tweets")
     paths = sources.expand([str(tmp_path)])
-    assert [path.name for path in paths] == ["a.tsv", "b.jsonl", "c.parquet"]
+    assert [Path(path).name for path in paths] == ["a.tsv", "b.jsonl", "c.parquet"]
     rows = read_all(*paths)[0]
-    assert [row["number"] for row in rows] == list(range(1, 10))
+    assert [row["number"] for row in rows] == list(range(9))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no file"):
         sources.expand([str(tmp_path / "empty")])
@@ -90,7 +90,7 @@ def test_tweets_of_the_first_interface_are_read_at_full_length(tmp_path):
     rows, malformed, _ = read_all(path, text="text", author="user.screen_name")
     assert [row["text"] for row in rows] == ["whole", "cut off nowhere", "RT @bob: cut off nowhere"]
     assert [row["author"] for row in rows] == ["ann"] * 3 and malformed == 0
-    found = sources.find_columns([path], {})
+    found = sources.find_columns([str(path)], {})
     assert (found.id, found.time, found.author) == ("id_str", "created_at", "user.id_str")
 
 
@@ -102,27 +102,77 @@ def test_pages_of_the_second_interface_are_taken_apart(tmp_path):
     single = {"data": {"id": "3", "text": "c", "author_id": "9"}}
     rows, malformed, _ = read_all(made(tmp_path, json_lines([page, single]), "v2.jsonl"))
     assert [(row["number"], row["id"], row["text"], row["author"]) for row in rows] == [
-        (1, "1", "a", "9"),
-        (2, "2", "b", "8"),
-        (3, "3", "c", "9"),
+        (0, "1", "a", "9"),
+        (1, "2", "b", "8"),
+        (2, "3", "c", "9"),
     ]
     assert malformed == 0
+
+
+def test_retweets_are_told_from_tweets_in_the_first_interface(tmp_path):
+    user = {"screen_name": "ann", "id_str": "7"}
+    tweets = [
+        {"id_str": "1", "user": user, "text": "first", "lang": "en"},
+        *({"id_str": str(number), "user": user, "text": "later"} for number in range(200)),
+        {"id_str": "2", "user": user, "text": "RT @b: x", "retweeted_status": {"id_str": "1", "text": "x"}},
+        {"id_str": "3", "user": user, "text": "RT @b: x", "retweeted_status": {"id": 1}},
+        {"id_str": "4", "user": user, "text": "RT @b: x", "retweeted_status": {}},
+    ]
+    rows, _, _ = read_all(made(tmp_path, json_lines(tweets), "v1.jsonl"))
+    assert [row["retweet_of"] for row in rows] == [None] * 201 + ["1", "1", ""]
+    assert [row["language"] for row in rows[:2]] == ["en", ""]
+
+
+def test_a_file_of_tweets_need_not_begin_with_a_retweet(tmp_path):
+    retweet = {"text": "x", "retweeted_status": {"id_str": "1"}}
+    first = made(tmp_path, json_lines([retweet]), "a.jsonl")
+    second = made(tmp_path, json_lines([{"text": "y"}] * 200 + [retweet]), "b.jsonl")
+    assert [row["retweet_of"] for row in read_all(first, second)[0]] == ["1", *[None] * 200, "1"]
+
+
+def test_retweets_of_the_second_interface_get_their_whole_text_where_the_page_has_it(tmp_path):
+    def retweet(original: str) -> dict[str, object]:
+        references = [{"type": "quoted", "id": "0"}, {"type": "retweeted", "id": original}]
+        return {"id": "9", "author_id": "1", "text": "RT @bob: cut: o…", "referenced_tweets": references}
+
+    reply = {"id": "8", "author_id": "1", "text": "no", "referenced_tweets": [{"type": "replied_to", "id": "5"}]}
+    long = {"id": "6", "text": "cut: o…", "note_tweet": {"text": "cut: off nowhere at all"}}
+    includes = {"tweets": [{"id": "5", "text": "cut: off nowhere"}, long], "users": []}
+    page = {"data": [retweet("5"), retweet("6"), retweet("4"), reply], "includes": includes}
+    rows, malformed, _ = read_all(made(tmp_path, json_lines([page, {"data": [], "meta": {}}]), "v2.jsonl"))
+    assert [(row["text"], row["retweet_of"]) for row in rows] == [
+        ("RT @bob: cut: off nowhere", "5"),
+        ("RT @bob: cut: off nowhere at all", "6"),
+        ("RT @bob: cut: o…", "4"),
+        ("no", None),
+    ]
+    assert malformed == 0
+
+
+def test_a_column_of_retweeted_ids_says_nothing_in_many_ways(tmp_path):
+    values = ["12", " 13 ", "", "nan", "NaN", "None", "null", "0", "False"]
+    data = "text,retweet_of\n" + "".join(f"a,{value}\n" for value in values)
+    found = [row["retweet_of"] for row in read_all(made(tmp_path, data))[0]]
+    assert found == ["12", "13", *[None] * 7]
+    data = json_lines([{"text": "a", "retweet_of": value} for value in [*values, None, False, 14]])
+    found = [row["retweet_of"] for row in read_all(made(tmp_path, data, "a.jsonl"))[0]]
+    assert found == ["12", "13", *[None] * 9, "14"]
 
 
 def test_lines_that_are_bad_are_counted(tmp_path):
     bad = [b'{"text": "ok"}', b"{", b"[1]", b'{"text": 5}', b'{"id": "1"}', b'{"text": "\xff"}', b'"text"', b""]
     bad += [b'{"text": "half \\ud83d"}', b"[" * 100_000, b'{"text": "last"}']
     rows, malformed, not_utf8 = read_all(made(tmp_path, b"\n".join(bad), "bad.jsonl"))
-    assert [(row["number"], row["text"]) for row in rows] == [(1, "ok"), (10, "last")]
+    assert [(row["number"], row["text"]) for row in rows] == [(0, "ok"), (9, "last")]
     assert (malformed, not_utf8) == (7, 1)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.lists(st.binary(max_size=40) | st.just(b'{"text": "x"}'), min_size=1), st.integers(1, 50))
-def test_no_bytes_end_in_a_traceback(tmp_path, lines, chunk_bytes):
+def test_no_bytes_end_in_a_traceback(tmp_path, lines, unit_bytes):
     path = made(tmp_path, b"\n".join(lines), "fuzz.jsonl")
     try:
-        rows, malformed, not_utf8 = read_all(path, chunk_bytes=chunk_bytes)
+        rows, malformed, not_utf8 = read_all(path, unit_bytes=unit_bytes)
     except UserError as error:
         assert "\n" not in str(error)
     else:
@@ -143,7 +193,7 @@ def test_no_bytes_end_in_a_traceback(tmp_path, lines, chunk_bytes):
 )
 def test_a_file_that_is_not_what_its_name_says_is_one_line(tmp_path, name, data, said):
     with pytest.raises(UserError, match=said) as caught:
-        sources.find_columns([made(tmp_path, data, name)], {})
+        sources.find_columns([str(made(tmp_path, data, name))], {})
     assert "\n" not in str(caught.value)
 
 
@@ -151,6 +201,15 @@ def test_a_column_that_is_no_text_is_refused(tmp_path):
     pq.write_table(pa.table({"text": [[1, 2]], "id": [1]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match="column 'text' is list"):
         read_all(tmp_path / "a.parquet")
+
+
+def test_a_table_whose_text_is_not_utf8_is_refused(tmp_path):
+    broken = pa.Array.from_buffers(pa.string(), 1, pa.array([b"caf\xe9"]).buffers())
+    pq.write_table(pa.table({"text": broken}), tmp_path / "a.parquet")
+    pyarrow.feather.write_feather(pa.table({"text": broken}), tmp_path / "a.arrow", compression="uncompressed")
+    for name in ("a.parquet", "a.arrow"):
+        with pytest.raises(UserError, match="column 'text' holds bytes that are not UTF-8"):
+            read_all(tmp_path / name)
 
 
 def test_numbers_and_times_of_tables_become_text(tmp_path):

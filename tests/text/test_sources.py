@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
+import http.server
+import importlib.util
 import io
+import json
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bert_tweets.errors import UserError
-from bert_tweets.text import sources
+from bert_tweets.text import byte_stream, sources, units
 from bert_tweets.text.rows import Columns
 
 
-def read_all(*paths: Path, chunk_bytes: int = 64, **asked: str) -> tuple[list[dict[str, str]], int, int]:
-    """All rows as dictionaries, and how many were malformed and not UTF-8."""
-    columns = sources.find_columns(list(paths), asked)
-    rows, malformed, not_utf8 = [], 0, 0
-    for block in sources.read(list(paths), columns, chunk_bytes):
-        fields = {"number": block.numbers.tolist()}
-        fields |= {role: getattr(block, role).to_pylist() for role in columns.wanted()}
+def read_all(*paths: Path | str, unit_bytes: int = 64, **asked: str) -> tuple[list[dict[str, Any]], int, int]:
+    """All rows as dictionaries, numbered from 0 over the whole input, and how many were malformed and not UTF-8."""
+    names = list(map(str, paths))
+    columns = sources.find_columns(names, asked)
+    rows, malformed, not_utf8, read = [], 0, 0, 0
+    for unit in sources.units(names, columns, unit_bytes):
+        block = units.read(unit, columns)
+        fields = {"number": (read + block.numbers).tolist()}
+        fields |= {role: block.fields[role].to_pylist() for role in columns.wanted()}
         rows += [dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)]
         malformed += block.malformed
         not_utf8 += block.not_utf8
+        read += block.read
     return rows, malformed, not_utf8
 
 
-def texts(*paths: Path, **options) -> list[str]:
+def texts(*paths: Path | str, **options: Any) -> list[str]:
     return [row["text"] for row in read_all(*paths, **options)[0]]
 
 
@@ -39,7 +53,7 @@ def made(folder: Path, data: bytes | str, name: str = "tweets.csv") -> Path:
     return path
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.text(st.sampled_from('ab ,"\n\r😷é'), min_size=1), st.text(st.sampled_from('1,"\n')))))
 def test_rows_are_those_of_pythons_csv_module(tmp_path, rows):
     text = io.StringIO()
@@ -50,16 +64,16 @@ def test_rows_are_those_of_pythons_csv_module(tmp_path, rows):
 
 def test_columns_are_found_by_name_whatever_the_case(tmp_path):
     path = made(tmp_path, "Tweet_ID,Created_At,Screen_Name,Full_Text\n7,2020-01-01,ann,hello\n")
-    assert sources.find_columns([path], {}) == Columns("Full_Text", "Tweet_ID", "Created_At", "Screen_Name")
-    assert sources.find_columns([path], {"text": "Screen_Name"}).text == "Screen_Name"
+    assert sources.find_columns([str(path)], {}) == Columns("Full_Text", "Tweet_ID", "Created_At", "Screen_Name")
+    assert sources.find_columns([str(path)], {"text": "Screen_Name"}).text == "Screen_Name"
 
 
 def test_a_missing_column_is_told_with_those_there(tmp_path):
     path = made(tmp_path, "content_clean,id\nx,1\n")
     with pytest.raises(UserError, match=r"no column 'content_cleaned' for the text \(did you mean 'content_clean'\?\)"):
-        sources.find_columns([path], {"text": "content_cleaned"})
+        sources.find_columns([str(path)], {"text": "content_cleaned"})
     with pytest.raises(UserError, match="no column of text among content_clean, id"):
-        sources.find_columns([path], {})
+        sources.find_columns([str(path)], {})
 
 
 @pytest.mark.parametrize("mark", [";", "\t"])
@@ -68,59 +82,63 @@ def test_columns_separated_by_something_else_are_recognised(tmp_path, mark):
     assert texts(made(tmp_path, data)) == [f'x{mark} "y"', "a, b"]
 
 
+def test_the_line_that_tells_the_separator_ends_as_any_line_may(tmp_path):
+    assert texts(made(tmp_path, "id;text\r1;a, b\r")) == ["a, b"]
+
+
 def test_every_file_must_have_the_columns_wherever_they_stand(tmp_path):
     first = made(tmp_path, "id,text\n1,a\n", "a.csv")
     second = made(tmp_path, "text,more,id\nb,x,2\n", "b.csv")
     assert [(row["id"], row["text"], row["number"]) for row in read_all(first, second)[0]] == [
-        ("1", "a", 1),
-        ("2", "b", 2),
+        ("1", "a", 0),
+        ("2", "b", 1),
     ]
     with pytest.raises(UserError, match=r"c\.csv: no column 'id'"):
-        sources.find_columns([first, made(tmp_path, "text\nb\n", "c.csv")], {})
+        sources.find_columns([str(first), str(made(tmp_path, "text\nb\n", "c.csv"))], {})
 
 
 def test_a_wanted_name_that_stands_twice_is_refused(tmp_path):
     with pytest.raises(UserError, match="2 columns are called 'text'"):
-        sources.find_columns([made(tmp_path, "text,text\na,b\n")], {})
+        sources.find_columns([str(made(tmp_path, "text,text\na,b\n"))], {})
     assert texts(made(tmp_path, "text,x,x\na,b,c\n")) == ["a"]
 
 
 def test_rows_with_another_number_of_columns_are_counted(tmp_path):
-    rows, malformed, _ = read_all(made(tmp_path, "text,id\na,1\nb\nc,3,4\nd,4\n"), chunk_bytes=10)
-    assert [(row["text"], row["number"]) for row in rows] == [("a", 1), ("d", 4)]
+    rows, malformed, _ = read_all(made(tmp_path, "text,id\na,1\nb\nc,3,4\nd,4\n"), unit_bytes=10)
+    assert [(row["text"], row["number"]) for row in rows] == [("a", 0), ("d", 3)]
     assert malformed == 2
 
 
 def test_rows_that_are_not_utf8_are_counted_and_no_other_is_lost(tmp_path):
     data = "text,id\ncafé,1\n".encode() + b"caf\xe9,2\n" + b"\xff\xff\n" + "ça,3\n".encode()
     rows, malformed, not_utf8 = read_all(made(tmp_path, data))
-    assert [(row["text"], row["number"]) for row in rows] == [("café", 1), ("ça", 4)]
+    assert [(row["text"], row["number"]) for row in rows] == [("café", 0), ("ça", 3)]
     assert (malformed, not_utf8) == (1, 1)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 def test_utf16_is_refused_in_one_line(tmp_path, encoding):
     with pytest.raises(UserError, match="save the file as UTF-8"):
-        sources.find_columns([made(tmp_path, "text,id\nhello,1\n".encode(encoding))], {})
+        sources.find_columns([str(made(tmp_path, "text,id\nhello,1\n".encode(encoding)))], {})
 
 
 @pytest.mark.parametrize(("magic", "kind"), [(b"PK\x03\x04", "Excel"), (b"PAR1", "Parquet")])
 def test_files_of_another_kind_are_named(tmp_path, magic, kind):
     with pytest.raises(UserError, match=kind):
-        sources.find_columns([made(tmp_path, magic + b"abcdefgh" * 9)], {})
+        sources.find_columns([str(made(tmp_path, magic + b"abcdefgh" * 9))], {})
 
 
 @pytest.mark.parametrize("data", [b"", b"\n\n", b"\xef\xbb\xbf"])
 def test_an_empty_file_is_refused(tmp_path, data):
     with pytest.raises(UserError, match="is empty"):
-        sources.find_columns([made(tmp_path, data)], {})
+        sources.find_columns([str(made(tmp_path, data))], {})
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     with pytest.raises(UserError, match="no such file"):
-        sources.find_columns([tmp_path / "none.csv"], {})
+        sources.find_columns([str(tmp_path / "none.csv")], {})
     with pytest.raises(UserError, match="is a folder"):
-        sources.find_columns([tmp_path], {})
+        sources.find_columns([str(tmp_path)], {})
 
 
 @pytest.mark.parametrize(
@@ -145,30 +163,156 @@ def test_shapes_that_files_come_in(tmp_path, data, expected):
 
 def test_a_field_of_ten_megabytes_is_a_row_like_any(tmp_path):
     path = made(tmp_path, b"text,id\na,1\n" + b"x" * 10_000_000 + b",2\nb,3\n")
-    assert [len(text) for text in texts(path, chunk_bytes=2**20)] == [1, 10_000_000, 1]
+    assert [len(text) for text in texts(path, unit_bytes=2**20)] == [1, 10_000_000, 1]
 
 
 def test_an_unclosed_quote_is_told_with_its_line(tmp_path):
     path = made(tmp_path, "text,id\n" + "fine,1\n" * 5000 + '"open,2\n' + "lost,3\n" * 5000)
     with pytest.raises(UserError, match=r"line 5002 is never closed"):
-        texts(path, chunk_bytes=1000)
+        texts(path, unit_bytes=1000)
 
 
 def test_gzip_is_read_whole_or_refused(tmp_path):
     data = ("text,id\n" + "".join(f"tweet {number},{number}\n" for number in range(5000))).encode()
     packed = gzip.compress(data[:100]) + gzip.compress(data[100:])
-    assert len(texts(made(tmp_path, packed, "a.csv.gz"), chunk_bytes=1000)) == 5000
+    assert len(texts(made(tmp_path, packed, "a.csv.gz"), unit_bytes=1000)) == 5000
     packed = gzip.compress(data)
     for broken in (packed[: len(packed) // 2], packed[:2000] + b"????" + packed[2004:], packed[:-8] + b"\0" * 8):
         with pytest.raises(UserError, match=r"b\.csv\.gz: cannot be read to its end"):
-            texts(made(tmp_path, broken, "b.csv.gz"), chunk_bytes=1000)
+            texts(made(tmp_path, broken, "b.csv.gz"), unit_bytes=1000)
     with pytest.raises(UserError, match="is not gzip data"):
         texts(made(tmp_path, data, "c.csv.gz"))
+
+
+def test_a_stream_that_gives_less_than_was_asked_for_is_read_on(tmp_path, monkeypatch):
+    class Drops(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(min(size or 0, 7))
+
+    path = made(tmp_path, "text\n" + "tweet\n" * 100)
+    monkeypatch.setattr(byte_stream, "open_file", lambda path, **_: Drops(path))
+    assert texts(path) == ["tweet"] * 100
 
 
 def test_patterns_name_files_in_order(tmp_path):
     for name in ("b.csv", "a.csv"):
         made(tmp_path, "text\nx\n", name)
-    assert [path.name for path in sources.expand([str(tmp_path / "*.csv")])] == ["a.csv", "b.csv"]
+    assert sources.expand([str(tmp_path / "*.csv")]) == [str(tmp_path / name) for name in ("a.csv", "b.csv")]
     with pytest.raises(UserError, match="no file is called like this"):
         sources.expand([str(tmp_path / "*.txt")])
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    """The file system of memory:// URLs, empty."""
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    yield system
+    system.store.clear()
+
+
+def test_urls_are_files_folders_and_patterns_too(memory):
+    for name in ("/in/b.csv", "/in/a.csv.gz", "/in/notes.txt"):
+        data = f"text,id\n{name},1\n".encode()
+        memory.pipe(name, gzip.compress(data) if name.endswith("gz") else data)
+    table = io.BytesIO()
+    pq.write_table(pa.table({"text": ["of a table"], "id": ["1"]}), table)
+    memory.pipe("/in/c.parquet", table.getvalue())
+    paths = sources.expand(["memory://in"])
+    assert paths == ["memory:///in/a.csv.gz", "memory:///in/b.csv", "memory:///in/c.parquet"]
+    assert texts(*paths) == ["/in/a.csv.gz", "/in/b.csv", "of a table"]
+    assert sources.expand(["memory://in/*.csv*"]) == paths[:2]
+    for missing, said in (("memory://in/*.tsv", "no file is called"), ("memory://in/x.csv", "no such file")):
+        with pytest.raises(UserError, match=said):
+            sources.find_columns(sources.expand([missing]), {})
+    with pytest.raises(UserError, match="no such file"):
+        sources.identity(["memory://in/x.csv"])
+
+
+def test_a_change_of_a_file_shows_wherever_it_lies(tmp_path, memory):
+    local, url = str(made(tmp_path, "text\na\n")), "memory://a.csv"
+    memory.pipe("/a.csv", b"text\na\n")
+    before = sources.identity([local, url])
+    assert before == sources.identity([local, url])
+    json.dumps(before)
+    Path(local).write_text("text\nb\n")
+    memory.pipe("/a.csv", b"text\nb\n")
+    after = sources.identity([local, url])
+    assert before[local] != after[local] and before[url] != after[url]
+    assert after[local]["bytes"] == after[url]["bytes"] == 7
+
+
+def test_a_file_url_is_a_local_file(tmp_path):
+    path = made(tmp_path, "text\na\n", "a b.csv")
+    assert sources.expand([path.as_uri()]) == [str(path)]
+
+
+def test_a_package_that_a_url_needs_is_named():
+    if importlib.util.find_spec("gcsfs"):
+        pytest.skip("gcsfs is installed")
+    with pytest.raises(UserError, match=r"gs://tweets/a\.csv: a package .* is missing; install it: pip install gcsfs"):
+        sources.expand(["gs://tweets/a.csv"])
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves `files`; gives no parts of them, as many servers do not."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+
+    def do_GET(self) -> None:
+        data = self.files.get(self.path.partition("?")[0])
+        self.send_response(403 if "secret" in self.path else 200 if data is not None else 404)
+        self.send_header("Content-Length", str(len(data or b"")))
+        self.send_header("ETag", str(hash(data)))
+        self.end_headers()
+        whole = data or b""
+        sent = whole[: len(whole) // 2] if "broken" in self.path else whole
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(b"" if self.command == "HEAD" else sent)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def web() -> Iterator[str]:
+    """The address of a web server on this machine."""
+    pytest.importorskip("aiohttp", reason="http:// needs aiohttp")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+
+
+def test_files_are_read_from_the_web(web, monkeypatch):
+    data = ("text,id\n" + "".join(f"{'long ' * 50}{number},{number}\n" for number in range(30_000))).encode()
+    page = b'<a href="/all/a.csv">a</a> <a href="/all/notes.txt">notes</a>'
+    files = {"/all/a.csv": data, "/b.csv.gz": gzip.compress(data), "/all/": page, "/broken.csv": data}
+    monkeypatch.setattr(Server, "files", files)
+    assert sources.expand([f"{web}/all/"]) == [f"{web}/all/a.csv"]
+    for url in (f"{web}/all/a.csv", f"{web}/b.csv.gz?token=[1]"):
+        assert sources.expand([url]) == [url]
+        assert len(texts(url, unit_bytes=2**20)) == 30_000
+    before = sources.identity([f"{web}/all/a.csv"])
+    files["/all/a.csv"] = data[::-1]
+    assert sources.identity([f"{web}/all/a.csv"]) != before
+    for url, said in (
+        ("broken.csv", "cannot be read to its end"),
+        ("none.csv", "no such file"),
+        ("secret.csv", "may not be read"),
+    ):
+        with pytest.raises(UserError, match=said) as caught:
+            texts(f"{web}/{url}", unit_bytes=2**20)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_does_not_answer_is_one_line():
+    pytest.importorskip("aiohttp", reason="http:// needs aiohttp")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(UserError, match="cannot be read"):
+            sources.identity([f"http://127.0.0.1:{taken.getsockname()[1]}/a.csv"])

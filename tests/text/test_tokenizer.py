@@ -100,7 +100,7 @@ def test_encoding_leaves_no_state_behind(tiny_tokenizer):
 def test_longer_texts_are_cut_counted_and_keep_their_special_tokens(tiny_tokenizer):
     encoded = Encoder(tiny_tokenizer, 8)(["x", "the mask " * 50, "a a a a a a"])
     assert encoded.lengths.tolist() == [3, 8, 8]
-    assert encoded.truncated == 1
+    assert encoded.truncated.tolist() == [False, True, False]
     ends = np.cumsum(encoded.lengths)
     assert encoded.input_ids[ends - 1].tolist() == [3, 3, 3]
     assert encoded.input_ids[ends - encoded.lengths].tolist() == [2, 2, 2]

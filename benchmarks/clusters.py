@@ -1,0 +1,183 @@
+"""Clusters: seconds, memory and disk by kind and number of rows; and how well planted near-copies are found.
+
+    python benchmarks/clusters.py random 5_000_000
+    python benchmarks/clusters.py real everyday_en.csv.gz
+
+Kinds of made-up rows: `random` (a tenth copies, a tenth near-copies), `equal` (one text), `near` (near-copies of one
+text, all different). One core: tasks run inside of this process, whose peak is then that of all
+stages together, with the making of the keys in it.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import Executor, Future
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from bert_tweets.data.clusters import CLUSTER, find_clusters, write_keys
+from bert_tweets.hashing import mix
+from bert_tweets.text.cleaning import clean, duplicate_key
+from bert_tweets.text.duplicates import Keys, MinHash, banding, hash_keys
+
+THRESHOLD = 0.7
+UNIT_ROWS = 50_000
+
+
+class Inline(Executor):
+    """Runs a task when it is submitted."""
+
+    def submit(self, task, /, *arguments, **named):
+        done = Future()
+        done.set_result(task(*arguments, **named))
+        return done
+
+
+def peak_bytes() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+# Before anything is read or made.
+IMPORTED = peak_bytes()
+
+
+def made_up(kind: str, first: int, rows: int) -> Keys:
+    """Keys of rows; a row's text is a number, and near-copies differ in their last bits."""
+    number = np.arange(first, first + rows, dtype=np.uint64)
+    text = number << np.uint64(8)
+    if kind == "random":
+        earlier = (mix(number + np.uint64(1)) % (number + np.uint64(1))) << np.uint64(8)
+        text = np.where(number % 10 == 0, earlier, np.where(number % 10 == 1, earlier + number % 251 + 1, text))
+        like, variant = text >> np.uint64(8), text & np.uint64(255)
+    else:
+        like, variant = np.zeros_like(number), number if kind == "near" else np.zeros_like(number)
+    text = (like << np.uint64(32)) + variant
+    bands, _ = banding(THRESHOLD)
+    shares = np.arange(1, bands + 1, dtype=np.uint64)
+    # A near-copy loses some of its bands.
+    lost = np.where((mix(text[:, None] * np.uint64(31) + shares) % 4 == 0) & (variant[:, None] > 0), text[:, None], 0)
+    hashes = mix(mix(like + np.uint64(9))[:, None] + shares + mix(lost))
+    sketch = mix(mix(like + np.uint64(5))[:, None] + np.arange(4, dtype=np.uint64))
+    sketch[:, 0] ^= variant & np.uint64(3)
+    sketch[:, 3] = (sketch[:, 3] & np.uint64(2**56 - 1)) | np.uint64(20 << 56)
+    return Keys(mix(text), hashes, sketch)
+
+
+def watched(folder: Path, stop: threading.Event, most: list[int]) -> None:
+    """Notes the most bytes that lay in a folder."""
+    while not stop.wait(0.2):
+        total = 0
+        for path in folder.rglob("*"):
+            try:
+                total += path.stat().st_size
+            except FileNotFoundError:
+                continue
+        most[0] = max(most[0], total)
+
+
+def measure(folder: Path, files: list[Path], rows: list[int]) -> np.ndarray:
+    """Finds clusters, prints what it took, and gives back the clusters of all rows."""
+    stop, most, made_in = threading.Event(), [0], folder / "made"
+    made_in.mkdir()
+    watch = threading.Thread(target=watched, args=(made_in, stop, most))
+    watch.start()
+    begun, cpu = time.perf_counter(), time.process_time()
+    made = find_clusters(files, rows, made_in, Inline(), THRESHOLD)
+    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+    after = peak_bytes()
+    stop.set()
+    watch.join()
+    clusters = np.concatenate([np.fromfile(file, CLUSTER) for file in made])
+    total = sum(rows)
+    figures = {
+        "rows": total,
+        "clusters": len(np.unique(clusters["cluster"])),
+        "seconds": round(seconds, 2),
+        "microseconds_a_row": round(seconds / total * 1e6, 2),
+        "cpu_microseconds_a_row": round(cpu / total * 1e6, 2),
+        "peak_megabytes": round(after / 1e6),
+        "of_which_imports": round(IMPORTED / 1e6),
+        "key_bytes_a_row": round(sum(file.stat().st_size for file in files) / total),
+        "work_bytes_a_row": round(most[0] / total),
+    }
+    print(json.dumps(figures))
+    return clusters
+
+
+def real_texts(source: Path) -> tuple[list[str], np.ndarray]:
+    """Real tweets' keys, and near-copies of 20,000 of them: words replaced, and where each came from."""
+    table = pyarrow.csv.read_csv(source, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True))
+    keys = duplicate_key(clean(table.column("text").combine_chunks(), "tweets")).to_pylist()
+    draw = np.random.default_rng(0)
+    origins = draw.choice(len(keys), 20_000, replace=False)
+    for origin in origins.tolist():
+        words = keys[origin].split(" ")
+        for place in draw.integers(0, len(words), draw.integers(1, 4)).tolist():
+            words[place] = f"x{draw.integers(10**9)}"
+        keys.append(" ".join(words))
+    return keys, origins
+
+
+def shingles(text: str) -> set[tuple[str, ...]]:
+    words = text.split(" ")
+    return set(pairwise(words)) if len(words) > 1 else {tuple(words)}
+
+
+def real(folder: Path, source: Path) -> None:
+    """Speed and quality on real tweets."""
+    texts, origins = real_texts(source)
+    array = pa.array(texts)
+    minhash, sample = MinHash(THRESHOLD, 2), array.slice(0, 100_000)
+    for name, task in (("hash_keys alone", hash_keys), ("MinHash", minhash)):
+        begun = time.process_time()
+        task(sample)
+        print(f"{name}: {(time.process_time() - begun) / len(sample) * 1e6:.2f} µs a tweet of processor time")
+    files, rows = [], []
+    for first in range(0, len(texts), UNIT_ROWS):
+        unit = array.slice(first, UNIT_ROWS)
+        files.append(folder / f"{first}.keys")
+        begun = time.process_time()
+        keys = minhash(unit)
+        hashed = time.process_time()
+        write_keys(files[-1], keys)
+        rows.append(len(unit))
+    print(f"last unit: MinHash {(hashed - begun) / rows[-1] * 1e6:.2f}, ", end="")
+    print(f"write_keys {(time.process_time() - hashed) / rows[-1] * 1e6:.2f} µs a tweet")
+    clusters = measure(folder, files, rows)["cluster"]
+    planted = np.arange(len(texts) - len(origins), len(texts))
+    pairs = [(shingles(texts[a]), shingles(texts[b])) for a, b in zip(origins, planted, strict=True)]
+    exact = np.array([len(a & b) / len(a | b) for a, b in pairs])
+    together = clusters[origins] == clusters[planted]
+    for low, high in pairwise((0.0, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.01)):
+        inside = (exact >= low) & (exact < high)
+        print(f"planted, similarity {low:.2f} to {high:.2f}: {inside.sum():5d}, found {together[inside].mean():.4f}")
+    sizes = np.unique(clusters[: -len(origins)], return_counts=True)[1]
+    print(f"largest clusters {np.sort(sizes)[::-1][:8].tolist()}, rows in clusters {sizes[sizes > 1].sum()}")
+
+
+def main() -> None:
+    kind, argument = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if kind == "real":
+            real(folder, Path(argument))
+            return
+        files, rows = [], []
+        for first in range(0, int(argument), UNIT_ROWS):
+            rows.append(min(UNIT_ROWS, int(argument) - first))
+            files.append(folder / f"{first}.keys")
+            write_keys(files[-1], made_up(kind, first, rows[-1]))
+        measure(folder, files, rows)
+
+
+if __name__ == "__main__":
+    main()

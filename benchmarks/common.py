@@ -1,0 +1,65 @@
+"""What all benchmarks share: words of the command line, the machine, rows of results, tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+
+def words_of(words: list[str], **defaults: Any) -> dict[str, Any]:
+    """`key=value` words over their defaults, each of its default's type."""
+    given = dict(word.split("=", 1) for word in words)
+    unknown = given.keys() - defaults.keys()
+    if unknown:
+        raise SystemExit(f"unknown: {', '.join(unknown)}; known: {', '.join(defaults)}")
+    return {name: type(default)(given.get(name, default)) for name, default in defaults.items()}
+
+
+def machine() -> dict[str, Any]:
+    """The device, versions and commit that a row of results names."""
+    models = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    return {
+        "device": f"CPU, {os.cpu_count()} cores, {models[0] if models else platform.processor()}",
+        "versions": {"python": platform.python_version(), **_versions()},
+        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain") else ""),
+    }
+
+
+def write_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
+    """Rows of results as JSON."""
+    target = ROOT / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A table in Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ("---",) * len(header), *rows))
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("torch", "numpy", "pyarrow", "tokenizers", "transformers", "datasets"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], capture_output=True, text=True, cwd=ROOT, check=False).stdout.strip()
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

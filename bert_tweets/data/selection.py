@@ -1,0 +1,293 @@
+"""Selection: which rows of all units stay, in which split, and which shard takes them.
+
+Decided in the order of the input over the few bytes that each row has in `facts` and `clusters`; what counts over the
+whole corpus (tweets of an author, of a day) is spilled to disk by key, so that memory does not grow with the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..config import PrepareConfig
+from ..hashing import mix
+from ..text.duplicates import held_out
+from .clusters import CLUSTER
+from .funnel import Funnel
+from .manifest import SPLITS
+from .spill import Buckets
+from .unit_work import FACT, FACTS, NO_DAY, Job, Report
+
+Ints = npt.NDArray[np.int64]
+Records = npt.NDArray[Any]
+Fates = npt.NDArray[np.uint8]
+
+# A row's fate is a place in this list; the splits come first.
+FATES = (
+    *SPLITS,
+    "duplicate",
+    "near-duplicate",
+    "fewer tokens than filter.min_tokens",
+    "more tokens than filter.max_tokens",
+    "author of too many tweets",
+    "beyond the day's share",
+)
+STAYS = FATES.index("train")
+LARGEST_SHARD = 256 * 2**20  # bytes of text and tokens: a shard is closed early before it grows too large for memory
+ROWS_AT_ONCE = 4 * 2**20
+_KEYED = np.dtype([("key", "<u8"), ("row", "<i8")])
+
+# Says of records, _KEYED [n], which are left out: bool [n].
+Excess = Callable[[Records], npt.NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a unit: of those with the shard's fate, `take` behind the first `skip`.
+
+    Attributes:
+        unit: its number.
+        first_row: rows of the input before the unit.
+        clusters: file of the unit's clusters.
+    """
+
+    unit: int
+    skip: int
+    take: int
+    first_row: int
+    clusters: str
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """The rows of one shard; `fate` is the place of its split in `FATES`."""
+
+    name: str
+    fate: int
+    pieces: list[Piece]
+
+
+def fate_file(work: Path, unit: int) -> Path:
+    """The fate of each row of a unit, uint8 [rows]."""
+    return work / "fates" / f"{unit:06d}.bin"
+
+
+class Selection:
+    """Decides over all rows of a preparation.
+
+    Args:
+        config: the settings.
+        job, reports: the units, in order.
+        clusters: a file for each unit, CLUSTER [rows].
+        work: folder for what is spilled, and for the fates.
+    """
+
+    def __init__(self, config: PrepareConfig, job: Job, reports: list[Report], clusters: list[Path], work: Path):
+        self._config, self._job, self._reports, self._clusters, self._work = config, job, reports, clusters, work
+        self._ends = np.cumsum([report.rows for report in reports], dtype=np.int64)
+        (work / "fates").mkdir(parents=True, exist_ok=True)
+
+    def decide(self, funnel: Funnel) -> list[ShardPlan]:
+        """Writes the fates, counts them in the funnel, and plans the shards of both splits, in order."""
+        for unit in range(len(self._reports)):
+            self._keep(unit, self._judge(unit))
+        limits = self._config.filter
+        if limits.max_tweets_per_author:
+            self._limit(
+                "author of too many tweets", "author", lambda chunks: _of_authors(chunks, limits.max_tweets_per_author)
+            )
+        if limits.max_tweets_per_day:
+            self._limit(
+                "beyond the day's share",
+                "day",
+                lambda chunks: _beyond_share(chunks, limits.max_tweets_per_day, self._config.seed),
+            )
+        return self._split(funnel)
+
+    def facts(self, unit: int) -> Records:
+        """FACT [rows] of a unit."""
+        return np.fromfile(self._job.place(unit) / FACTS, FACT)
+
+    def clusters(self, unit: int) -> Records:
+        """CLUSTER [rows] of a unit."""
+        return np.fromfile(self._clusters[unit], CLUSTER)
+
+    def fates(self, unit: int) -> Fates:
+        return np.fromfile(fate_file(self._work, unit), np.uint8)
+
+    def _keep(self, unit: int, fates: Fates) -> None:
+        fate_file(self._work, unit).write_bytes(fates.data)
+
+    def first(self, unit: int) -> int:
+        """The number of a unit's first row among the rows that all units left."""
+        return int(self._ends[unit]) - self._reports[unit].rows
+
+    def _judge(self, unit: int) -> Fates:
+        """What a row's own facts and its cluster say."""
+        facts, clusters = self.facts(unit), self.clusters(unit)
+        limits, how = self._config.filter, self._config.deduplicate
+        later = clusters["cluster"] != np.arange(self.first(unit), self.first(unit) + len(facts))
+        reasons = (
+            ("duplicate", clusters["copy"] & (how != "none")),
+            ("near-duplicate", later & (how == "near")),
+            ("fewer tokens than filter.min_tokens", facts["tokens"] < limits.min_tokens),
+            ("more tokens than filter.max_tokens", (facts["tokens"] > limits.max_tokens) & (limits.max_tokens > 0)),
+        )
+        fates = np.full(len(facts), STAYS, np.uint8)
+        for reason, which in reversed(reasons):
+            fates[which] = FATES.index(reason)
+        return fates
+
+    def _limit(self, reason: str, field: str, rule: Callable[[Callable[[], Iterator[Records]]], Excess]) -> None:
+        """Leaves out those of the rows that still stay of which a rule over all rows of equal key says so."""
+        count = self._buckets()
+        keyed = Buckets(self._work / field, _KEYED, count)
+        for unit in range(len(self._reports)):
+            facts = self.facts(unit)
+            which = np.flatnonzero((self.fates(unit) == STAYS) & (facts[field] != (NO_DAY if field == "day" else 0)))
+            records = np.empty(len(which), _KEYED)
+            records["key"] = facts[field][which].astype(np.int64 if field == "day" else np.uint64).view(np.uint64)
+            records["row"] = which + self.first(unit)
+            keyed.add((mix(records["key"]) % np.uint64(count)).astype(np.int64), records)
+        excess = Buckets(self._work / f"{field}-excess", np.dtype(np.int64), count)
+        units_a_bucket = -(-len(self._reports) // count)
+        for bucket in range(count):
+            rule_here = rule(lambda bucket=bucket: keyed.read(bucket))  # type: ignore[misc]
+            for records in keyed.read(bucket):
+                rows = records["row"][rule_here(records)]
+                excess.add(self._unit_of(rows) // units_a_bucket, rows)
+        keyed.close()
+        for bucket in range(count):
+            rows = np.concatenate([np.empty(0, np.int64), *excess.read(bucket)])
+            units = self._unit_of(rows)
+            for unit in np.unique(units).tolist():
+                fates = self.fates(unit)
+                fates[rows[units == unit] - self.first(unit)] = FATES.index(reason)
+                self._keep(unit, fates)
+        excess.close()
+
+    def _buckets(self) -> int:
+        return 1 + int(self._ends[-1] if len(self._ends) else 0) // ROWS_AT_ONCE
+
+    def _unit_of(self, rows: Ints) -> Ints:
+        return np.searchsorted(self._ends, rows, side="right")
+
+    def _split(self, funnel: Funnel) -> list[ShardPlan]:
+        """Draws the validation split by cluster, counts every fate, and plans the shards."""
+        planners = {split: _Planner(split, self._config.shard_tweets) for split in SPLITS}
+        longest = self._job.max_length
+        lengths = {split: np.zeros(longest + 1, np.int64) for split in SPLITS}
+        read = 0
+        for unit, report in enumerate(self._reports):
+            facts, fates = self.facts(unit), self.fates(unit)
+            drawn = held_out(self.clusters(unit)["key"], self._config.seed, self._config.validation_fraction)
+            fates[(fates == STAYS) & drawn] = FATES.index("validation")
+            self._keep(unit, fates)
+            counts = np.bincount(fates, minlength=len(FATES)).tolist()
+            funnel.read += report.read
+            funnel.add(report.dropped)
+            funnel.add(dict(zip(FATES[len(SPLITS) :], counts[len(SPLITS) :], strict=True)))
+            _note(facts[fates < len(SPLITS)], funnel)
+            for code, split in enumerate(SPLITS):
+                of_split = facts[fates == code]
+                lengths[split] += np.bincount(of_split["tokens"], minlength=longest + 1)
+                planners[split].add(unit, of_split["bytes"], read, str(self._clusters[unit]))
+            read += report.read
+        for split in SPLITS:
+            tokens = int(lengths[split] @ np.arange(longest + 1))
+            funnel.splits[split] = {"tweets": int(lengths[split].sum()), "tokens": tokens}
+            funnel.lengths[split] = lengths[split].tolist()
+        return [plan for planner in planners.values() for plan in planner.close()]
+
+
+def _note(kept: Records, funnel: Funnel) -> None:
+    funnel.notes["truncated to max_length"] += int(kept["truncated"].sum())
+    funnel.notes["time not understood"] += int(kept["time_lost"].sum())
+    funnel.notes["tweets with [UNK]"] += int((kept["unknown"] > 0).sum())
+    funnel.notes["[UNK] tokens"] += int(kept["unknown"].sum())
+
+
+class _Planner:
+    """Cuts the rows of a split into shards, by count and, where texts are long, by size."""
+
+    def __init__(self, split: str, shard_tweets: int):
+        self._split, self._shard_tweets = split, shard_tweets
+        self._plans: list[ShardPlan] = []
+        self._pieces: list[Piece] = []
+        self._rows = self._bytes = 0
+
+    def add(self, unit: int, sizes: npt.NDArray[np.int32], first_row: int, clusters: str) -> None:
+        """Takes the rows of a unit; `sizes` are their bytes, int32 [rows]."""
+        ends = np.cumsum(sizes, dtype=np.int64)
+        skip = 0
+        while skip < len(sizes):
+            before = int(ends[skip - 1]) if skip else 0
+            fits = int(np.searchsorted(ends, before + LARGEST_SHARD - self._bytes, side="right")) - skip
+            take = min(max(fits, 0 if self._rows else 1), self._shard_tweets - self._rows, len(sizes) - skip)
+            if take:
+                self._pieces.append(Piece(unit, skip, take, first_row, clusters))
+                self._rows += take
+                self._bytes += int(ends[skip + take - 1]) - before
+                skip += take
+            if not take or self._rows == self._shard_tweets:
+                self._cut()
+
+    def close(self) -> list[ShardPlan]:
+        if self._pieces:
+            self._cut()
+        return self._plans
+
+    def _cut(self) -> None:
+        name = f"{self._split}/{len(self._plans):05d}.arrow"
+        self._plans.append(ShardPlan(name, FATES.index(self._split), self._pieces))
+        self._pieces, self._rows, self._bytes = [], 0, 0
+
+
+def _of_authors(chunks: Callable[[], Iterator[Records]], limit: int) -> Excess:
+    """All rows of the authors that have more of them than `limit`."""
+    authors, counts = _counted(chunk["key"] for chunk in chunks())
+    many = authors[counts > limit]
+    return lambda records: np.isin(records["key"], many)
+
+
+def _beyond_share(chunks: Callable[[], Iterator[Records]], limit: int, seed: int) -> Excess:
+    """Of each day all rows but the `limit` that a hash of row and seed puts first."""
+
+    offset = mix(np.array([seed], np.uint64))
+
+    def priority(records: Records) -> npt.NDArray[np.uint64]:
+        rows: npt.NDArray[np.uint64] = records["row"].astype(np.uint64)
+        return mix(rows + offset)
+
+    first = np.empty(0, _KEYED)  # per day the rows that come first so far, their priority in place of the row
+    for chunk in chunks():
+        here = chunk.copy()
+        here["row"] = priority(chunk).view(np.int64)
+        both = np.concatenate([first, here])
+        both = both[np.lexsort((both["row"].view(np.uint64), both["key"]))]
+        starts = np.flatnonzero(np.concatenate([[True], both["key"][1:] != both["key"][:-1]]))
+        rank = np.arange(len(both)) - np.repeat(starts, np.diff(np.append(starts, len(both))))
+        first = both[rank < limit]
+    if not len(first):
+        return lambda records: np.zeros(len(records), np.bool_)
+    days, places = np.unique(first["key"], return_index=True)
+    last = np.append(places[1:], len(first)) - 1
+    full = last - places + 1 == limit
+    largest = np.where(full, first["row"][last].view(np.uint64), np.uint64(2**64 - 1))
+    return lambda records: priority(records) > largest[np.searchsorted(days, records["key"])]
+
+
+def _counted(keys: Iterable[npt.NDArray[np.uint64]]) -> tuple[npt.NDArray[np.uint64], Ints]:
+    """The distinct keys, ascending, and how often each comes."""
+    distinct, counts = np.empty(0, np.uint64), np.empty(0, np.int64)
+    for some in keys:
+        new, new_counts = np.unique(some, return_counts=True)
+        together, places = np.unique(np.concatenate([distinct, new]), return_inverse=True)
+        counts = np.bincount(places, np.concatenate([counts, new_counts]), len(together)).astype(np.int64)
+        distinct = together
+    return distinct, counts

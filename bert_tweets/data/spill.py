@@ -1,0 +1,106 @@
+"""Records put aside on disk by bucket: more of them than memory holds, met again one bucket at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Records = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
+
+# Of all buckets together, before they are written; and of one read.
+BUFFER_BYTES = 2**23
+READ_BYTES = 2**22
+
+
+class Buckets:
+    """A number of growing files of records; what was added is read back bucket by bucket.
+
+    Memory is `BUFFER_BYTES` for what waits to be written and `READ_BYTES` for what is read, however much there is.
+    One file is open at a time. Only the process that made it may use it; the files are its own and go with `close`.
+
+    Args:
+        folder: for the files; made if need be.
+        dtype: of a record, without Python objects.
+        count: buckets, numbered from 0.
+    """
+
+    def __init__(self, folder: Path, dtype: npt.DTypeLike, count: int):
+        self._folder = folder
+        self._dtype = np.dtype(dtype)
+        self._count = count
+        self._waiting: list[tuple[Ints, Records]] = []
+        self._waiting_bytes = 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Buckets:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add(self, which: Ints, records: Records) -> None:
+        """Puts records aside.
+
+        Args:
+            which: int64 [records], the bucket of each, in [0, count).
+            records: [records] of the declared dtype.
+        """
+        assert records.dtype == self._dtype and len(which) == len(records)
+        if not len(records):
+            return
+        assert which.min() >= 0 and which.max() < self._count
+        # Copies: the caller may go on to change what it handed over.
+        self._waiting.append((np.array(which), np.array(records)))
+        self._waiting_bytes += which.nbytes + records.nbytes
+        if self._waiting_bytes >= BUFFER_BYTES:
+            self._flush()
+
+    def read(self, bucket: int) -> Iterator[Records]:
+        """The records of a bucket in the order in which they were added, in pieces of at most `READ_BYTES`.
+
+        May be read again. Meanwhile records may be added to other buckets.
+        """
+        self._flush()
+        path = self._path(bucket)
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            while len(records := np.fromfile(file, self._dtype, max(1, READ_BYTES // self._dtype.itemsize))):
+                yield records
+
+    def drop(self, bucket: int) -> None:
+        """Gives the disk of a bucket back that will not be read again."""
+        self._flush()
+        self._path(bucket).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Removes the files, and the folder if nothing else is in it."""
+        self._waiting, self._waiting_bytes = [], 0
+        for bucket in range(self._count):
+            self._path(bucket).unlink(missing_ok=True)
+        if self._folder.is_dir() and not any(self._folder.iterdir()):
+            self._folder.rmdir()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        which = np.concatenate([which for which, _ in self._waiting])
+        records = np.concatenate([records for _, records in self._waiting])
+        self._waiting, self._waiting_bytes = [], 0
+        order = np.argsort(which, kind="stable")
+        bounds = np.concatenate([[0], np.cumsum(np.bincount(which, minlength=self._count))])
+        for bucket in np.flatnonzero(np.diff(bounds)).tolist():
+            with self._path(bucket).open("ab") as file:
+                file.write(records[order[bounds[bucket] : bounds[bucket + 1]]].data)
+
+    def _path(self, bucket: int) -> Path:
+        assert 0 <= bucket < self._count
+        return self._folder / f"{bucket:05d}.bin"

@@ -1,0 +1,264 @@
+"""A unit of work: some rows of the input, cleaned, told apart, encoded, and left in a folder of their own.
+
+Doing a unit again, at the same time or on another machine, ends in the same folder: each attempt works under a
+name of its own, and the first that is whole takes the place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .. import files
+from ..config import FilterConfig, NearConfig
+from ..text import cleaning, duplicates, times, units
+from ..text.rows import Columns, Rows
+from ..text.tokenizer import Encoded, Encoder
+from ..text.units import Unit
+from .clusters import write_keys
+from .shards import Tweets, schema
+from .writer import to_batch, to_ipc
+
+ENCODED_AT_ONCE = 4096
+ROWS, KEYS, FACTS, REPORT = "rows.arrow", "keys.npy", "facts.bin", "report.json"
+RETWEET = r"^\s*(?i:RT)\s+[@＠]\w"
+
+# What deciding over a row takes, without its text.
+FACT = np.dtype(
+    [
+        ("tokens", "<i4"),
+        ("unknown", "<i4"),  # [UNK]s among them
+        ("bytes", "<i4"),  # of text and tokens
+        ("day", "<i4"),  # since 1970 in UTC; NO_DAY without a time
+        ("author", "<u8"),  # a part of the hash; 0 without an author
+        ("truncated", "?"),
+        ("time_lost", "?"),  # there was a time, and it was not understood
+    ]
+)
+NO_DAY = np.iinfo(np.int32).min
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every unit of a preparation has in common; small, and sent along with each.
+
+    Attributes:
+        folder: takes a folder for each unit.
+        columns: to read.
+        preset: of cleaning.
+        tokenizer: the file of the Rust tokenizer.
+        vocabulary_size, unknown_id: of the tokenizer.
+        max_length: longest tweet in tokens.
+        max_characters: of a longest text.
+        drop_copies: leave out copies of an earlier row of the same unit before they are encoded.
+        near, filter: see `config`.
+        one_thread: leave the other cores to other workers.
+        author_key: what authors are hashed with, 64 bytes at most.
+    """
+
+    folder: str
+    columns: Columns
+    preset: str
+    tokenizer: str
+    vocabulary_size: int
+    unknown_id: int
+    max_length: int
+    max_characters: int
+    drop_copies: bool
+    near: NearConfig
+    filter: FilterConfig
+    author_key: bytes = field(repr=False)
+    one_thread: bool = True
+
+    def place(self, number: int) -> Path:
+        """The folder of a unit."""
+        return Path(self.folder) / f"{number:06d}"
+
+    def schema(self) -> pa.Schema:
+        """The rows of a unit: those of a shard, but for the cluster, which no unit can know, and with their number."""
+        columns = schema(self.vocabulary_size, self.columns.groups)
+        return columns.remove(columns.get_field_index("cluster")).append(pa.field("number", pa.int64(), nullable=False))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the rows of a unit.
+
+    Attributes:
+        number: of the unit.
+        read: rows of the input.
+        rows: rows that are left.
+        dropped: rows left out, by reason.
+    """
+
+    number: int
+    read: int
+    rows: int
+    dropped: dict[str, int]
+
+
+def report_of(job: Job, number: int) -> Report | None:
+    """The report of a unit that is done, else None."""
+    path = job.place(number) / REPORT
+    return Report(**json.loads(path.read_bytes())) if path.is_file() else None
+
+
+def do_unit(job: Job, unit: Unit) -> Report:
+    """Leaves the unit's folder: rows, keys, facts, and last the report.
+
+    Raises:
+        UserError: the unit cannot be read.
+    """
+    done = report_of(job, unit.number)
+    if done:
+        return done
+    if job.one_thread:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    dropped: dict[str, int] = {}
+    rows = units.read(unit, job.columns)
+    batch = cleaned(rows, job, dropped)
+    key = cleaning.duplicate_key(batch.column("text"))
+    if job.drop_copies:
+        hashes = duplicates.hash_keys(key)
+        earlier = np.ones(len(hashes), dtype=np.bool_)
+        earlier[np.unique(hashes, return_index=True)[1]] = False
+        batch = _drop(batch, pa.array(earlier), "duplicate", dropped)
+        key = key.filter(pa.array(~earlier))
+    keys = duplicates.MinHash(job.near.threshold, job.near.shingle_words)(key)
+    encoded = _encoded(batch.column("text"), _encoder(job.tokenizer, job.max_length))
+    found, facts = _finished(batch, encoded, job)
+    report = Report(unit.number, rows.read, batch.num_rows, dropped)
+    target = job.place(unit.number)
+    attempt = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    attempt.mkdir(parents=True)
+    files.write_bytes(attempt / ROWS, to_ipc(found))
+    write_keys(attempt / KEYS, keys)
+    files.write_bytes(attempt / FACTS, facts)
+    files.write_bytes(attempt / REPORT, files.to_json(asdict(report)))
+    try:
+        attempt.replace(target)
+    except OSError:
+        # Another attempt was faster; where nothing stands, the disk has a reason to be told.
+        shutil.rmtree(attempt, ignore_errors=True)
+        if report_of(job, unit.number) is None:
+            raise
+    return report
+
+
+@lru_cache(maxsize=2)
+def _encoder(tokenizer: str, max_length: int) -> Encoder:
+    return Encoder.from_file(Path(tokenizer), max_length)
+
+
+def cleaned(rows: Rows, job: Job, dropped: dict[str, int]) -> pa.RecordBatch:
+    """The rows whose text is left after cleaning and the filters that look at one row alone.
+
+    Args:
+        dropped: takes the count of each reason.
+
+    Returns:
+        Columns text, id, time, author, language, retweet_of, number, and `group.NAME`; text without nulls.
+    """
+    dropped["malformed row"], dropped["not UTF-8"] = rows.malformed, rows.not_utf8
+    nothing = pa.nulls(len(rows.numbers), pa.string())
+    columns = {role: rows.fields.get(role, nothing) for role in ("text", "id", "time", "author", "language")}
+    columns["retweet_of"] = _retweet_of(rows.fields["text"], rows.fields.get("retweet_of", nothing))
+    columns["number"] = pa.array(rows.numbers, pa.int64())
+    columns |= {name: rows.fields[name] for name in (f"group.{group}" for group in job.columns.groups)}
+    batch = pa.RecordBatch.from_pydict(columns)
+    batch = _drop(batch, _is_empty(pc.utf8_trim_whitespace(batch.column("text"))), "empty", dropped)
+    too_long = pc.greater(pc.utf8_length(batch.column("text")), job.max_characters)
+    batch = _drop(batch, too_long, "longer than max_characters", dropped)
+    if job.filter.retweets:
+        batch = _drop(batch, pc.is_valid(batch.column("retweet_of")), "retweet", dropped)
+    batch = _with(batch, "text", cleaning.clean(batch.column("text"), job.preset))
+    batch = _drop(batch, _is_empty(batch.column("text")), "empty after cleaning", dropped)
+    if job.filter.detect_language:
+        from ..text import language
+
+        batch = _with(batch, "language", language.detect(batch.column("text")))
+    if job.filter.languages:
+        spoken = pc.utf8_lower(pc.fill_null(batch.column("language"), ""))
+        wanted = pc.is_in(spoken, pa.array([name.lower() for name in job.filter.languages]))
+        batch = _drop(batch, pc.invert(wanted), "other language", dropped)
+    return batch
+
+
+def _retweet_of(texts: pa.Array, known: pa.Array) -> pa.Array:
+    """The original's id; empty where only the text tells that it is a retweet."""
+    marked = pc.match_substring_regex(texts, RETWEET)
+    return pc.if_else(pc.and_(pc.is_null(known), marked), "", known)
+
+
+def _finished(batch: pa.RecordBatch, encoded: Encoded, job: Job) -> tuple[pa.RecordBatch, npt.NDArray[Any]]:
+    """The rows of the unit as `job.schema()` has them, and their facts, FACT [rows]."""
+    parsed = times.parse(batch.column("time"))
+    hashes, numbers = _hide_authors(batch.column("author"), job.author_key)
+    known = {name: batch.column(name) for name in batch.schema.names}
+    rows = to_batch(
+        Tweets(encoded.lengths, encoded.input_ids, encoded.word_starts),
+        {**known, "time": parsed, "author": hashes, "id": pc.fill_null(known["id"], "")},
+        job.schema(),
+    )
+    tweets = np.repeat(np.arange(batch.num_rows), encoded.lengths)
+    facts = np.zeros(batch.num_rows, FACT)
+    facts["tokens"] = encoded.lengths
+    facts["unknown"] = np.bincount(tweets[encoded.input_ids == job.unknown_id], minlength=batch.num_rows)
+    facts["bytes"] = 4 * encoded.lengths + pc.binary_length(known["text"]).to_numpy()
+    facts["day"] = np.where(parsed.is_valid(), _days(parsed), NO_DAY)
+    facts["author"] = numbers
+    facts["truncated"] = encoded.truncated
+    facts["time_lost"] = times.not_understood(batch.column("time"), parsed).to_numpy(zero_copy_only=False)
+    return rows, facts
+
+
+def _days(moments: pa.Array) -> npt.NDArray[np.int64]:
+    seconds: npt.NDArray[np.int64] = pc.fill_null(moments.cast(pa.int64()), 0).to_numpy()
+    return seconds // 86_400
+
+
+def _hide_authors(authors: pa.Array, key: bytes) -> tuple[pa.Array, npt.NDArray[np.uint64]]:
+    """Authors as salted hashes in hex, null where the author is empty; and the first 64 bits of each as a number."""
+
+    def digest(author: str) -> bytes | None:
+        return hashlib.blake2b(author.encode(), key=key, digest_size=16).digest() if author else None
+
+    coded = authors.dictionary_encode()
+    digests = [digest(author) for author in coded.dictionary.to_pylist()]
+    names = pa.array([found and found.hex() for found in digests], pa.string())
+    # An odd number: 0 is for nobody.
+    values = pa.array([int.from_bytes(found[:8], "little") | 1 if found else 0 for found in digests], pa.uint64())
+    return names.take(coded.indices), pc.fill_null(values.take(coded.indices), 0).to_numpy()
+
+
+def _encoded(texts: pa.Array, encoder: Encoder) -> Encoded:
+    """All texts of a unit, some at a time."""
+    firsts = range(0, max(1, len(texts)), ENCODED_AT_ONCE)
+    parts = [encoder(texts.slice(first, ENCODED_AT_ONCE).to_pylist()) for first in firsts]
+    return Encoded(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Encoded)))
+
+
+def _with(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
+    return batch.set_column(batch.schema.get_field_index(name), name, column)
+
+
+def _is_empty(texts: pa.Array) -> pa.Array:
+    return pc.equal(texts, "")
+
+
+def _drop(batch: pa.RecordBatch, which: pa.Array, reason: str, dropped: dict[str, int]) -> pa.RecordBatch:
+    kept = batch.filter(pc.invert(which))
+    dropped[reason] = dropped.get(reason, 0) + batch.num_rows - kept.num_rows
+    return kept

@@ -1,0 +1,289 @@
+"""prepare killed, out of disk, on any number of workers, on a cluster that loses one: the same bytes in the end."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bert_tweets.config import PrepareConfig
+from bert_tweets.data.manifest import SPLITS, Manifest
+from bert_tweets.data.shards import verify
+from bert_tweets.prepare import prepare
+from tests.helpers import generated_tweets, write_csv
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["bert_tweets.prepare", "bert_tweets.data.preparation", "transformers", "rich.console"])
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """A CSV of some twenty units of 4 KB, with copies and near-copies across them."""
+    texts = generated_tweets(700)
+    texts += [text.upper() for text in texts[::7]] + [f"RT @you: {text}" for text in texts[::5]]
+    rows = [
+        (str(number), f"2020-01-{number % 28 + 1:02d}", f"author {number % 40}", text)
+        for number, text in enumerate(texts)
+    ]
+    return write_csv(tmp_path_factory.mktemp("source") / "tweets.csv", ["id", "created_at", "author", "text"], rows)
+
+
+def settings(source: Path, tokenizer_folder: Path, output: Path, **overrides) -> PrepareConfig:
+    return PrepareConfig(
+        input=[str(source)],
+        output=str(output),
+        tokenizer=str(tokenizer_folder),
+        unit_bytes=4096,
+        shard_tweets=150,
+        validation_fraction=0.1,
+        author_salt="salt",
+        deduplicate="near",
+        **overrides,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(source, tokenizer_folder, tmp_path_factory) -> dict[str, str]:
+    """What a run that nobody disturbs leaves, in one process."""
+    output = tmp_path_factory.mktemp("whole") / "out"
+    manifest = prepare(settings(source, tokenizer_folder, output, num_workers=1))
+    assert len(manifest.splits["train"]) > 3 and manifest.rows("validation")
+    return contents(output)
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_number_of_workers_changes_no_byte(workers, source, whole, tokenizer_folder, tmp_path):
+    prepare(settings(source, tokenizer_folder, tmp_path / "out", num_workers=workers))
+    assert contents(tmp_path / "out") == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_it_ends_in_the_same_bytes(source, whole, tokenizer_folder, tmp_path):
+    draw = random.Random(7)
+    config = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1)
+    side = tmp_path / ".out.unfinished"
+    seconds = _seconds_of(settings(source, tokenizer_folder, tmp_path / "timed", num_workers=1))
+    went_on = 0
+    for _ in range(20):
+        running = CONTEXT.Process(target=prepare, args=(config,))
+        running.start()
+        running.join(draw.uniform(0, 1.2 * seconds))
+        running.kill()
+        running.join()
+        if not (tmp_path / "out").exists():
+            went_on += any(side.glob("work/units/[0-9]*"))
+            prepare(config)
+        assert contents(tmp_path / "out") == whole
+        _remove(tmp_path / "out")
+        assert not side.exists()
+    assert went_on >= 3, "the kills came too early or too late to show anything"
+
+
+def _seconds_of(config: PrepareConfig) -> float:
+    started = time.monotonic()
+    running = CONTEXT.Process(target=prepare, args=(config,))
+    running.start()
+    running.join()
+    return time.monotonic() - started
+
+
+def _remove(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    folder.rmdir()
+
+
+@pytest.mark.dist
+def test_what_is_done_is_not_done_again(source, whole, tokenizer_folder, tmp_path, capsys):
+    config = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1)
+    side = tmp_path / ".out.unfinished"
+    running = CONTEXT.Process(target=prepare, args=(config,))
+    running.start()
+    _wait_for(lambda: len(list(side.glob("work/units/[0-9]*/report.json"))) > 4)
+    os.kill(running.pid, signal.SIGKILL)
+    running.join()
+    done = {path.name for path in side.glob("work/units/[0-9]*")}
+    opened = _count_units(config)
+    assert contents(tmp_path / "out") == whole
+    assert not done & opened and len(done) > 4 and opened
+    assert "going on in" in capsys.readouterr().out
+
+
+def _count_units(config: PrepareConfig) -> set[str]:
+    """Prepares here; the units that were encoded on the way."""
+    from bert_tweets.data import preparation
+
+    begun: set[str] = set()
+    real = preparation.do_unit
+
+    def counted(job, unit):
+        begun.add(job.place(unit.number).name)
+        return real(job, unit)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparation, "do_unit", counted)
+        prepare(config)
+    return begun
+
+
+def _wait_for(condition, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.mark.dist
+def test_other_settings_do_not_go_on_with_what_is_there(source, tokenizer_folder, tmp_path, capsys):
+    config = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1)
+    running = CONTEXT.Process(target=prepare, args=(config,))
+    running.start()
+    _wait_for(lambda: list((tmp_path / ".out.unfinished").glob("work/units/[0-9]*/report.json")))
+    os.kill(running.pid, signal.SIGKILL)
+    running.join()
+    other = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1, max_length=16)
+    prepare(other)
+    assert "removing" in capsys.readouterr().out
+    assert Manifest.read(tmp_path / "out").max_length == 16
+    assert max(n for n, count in enumerate(Manifest.read(tmp_path / "out").lengths["train"]) if count) <= 16
+
+
+@pytest.mark.dist
+def test_a_random_salt_is_kept_while_the_run_goes_on_and_no_longer(source, tokenizer_folder, tmp_path):
+    config = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1)
+    config.author_salt = ""
+    side = tmp_path / ".out.unfinished"
+    running = CONTEXT.Process(target=prepare, args=(config,))
+    running.start()
+    _wait_for(lambda: len(list(side.glob("work/units/[0-9]*/report.json"))) > 2)
+    os.kill(running.pid, signal.SIGKILL)
+    running.join()
+    salt = (side / "work" / "salt").read_bytes()
+    assert (side / "work" / "salt").stat().st_mode & 0o077 == 0
+    prepare(config)
+    hashes = set()
+    for path in (tmp_path / "out").rglob("*"):
+        if path.is_file():
+            assert salt not in path.read_bytes()
+    import pyarrow as pa
+
+    for split in SPLITS:
+        for entry in Manifest.read(tmp_path / "out").splits[split]:
+            batch = pa.ipc.open_file(pa.memory_map(str(tmp_path / "out" / entry.file))).get_batch(0)
+            hashes |= set(batch.column("author").to_pylist())
+    assert len(hashes) == 40, "one salt for all units, before and after the kill"
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize("kilobytes", [2, 8, 20])
+def test_a_full_disk_ends_in_one_line_and_no_half_shard(kilobytes, source, whole, tokenizer_folder, tmp_path):
+    """A limit on the size of a file stands for a disk without room; then there is room again."""
+    words = [
+        f"input={source}",
+        f"output={tmp_path / 'out'}",
+        f"tokenizer={tokenizer_folder}",
+        *("unit_bytes=4096", "shard_tweets=150", "validation_fraction=0.1", "author_salt=salt", "deduplicate=near"),
+        "num_workers=1",
+    ]
+    command = [sys.executable, "-m", "bert_tweets.prepare", *words]
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, kilobytes * 1024))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    failed = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, preexec_fn=limited)
+    assert failed.returncode == 2, failed.stderr
+    assert len(failed.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+    for path in tmp_path.rglob("*.arrow"):
+        if path.parent.name in SPLITS:
+            assert path.stat().st_size <= kilobytes * 1024
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert again.returncode == 0, again.stderr
+    assert contents(tmp_path / "out") == whole
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_worker_ends_in_the_same_bytes(source, whole, tokenizer_folder, tmp_path):
+    pytest.importorskip("distributed")
+    log = (tmp_path / "dask.log").open("w")
+    started = []
+
+    def start(*words: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "distributed.cli." + words[0], *words[1:]], stderr=log, stdout=log
+        )
+        started.append(process)
+        return process
+
+    try:
+        start(
+            "dask_scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--no-dashboard",
+            "--scheduler-file",
+            f"{tmp_path}/s.json",
+        )
+        _wait_for(lambda: (tmp_path / "s.json").is_file())
+        import json
+
+        address = json.loads((tmp_path / "s.json").read_text())["address"]
+        workers = [
+            start(
+                "dask_worker",
+                address,
+                "--nthreads",
+                "1",
+                "--no-nanny",
+                "--no-dashboard",
+                "--local-directory",
+                str(tmp_path / "d"),
+            )
+            for _ in range(2)
+        ]
+        _wait_for(lambda: _workers_of(address) == 2)
+        config = settings(source, tokenizer_folder, tmp_path / "out", executor=address)
+        running = CONTEXT.Process(target=prepare, args=(config,))
+        running.start()
+        units = tmp_path / ".out.unfinished"
+        _wait_for(lambda: len(list(units.glob("work/units/[0-9]*/report.json"))) > 3)
+        workers[0].kill()
+        running.join(120)
+        assert running.exitcode == 0
+        assert contents(tmp_path / "out") == whole
+        verify(tmp_path / "out", Manifest.read(tmp_path / "out").splits["train"])
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def _workers_of(address: str) -> int:
+    from distributed import Client
+
+    with Client(address, set_as_default=False) as client:
+        return len(client.nthreads())
