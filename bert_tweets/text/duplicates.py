@@ -99,13 +99,14 @@ class MinHash:
     threshold: float
     shingle_words: int
 
-    def __call__(self, keys: pa.Array) -> Keys:
+    def __call__(self, keys: pa.Array, exact: Hashes | None = None) -> Keys:
         """Keys of texts.
 
         Args:
             keys: string [rows], by `cleaning.duplicate_key`: words with one space between, no nulls.
+            exact: uint64 [rows], their `hash_keys` where they are at hand.
         """
-        exact = hash_keys(keys)
+        exact = hash_keys(keys) if exact is None else exact
         bands, band_rows = banding(self.threshold)
         band_hashes = np.empty((len(keys), bands), dtype=np.uint64)
         sketches = np.empty((len(keys), SKETCH_WORDS), dtype=np.uint64)
