@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .shards import Tweets, ranges
+from ..arrays import ranges
+from .shards import Tweets
 
 Ints = npt.NDArray[np.int64]
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ..arrays import ranges
 from ..errors import UserError
 from .manifest import Manifest, ShardEntry
 
@@ -259,13 +260,6 @@ def shard_path(folder: Path, entry: ShardEntry) -> Path:
     if any(step.is_symlink() for step in (path, *path.parents[: len(parts.parts) - 1])):
         raise UserError(f"{path}: is a link, and a shard is a file of its own folder; put the file there")
     return path
-
-
-def ranges(starts: Ints, lengths: Ints) -> Ints:
-    """The integers of [start, start + length) for each pair, one after the other; int64 [sum of lengths]."""
-    inside = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-    inside += np.arange(len(inside))
-    return inside
 
 
 def _damaged(path: Path, how: str) -> UserError:

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import shutil
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ from .clusters import write_keys
 from .shards import Tweets, schema
 from .writer import to_batch, to_ipc
 
-ENCODED_AT_ONCE = 1024
 ROWS, KEYS, FACTS, REPORT = "rows.arrow", "keys.npy", "facts.bin", "report.json"
 RETWEET = r"^\s*(?i:RT) +[@＠]\w"
 
@@ -137,7 +136,7 @@ def do_unit(job: Job, unit: Unit) -> Report:
         batch = _drop(batch, pa.array(earlier), "duplicate", dropped)
         key, exact = key.filter(pa.array(~earlier)), exact[~earlier]
     keys = duplicates.MinHash(job.near.threshold, job.near.shingle_words)(key, exact)
-    encoded = _encoded(batch.column("text"), _encoder(job.tokenizer, job.max_length))
+    encoded = _encoder(job.tokenizer, job.max_length)(batch.column("text"))
     found, facts = _finished(batch, encoded, job)
     report = Report(unit.number, rows.read, batch.num_rows, dropped)
     target = job.place(unit.number)
@@ -244,13 +243,6 @@ def _hide_authors(authors: pa.Array, key: bytes) -> tuple[pa.Array, npt.NDArray[
     # An odd number: 0 is for nobody.
     values = pa.array([int.from_bytes(found[:8], "little") | 1 if found else 0 for found in digests], pa.uint64())
     return names.take(coded.indices), pc.fill_null(values.take(coded.indices), 0).to_numpy()
-
-
-def _encoded(texts: pa.Array, encoder: Encoder) -> Encoded:
-    """All texts of a unit, some at a time."""
-    firsts = range(0, max(1, len(texts)), ENCODED_AT_ONCE)
-    parts = [encoder(texts.slice(first, ENCODED_AT_ONCE).to_pylist()) for first in firsts]
-    return Encoded(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Encoded)))
 
 
 def _with(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:

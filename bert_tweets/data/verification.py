@@ -194,7 +194,7 @@ def _rows_that_disagree(batch: pa.RecordBatch, rows: Span, encoder: Encoder) -> 
     found = []
     for first in range(rows[0], rows[1] + 1, _ROWS_AT_ONCE):
         part = batch.slice(first, min(_ROWS_AT_ONCE, rows[1] + 1 - first))
-        encoded = encoder(part.column("text").to_pylist())
+        encoded = encoder(part.column("text"))
         offsets = part.column("input_ids").offsets.to_numpy()
         stored = part.column("input_ids").values.to_numpy()
         starts = part.column("word_starts").values.to_numpy(zero_copy_only=False)

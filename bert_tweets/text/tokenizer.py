@@ -8,17 +8,21 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from .. import hub
+from ..arrays import ranges
 from ..errors import UserError
+from . import word_encoder
 
+_TEXTS_AT_ONCE = 1024
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -155,9 +159,13 @@ class Encoder:
 
     def __init__(self, tokenizer: Any, max_length: int):
         self._backend = private_backend(tokenizer)
-        self._backend.enable_truncation(max_length)
         self._max_length = max_length
-        self._begins_word = _word_beginnings(self._backend)
+        self._words = word_encoder.WordEncoder(self._backend) if word_encoder.can_encode(self._backend) else None
+        if self._words is not None:
+            self._ends = self._backend.encode("").ids
+            self._begins_word = _word_beginnings(self._backend)
+        else:
+            self._backend.enable_truncation(max_length)
 
     @staticmethod
     def from_file(path: Path, max_length: int) -> Encoder:
@@ -166,39 +174,58 @@ class Encoder:
 
         return Encoder(Tokenizer.from_file(str(path)), max_length)
 
-    def __call__(self, texts: list[str]) -> Encoded:
-        # encode_batch_fast is faster, and knows of no word ids.
-        known = self._begins_word is not None
-        encodings = self._backend.encode_batch_fast(texts) if known else self._backend.encode_batch(texts)
+    def __call__(self, texts: pa.Array | list[str]) -> Encoded:
+        """Tokens of some texts.
+
+        Args:
+            texts: string [texts], without nulls.
+        """
+        column = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.string())
+        if self._words is not None:
+            return self._with_ends(*self._words(column))
+        parts = [
+            self._by_text(column.slice(first, _TEXTS_AT_ONCE).to_pylist())
+            for first in range(0, max(1, len(column)), _TEXTS_AT_ONCE)
+        ]
+        return Encoded(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Encoded)))
+
+    def _with_ends(self, lengths: npt.NDArray[np.int64], ids: npt.NDArray[np.int32]) -> Encoded:
+        """Cuts what is too long, and puts the special tokens around each text."""
+        room = self._max_length - len(self._ends)
+        truncated = lengths > room
+        kept = np.minimum(lengths, room)
+        if truncated.any():
+            ids = ids[ranges(np.cumsum(lengths) - lengths, kept)]
+        ends = np.cumsum(kept + 2)
+        input_ids = np.empty(int(ends[-1]) if len(ends) else 0, np.int32)
+        inside = np.ones(len(input_ids), np.bool_)
+        first, last = ends - kept - 2, ends - 1
+        inside[first] = inside[last] = False
+        input_ids[inside] = ids
+        input_ids[first], input_ids[last] = self._ends
+        return Encoded(kept + 2, input_ids, self._begins_word[input_ids], truncated)
+
+    def _by_text(self, texts: list[str]) -> Encoded:
+        # Not encode_batch_fast: its encodings have no word ids.
+        encodings = self._backend.encode_batch(texts)
         ids = [encoding.ids for encoding in encodings]
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
         tokens = int(lengths.sum())
         input_ids = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=tokens)
-        if self._begins_word is not None:
-            word_starts = self._begins_word[input_ids]
-        else:
-            word_starts = _word_starts(encodings, lengths, tokens)
         truncated = np.zeros(len(ids), dtype=np.bool_)
         full = np.flatnonzero(lengths == self._max_length)
         truncated[full] = [bool(encodings[row].overflowing) for row in full.tolist()]
-        return Encoded(lengths, input_ids, word_starts, truncated)
+        return Encoded(lengths, input_ids, _word_starts(encodings, lengths, tokens), truncated)
 
 
-def _word_beginnings(backend: Any) -> npt.NDArray[np.bool_] | None:
-    """bool [vocabulary], which tokens begin a word, where the token alone tells it; else None.
+def _word_beginnings(backend: Any) -> npt.NDArray[np.bool_]:
+    """bool [vocabulary], which tokens of a BERT tokenizer begin a word.
 
-    It does in a WordPiece vocabulary whose prefix of continuing pieces (`##`) can begin no word, because BERT's
-    pre-tokenizer makes a word of each `#`.
+    The token alone tells it: `##` can begin no word, because BERT's pre-tokenizer makes a word of each `#`.
     """
-    parts = json.loads(backend.to_str())
-    model, splitter = parts["model"], parts["pre_tokenizer"] or {}
-    if model["type"] != "WordPiece" or splitter.get("type") != "BertPreTokenizer":
-        return None
-    prefix = model["continuing_subword_prefix"]
-    if prefix != "##":
-        return None
     begins = np.ones(1 + max(backend.get_vocab().values()), dtype=np.bool_)
-    begins[[number for token, number in model["vocab"].items() if token.startswith(prefix) and token != prefix]] = False
+    vocabulary = json.loads(backend.to_str())["model"]["vocab"]
+    begins[[number for token, number in vocabulary.items() if token.startswith("##") and token != "##"]] = False
     return begins
 
 

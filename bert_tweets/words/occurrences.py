@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ..arrays import ranges
 from ..data.manifest import SPLITS, Manifest
-from ..data.shards import Split, ranges
+from ..data.shards import Split
 from ..text.tokenizer import private_backend
 from .matching import Word
 

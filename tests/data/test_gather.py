@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bert_tweets.arrays import ranges
 from bert_tweets.data import shards as module
 from bert_tweets.data.manifest import Manifest
-from bert_tweets.data.shards import Tweets, open_split, ranges
+from bert_tweets.data.shards import Tweets, open_split
 from bert_tweets.errors import UserError
 
 
