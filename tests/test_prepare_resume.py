@@ -11,11 +11,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from bert_tweets.config import PrepareConfig
+from bert_tweets.data import preparation
 from bert_tweets.data.manifest import SPLITS, Manifest
 from bert_tweets.data.shards import verify
 from bert_tweets.prepare import prepare
@@ -70,10 +72,21 @@ def whole(source, tokenizer_folder, tmp_path_factory) -> dict[str, str]:
 
 @pytest.mark.dist
 @pytest.mark.parametrize("workers", [2, 3])
-def test_the_number_of_workers_changes_no_byte(workers, source, whole, tokenizer_folder, tmp_path):
+def test_the_number_of_workers_changes_no_byte(workers, source, whole, tokenizer_folder, tmp_path, monkeypatch):
+    counts = []
+    real = preparation.open_workers
+
+    @contextmanager
+    def counted(*arguments, **named):
+        with real(*arguments, **named) as found:
+            counts.append(found.count)
+            yield found
+
+    monkeypatch.setattr(preparation, "open_workers", counted)
     prepare(settings(source, tokenizer_folder, tmp_path / "out", num_workers=workers))
     assert contents(tmp_path / "out") == whole
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert counts == [workers]
 
 
 @pytest.mark.dist
@@ -131,8 +144,6 @@ def test_what_is_done_is_not_done_again(source, whole, tokenizer_folder, tmp_pat
 
 def _count_units(config: PrepareConfig) -> set[str]:
     """Prepares here; the units that were encoded on the way."""
-    from bert_tweets.data import preparation
-
     begun: set[str] = set()
     real = preparation.do_unit
 

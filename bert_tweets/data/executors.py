@@ -87,6 +87,9 @@ def open_workers(where: str, count: int, tasks: int) -> Iterator[Workers]:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker)
     try:
+        # They start with their first task, and have much to import: the caller is not ready either.
+        for _ in range(count):
+            pool.submit(os.getpid)
         yield Workers(pool, count)
     except BrokenProcessPool:
         raise Interrupted(
@@ -101,6 +104,8 @@ def open_workers(where: str, count: int, tasks: int) -> Iterator[Workers]:
 
 def _begin_worker() -> None:
     """Ctrl-C is for the process that started it, which no worker outlives, however it ended."""
+    from . import unit_work  # noqa: F401 - what the tasks need
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -58,14 +58,13 @@ def write_shards(
     work = folder / WORK
     for place in (work / "units", work / "shards", *(folder / split for split in SPLITS)):
         place.mkdir(parents=True, exist_ok=True)
-    tokenizer = _saved_tokenizer(config, paths, columns, folder)
-    preset = cleaning.resolve(config.clean, tokenizer, config.emoji)
-    job = _job(config, columns, preset, tokenizer, work)
     inputs = sources.units(paths, columns, config.unit_bytes)
-    first = list(islice(inputs, 2))
+    first = list(islice(inputs, config.num_workers or os.cpu_count() or 1))
     with open_workers(config.executor, config.num_workers, tasks=len(first)) as workers:
+        tokenizer = _saved_tokenizer(config, paths, columns, folder)
+        preset = cleaning.resolve(config.clean, tokenizer, config.emoji)
         alone = isinstance(workers.executor, Inline) and config.num_workers != 1
-        job = dataclasses.replace(job, one_thread=not alone)
+        job = _job(config, columns, preset, tokenizer, work, one_thread=not alone)
         reports = _all_units(job, chain(first, inputs), workers, advance)
         clusters = find_clusters(
             [job.place(report.number) / KEYS for report in reports],
@@ -97,7 +96,7 @@ def write_shards(
     return manifest, funnel
 
 
-def _job(config: PrepareConfig, columns: Columns, preset: str, tokenizer: Any, work: Path) -> Job:
+def _job(config: PrepareConfig, columns: Columns, preset: str, tokenizer: Any, work: Path, one_thread: bool) -> Job:
     backend = work / "tokenizer.json"
     files.write_atomic(backend, tokenizers.private_backend(tokenizer).to_str().encode())
     return Job(
@@ -113,6 +112,7 @@ def _job(config: PrepareConfig, columns: Columns, preset: str, tokenizer: Any, w
         near=config.near,
         filter=config.filter,
         author_key=_author_key(config, work),
+        one_thread=one_thread,
     )
 
 
