@@ -198,9 +198,10 @@ def _finish(side: Path, target: Path) -> None:
     if target.is_dir():
         # Not every system renames over an empty folder; over one that is not empty none may.
         target.rmdir()
+    # What it is made from is not for those who get the output, not even after a kill.
+    (side / MADE_FROM).unlink(missing_ok=True)
     side.replace(target)
     # Only now: a side folder without its marker would be nobody's, and never removed.
-    (target / MADE_FROM).unlink(missing_ok=True)
     (target / MARKER).unlink()
     sync_folder(target.parent)
 
