@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import sys
@@ -45,6 +46,9 @@ def prepare(config: PrepareConfig) -> Manifest:
     paths = sources.expand(config.input)
     record = {"settings": settings_of(config), "input": sources.identity(paths), "recipe": recipe_identity(config)}
     if files.already_made(config.output, RECORD_FILE, record, "prepare"):
+        with contextlib.suppress(OSError):
+            # Killed in its last moment, a run leaves it.
+            (Path(config.output) / files.MARKER).unlink()
         print(f"{config.output}: is complete, made from the same input and settings; nothing to do")
         return Manifest.read(config.output)
     columns = sources.find_columns(paths, _asked(config), config.group_columns)

@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from bert_tweets.text.tokenizer import train_wordpiece
 from tests.helpers import generated_tweets, make_shards, write_csv
+
+# A busy machine is no fault of the code.
+settings.register_profile("here", deadline=None)
+settings.load_profile("here")
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,9 @@ def to_batch(tweets: Tweets, known: Mapping[str, pa.Array], schema: pa.Schema) -
     )
 
 
-def write_shard(folder: Path, name: str, batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> ShardEntry:
+def write_shard(
+    folder: Path, name: str, batches: Sequence[pa.RecordBatch], schema: pa.Schema, attempts: Path
+) -> ShardEntry:
     """Writes one shard and the checksums of its blocks.
 
     Written twice, even at the same time, it ends as the same bytes: each attempt has names of its own.
@@ -50,6 +52,7 @@ def write_shard(folder: Path, name: str, batches: Sequence[pa.RecordBatch], sche
         name: of this one below the folder, such as `train/00000.arrow`.
         batches: its rows; how they are cut does not show.
         schema: of the rows.
+        attempts: another folder of the same disk, for what is not whole yet: a kill leaves it there.
     """
     # take() builds every buffer anew: the bytes do not tell how the rows came, in one piece or in several.
     whole = pa.Table.from_batches(batches, schema).combine_chunks()
@@ -60,7 +63,7 @@ def write_shard(folder: Path, name: str, batches: Sequence[pa.RecordBatch], sche
     attempt = f".{secrets.token_hex(8)}"
     for file, content in ((checksum_file(name), block_checksums(data)), (name, data)):
         path = folder / file
-        side = path.with_name(path.name + attempt)
+        side = attempts / (path.name + attempt)
         files.write_bytes(side, content)
         side.replace(path)
     return ShardEntry(name, batch.num_rows, tokens, data.size, hashlib.sha256(data).hexdigest())

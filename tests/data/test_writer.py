@@ -32,7 +32,7 @@ def batch_of(
 
 def write(folder, batches, vocabulary=1000, groups=(), name="train/00000.arrow"):
     (folder / "train").mkdir(exist_ok=True)
-    return write_shard(folder, name, batches, schema(vocabulary, groups))
+    return write_shard(folder, name, batches, schema(vocabulary, groups), attempts=folder)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
@@ -84,3 +84,12 @@ def test_files_are_not_compressed(tmp_path):
     opened = pa.ipc.open_file(pa.memory_map(str(tmp_path / entry.file))).get_batch(0)
     assert opened.num_rows == 100
     assert pa.total_allocated_bytes() - before < 10_000
+
+
+def test_a_kill_before_the_rename_leaves_nothing_among_the_shards(tmp_path, monkeypatch):
+    (tmp_path / "attempts").mkdir()
+    (tmp_path / "train").mkdir()
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_shard(tmp_path, "train/00000.arrow", [batch_of([3])], schema(1000), attempts=tmp_path / "attempts")
+    assert not any((tmp_path / "train").iterdir()) and any((tmp_path / "attempts").iterdir())
