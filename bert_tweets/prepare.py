@@ -39,7 +39,7 @@ def prepare(config: PrepareConfig) -> Manifest:
     Raises:
         UserError: see `text.sources`, `text.tokenizer` and `files`; nothing is left half-written.
     """
-    from .data.preparation import WORK, recipe_identity, settings_of, write_shards
+    from .data.preparation import WORK, WORK_VERSION, recipe_identity, settings_of, write_shards
     from .text import sources
     from .text.recipe import FORMAT_VERSION
 
@@ -60,7 +60,9 @@ def prepare(config: PrepareConfig) -> Manifest:
     _require_columns(config, columns)
     # A secret salt decides the bytes too, and must not be written down.
     salt = hashlib.sha256(b"salt " + config.author_salt.encode()).hexdigest() if config.author_salt else ""
-    with files.side_folder(config.output, {**record, "salt": salt, "format": FORMAT_VERSION}) as folder:
+    with files.side_folder(
+        config.output, {**record, "salt": salt, "format": FORMAT_VERSION, "work": WORK_VERSION}
+    ) as folder:
         if not (folder / MANIFEST_FILE).is_file():
             with counting("preparing") as advance:
                 manifest, funnel = write_shards(config, paths, columns, folder, advance)

@@ -97,7 +97,8 @@ def open_workers(where: str, count: int, tasks: int) -> Iterator[Workers]:
             "num_workers: it goes on where it was"
         ) from None
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
+        # Whoever is told of the failure may remove what workers would go on to write.
+        pool.shutdown(wait=True, cancel_futures=True)
         raise
     pool.shutdown()
 

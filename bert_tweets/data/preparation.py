@@ -35,6 +35,8 @@ from .selection import Selection
 from .unit_work import KEYS, Job, Report, cleaned, do_unit, report_of
 
 WORK = "work"
+# Of what lies there: to be raised when units are cut, hashed or written in another way.
+WORK_VERSION = 1
 # More rows than these in another encoding are no accident.
 _STRAY_ROWS, _STRAY_SHARE = 20, 0.05
 # What a vocabulary is learnt from: memory must not grow with the input.

@@ -141,7 +141,7 @@ def do_unit(job: Job, unit: Unit) -> Report:
     report = Report(unit.number, rows.read, batch.num_rows, dropped)
     target = job.place(unit.number)
     attempt = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    attempt.mkdir(parents=True)
+    attempt.mkdir()
     files.write_bytes(attempt / ROWS, to_ipc(found))
     write_keys(attempt / KEYS, keys)
     files.write_bytes(attempt / FACTS, facts)
