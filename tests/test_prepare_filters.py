@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections import Counter, defaultdict
 
 import pytest
@@ -168,3 +169,12 @@ def test_the_language_can_be_told_from_the_text(tmp_path, tokenizer_folder):
     _, funnel, rows = run(source, tmp_path / "out", tokenizer_folder, filter=limits)
     assert [row["language"] for row in rows["train"]] == ["es", "de"]
     assert funnel["dropped"]["other language"] == 1
+
+
+def test_auto_picks_by_the_tokenizer_that_was_asked_for(tmp_path, tokenizer_folder):
+    source = write_csv(tmp_path / "t.csv", ["text"], [("the mask",)])
+    twitter = tmp_path / "cardiffnlp" / "twitter-x"
+    twitter.parent.mkdir()
+    shutil.copytree(tokenizer_folder, twitter)
+    assert run(source, tmp_path / "out", twitter)[0].recipe.clean == "timelms"
+    assert run(source, twitter.parent / "twitter-y", tokenizer_folder)[0].recipe.clean == "tweets"

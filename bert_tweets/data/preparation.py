@@ -63,8 +63,7 @@ def write_shards(
     inputs = sources.units(paths, columns, config.unit_bytes)
     first = list(islice(inputs, config.num_workers or os.cpu_count() or 1))
     with open_workers(config.executor, config.num_workers, tasks=len(first)) as workers:
-        tokenizer = _saved_tokenizer(config, paths, columns, folder)
-        preset = cleaning.resolve(config.clean, tokenizer, config.emoji)
+        tokenizer, preset = _saved_tokenizer(config, paths, columns, folder)
         alone = isinstance(workers.executor, Inline) and config.num_workers != 1
         job = _job(config, columns, preset, tokenizer, work, one_thread=not alone)
         reports = _all_units(job, chain(first, inputs), workers, advance)
@@ -161,15 +160,20 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-def _saved_tokenizer(config: PrepareConfig, paths: list[str], columns: Columns, folder: Path) -> Any:
-    """The tokenizer, out of the folder of the shards, where a first run has saved it."""
-    place = folder / TOKENIZER_FOLDER
+def _saved_tokenizer(config: PrepareConfig, paths: list[str], columns: Columns, folder: Path) -> tuple[Any, str]:
+    """The tokenizer, out of the folder of the shards, where a first run has saved it, and the recipe of cleaning.
+
+    The recipe is picked by the tokenizer that was asked for: its copy does not tell its name.
+    """
+    place, recipe = folder / TOKENIZER_FOLDER, folder / WORK / "clean.txt"
     if not place.is_dir():
         side = folder / f".{TOKENIZER_FOLDER}.unfinished"
         shutil.rmtree(side, ignore_errors=True)
-        tokenizers.save(tokenizer_of(config, paths, columns), side)
+        tokenizer = tokenizer_of(config, paths, columns)
+        files.write_atomic(recipe, cleaning.resolve(config.clean, tokenizer, config.emoji).encode())
+        tokenizers.save(tokenizer, side)
         side.replace(place)
-    return tokenizers.load_tokenizer(str(place), local_only=True)
+    return tokenizers.load_tokenizer(str(place), local_only=True), recipe.read_text(encoding="utf-8")
 
 
 def tokenizer_of(config: PrepareConfig, paths: list[str], columns: Columns) -> Any:
