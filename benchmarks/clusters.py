@@ -1,7 +1,7 @@
 """Clusters: seconds, memory and disk by kind and number of rows; and how well planted near-copies are found.
 
-    python benchmarks/clusters.py random 5_000_000
-    python benchmarks/clusters.py real everyday_en.csv.gz
+    python -m benchmarks.clusters random 5_000_000
+    python -m benchmarks.clusters real everyday_en.csv.gz
 
 Kinds of made-up rows: `random` (a tenth copies, a tenth near-copies), `equal` (one text), `near` (near-copies of one
 text, all different). One core: tasks run inside of this process, whose peak is then that of all
@@ -16,7 +16,6 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import Executor, Future
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,22 +23,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from benchmarks.common import folder_bytes
 from bert_tweets.data.clusters import CLUSTER, find_clusters, write_keys
+from bert_tweets.data.executors import Inline
 from bert_tweets.hashing import mix
 from bert_tweets.text.cleaning import clean, duplicate_key
 from bert_tweets.text.duplicates import Keys, MinHash, banding, hash_keys
 
 THRESHOLD = 0.7
 UNIT_ROWS = 50_000
-
-
-class Inline(Executor):
-    """Runs a task when it is submitted."""
-
-    def submit(self, task, /, *arguments, **named):
-        done = Future()
-        done.set_result(task(*arguments, **named))
-        return done
 
 
 def peak_bytes() -> int:
@@ -75,13 +67,7 @@ def made_up(kind: str, first: int, rows: int) -> Keys:
 def watched(folder: Path, stop: threading.Event, most: list[int]) -> None:
     """Notes the most bytes that lay in a folder."""
     while not stop.wait(0.2):
-        total = 0
-        for path in folder.rglob("*"):
-            try:
-                total += path.stat().st_size
-            except FileNotFoundError:
-                continue
-        most[0] = max(most[0], total)
+        most[0] = max(most[0], folder_bytes(folder))
 
 
 def measure(folder: Path, files: list[Path], rows: list[int]) -> np.ndarray:

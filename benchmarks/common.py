@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -30,6 +31,22 @@ def machine() -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **_versions()},
         "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain") else ""),
     }
+
+
+def command_of(module: str, words: list[str]) -> str:
+    """The command as others would give it: files and folders by their names alone."""
+    shown = (f"{key}={Path(value).name if '/' in value else value}" for key, value in (w.split("=", 1) for w in words))
+    return " ".join((f"python -m benchmarks.{module}", *shown))
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of the files below a folder, whatever comes and goes meanwhile."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.stat(os.path.join(place, name)).st_size  # noqa: PTH116, PTH118 - many, several times a second
+    return total
 
 
 def write_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:

@@ -8,21 +8,19 @@ Writes benchmarks/results/imbalance.json and prints a table.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.common import write_rows
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.order import Stream
 from bert_tweets.data.packing import best_fit
 from bert_tweets.data.sampler import deal, group_of
 from bert_tweets.data.shards import Split, open_split
 
-RESULTS = Path(__file__).parent / "results" / "imbalance.json"
 ROW_LENGTH = 128
 # A step of 1,024 ranks is half a million tweets: few of them say as much as many of the small ones.
 RANK_STEPS = 4096
@@ -106,8 +104,7 @@ def main(argv: list[str]) -> None:
         seconds = cost(split, each)
         results.append({"tweets_a_rank": each, "seconds_a_step": seconds, "command": "python -m benchmarks.imbalance"})
         print(f"{each} tweets a rank: {seconds['undealt'] * 1e6:.0f} us a step, {seconds['dealt'] * 1e6:.0f} dealt")
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_rows("benchmarks/results/imbalance.json", results)
 
 
 if __name__ == "__main__":

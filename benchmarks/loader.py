@@ -26,13 +26,13 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
+from benchmarks.common import write_rows
 from bert_tweets.data.loader import Layout, StepLoader
 from bert_tweets.data.manifest import TOKENIZER_FOLDER, Manifest
 from bert_tweets.data.masking import masking_for
 from bert_tweets.data.order import Stream
 from bert_tweets.data.shards import Split, open_split
 
-RESULTS = Path(__file__).parent / "results" / "loader.json"
 BATCH, REPEATS, REFERENCE_STEPS, PAGE = 512, 7, 60, 4096
 BLOCKS = {"block_rows": 8192, "window_blocks": 64}
 
@@ -225,8 +225,7 @@ def main(argv: list[str]) -> None:
             f"{opened['tokens_per_second']:,.0f} | {opened['tokens_per_second_later']:,.0f} | "
             f"{opened['megabytes_later_without_mapped_files']:.0f} |"
         )
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_rows("benchmarks/results/loader.json", results)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import machine, table, words_of, write_rows
+from benchmarks.common import command_of, machine, table, words_of, write_rows
 
 ROOT = Path(__file__).parent.parent
 REFERENCES = ("encode_batch", "datasets_map")
@@ -47,7 +47,7 @@ def main() -> None:
                 "seconds": seconds,
                 "rows": rows,
                 **machine(),
-                "command": "python -m benchmarks.prepare " + " ".join(sys.argv[1:]),
+                "command": command_of("prepare", sys.argv[1:]),
             }
             for (who, processes), seconds in sorted(runs.items(), key=lambda item: item[0][::-1])
         ]

@@ -9,10 +9,8 @@ largest sum over all processes at one time (RSS, looked at four times a second);
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, machine, table, words_of, write_rows
+from benchmarks.common import ROOT, command_of, folder_bytes, machine, table, words_of, write_rows
 
 STRIDE = 7919  # rows between the two halves of a made-up tweet, once more for each round
 
@@ -43,7 +41,7 @@ def main() -> None:
                 writer.writerows([text] for text in _made_up(texts, rows))
             results.append(_watched(folder, rows, given["tokenizer"], given["processes"]))
             print(results[-1], flush=True)
-    command = "python -m benchmarks.prepare_memory " + " ".join(sys.argv[1:])
+    command = command_of("prepare_memory", sys.argv[1:])
     write_rows(given["output"], [{**row, **machine(), "command": command} for row in results])
     columns = (
         "rows",
@@ -86,7 +84,7 @@ def _watched(folder: Path, rows: int, tokenizer: str, processes: int) -> dict[st
         now = {process: _memory(process) for process in _tree(running.pid)}
         peaks |= {process: max(peaks.get(process, 0), own[0]) for process, own in now.items()}
         together = max(together, sum(own[1] for own in now.values()))
-        disk = max(disk, _size(folder / ".out.unfinished"))
+        disk = max(disk, folder_bytes(folder / ".out.unfinished"))
         time.sleep(0.25)
     assert running.returncode == 0
     seconds = time.perf_counter() - started
@@ -101,7 +99,7 @@ def _watched(folder: Path, rows: int, tokenizer: str, processes: int) -> dict[st
         "all_processes_mb": together / 1e3,
         "disk_bytes_a_row": disk / rows,
         "input_bytes_a_row": (folder / "tweets.csv").stat().st_size / rows,
-        "shards_bytes_a_row": _size(folder / "out") / rows,
+        "shards_bytes_a_row": folder_bytes(folder / "out") / rows,
         "dropped_as_copies": funnel["dropped"]["duplicate"],
         "near_duplicate_clusters": _clusters(folder / "out"),
     }
@@ -138,16 +136,6 @@ def _memory(process: int) -> tuple[int, int]:
         return 0, 0
     values = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("VmHWM", "VmRSS"))}
     return values.get("VmHWM", 0), values.get("VmRSS", 0)
-
-
-def _size(folder: Path) -> int:
-    """Bytes of the files below a folder, whatever comes and goes meanwhile."""
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.stat(os.path.join(place, name)).st_size  # noqa: PTH116, PTH118 - many, four times a second
-    return total
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,11 @@ def write_bytes(path: Path, data: Any) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def attempt_name(path: Path) -> Path:
+    """Beside a path, a name that no other attempt at making it has, at the same time or elsewhere."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 
 def write_json_atomic(path: Path, record: Any) -> None:

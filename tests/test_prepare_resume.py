@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 import random
 import resource
 import signal
@@ -131,11 +130,7 @@ def _remove(folder: Path) -> None:
 def test_what_is_done_is_not_done_again(source, whole, tokenizer_folder, tmp_path, capsys):
     config = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1)
     side = tmp_path / ".out.unfinished"
-    running = CONTEXT.Process(target=prepare, args=(config,))
-    running.start()
-    _wait_for(lambda: len(list(side.glob("work/units/[0-9]*/report.json"))) > 4)
-    os.kill(running.pid, signal.SIGKILL)
-    running.join()
+    _killed_when(lambda: len(list(side.glob("work/units/[0-9]*/report.json"))) > 4, config)
     done = {path.name for path in side.glob("work/units/[0-9]*")}
     opened = _count_units(config)
     assert contents(tmp_path / "out") == whole
@@ -158,6 +153,15 @@ def _count_units(config: PrepareConfig) -> set[str]:
     return begun
 
 
+def _killed_when(condition, config: PrepareConfig) -> None:
+    """Prepares in a process that is killed as soon as the condition holds."""
+    running = CONTEXT.Process(target=prepare, args=(config,))
+    running.start()
+    _wait_for(condition)
+    running.kill()
+    running.join()
+
+
 def _wait_for(condition, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -168,11 +172,7 @@ def _wait_for(condition, seconds: float = 60) -> None:
 @pytest.mark.dist
 def test_other_settings_do_not_go_on_with_what_is_there(source, tokenizer_folder, tmp_path, capsys):
     config = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1)
-    running = CONTEXT.Process(target=prepare, args=(config,))
-    running.start()
-    _wait_for(lambda: list((tmp_path / ".out.unfinished").glob("work/units/[0-9]*/report.json")))
-    os.kill(running.pid, signal.SIGKILL)
-    running.join()
+    _killed_when(lambda: list((tmp_path / ".out.unfinished").glob("work/units/[0-9]*/report.json")), config)
     other = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1, max_length=16)
     prepare(other)
     assert "removing" in capsys.readouterr().out
@@ -185,11 +185,7 @@ def test_a_random_salt_is_kept_while_the_run_goes_on_and_no_longer(source, token
     config = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1)
     config.author_salt = ""
     side = tmp_path / ".out.unfinished"
-    running = CONTEXT.Process(target=prepare, args=(config,))
-    running.start()
-    _wait_for(lambda: len(list(side.glob("work/units/[0-9]*/report.json"))) > 2)
-    os.kill(running.pid, signal.SIGKILL)
-    running.join()
+    _killed_when(lambda: len(list(side.glob("work/units/[0-9]*/report.json"))) > 2, config)
     salt = (side / "work" / "salt").read_bytes()
     assert (side / "work" / "salt").stat().st_mode & 0o077 == 0
     prepare(config)

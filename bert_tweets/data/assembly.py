@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from dataclasses import asdict
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def assemble(job: Job, plan: ShardPlan, selection: Path, notes: Path, folder: Pa
     columns = schema(job.vocabulary_size, job.columns.groups)
     batches = [_rows(job, piece, plan.fate, selection, columns) for piece in plan.pieces]
     entry = write_shard(folder, plan.name, batches, columns, attempts=notes)
-    side = note.with_name(f".{note.name}.{secrets.token_hex(8)}")
+    side = files.attempt_name(note)
     files.write_bytes(side, files.to_json(asdict(entry)))
     side.replace(note)
     return entry

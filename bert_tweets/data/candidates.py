@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..files import attempt_name
 from .key_files import COPY_TAG, Entries, Ints, KeyFile, in_groups, stable_order
 
 Pairs = npt.NDArray[Any]
@@ -53,7 +53,7 @@ def find_pairs(folder: Path, number: int, count: int, entries_at_once: int) -> t
     files = [KeyFile(file, first) for file, first in zip(units["files"], units["first_rows"], strict=True)]
     low, last = HASHES * number // count, HASHES * (number + 1) // count - 1
     targets = pair_files(folder, number)
-    attempts = [target.with_name(f".{target.name}.{secrets.token_hex(8)}") for target in targets]
+    attempts = [attempt_name(target) for target in targets]
     found = [0, 0]
     with attempts[0].open("wb") as copies, attempts[1].open("wb") as candidates:
         for pairs in _pairs(files, low, last, entries_at_once):

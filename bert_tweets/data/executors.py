@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 from ..errors import Interrupted, UserError
 
-Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 

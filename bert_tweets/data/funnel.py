@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 # Reasons for a drop, in the order in which they are looked for, and notes on rows that stay.
-REASONS = (
+ROW_REASONS = (
     "malformed row",
     "not UTF-8",
     "empty",
@@ -19,6 +19,9 @@ REASONS = (
     "retweet",
     "empty after cleaning",
     "other language",
+)
+# Looked for once the copies of the whole corpus are known.
+CORPUS_REASONS = (
     "duplicate",
     "near-duplicate",
     "fewer tokens than filter.min_tokens",
@@ -26,6 +29,7 @@ REASONS = (
     "author of too many tweets",
     "beyond the day's share",
 )
+REASONS = (*ROW_REASONS, *CORPUS_REASONS)
 NOTES = ("truncated to max_length", "time not understood", "tweets with [UNK]", "[UNK] tokens")
 
 

@@ -62,11 +62,13 @@ def write_shards(
         place.mkdir(parents=True, exist_ok=True)
     inputs = sources.units(paths, columns, config.unit_bytes)
     first = list(islice(inputs, config.num_workers or os.cpu_count() or 1))
-    with open_workers(config.executor, config.num_workers, tasks=len(first)) as workers:
+    ahead, inputs = len(first), chain(first, inputs)
+    del first  # so that a unit that is done leaves memory
+    with open_workers(config.executor, config.num_workers, tasks=ahead) as workers:
         tokenizer, preset = _saved_tokenizer(config, paths, columns, folder)
         alone = isinstance(workers.executor, Inline) and config.num_workers != 1
         job = _job(config, columns, preset, tokenizer, work, one_thread=not alone)
-        reports = _all_units(job, chain(first, inputs), workers, advance)
+        reports = _all_units(job, inputs, workers, advance)
         clusters = find_clusters(
             [job.place(report.number) / KEYS for report in reports],
             [report.rows for report in reports],

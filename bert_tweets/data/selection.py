@@ -18,7 +18,7 @@ from ..config import PrepareConfig
 from ..hashing import mix
 from ..text.duplicates import held_out
 from .clusters import CLUSTER
-from .funnel import Funnel
+from .funnel import CORPUS_REASONS, Funnel
 from .manifest import SPLITS
 from .spill import Buckets
 from .unit_work import FACT, FACTS, NO_DAY, Job, Report
@@ -28,15 +28,7 @@ Records = npt.NDArray[Any]
 Fates = npt.NDArray[np.uint8]
 
 # A row's fate is a place in this list; the splits come first.
-FATES = (
-    *SPLITS,
-    "duplicate",
-    "near-duplicate",
-    "fewer tokens than filter.min_tokens",
-    "more tokens than filter.max_tokens",
-    "author of too many tweets",
-    "beyond the day's share",
-)
+FATES = (*SPLITS, *CORPUS_REASONS)
 STAYS = FATES.index("train")
 LARGEST_SHARD = 256 * 2**20  # bytes of text and tokens: a shard is closed early before it grows too large for memory
 ROWS_AT_ONCE = 4 * 2**20

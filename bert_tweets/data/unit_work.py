@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -23,7 +22,7 @@ import pyarrow.compute as pc
 
 from .. import files
 from ..config import FilterConfig, NearConfig
-from ..text import cleaning, duplicates, times, units
+from ..text import cleaning, duplicates, language, times, units
 from ..text.rows import Columns, Rows
 from ..text.tokenizer import Encoded, Encoder
 from ..text.units import Unit
@@ -140,7 +139,7 @@ def do_unit(job: Job, unit: Unit) -> Report:
     found, facts = _finished(batch, encoded, job)
     report = Report(unit.number, rows.read, batch.num_rows, dropped)
     target = job.place(unit.number)
-    attempt = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    attempt = files.attempt_name(target)
     attempt.mkdir()
     files.write_bytes(attempt / ROWS, to_ipc(found))
     write_keys(attempt / KEYS, keys)
@@ -185,8 +184,6 @@ def cleaned(rows: Rows, job: Job, dropped: dict[str, int]) -> pa.RecordBatch:
     batch = _with(batch, "text", cleaning.clean(batch.column("text"), job.preset))
     batch = _drop(batch, _is_empty(batch.column("text")), "empty after cleaning", dropped)
     if job.filter.detect_language:
-        from ..text import language
-
         batch = _with(batch, "language", language.detect(batch.column("text")))
     if job.filter.languages:
         spoken = pc.utf8_lower(pc.fill_null(batch.column("language"), ""))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -60,10 +59,9 @@ def write_shard(
     del whole
     data = to_ipc(batch)
     tokens = len(batch.column("input_ids").flatten())
-    attempt = f".{secrets.token_hex(8)}"
     for file, content in ((checksum_file(name), block_checksums(data)), (name, data)):
         path = folder / file
-        side = attempts / (path.name + attempt)
+        side = attempts / files.attempt_name(path).name
         files.write_bytes(side, content)
         side.replace(path)
     return ShardEntry(name, batch.num_rows, tokens, data.size, hashlib.sha256(data).hexdigest())

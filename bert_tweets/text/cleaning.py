@@ -236,11 +236,6 @@ def duplicate_key(cleaned: pa.Array) -> pa.Array:
     return key
 
 
-def cluster_key(cleaned: pa.Array) -> pa.Array:
-    """What near-duplicates have in common: the first six words of their `duplicate_key`; string [rows]."""
-    return pc.replace_substring_regex(duplicate_key(cleaned), r"(?s)^((?:\S+\s+){5}\S+)\s.*$", r"\1")
-
-
 def _known(preset: str) -> Rules:
     if preset not in PRESETS:
         hint = did_you_mean(preset, PRESETS)

@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 from ..errors import UserError
 from .emoji_names import EMOJI
 from .recipe import Added, Recipe
-from .tokenizer import fingerprint, load_tokenizer, private_backend
+from .tokenizer import fingerprint, load_tokenizer, private_backend, save
 
 SETTING = "added_by_bert_tweets"
 
@@ -100,7 +101,7 @@ def add_tokens(tokenizer: Any, names: dict[str, str]) -> Any:
         )
     extended.init_kwargs[SETTING] = {**before, "names": {**before["names"], **names}}
     with tempfile.TemporaryDirectory() as folder:
-        extended.save_pretrained(folder)
+        save(extended, Path(folder))
         loaded = load_tokenizer(folder, local_only=True)
     loaded.name_or_path = tokenizer.name_or_path
     return loaded

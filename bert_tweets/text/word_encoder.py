@@ -104,12 +104,14 @@ class _Store:
         encode: gives the runs of strings, string [strings].
     """
 
+    _numbers: dict[str, int]
+    _ids: npt.NDArray[np.int32]
+    _starts: Ints
+    _counts: Ints
+
     def __init__(self, encode: Callable[[pa.Array], Runs]):
         self._encode = encode
-        self._numbers: dict[str, int] = {}
-        self._characters = 0
-        self._ids = np.empty(0, np.int32)
-        self._starts, self._counts = np.empty(0, np.int64), np.empty(0, np.int64)
+        self._forget()
 
     def __call__(self, strings: pa.Array) -> Runs:
         """The runs of strings, string [strings], that may repeat."""
@@ -121,7 +123,7 @@ class _Store:
     def _look_up(self, distinct: pa.Array) -> Ints:
         """The number of each string in the store; int64 [strings]."""
         if len(self._numbers) > MOST_WORDS or self._characters > MOST_CHARACTERS:
-            self.__init__(self._encode)  # type: ignore[misc]
+            self._forget()
         numbers, strings = self._numbers, distinct.to_pylist()
         new = [string for string in strings if string not in numbers]
         if new:
@@ -132,6 +134,11 @@ class _Store:
             self._characters += sum(map(len, new))
             numbers.update(zip(new, range(len(numbers), len(numbers) + len(new)), strict=True))
         return np.fromiter(map(numbers.__getitem__, strings), np.int64, len(strings))
+
+    def _forget(self) -> None:
+        self._numbers, self._characters = {}, 0
+        self._ids = np.empty(0, np.int32)
+        self._starts, self._counts = np.empty(0, np.int64), np.empty(0, np.int64)
 
 
 def _of_lists(lists: pa.ListArray, store: _Store) -> Runs:

@@ -218,13 +218,6 @@ def test_who_is_retweeted_within_a_text_is_no_mark():
     assert key("art @ann: masks") == "art masks"
 
 
-def test_near_copies_share_their_first_six_words():
-    texts = pa.array(
-        ["One two, three four five six seven", "one two three FOUR five six! eight nine", "one two three", ""]
-    )
-    assert cleaning.cluster_key(texts).to_pylist() == ["one two three four five six"] * 2 + ["one two three", ""]
-
-
 def test_a_changed_rule_is_another_recipe(monkeypatch):
     before = cleaning.rules_fingerprint("tweets")
     assert before == cleaning.rules_fingerprint("tweets") != cleaning.rules_fingerprint("raw")
