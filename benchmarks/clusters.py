@@ -25,7 +25,7 @@ import pyarrow.csv
 
 from benchmarks.common import folder_bytes
 from bert_tweets.data.clusters import CLUSTER, find_clusters, write_keys
-from bert_tweets.data.executors import Inline
+from bert_tweets.data.executors import Inline, Workers
 from bert_tweets.hashing import mix
 from bert_tweets.text.cleaning import clean, duplicate_key
 from bert_tweets.text.duplicates import Keys, MinHash, banding, hash_keys
@@ -77,7 +77,7 @@ def measure(folder: Path, files: list[Path], rows: list[int]) -> np.ndarray:
     watch = threading.Thread(target=watched, args=(made_in, stop, most))
     watch.start()
     begun, cpu = time.perf_counter(), time.process_time()
-    made = find_clusters(files, rows, made_in, Inline(), THRESHOLD)
+    made = find_clusters(files, rows, made_in, Workers(Inline(), 1), THRESHOLD)
     seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     after = peak_bytes()
     stop.set()

@@ -69,7 +69,7 @@ class FilterConfig:
         0, "most tokens of a tweet, [CLS] and [SEP] included; 0: max_length cuts, nothing is left out", at_least=0
     )
     max_tweets_per_author: int = setting(
-        0, "authors of more tweets than this are left out (bots, news feeds); 0: none", unit="tweets", at_least=0
+        0, "authors of more tweets than this, copies counted, are left out (bots); 0: none", unit="tweets", at_least=0
     )
     max_tweets_per_day: int = setting(
         0, "seeded sample of this many tweets of a UTC day; 0: all", unit="tweets", at_least=0
@@ -90,10 +90,12 @@ class PrepareConfig:
     text_column: str = setting("", "column of the text; empty: found by name and said aloud")
     id_column: str = setting("", "column of the tweet's id; empty: found by name, else the row number")
     time_column: str = setting("", "column of the time, parsed to UTC; empty: found by name, else none")
+    time_format: str = setting("auto", "of such as 2/11/2018; auto: not understood", choices=("auto", "mdy", "dmy"))
     author_column: str = setting(
         "", "column of the author, kept only as a salted hash; empty: found by name, else none"
     )
     language_column: str = setting("", "column of the language; empty: found by name, else none")
+    retweet_column: str = setting("", "column of the retweeted tweet's id; empty: found by name ('none': no column)")
     group_columns: list[str] = setting([], "further columns to keep for later analysis")
     author_salt: str = setting("", "secret that authors are hashed with; empty: a fresh one that is thrown away")
     tokenizer: str = setting(

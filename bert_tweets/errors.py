@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -11,6 +12,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 _PATIENCE_SECONDS = 5
+# In URLs: who logs in, and what is asked. `s3://tweets-?.csv` asks nothing.
+_LOGIN = re.compile(r"(?<=://)[^\s/?#]*@")
+_QUESTION = re.compile(r"(https?://[^\s?]*|://[^\s?]*(?=\?[\w-]+=))\?\S*?(?=[:;,.)\]'\"]*(?:\s|$))")
 
 
 class UserError(Exception):
@@ -35,6 +39,20 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
+def without_secrets(text: str) -> str:
+    """Text without what may be secret in its URLs: name and password before the host, and what follows the `?`."""
+    return _QUESTION.sub(r"\1", _LOGIN.sub("", text))
+
+
+def require_utf8(text: str) -> None:
+    """Raises UserError for a word or a name that holds bytes of another encoding, as Linux allows."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        plain = without_secrets(text.encode("utf-8", "backslashreplace").decode())
+        raise UserError(f"{plain}: holds bytes that are not UTF-8; write it in UTF-8, or rename the file") from None
+
+
 def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
     """Runs one stage's main and turns a `UserError` into its line and exit code 2.
 
@@ -42,12 +60,16 @@ def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None)
         stage: takes the command-line arguments.
         argv: the arguments; `sys.argv[1:]` when not given.
     """
+    words = sys.argv[1:] if argv is None else argv
     try:
-        stage(sys.argv[1:] if argv is None else argv)
+        for word in words:
+            require_utf8(word)
+        stage(words)
     except UserError as error:
-        _tell_torchrun(str(error))
+        message = without_secrets(str(error))
+        _tell_torchrun(message)
         if error.found_by_one_rank or os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            print(f"error: {message}", file=sys.stderr, flush=True)
         else:
             # torchrun stops all ranks when the first has left: let local rank 0 speak before.
             time.sleep(_PATIENCE_SECONDS)

@@ -11,8 +11,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,11 @@ _WRITE_TROUBLE = {
     errno.EROFS: "lies on a disk that cannot be written; choose another output",
     errno.ENOTEMPTY: "was filled by something else meanwhile; choose another output",
     errno.EIO: "the disk reports an error; choose another output",
+    errno.EBUSY: "is a mount point, or in use; choose a folder inside of it",
+    errno.EXDEV: "cannot be put in its place, on another disk; choose another output",
+    errno.ENAMETOOLONG: "its name is too long; choose a shorter one",
+    errno.ELOOP: "a link in this path leads to itself; choose another output",
+    errno.ENOENT: "a folder of this path cannot be made, or vanished; choose another output",
 }
 
 
@@ -38,13 +43,14 @@ def to_json(record: Any) -> bytes:
     return (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def write_bytes(path: Path, data: Any) -> None:
+def write_bytes(path: Path, data: Any, mode: int = 0o666) -> None:
     """Writes a file and has the disk keep it.
 
     Args:
         data: anything with a buffer of bytes.
+        mode: who may read a file that is made new, as far as the umask lets them.
     """
-    with path.open("wb") as file:
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -60,10 +66,11 @@ def write_json_atomic(path: Path, record: Any) -> None:
     write_atomic(path, to_json(record))
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Replaces a file; a reader sees the old one or the new one, never a part."""
     side = path.with_name(f".{path.name}.unfinished")
-    write_bytes(side, data)
+    side.unlink(missing_ok=True)
+    write_bytes(side, data, mode)
     side.replace(path)
     sync_folder(path.parent)
 
@@ -88,7 +95,13 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def already_made(output: str | Path, record_file: str, record: dict[str, Any], stage: str) -> bool:
+def already_made(
+    output: str | Path,
+    record_file: str,
+    record: dict[str, Any],
+    stage: str,
+    told: Callable[[str, Any, Any], str] | None = None,
+) -> bool:
     """Whether the output is there already, made by the same stage from the same settings and input.
 
     Args:
@@ -96,6 +109,7 @@ def already_made(output: str | Path, record_file: str, record: dict[str, Any], s
         record_file: name of the file in it that holds the record of its making.
         record: what the record would be now.
         stage: name of the stage, for messages.
+        told: says how a key of the record differs, from its value there and its value now.
 
     Returns:
         False when the output is absent or an empty folder.
@@ -104,20 +118,23 @@ def already_made(output: str | Path, record_file: str, record: dict[str, Any], s
         UserError: it is a file, holds something else, or was made from other settings or input.
     """
     folder = Path(output)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{output}: is a file; the output is a folder")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return False
-    path = folder / record_file
-    if not path.is_file():
-        raise UserError(f"{output}: holds files that {stage} did not make; choose a new or an empty folder")
-    try:
-        made = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{path}: is damaged; choose another output, or remove {output}") from None
+    with _in_one_line(output):
+        if _is_absent(folder):
+            return False
+        if not folder.is_dir():
+            raise UserError(f"{output}: is a file; the output is a folder")
+        if not any(folder.iterdir()):
+            return False
+        path = folder / record_file
+        if not path.is_file():
+            raise UserError(f"{output}: holds files that {stage} did not make; choose a new or an empty folder")
+        try:
+            made = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise UserError(f"{path}: is damaged; choose another output, or remove {output}") from None
     before, now = dict(_flat(made)), dict(_flat(json.loads(to_json(record))))
     different = [
-        f"{key} ({_shown(before.get(key))} there, {_shown(now.get(key))} now)"
+        (told or difference)(key, before.get(key), now.get(key))
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
@@ -128,14 +145,28 @@ def already_made(output: str | Path, record_file: str, record: dict[str, Any], s
     return True
 
 
+def _is_absent(path: Path) -> bool:
+    """Whether nothing is there. Path.exists() says so of links that lead to themselves, too."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    return False
+
+
+def difference(key: str, there: Any, now: Any) -> str:
+    """A key of a record with its value there and its value now."""
+    return f"{key} ({_shown(there)} there, {_shown(now)} now)"
+
+
 @contextmanager
 def side_folder(output: str | Path, made_from: dict[str, Any] | None = None) -> Iterator[Path]:
     """A folder to write in, which becomes the output when the block ends well.
 
-    When the block fails the folder vanishes; but with `made_from` given, it stays if the failure was no mistake in
-    what the stage was given (a kill, Ctrl-C, a full disk), and is handed out again, with what is in it, to whoever
-    comes with an equal `made_from`. What a killed run left otherwise is removed first; the folder of a run that
-    still goes on is left alone.
+    When the block fails the folder vanishes; but with `made_from` given, it stays unless the failure was a mistake in
+    what the stage was given (a `UserError` that is no `Interrupted`), and is handed out again, with what is in it, to
+    whoever comes with an equal `made_from`. What a killed run left otherwise is removed first; the folder of a run
+    that still goes on is left alone.
 
     Args:
         output: absent, or an empty folder.
@@ -144,32 +175,47 @@ def side_folder(output: str | Path, made_from: dict[str, Any] | None = None) -> 
     Raises:
         UserError: it cannot be written there, somebody else's folder is in the way, or another run writes there.
     """
-    target = Path(os.path.realpath(output))
-    side = target.with_name(f".{target.name}.unfinished")
-    lock = None
-    try:
+    with _in_one_line(output):
+        target = Path(os.path.realpath(output))
+        side = target.with_name(f".{target.name}.unfinished")
+        if target.is_mount():
+            raise OSError(errno.EBUSY, "is a mount point")
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = _begin(side, made_from)
-        try:
+    try:
+        with _in_one_line(output, side, stays=made_from is not None):
             yield side
             _finish(side, target)
-        except (Interrupted, OSError, KeyboardInterrupt):
-            if made_from is None:
-                shutil.rmtree(side, ignore_errors=True)
-            raise
-        except BaseException:
-            shutil.rmtree(side, ignore_errors=True)
-            raise
+    except BaseException as error:
+        if made_from is None or (isinstance(error, UserError) and not isinstance(error, Interrupted)):
+            with suppress(OSError):
+                _remove(side)
+        raise
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def _in_one_line(output: str | Path, side: Path | None = None, stays: bool = False) -> Iterator[None]:
+    """Tells in one line what keeps the output from being looked at or written.
+
+    Args:
+        side: the folder in which it is being written; None: nothing is written yet.
+        stays: the same command goes on from that folder.
+    """
+    try:
+        yield
     except OSError as error:
+        # What is not found while the folder stands is no matter of the output.
+        if isinstance(error, FileNotFoundError) and side is not None and side.is_dir():
+            raise
+        kind = UserError if side is None else Interrupted
         if isinstance(error, NotADirectoryError | FileExistsError):
-            raise UserError(f"{output}: a part of this path is a file; choose another output") from None
+            raise kind(f"{output}: a part of this path is a file; choose another output") from None
         if error.errno not in _WRITE_TROUBLE:
             raise
-        goes_on = f"; the same command then goes on from {side}" if made_from is not None and side.is_dir() else ""
-        raise UserError(f"{output}: {_WRITE_TROUBLE[error.errno]}{goes_on}") from None
-    finally:
-        if lock is not None:
-            os.close(lock)
+        goes_on = f"; the same command then goes on from {side}" if stays and side and side.is_dir() else ""
+        raise kind(f"{output}: {_WRITE_TROUBLE[error.errno]}{goes_on}") from None
 
 
 def _begin(side: Path, made_from: dict[str, Any] | None) -> int:
@@ -187,8 +233,10 @@ def _begin(side: Path, made_from: dict[str, Any] | None) -> int:
     lock = _locked(side / MARKER)
     try:
         if note is not None:
-            write_atomic(side / MADE_FROM, note)
+            write_atomic(side / MADE_FROM, note, mode=0o600)
     except BaseException:
+        with suppress(OSError):
+            _remove(side)
         os.close(lock)
         raise
     return lock
@@ -225,9 +273,19 @@ def _remove_leftover(side: Path) -> None:
     handle = _locked(marker)
     try:
         print(f"removing {side}, which a run that was stopped left behind")
-        shutil.rmtree(side)
+        _remove(side)
     finally:
         os.close(handle)
+
+
+def _remove(side: Path) -> None:
+    """Removes a side folder, its marker last: what is left when that is cut short is still known as ours."""
+    for path in side.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != MARKER:
+            path.unlink()
+    shutil.rmtree(side)
 
 
 def _locked(marker: Path) -> int:

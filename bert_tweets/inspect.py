@@ -58,7 +58,8 @@ def _show(config: InspectConfig, manifest: Manifest, seen: Inspection) -> None:
         padding.add_row(way, f"{share:.1%}")
     console.print(padding)
     console.print(
-        f"\n[UNK]: {seen.unknown_tokens:.2%} of the tokens, in {seen.unknown_tweets:.1%} of the tweets; it stands for "
+        f"\n[UNK]: {seen.unknown_tokens:.2%} of the tokens of both splits, [CLS] and [SEP] left out, "
+        f"in {seen.unknown_tweets:.1%} of the tweets; in {seen.tweets:,} training tweets it stands for "
         + (", ".join(f"{word} ({count:,})" for word, count in seen.worst_words) or "nothing"),
         markup=False,
     )

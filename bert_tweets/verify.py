@@ -6,7 +6,7 @@ from pathlib import Path
 
 from . import options
 from .config import VerifyConfig
-from .data.manifest import SPLITS, Manifest
+from .data.manifest import SPLITS, Manifest, mend
 from .errors import UserError, run_entry
 from .terminal import counting
 
@@ -26,7 +26,9 @@ def stage(argv: list[str]) -> None:
         found = list(damages(Path(config.path), manifest, advance))
     if found:
         lines = "\n       ".join(map(str, found))
-        raise UserError(f"{config.path}: is damaged; prepare the tweets again\n       {lines}")
+        if all(damage.foreign for damage in found):
+            raise UserError(f"{config.path}: is whole, but holds what is not its own\n       {lines}")
+        raise UserError(f"{config.path}: is damaged; {mend(config.path)}\n       {lines}")
     shards = sum(len(manifest.splits[split]) for split in SPLITS)
     print(f"{config.path}: whole: {shards} shards, {total:,} bytes, every one as it was written")
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -45,3 +48,44 @@ def failure(name: str, *words: str, processes: int = 0) -> str:
     assert len(lines) == 1, done.stderr
     assert done.returncode == (1 if processes else 2)
     return lines[0]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Waits until the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@contextmanager
+def dask_cluster(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes], list[subprocess.Popen[bytes]]]]:
+    """A Dask scheduler and two workers of one thread: its address, and the processes."""
+    started: list[subprocess.Popen[bytes]] = []
+    plain = ("--no-dashboard", "--host", "127.0.0.1")
+
+    def start(name: str, *words: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", f"distributed.cli.dask_{name}", *plain, *words]
+        with (folder / "dask.log").open("ab") as log:
+            started.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT))
+        return started[-1]
+
+    try:
+        scheduler = start("scheduler", "--port", "0", "--scheduler-file", f"{folder}/s.json")
+        wait_for((folder / "s.json").is_file)
+        address = json.loads((folder / "s.json").read_text())["address"]
+        place = ("--local-directory", f"{folder}/d")
+        workers = [start("worker", address, "--nthreads", "1", "--no-nanny", *place) for _ in range(2)]
+        wait_for(lambda: _workers_of(address) == 2)
+        yield address, scheduler, workers
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def _workers_of(address: str) -> int:
+    from distributed import Client
+
+    with Client(address, set_as_default=False) as client:
+        return len(client.nthreads())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from bert_tweets import files
-from bert_tweets.errors import UserError
+from bert_tweets.errors import Interrupted, UserError, without_secrets
 
 RECORD = {"settings": {"seed": 1, "names": ["a", "b"]}, "input": {"x.csv": {"bytes": 3}}}
 
@@ -39,6 +40,19 @@ def test_a_folder_appears_whole(tmp_path, there):
     assert sorted(path.name for path in output.iterdir()) == ["data.txt", "record.json"]
     assert [path.name for path in output.parent.iterdir()] == ["out"]
     assert made(output)
+
+
+@pytest.mark.parametrize(
+    ("failure", "stays"),
+    [(UserError, False), (Interrupted, True), (ValueError, True), (MemoryError, True), (KeyboardInterrupt, True)],
+)
+def test_what_goes_on_is_removed_for_a_mistake_alone(tmp_path, failure, stays):
+    with pytest.raises(failure), files.side_folder(tmp_path / "out", RECORD) as folder:
+        (folder / "data.txt").write_text("part")
+        raise failure("why")
+    assert (tmp_path / ".out.unfinished" / "data.txt").is_file() == stays
+    if stays:
+        assert (folder / files.MADE_FROM).stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit])
@@ -113,6 +127,68 @@ def test_trouble_with_the_disk_is_one_line(tmp_path, monkeypatch, number, words)
     with pytest.raises(UserError, match=words):
         make(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a" * 250, "its name is too long"),
+        ("loop", "leads to itself"),
+        ("loop/out", "leads to itself"),
+        ("/proc/nothing/out", "cannot be made"),
+        ("/proc", "files that prepare did not make"),
+        ("/dev/shm", "is a mount point"),
+    ],
+)
+def test_outputs_that_cannot_be_end_in_one_line_at_once(tmp_path, name, words):
+    if name.startswith("/") and not os.path.ismount("/" + name.split("/")[1]) and not os.path.ismount(name):
+        pytest.skip("is no mount point here")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(UserError, match=words):
+        made(tmp_path / name)
+        with files.side_folder(tmp_path / name):
+            pytest.fail("was begun")
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EBUSY])
+def test_what_cannot_be_put_in_its_place_is_one_line_and_stays(tmp_path, monkeypatch, number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    told = pytest.raises(Interrupted, match=r"the same command then goes on from .*\.out\.unfinished")
+    with told, files.side_folder(tmp_path / "out", RECORD):
+        monkeypatch.setattr(files.Path, "replace", fail)
+    monkeypatch.undo()
+    assert (tmp_path / ".out.unfinished" / files.MARKER).is_file()
+
+
+def test_a_parent_that_vanishes_is_one_line_and_a_bug_is_not(tmp_path):
+    with pytest.raises(UserError, match="or vanished"), files.side_folder(tmp_path / "in" / "out"):
+        shutil.rmtree(tmp_path / "in")
+        (tmp_path / "in" / "file").write_text("x")
+    with pytest.raises(FileNotFoundError), files.side_folder(tmp_path / "out"):
+        (tmp_path / "none").read_text()
+
+
+def test_a_removal_that_is_cut_short_leaves_a_folder_that_is_known_as_ours(tmp_path, monkeypatch):
+    with pytest.raises(UserError), files.side_folder(tmp_path / "out") as folder:
+        (folder / "units").mkdir()
+        monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EIO, "slow")))
+        raise UserError("a mistake")
+    monkeypatch.undo()
+    make(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_urls_lose_what_may_be_secret_in_them_and_nothing_else():
+    for text, plain in (
+        ("https://me:pw@host/a.csv?X-Amz-Signature=a/b&x=1: no such file", "https://host/a.csv: no such file"),
+        ("ftp://me:p@ss@host/x", "ftp://host/x"),
+        ("simplecache::https://me:pw@h/x?t=1 and on", "simplecache::https://h/x and on"),
+        ("['https://h/q?sig=x', 'az://c/r?sig=x']", "['https://h/q', 'az://c/r']"),
+        ("s3://b/tweets-?.csv, http://h/a@b/c.csv, is it?", "s3://b/tweets-?.csv, http://h/a@b/c.csv, is it?"),
+    ):
+        assert without_secrets(text) == plain
 
 
 def test_json_is_replaced_at_once(tmp_path):

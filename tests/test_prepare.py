@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from bert_tweets import files
 from bert_tweets.config import PrepareConfig
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.shards import open_split, verify
@@ -46,6 +48,7 @@ def contents(folder):
 
 def fails(capsys, *words):
     """Runs the command, which must end with code 2 and one line; gives the line."""
+    capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         main([*map(str, words)])
     assert end.value.code == 2
@@ -84,6 +87,8 @@ def test_the_funnel_adds_up(tweets_csv, tokenizer_folder, tmp_path):
     assert funnel["notes"] == {
         "truncated to max_length": 1,
         "time not understood": 1,
+        "no time": 1,
+        "no author": 1,
         "tweets with [UNK]": 1,
         "[UNK] tokens": 1,
     }
@@ -201,6 +206,65 @@ def test_a_second_run_finds_the_work_done(tweets_csv, tokenizer_folder, tmp_path
     assert "bytes" in fails(capsys, *words)
 
 
+def test_another_salt_is_another_setting_and_is_not_shown(tweets_csv, tokenizer_folder, tmp_path, capsys):
+    words = [f"input={tweets_csv(['a', 'b'])}", f"output={tmp_path / 'out'}", f"tokenizer={tokenizer_folder}"]
+    main([*words, "author_salt=one"])
+    main([*words, "author_salt=one"])
+    assert "settings.author_salt (another one there)" in fails(capsys, *words, "author_salt=two")
+    assert "settings.author_salt (given there, random now)" in fails(capsys, *words)
+
+
+def test_a_touched_file_is_told_as_such_and_how_to_mend_it(tweets_csv, tokenizer_folder, tmp_path, capsys):
+    source = tweets_csv(["a", "b"])
+    words = [f"input={source}", f"output={tmp_path / 'out'}", f"tokenizer={tokenizer_folder}"]
+    main(words)
+    os.utime(source, ns=(0, 1_234_567_890_012_345_678))
+    line = fails(capsys, *words)
+    assert f"{source} (written or touched since; if its content is the same: touch -d @" in line
+    subprocess.run(line.partition("same: ")[2].partition(")")[0], shell=True, check=True)
+    main(words)
+    assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", ["manifest.json", "funnel.json", "tokenizer", "train/00000.arrow", "cut"])
+def test_a_damaged_output_is_not_called_complete(part, tweets_csv, tokenizer_folder, tmp_path, capsys):
+    output = tmp_path / "out"
+    words = [f"input={tweets_csv(['a', 'b'])}", f"output={output}", f"tokenizer={tokenizer_folder}"]
+    main(words)
+    if part == "cut":
+        os.truncate(output / "train/00000.arrow", 100)
+    else:
+        (output / part).rename(tmp_path / "taken")
+    assert f"remove {output}, then prepare again" in fails(capsys, *words)
+
+
+def test_the_files_are_told_and_none_is_read_twice(tweets_csv, tokenizer_folder, tmp_path, capsys):
+    sources = [tweets_csv([f"tweet {name}"], name=f"{name}.csv") for name in "abcd"]
+    words = [f"output={tmp_path / 'out'}", f"tokenizer={tokenizer_folder}"]
+    main([f"input=[{','.join(map(str, sources))}]", *words])
+    assert "input:      4 files (a.csv, b.csv, c.csv, ...)" in capsys.readouterr().out
+    (tmp_path / "link.csv").symlink_to(sources[0])
+    for twice in ([f"{tmp_path}/*.csv", sources[2]], [sources[0], tmp_path / "link.csv"]):
+        names = f"input=[{','.join(map(str, twice))}]"
+        assert "is named twice in input" in fails(capsys, names, f"output={tmp_path / 'new'}", words[1])
+
+
+def test_tweets_without_a_time_are_told(tweets_csv, tokenizer_folder, tmp_path, capsys):
+    source = tweets_csv([("one", "2020-01-01"), ("two", ""), ("three", "soon")], header=("text", "created_at"))
+    run(source, tmp_path / "out", tokenizer_folder)
+    assert "warning: 1 tweets have no time" in capsys.readouterr().err
+
+
+def test_names_in_another_encoding_end_in_one_line(tweets_csv, tokenizer_folder, tmp_path, capsys):
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.csv"
+    tweets_csv(["a"]).rename(os.fsdecode(odd))
+    words = [f"output={tmp_path / 'out'}", f"tokenizer={tokenizer_folder}"]
+    for named in (os.fsdecode(odd), str(tmp_path)):
+        assert "holds bytes that are not UTF-8" in fails(capsys, f"input={named}", *words)
+    assert r"seed=\udce9: holds bytes" in fails(capsys, f"input={tmp_path}/none.csv", *words, os.fsdecode(b"seed=\xe9"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_something_else_is_not_touched(tweets_csv, tokenizer_folder, tmp_path, capsys):
     output = tmp_path / "thesis"
     output.mkdir()
@@ -278,10 +342,15 @@ def test_real_tweets(name, tmp_path):
 
 def test_a_full_disk_leaves_no_output_and_the_same_command_goes_on(tweets_csv, tokenizer_folder, tmp_path, monkeypatch):
     source = tweets_csv(["a"])
+    real = files.write_bytes
+
+    def full(path, data, mode=0o666):
+        if ".arrow" in path.name:
+            raise OSError(errno.ENOSPC, "full")
+        real(path, data, mode)
+
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "bert_tweets.data.writer.files.write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
-        )
+        patch.setattr(files, "write_bytes", full)
         with pytest.raises(UserError, match=r"the disk is full; .*the same command then goes on from .*\.out\.unf"):
             run(source, tmp_path / "out", tokenizer_folder)
         assert not (tmp_path / "out").exists()

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from bert_tweets.config import FilterConfig, NearConfig, PrepareConfig
+from bert_tweets.data import selection
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.shards import open_split
 from bert_tweets.errors import UserError
@@ -119,6 +120,44 @@ def test_each_filter_is_counted(tokenizer_folder, tmp_path):
     lengths = [len(row["input_ids"]) for row in kept]
     assert min(lengths) >= 14 and max(lengths) <= 70
     assert manifest.lengths["train"] == [lengths.count(n) for n in range(manifest.max_length + 1)]
+
+
+def test_an_author_s_tweets_are_counted_with_their_copies(tokenizer_folder, tmp_path):
+    draw = random.Random(4)
+    rows = [("robot", "the same advertisement comes again"), ("robot", sentence(draw))]
+    for number in range(60):
+        rows.append((f"person {number}", sentence(draw)))
+        if number % 6 == 0:
+            rows.append(("robot", f"The same ADVERTISEMENT comes again! https://t.co/{number}"))
+    source = write_csv(tmp_path / "t.csv", ["user", "text"], rows)
+    limits = {"filter": FilterConfig(max_tweets_per_author=11), "author_salt": "s"}
+    for name, overrides in (("units", {}), ("one", {"unit_bytes": 10**6}), ("none", {"deduplicate": "none"})):
+        _, funnel, kept = run(source, tmp_path / name, tokenizer_folder, **limits, **overrides)
+        copies = 0 if name == "none" else 10
+        assert (funnel["dropped"]["duplicate"], funnel["dropped"]["author of too many tweets"]) == (copies, 12 - copies)
+        assert len(kept["train"]) == 60 == len({row["author"] for row in kept["train"]})
+    twelve = FilterConfig(max_tweets_per_author=12)
+    assert run(source, tmp_path / "twelve", tokenizer_folder, filter=twelve)[1]["kept"] == 62
+
+
+def test_spellings_of_a_name_are_one_author(tokenizer_folder, tmp_path):
+    names = ["Alice", "alice", " @ALICE ", "＠alice", "ÉLISE", "élise", "bob", "", " ", "@"]
+    rows = [(name, f"{sentence(random.Random(number))}") for number, name in enumerate(names)]
+    source = write_csv(tmp_path / "t.csv", ["user", "text"], rows)
+    authors = [row["author"] for row in run(source, tmp_path / "out", tokenizer_folder)[2]["train"]]
+    assert [len(set(authors[:4])), len(set(authors[4:6])), len(set(authors[:7]))] == [1, 1, 3]
+    assert None not in authors[:7] and authors[7:] == [None, None, None]
+    limits = FilterConfig(max_tweets_per_author=3)
+    assert run(source, tmp_path / "limited", tokenizer_folder, filter=limits)[1]["kept"] == 6
+
+
+def test_long_columns_that_are_kept_close_a_shard_early(tokenizer_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(selection, "LARGEST_SHARD", 20_000)
+    draw = random.Random(5)
+    rows = [(sentence(draw), "profile " * 500, "") for _ in range(20)]
+    source = write_csv(tmp_path / "t.csv", ["text", "bio", "nothing"], rows)
+    manifest, _, kept = run(source, tmp_path / "out", tokenizer_folder, group_columns=["bio", "nothing"])
+    assert [shard.rows for shard in manifest.splits["train"]] == [4] * 5 and len(kept["train"]) == 20
 
 
 def test_a_filter_without_its_column_is_a_mistake(tmp_path, tokenizer_folder):

@@ -21,6 +21,7 @@ from bert_tweets.data.manifest import SPLITS, Manifest
 from bert_tweets.data.shards import verify
 from bert_tweets.prepare import prepare
 from tests.helpers import generated_tweets, write_csv
+from tests.processes import dask_cluster, wait_for
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["bert_tweets.prepare", "bert_tweets.data.preparation", "transformers", "rich.console"])
@@ -101,14 +102,12 @@ def test_killed_at_twenty_random_moments_it_ends_in_the_same_bytes(source, whole
         running.start()
         # Anywhere in the run, however fast the machine is at the moment.
         due = draw.randint(0, parts)
-        _wait_for(
-            lambda due=due, running=running: _parts_done(side) >= due or output.exists() or not running.is_alive()
-        )
+        wait_for(lambda due=due, running=running: _parts_done(side) >= due or output.exists() or not running.is_alive())
         time.sleep(draw.uniform(0, 0.03))
         running.kill()
         running.join()
         if not output.exists():
-            went_on += any(side.glob("work/units/[0-9]*"))
+            went_on += any(side.glob("work/run-*/units/[0-9]*"))
             prepare(config)
         assert contents(output) == whole
         _remove(output)
@@ -117,7 +116,7 @@ def test_killed_at_twenty_random_moments_it_ends_in_the_same_bytes(source, whole
 
 
 def _parts_done(side: Path) -> int:
-    return len([*side.glob("work/units/[0-9]*/report.json"), *side.glob("work/shards/*.json")])
+    return len([*side.glob("work/run-*/units/[0-9]*/report.json"), *side.glob("work/run-*/shards/*.json")])
 
 
 def _remove(folder: Path) -> None:
@@ -130,8 +129,8 @@ def _remove(folder: Path) -> None:
 def test_what_is_done_is_not_done_again(source, whole, tokenizer_folder, tmp_path, capsys):
     config = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1)
     side = tmp_path / ".out.unfinished"
-    _killed_when(lambda: len(list(side.glob("work/units/[0-9]*/report.json"))) > 4, config)
-    done = {path.name for path in side.glob("work/units/[0-9]*")}
+    _killed_when(lambda: len(list(side.glob("work/run-*/units/[0-9]*/report.json"))) > 4, config)
+    done = {path.name for path in side.glob("work/run-*/units/[0-9]*")}
     opened = _count_units(config)
     assert contents(tmp_path / "out") == whole
     assert not done & opened and len(done) > 4 and opened
@@ -157,22 +156,15 @@ def _killed_when(condition, config: PrepareConfig) -> None:
     """Prepares in a process that is killed as soon as the condition holds."""
     running = CONTEXT.Process(target=prepare, args=(config,))
     running.start()
-    _wait_for(condition)
+    wait_for(condition)
     running.kill()
     running.join()
-
-
-def _wait_for(condition, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 @pytest.mark.dist
 def test_other_settings_do_not_go_on_with_what_is_there(source, tokenizer_folder, tmp_path, capsys):
     config = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1)
-    _killed_when(lambda: list((tmp_path / ".out.unfinished").glob("work/units/[0-9]*/report.json")), config)
+    _killed_when(lambda: list((tmp_path / ".out.unfinished").glob("work/run-*/units/[0-9]*/report.json")), config)
     other = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1, max_length=16)
     prepare(other)
     assert "removing" in capsys.readouterr().out
@@ -185,7 +177,7 @@ def test_a_random_salt_is_kept_while_the_run_goes_on_and_no_longer(source, token
     config = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1)
     config.author_salt = ""
     side = tmp_path / ".out.unfinished"
-    _killed_when(lambda: len(list(side.glob("work/units/[0-9]*/report.json"))) > 2, config)
+    _killed_when(lambda: len(list(side.glob("work/run-*/units/[0-9]*/report.json"))) > 2, config)
     salt = (side / "work" / "salt").read_bytes()
     assert (side / "work" / "salt").stat().st_mode & 0o077 == 0
     prepare(config)
@@ -235,63 +227,14 @@ def test_a_full_disk_ends_in_one_line_and_no_half_shard(kilobytes, source, whole
 @pytest.mark.slow
 def test_a_cluster_that_loses_a_worker_ends_in_the_same_bytes(source, whole, tokenizer_folder, tmp_path):
     pytest.importorskip("distributed")
-    log = (tmp_path / "dask.log").open("w")
-    started = []
-
-    def start(*words: str) -> subprocess.Popen:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli." + words[0], *words[1:]], stderr=log, stdout=log
-        )
-        started.append(process)
-        return process
-
-    try:
-        start(
-            "dask_scheduler",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            "0",
-            "--no-dashboard",
-            "--scheduler-file",
-            f"{tmp_path}/s.json",
-        )
-        _wait_for(lambda: (tmp_path / "s.json").is_file())
-        import json
-
-        address = json.loads((tmp_path / "s.json").read_text())["address"]
-        workers = [
-            start(
-                "dask_worker",
-                address,
-                "--nthreads",
-                "1",
-                "--no-nanny",
-                "--no-dashboard",
-                "--local-directory",
-                str(tmp_path / "d"),
-            )
-            for _ in range(2)
-        ]
-        _wait_for(lambda: _workers_of(address) == 2)
+    with dask_cluster(tmp_path) as (address, _, workers):
         config = settings(source, tokenizer_folder, tmp_path / "out", executor=address)
         running = CONTEXT.Process(target=prepare, args=(config,))
         running.start()
-        units = tmp_path / ".out.unfinished"
-        _wait_for(lambda: len(list(units.glob("work/units/[0-9]*/report.json"))) > 3)
+        side = tmp_path / ".out.unfinished"
+        wait_for(lambda: len(list(side.glob("work/run-*/units/[0-9]*/report.json"))) > 3)
         workers[0].kill()
         running.join(120)
-        assert running.exitcode == 0
-        assert contents(tmp_path / "out") == whole
-        verify(tmp_path / "out", Manifest.read(tmp_path / "out").splits["train"])
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-
-
-def _workers_of(address: str) -> int:
-    from distributed import Client
-
-    with Client(address, set_as_default=False) as client:
-        return len(client.nthreads())
+    assert running.exitcode == 0
+    assert contents(tmp_path / "out") == whole
+    verify(tmp_path / "out", Manifest.read(tmp_path / "out").splits["train"])

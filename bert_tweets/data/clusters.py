@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from ..text.duplicates import Hashes, jaccard
 from .candidates import PAIR, Pairs, find_pairs, pair_files, write_units
 from .components import Components
+from .executors import Workers
 from .key_files import Ints, KeyFile, write_keys
 from .spill import READ_BYTES, Buckets
 
@@ -31,17 +31,17 @@ RANGE_ROWS = 2**20
 
 
 def find_clusters(
-    files: Sequence[Path], rows: Sequence[int], folder: Path, executor: Executor, threshold: float
+    files: Sequence[Path], rows: Sequence[int], folder: Path, workers: Workers, threshold: float
 ) -> list[Path]:
     """Finds which rows of a corpus are copies and near-duplicates of each other.
 
-    The result depends on the texts and their order alone: not on units, ranges, executor or what finished first.
+    The result depends on the texts and their order alone: not on units, ranges, workers or what finished first.
 
     Args:
-        files: of `write_keys`, one for each unit of work; the executor's workers read them.
+        files: of `write_keys`, one for each unit of work; the workers read them.
         rows: of each unit. Rows are numbered from 0 through the units in order.
         folder: where to write, and to work meanwhile; exists.
-        executor: runs the tasks that find candidates.
+        workers: run the tasks that find candidates.
         threshold: similarity of two rows' sketches from which they are near-duplicates.
 
     Returns:
@@ -55,8 +55,8 @@ def find_clusters(
     work.mkdir()
     write_units(work, files, first_rows[:-1])
     tasks = 1 + sum(file.entries for file in corpus.files) * 5 // (4 * ENTRIES_AT_ONCE)
-    for running in [executor.submit(find_pairs, work, number, tasks, ENTRIES_AT_ONCE) for number in range(tasks)]:
-        running.result()
+    for _ in workers.run(find_pairs, ((work, number, tasks, ENTRIES_AT_ONCE) for number in range(tasks))):
+        pass
     components = Components(work, corpus.rows, RANGE_ROWS)
     with Buckets(work / "copies", np.dtype("<i8"), corpus.ranges) as copies:
         for number in range(tasks):

@@ -5,21 +5,28 @@ The only seam is `concurrent.futures.Executor`; a task is a module-level functio
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from typing import Any, TypeVar
 
-from ..errors import Interrupted, UserError
+from ..errors import Interrupted
 
 Result = TypeVar("Result")
+
+# A cluster may take a while to start workers in place of dead ones.
+NO_WORKER_SECONDS = 60.0
+LOOK_SECONDS = 5.0
+CONNECT_SECONDS = 10.0
+_AGAIN = "give the same command again: it goes on where it was"
 
 
 class Inline(Executor):
@@ -36,30 +43,42 @@ class Inline(Executor):
 
 @dataclass(frozen=True)
 class Workers:
-    """An executor, and how many tasks it can work on at a time."""
+    """An executor, how many tasks it can work on at a time, and whether anybody is there to do it."""
 
     executor: Executor
     count: int
+    anybody: Callable[[], bool] = lambda: True
 
     def run(self, function: Callable[..., Result], tasks: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
         """The results of `function(*task)` as they come, in any order; few tasks are taken ahead of the workers.
 
         Raises:
-            what a task raised.
+            what a task raised; Interrupted: all workers are gone.
         """
         running: set[Future[Result]] = set()
         try:
             for task in tasks:
                 running.add(self.executor.submit(function, *task))
                 if len(running) > self.count + 1:
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    done, running = self._some_done(running)
                     yield from (future.result() for future in done)
             while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
+                done, running = self._some_done(running)
                 yield from (future.result() for future in done)
         finally:
             for future in running:
                 future.cancel()
+
+    def _some_done(self, running: set[Future[Result]]) -> tuple[set[Future[Result]], set[Future[Result]]]:
+        """Waits for the first of them; those that are done, and the others."""
+        alone = 0.0
+        while True:
+            done, others = wait(running, LOOK_SECONDS, return_when=FIRST_COMPLETED)
+            if done:
+                return done, others
+            alone = 0.0 if self.anybody() else alone + LOOK_SECONDS
+            if alone >= NO_WORKER_SECONDS:
+                raise Interrupted(f"for {alone:.0f} seconds there was no worker; start some and {_AGAIN}")
 
 
 @contextmanager
@@ -72,13 +91,18 @@ def open_workers(where: str, count: int, tasks: int) -> Iterator[Workers]:
         tasks: how many tasks there will be, as far as that is known; for one alone no process is started.
 
     Raises:
-        Interrupted: a worker died.
-        UserError: the scheduler cannot be reached, has no worker, or Dask is not installed.
+        Interrupted: a worker died, memory ran out, or the scheduler cannot be reached, has no worker, or is gone; or
+            Dask is not installed.
     """
-    if where != "processes":
-        with _dask(where) as workers:
+    try:
+        with _processes(count, tasks) if where == "processes" else _dask(where) as workers:
             yield workers
-        return
+    except MemoryError:
+        raise Interrupted(f"there is too little memory; with a smaller num_workers or unit_bytes, {_AGAIN}") from None
+
+
+@contextmanager
+def _processes(count: int, tasks: int) -> Iterator[Workers]:
     count = min(count or os.cpu_count() or 1, tasks)
     if count <= 1:
         yield Workers(Inline(), 1)
@@ -92,8 +116,7 @@ def open_workers(where: str, count: int, tasks: int) -> Iterator[Workers]:
         yield Workers(pool, count)
     except BrokenProcessPool:
         raise Interrupted(
-            "a worker process died (out of memory?); give the same command again, perhaps with a smaller "
-            "num_workers: it goes on where it was"
+            f"a worker process died (out of memory?); perhaps with a smaller num_workers, {_AGAIN}"
         ) from None
     except BaseException:
         # Whoever is told of the failure may remove what workers would go on to write.
@@ -120,20 +143,39 @@ def _begin_worker() -> None:
 @contextmanager
 def _dask(address: str) -> Iterator[Workers]:
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
+        from distributed.comm import CommClosedError
     except ImportError:
-        raise UserError(
+        raise Interrupted(
             f"executor={address}: needs Dask; install it with: pip install 'bert_tweets[dask]', or leave executor out"
         ) from None
+    for name in ("distributed", "distributed.client", "tornado.application"):
+        # A lost connection is told in one line of ours, not in tracebacks of theirs.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        client = Client(address, timeout="10s", set_as_default=False)
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise UserError(
+        raise Interrupted(
             f"executor={address}: no Dask scheduler answers there ({reason}); start one, or leave executor out"
         ) from None
     with client:
         threads = sum(client.nthreads().values())
         if not threads:
-            raise UserError(f"executor={address}: the Dask scheduler has no worker; start some (dask worker {address})")
-        yield Workers(client.get_executor(retries=3), threads)
+            raise Interrupted(
+                f"executor={address}: the Dask scheduler has no worker; start some (dask worker {address})"
+            )
+        try:
+            yield Workers(client.get_executor(retries=3), threads, lambda: _has_workers(client))
+        except KilledWorker:
+            raise Interrupted(f"executor={address}: a task killed its workers (out of memory?); {_AGAIN}") from None
+        except (CancelledError, CommClosedError):
+            raise Interrupted(f"executor={address}: the Dask scheduler is gone; start it and {_AGAIN}") from None
+
+
+def _has_workers(client: Any) -> bool:
+    try:
+        return bool(client.nthreads(callback_timeout=LOOK_SECONDS))
+    except OSError:
+        # The scheduler does not answer; it may come back.
+        return False

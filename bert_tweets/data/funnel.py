@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..errors import UserError
+from .manifest import mend
+from .records import require_type, sealed, unsealed
+
 # Reasons for a drop, in the order in which they are looked for, and notes on rows that stay.
 ROW_REASONS = (
     "malformed row",
     "not UTF-8",
+    "no tweet",
     "empty",
     "longer than max_characters",
     "retweet",
@@ -30,12 +34,13 @@ CORPUS_REASONS = (
     "beyond the day's share",
 )
 REASONS = (*ROW_REASONS, *CORPUS_REASONS)
-NOTES = ("truncated to max_length", "time not understood", "tweets with [UNK]", "[UNK] tokens")
+UNKNOWN = "[UNK] tokens"
+NOTES = ("truncated to max_length", "time not understood", "no time", "no author", "tweets with [UNK]", UNKNOWN)
 
 
 @dataclass
 class Funnel:
-    """Counts of rows; `funnel.json` holds these fields and `kept`.
+    """Counts of rows; `funnel.json` holds these fields, `kept` and a checksum.
 
     Attributes:
         read: rows of the input.
@@ -45,6 +50,7 @@ class Funnel:
         lengths: of each split, how many tweets have how many tokens: entry n counts those of n tokens.
         columns: name of the column by role; None: none was read.
         recipe: hash of the recipe.
+        unreadable: where the first rows are that are malformed or not UTF-8.
     """
 
     read: int = 0
@@ -54,10 +60,17 @@ class Funnel:
     lengths: dict[str, list[int]] = field(default_factory=dict)
     columns: dict[str, Any] = field(default_factory=dict)
     recipe: str = ""
+    unreadable: list[str] = field(default_factory=list)
 
     @property
     def kept(self) -> int:
         return self.read - sum(self.dropped.values())
+
+    @property
+    def unknown_share(self) -> float:
+        """The share of [UNK] among the tokens of both splits, [CLS] and [SEP] of each tweet left out."""
+        words = sum(split["tokens"] - 2 * split["tweets"] for split in self.splits.values())
+        return self.notes[UNKNOWN] / max(1, words)
 
     def add(self, dropped: dict[str, int]) -> None:
         """Counts more rows left out, by reason."""
@@ -66,13 +79,21 @@ class Funnel:
 
     def to_json(self) -> dict[str, object]:
         assert self.kept == sum(split["tweets"] for split in self.splits.values())
-        return {**asdict(self), "kept": self.kept}
+        return sealed({**asdict(self), "kept": self.kept})
 
     @staticmethod
     def from_file(path: Path) -> Funnel:
-        """The funnel that a folder of shards holds."""
-        record = json.loads(path.read_bytes())
-        del record["kept"]
+        """The funnel that a folder of shards holds.
+
+        Raises:
+            UserError: it is missing, or damaged.
+        """
+        try:
+            record = unsealed(path.read_bytes())
+            del record["kept"]
+            require_type(record, Funnel, "the funnel")
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{path}: is missing or damaged ({error}); {mend(path.parent)}") from None
         return Funnel(**record)
 
     def show(self, console: Console) -> None:
@@ -92,7 +113,8 @@ class Funnel:
         line("tweets kept", self.kept, _share(self.kept, self.read))
         for note, count in self.notes.items():
             if count:
-                line(f"  of them: {note}", count, "" if note == "[UNK] tokens" else _share(count, self.kept))
+                share = f"{self.unknown_share:.2%} of the tokens" if note == UNKNOWN else _share(count, self.kept)
+                line(f"  of them: {note}", count, share)
         for split, counts in self.splits.items():
             line(f"  {split}", counts["tweets"], f"{counts['tokens']:,} tokens")
         console.print(table)

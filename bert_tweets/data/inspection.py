@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import UserError
 from ..text.tokenizer import load_tokenizer, private_backend
-from .manifest import TOKENIZER_FOLDER, Manifest
+from .funnel import Funnel
+from .manifest import FUNNEL_FILE, TOKENIZER_FOLDER, Manifest
 from .order import permute
 from .packing import best_fit
 from .shards import Split, open_split
@@ -23,15 +25,15 @@ _WORST_WORDS = 15
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a sample of the training tweets shows.
+    """What the tweets show: those of both splits, or a sample of the training split.
 
     Attributes:
         tweets: of the sample.
         lengths: percentile to tokens, over all training tweets.
-        padding: way of making batches to the share of positions that it wastes.
-        unknown_tokens: share of [UNK] among the tokens that are not special otherwise.
-        unknown_tweets: share of tweets with one.
-        worst_words: what [UNK] stands for, the most frequent first.
+        padding: way of making batches to the share of positions that it wastes, in the sample.
+        unknown_tokens: share of [UNK] among the tokens of both splits, [CLS] and [SEP] left out, as prepare tells it.
+        unknown_tweets: share of the tweets of both splits with one, as prepare tells it.
+        worst_words: what [UNK] stands for in the sample, the most frequent first.
         samples: pairs of a tweet's text and its tokens.
     """
 
@@ -53,7 +55,7 @@ def inspect(
     seed: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Inspection:
-    """Counts on a seeded sample of the training split.
+    """Counts on a seeded sample of the training split, and takes what prepare counted over all tweets.
 
     Args:
         folder, manifest: the shards.
@@ -62,27 +64,31 @@ def inspect(
         samples: tweets to show.
         seed: of the samples.
         advance: is told of tweets as they are counted.
+
+    Raises:
+        UserError: the shards or their funnel are damaged, or there is no training tweet.
     """
+    if not manifest.rows("train"):
+        raise UserError(f"{folder}: holds no training tweet; prepare more tweets, or a smaller validation_fraction")
+    funnel = Funnel.from_file(folder / FUNNEL_FILE)
     split = open_split(folder, manifest, "train")
     chosen = permute(np.arange(min(len(split), max_tweets)), len(split), seed, 0)
     backend = private_backend(load_tokenizer(str(folder / TOKENIZER_FOLDER), local_only=True))
-    lengths, unknown, worst = [], [], Counter[str]()
+    lengths, worst = [], Counter[str]()
     for first in range(0, len(chosen), _TWEETS_AT_ONCE):
         rows = chosen[first : first + _TWEETS_AT_ONCE]
         tweets = split.gather(rows)
         owner = np.repeat(np.arange(len(rows)), tweets.lengths)
-        count = np.bincount(owner[tweets.input_ids == manifest.unknown_id], minlength=len(rows))
-        worst.update(_unknown_words(_texts(split, rows[count > 0]), backend, manifest.unknown_id))
+        some = np.unique(owner[tweets.input_ids == manifest.unknown_id])
+        worst.update(_unknown_words(_texts(split, rows[some]), backend, manifest.unknown_id))
         lengths.append(tweets.lengths)
-        unknown.append(count)
         advance(len(rows))
-    length, unknowns = np.concatenate(lengths), np.concatenate(unknown)
     return Inspection(
         tweets=len(chosen),
         lengths=percentiles(manifest.lengths["train"]),
-        padding=padding_of(length, batch_size, manifest.max_length),
-        unknown_tokens=float(unknowns.sum() / max(1, (length - 2).sum())),
-        unknown_tweets=float((unknowns > 0).mean()),
+        padding=padding_of(np.concatenate(lengths), batch_size, manifest.max_length),
+        unknown_tokens=funnel.unknown_share,
+        unknown_tweets=funnel.notes["tweets with [UNK]"] / max(1, funnel.kept),
         worst_words=worst.most_common(_WORST_WORDS),
         samples=[(text, backend.encode(text).tokens) for text in _texts(split, chosen[:samples])],
     )

@@ -192,7 +192,7 @@ class StepLoader:
         most_rows = max(1, int(by_rank[:, 0].max()))
         count = -(-most_rows // self.layout.rows)
         rows = -(-most_rows // count)
-        padded = min(_round_up(rows, self.layout.row_multiple), max(rows, self.layout.rows))
+        padded = min(_round_up(rows, self.layout.row_multiple), self.layout.rows)
         micro_batches = []
         for first in range(0, rows * count, rows):
             masked = max(1, int(share.masked_by_row[first : first + rows].sum()))

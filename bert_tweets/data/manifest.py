@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..text.recipe import FORMAT_VERSION, Recipe
+from .records import require_type, sealed, unsealed
 
 FILE = "manifest.json"
 FUNNEL_FILE = "funnel.json"
+RECORD_FILE = "prepare.json"
 TOKENIZER_FOLDER = "tokenizer"
 SPLITS = ("train", "validation")
+
+
+def mend(folder: str | Path) -> str:
+    """What to do about a folder of shards that is damaged: prepare does not write over what is there."""
+    return f"remove {folder}, then prepare again"
 
 
 @dataclass(frozen=True)
@@ -79,36 +85,42 @@ class Manifest:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            **asdict(self),
-            "format_version": FORMAT_VERSION,
-            "recipe": self.recipe.to_json(),
-            "fingerprint": self.fingerprint,
-        }
+        """The manifest as its file has it, sealed."""
+        return sealed(
+            {
+                **asdict(self),
+                "format_version": FORMAT_VERSION,
+                "recipe": self.recipe.to_json(),
+                "fingerprint": self.fingerprint,
+            }
+        )
 
     @staticmethod
     def read(folder: str | Path) -> Manifest:
         """Opens the manifest of a folder of shards.
 
         Raises:
-            UserError: no such folder, not a folder of shards, or of another format version.
+            UserError: no such folder, not a folder of shards, of another format version, or changed since.
         """
         path = Path(folder) / FILE
         if not Path(folder).is_dir():
             raise UserError(f"{folder}: no such folder of shards; make one with bert-tweets prepare")
         if not path.is_file():
-            raise UserError(f"{folder}: holds no {FILE}, so it is not a folder of (whole) shards; run prepare again")
+            raise UserError(
+                f"{folder}: holds no {FILE}, so it is not a folder of (whole) shards; name one that prepare made, "
+                f"or if this was one, {mend(folder)}"
+            )
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = unsealed(path.read_bytes())
             version = record.pop("format_version")
             if version != FORMAT_VERSION:
-                raise UserError(f"{path}: format version {version}, this program reads {FORMAT_VERSION}; prepare again")
-            expected = record.pop("fingerprint")
+                raise UserError(
+                    f"{path}: format version {version}, this program reads {FORMAT_VERSION}; {mend(folder)}"
+                )
+            del record["fingerprint"], record["recipe"]["hash"]
+            require_type(record, Manifest, "the manifest")
             record["recipe"] = Recipe.from_json(record["recipe"])
             record["splits"] = {split: [ShardEntry(**entry) for entry in record["splits"][split]] for split in SPLITS}
-            manifest = Manifest(**record)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: is damaged ({error}); prepare again") from None
-        if manifest.fingerprint != expected:
-            raise UserError(f"{path}: is damaged (its fingerprint does not fit its shards); prepare again")
-        return manifest
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: is damaged ({error}); {mend(folder)}") from None
+        return Manifest(**record)

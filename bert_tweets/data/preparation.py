@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from .. import files
 from ..config import PrepareConfig
-from ..errors import UserError
+from ..errors import UserError, without_secrets
 from ..text import cleaning, sources, units
 from ..text import tokenizer as tokenizers
 from ..text.rows import Columns
@@ -32,11 +32,11 @@ from .executors import Inline, Workers, open_workers
 from .funnel import Funnel
 from .manifest import SPLITS, TOKENIZER_FOLDER, Manifest
 from .selection import Selection
-from .unit_work import KEYS, Job, Report, cleaned, do_unit, report_of
+from .unit_work import KEYS, Job, Report, cleaned, do_unit, report_of, unreadable_rows
 
 WORK = "work"
 # Of what lies there: to be raised when units are cut, hashed or written in another way.
-WORK_VERSION = 1
+WORK_VERSION = 2
 # More rows than these in another encoding are no accident.
 _STRAY_ROWS, _STRAY_SHARE = 20, 0.05
 # What a vocabulary is learnt from: memory must not grow with the input.
@@ -57,7 +57,7 @@ def write_shards(
         UserError: an input or the tokenizer cannot be read, or not one tweet is left.
         Interrupted: a worker died.
     """
-    work = folder / WORK
+    kept, work = folder / WORK, _own_folder(folder / WORK)
     for place in (work / "units", work / "shards", *(folder / split for split in SPLITS)):
         place.mkdir(parents=True, exist_ok=True)
     inputs = sources.units(paths, columns, config.unit_bytes)
@@ -67,19 +67,19 @@ def write_shards(
     with open_workers(config.executor, config.num_workers, tasks=ahead) as workers:
         tokenizer, preset = _saved_tokenizer(config, paths, columns, folder)
         alone = isinstance(workers.executor, Inline) and config.num_workers != 1
-        job = _job(config, columns, preset, tokenizer, work, one_thread=not alone)
+        job = _job(config, columns, preset, tokenizer, work, _author_key(config, kept), one_thread=not alone)
         reports = _all_units(job, inputs, workers, advance)
         clusters = find_clusters(
             [job.place(report.number) / KEYS for report in reports],
             [report.rows for report in reports],
             _emptied(work / "clusters"),
-            workers.executor,
+            workers,
             config.near.threshold,
         )
         recipe = recipe_of(preset, cleaning.rules_fingerprint(preset), tokenizer)
-        funnel = Funnel(columns=dataclasses.asdict(columns), recipe=recipe.hash)
+        funnel = Funnel(columns=dataclasses.asdict(columns), recipe=recipe.hash, unreadable=unreadable_rows(reports))
         plans = Selection(config, job, reports, clusters, _emptied(work / "selection")).decide(funnel)
-        _require_tweets(paths, funnel)
+        _require_tweets(config, paths, columns, funnel)
         tasks = ((job, plan, work / "selection", work / "shards", folder) for plan in plans)
         entries = {entry.file: entry for entry in workers.run(assemble, tasks)}
     manifest = Manifest(
@@ -99,7 +99,25 @@ def write_shards(
     return manifest, funnel
 
 
-def _job(config: PrepareConfig, columns: Columns, preset: str, tokenizer: Any, work: Path, one_thread: bool) -> Job:
+def _own_folder(work: Path) -> Path:
+    """A folder that this run and those that go on with it work in, and no other run ever.
+
+    A task of a run before may still be on its way on a cluster: it finds its folder gone, wherever the output lies.
+    """
+    made = next(work.glob("run-*"), None) or work / f"run-{secrets.token_hex(8)}"
+    made.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def _job(
+    config: PrepareConfig,
+    columns: Columns,
+    preset: str,
+    tokenizer: Any,
+    work: Path,
+    author_key: bytes,
+    one_thread: bool,
+) -> Job:
     backend = work / "tokenizer.json"
     files.write_atomic(backend, tokenizers.private_backend(tokenizer).to_str().encode())
     return Job(
@@ -114,8 +132,9 @@ def _job(config: PrepareConfig, columns: Columns, preset: str, tokenizer: Any, w
         drop_copies=config.deduplicate != "none",
         near=config.near,
         filter=config.filter,
-        author_key=_author_key(config, work),
+        author_key=author_key,
         one_thread=one_thread,
+        time_format=config.time_format,
     )
 
 
@@ -127,8 +146,7 @@ def _author_key(config: PrepareConfig, work: Path) -> bytes:
         if not kept.is_file():
             side = kept.with_name(".salt.unfinished")
             side.unlink(missing_ok=True)
-            with open(side, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                file.write(secrets.token_bytes(32))
+            files.write_bytes(side, secrets.token_bytes(32), mode=0o600)
             side.replace(kept)
         salt = kept.read_bytes()
     # BLAKE2b takes a key of 64 bytes at most.
@@ -207,7 +225,7 @@ def _cleaned_texts(config: PrepareConfig, paths: list[str], columns: Columns, pr
     if not kept:
         funnel = Funnel(read=read)
         funnel.add(dropped)
-        _require_tweets(paths, funnel)
+        _require_tweets(config, paths, columns, funnel)
 
 
 def recipe_identity(config: PrepareConfig) -> dict[str, str]:
@@ -222,15 +240,16 @@ def recipe_identity(config: PrepareConfig) -> dict[str, str]:
 
 
 def settings_of(config: PrepareConfig) -> dict[str, Any]:
-    """The settings that decide what the shards hold; of the secret only whether there is one."""
+    """The settings that decide what the shards hold; of the secret only whether there is one, of URLs the address."""
     settings = dataclasses.asdict(config)
+    settings["input"] = [without_secrets(name) for name in config.input]
     for name in ("output", "num_workers", "executor"):
         del settings[name]
     settings["author_salt"] = "given" if config.author_salt else "random"
     return settings
 
 
-def _require_tweets(paths: list[str], funnel: Funnel) -> None:
+def _require_tweets(config: PrepareConfig, paths: list[str], columns: Columns, funnel: Funnel) -> None:
     """Raises UserError where nothing is left, or so much was in another encoding that the rest is no sample of it."""
     lost = funnel.dropped["not UTF-8"]
     if lost > max(_STRAY_ROWS, funnel.read * _STRAY_SHARE):
@@ -245,4 +264,7 @@ def _require_tweets(paths: list[str], funnel: Funnel) -> None:
     if not funnel.read:
         raise UserError(f"{where}: holds a header and no rows")
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in funnel.dropped.items() if count)
-    raise UserError(f"{where}: not one tweet is left of {funnel.read:,} rows ({reasons})")
+    spoken = ""
+    if funnel.dropped["other language"] and not config.filter.detect_language:
+        spoken = f"; its commonest languages are {', '.join(sources.commonest(paths, columns, 'language'))}"
+    raise UserError(f"{where}: not one tweet is left of {funnel.read:,} rows ({reasons}){spoken}")

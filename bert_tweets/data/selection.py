@@ -21,7 +21,7 @@ from .clusters import CLUSTER
 from .funnel import CORPUS_REASONS, Funnel
 from .manifest import SPLITS
 from .spill import Buckets
-from .unit_work import FACT, FACTS, NO_DAY, Job, Report
+from .unit_work import COPIES, FACT, FACTS, NO_DAY, Job, Report
 
 Ints = npt.NDArray[np.int64]
 Records = npt.NDArray[Any]
@@ -30,8 +30,11 @@ Fates = npt.NDArray[np.uint8]
 # A row's fate is a place in this list; the splits come first.
 FATES = (*SPLITS, *CORPUS_REASONS)
 STAYS = FATES.index("train")
-LARGEST_SHARD = 256 * 2**20  # bytes of text and tokens: a shard is closed early before it grows too large for memory
+# Bytes of tokens and columns of text: a shard is closed early before it grows too large for memory.
+LARGEST_SHARD = 256 * 2**20
 ROWS_AT_ONCE = 4 * 2**20
+# A row that counts, and that is left out already.
+_NO_ROW = -1
 _KEYED = np.dtype([("key", "<u8"), ("row", "<i8")])
 
 # Says of records, _KEYED [n], which are left out: bool [n].
@@ -90,15 +93,11 @@ class Selection:
             self._keep(unit, self._judge(unit))
         limits = self._config.filter
         if limits.max_tweets_per_author:
-            self._limit(
-                "author of too many tweets", "author", lambda chunks: _of_authors(chunks, limits.max_tweets_per_author)
-            )
+            most = limits.max_tweets_per_author
+            self._limit("author of too many tweets", self._by_author, lambda chunks: _of_authors(chunks, most))
         if limits.max_tweets_per_day:
-            self._limit(
-                "beyond the day's share",
-                "day",
-                lambda chunks: _beyond_share(chunks, limits.max_tweets_per_day, self._config.seed),
-            )
+            share, seed = limits.max_tweets_per_day, self._config.seed
+            self._limit("beyond the day's share", self._by_day, lambda chunks: _beyond_share(chunks, share, seed))
         return self._split(funnel)
 
     def facts(self, unit: int) -> Records:
@@ -135,23 +134,47 @@ class Selection:
             fates[which] = FATES.index(reason)
         return fates
 
-    def _limit(self, reason: str, field: str, rule: Callable[[Callable[[], Iterator[Records]]], Excess]) -> None:
-        """Leaves out those of the rows that still stay of which a rule over all rows of equal key says so."""
+    def _by_author(self, unit: int) -> Records:
+        """All rows that have an author, copies too: a bot is told by what it posts, not by what is left of it."""
+        authors, copied_by = self.facts(unit)["author"], np.fromfile(self._job.place(unit) / COPIES, np.uint64)
+        records = np.empty(len(authors) + len(copied_by), _KEYED)
+        records["key"] = np.concatenate([authors, copied_by])
+        rows = np.where(self.fates(unit) == STAYS, np.arange(len(authors)) + self.first(unit), _NO_ROW)
+        records["row"] = np.pad(rows, (0, len(copied_by)), constant_values=_NO_ROW)
+        known: Records = records[records["key"] != 0]
+        return known
+
+    def _by_day(self, unit: int) -> Records:
+        """The rows that stay so far and have a day."""
+        days = self.facts(unit)["day"]
+        which = np.flatnonzero((self.fates(unit) == STAYS) & (days != NO_DAY))
+        records = np.empty(len(which), _KEYED)
+        records["key"] = days[which].astype(np.int64).view(np.uint64)
+        records["row"] = which + self.first(unit)
+        return records
+
+    def _limit(
+        self,
+        reason: str,
+        records_of: Callable[[int], Records],
+        rule: Callable[[Callable[[], Iterator[Records]]], Excess],
+    ) -> None:
+        """Leaves out those rows of which a rule over all records of equal key says so.
+
+        Args:
+            records_of: gives the records of a unit, _KEYED.
+        """
         count = self._buckets()
-        keyed = Buckets(self._work / field, _KEYED, count)
+        keyed = Buckets(self._work / "keyed", _KEYED, count)
         for unit in range(len(self._reports)):
-            facts = self.facts(unit)
-            which = np.flatnonzero((self.fates(unit) == STAYS) & (facts[field] != (NO_DAY if field == "day" else 0)))
-            records = np.empty(len(which), _KEYED)
-            records["key"] = facts[field][which].astype(np.int64 if field == "day" else np.uint64).view(np.uint64)
-            records["row"] = which + self.first(unit)
+            records = records_of(unit)
             keyed.add((mix(records["key"]) % np.uint64(count)).astype(np.int64), records)
-        excess = Buckets(self._work / f"{field}-excess", np.dtype(np.int64), count)
+        excess = Buckets(self._work / "excess", np.dtype(np.int64), count)
         units_a_bucket = -(-len(self._reports) // count)
         for bucket in range(count):
             rule_here = rule(lambda bucket=bucket: keyed.read(bucket))  # type: ignore[misc]
             for records in keyed.read(bucket):
-                rows = records["row"][rule_here(records)]
+                rows = records["row"][rule_here(records) & (records["row"] != _NO_ROW)]
                 excess.add(self._unit_of(rows) // units_a_bucket, rows)
         keyed.close()
         for bucket in range(count):
@@ -164,7 +187,8 @@ class Selection:
         excess.close()
 
     def _buckets(self) -> int:
-        return 1 + int(self._ends[-1] if len(self._ends) else 0) // ROWS_AT_ONCE
+        rows = sum(report.rows + report.dropped.get("duplicate", 0) for report in self._reports)
+        return 1 + rows // ROWS_AT_ONCE
 
     def _unit_of(self, rows: Ints) -> Ints:
         return np.searchsorted(self._ends, rows, side="right")
@@ -184,7 +208,7 @@ class Selection:
             funnel.read += report.read
             funnel.add(report.dropped)
             funnel.add(dict(zip(FATES[len(SPLITS) :], counts[len(SPLITS) :], strict=True)))
-            _note(facts[fates < len(SPLITS)], funnel)
+            self._note(facts[fates < len(SPLITS)], funnel)
             for code, split in enumerate(SPLITS):
                 of_split = facts[fates == code]
                 lengths[split] += np.bincount(of_split["tokens"], minlength=longest + 1)
@@ -196,12 +220,16 @@ class Selection:
             funnel.lengths[split] = lengths[split].tolist()
         return [plan for planner in planners.values() for plan in planner.close()]
 
-
-def _note(kept: Records, funnel: Funnel) -> None:
-    funnel.notes["truncated to max_length"] += int(kept["truncated"].sum())
-    funnel.notes["time not understood"] += int(kept["time_lost"].sum())
-    funnel.notes["tweets with [UNK]"] += int((kept["unknown"] > 0).sum())
-    funnel.notes["[UNK] tokens"] += int(kept["unknown"].sum())
+    def _note(self, kept: Records, funnel: Funnel) -> None:
+        columns = self._job.columns
+        funnel.notes["truncated to max_length"] += int(kept["truncated"].sum())
+        funnel.notes["time not understood"] += int(kept["time_lost"].sum())
+        if columns.time is not None:
+            funnel.notes["no time"] += int(((kept["day"] == NO_DAY) & ~kept["time_lost"]).sum())
+        if columns.author is not None:
+            funnel.notes["no author"] += int((kept["author"] == 0).sum())
+        funnel.notes["tweets with [UNK]"] += int((kept["unknown"] > 0).sum())
+        funnel.notes["[UNK] tokens"] += int(kept["unknown"].sum())
 
 
 class _Planner:

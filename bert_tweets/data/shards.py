@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ..arrays import ranges
 from ..errors import UserError
-from .manifest import Manifest, ShardEntry
+from .manifest import Manifest, ShardEntry, mend
 
 Ints = npt.NDArray[np.int64]
 
@@ -255,7 +255,7 @@ def shard_path(folder: Path, entry: ShardEntry) -> Path:
     """
     parts = PurePosixPath(entry.file)
     if parts.is_absolute() or ".." in parts.parts or set(entry.file) & set("\\:"):
-        raise UserError(f"{folder}: its manifest names '{entry.file}', which is outside of it; prepare again")
+        raise UserError(f"{folder}: its manifest names '{entry.file}', which is outside of it; {mend(folder)}")
     path = folder / parts
     if any(step.is_symlink() for step in (path, *path.parents[: len(parts.parts) - 1])):
         raise UserError(f"{path}: is a link, and a shard is a file of its own folder; put the file there")
@@ -263,4 +263,5 @@ def shard_path(folder: Path, entry: ShardEntry) -> Path:
 
 
 def _damaged(path: Path, how: str) -> UserError:
-    return UserError(f"{path}: damaged shard: {how}; prepare the tweets again", found_by_one_rank=True)
+    # A shard is named by its split and number below the folder.
+    return UserError(f"{path}: damaged shard: {how}; {mend(path.parent.parent)}", found_by_one_rank=True)

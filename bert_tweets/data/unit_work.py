@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -22,15 +24,17 @@ import pyarrow.compute as pc
 
 from .. import files
 from ..config import FilterConfig, NearConfig
+from ..errors import Interrupted, without_secrets
 from ..text import cleaning, duplicates, language, times, units
-from ..text.rows import Columns, Rows
+from ..text.byte_stream import file_name
+from ..text.rows import FEW, Columns, Rows
 from ..text.tokenizer import Encoded, Encoder
 from ..text.units import Unit
 from .clusters import write_keys
 from .shards import Tweets, schema
 from .writer import to_batch, to_ipc
 
-ROWS, KEYS, FACTS, REPORT = "rows.arrow", "keys.npy", "facts.bin", "report.json"
+ROWS, KEYS, FACTS, COPIES, REPORT = "rows.arrow", "keys.npy", "facts.bin", "copies.bin", "report.json"
 RETWEET = r"^\s*(?i:RT) +[@＠]\w"
 
 # What deciding over a row takes, without its text.
@@ -38,7 +42,7 @@ FACT = np.dtype(
     [
         ("tokens", "<i4"),
         ("unknown", "<i4"),  # [UNK]s among them
-        ("bytes", "<i4"),  # of text and tokens
+        ("bytes", "<i4"),  # of tokens and all columns of text
         ("day", "<i4"),  # since 1970 in UTC; NO_DAY without a time
         ("author", "<u8"),  # a part of the hash; 0 without an author
         ("truncated", "?"),
@@ -64,6 +68,7 @@ class Job:
         near, filter: see `config`.
         one_thread: leave the other cores to other workers.
         author_key: what authors are hashed with, 64 bytes at most.
+        time_format: of days and months that are numbers, see `times.parse`.
     """
 
     folder: str
@@ -79,6 +84,7 @@ class Job:
     filter: FilterConfig
     author_key: bytes = field(repr=False)
     one_thread: bool = True
+    time_format: str = "auto"
 
     def place(self, number: int) -> Path:
         """The folder of a unit."""
@@ -99,12 +105,27 @@ class Report:
         read: rows of the input.
         rows: rows that are left.
         dropped: rows left out, by reason.
+        file: that the unit is of.
+        unreadable: see `Rows`.
     """
 
     number: int
     read: int
     rows: int
     dropped: dict[str, int]
+    file: str = ""
+    unreadable: Sequence[int] = ()
+
+
+def unreadable_rows(reports: Sequence[Report]) -> list[str]:
+    """Where the first rows are that could not be read; rows are counted from 1 within each file."""
+    before: dict[str, int] = {}
+    found: list[str] = []
+    for report in reports:
+        first = before.get(report.file, 0) + 1
+        found += [f"{file_name(report.file)} row {first + number:,}" for number in report.unreadable]
+        before[report.file] = first - 1 + report.read
+    return found[:FEW]
 
 
 def report_of(job: Job, number: int) -> Report | None:
@@ -114,11 +135,17 @@ def report_of(job: Job, number: int) -> Report | None:
 
 
 def do_unit(job: Job, unit: Unit) -> Report:
-    """Leaves the unit's folder: rows, keys, facts, and last the report.
+    """Leaves the unit's folder: rows, keys, facts, the authors of copies left out, and last the report.
 
     Raises:
         UserError: the unit cannot be read.
+        Interrupted: the folder is not there.
     """
+    if not Path(job.folder).is_dir():
+        # Or of a run that is over, of which this task alone is left.
+        raise Interrupted(
+            f"{job.folder}: is not found on {platform.node()}; the output must lie where each worker sees it"
+        )
     done = report_of(job, unit.number)
     if done:
         return done
@@ -129,21 +156,24 @@ def do_unit(job: Job, unit: Unit) -> Report:
     batch = cleaned(rows, job, dropped)
     key = cleaning.duplicate_key(batch.column("text"))
     exact = duplicates.hash_keys(key)
+    copies = np.zeros(len(exact), dtype=np.bool_)
     if job.drop_copies:
-        earlier = np.ones(len(exact), dtype=np.bool_)
-        earlier[np.unique(exact, return_index=True)[1]] = False
-        batch = _drop(batch, pa.array(earlier), "duplicate", dropped)
-        key, exact = key.filter(pa.array(~earlier)), exact[~earlier]
+        copies[:] = True
+        copies[np.unique(exact, return_index=True)[1]] = False
+    _, copied_by = _hide_authors(batch.column("author").filter(pa.array(copies)), job.author_key)
+    batch = _drop(batch, pa.array(copies), "duplicate", dropped)
+    key, exact = key.filter(pa.array(~copies)), exact[~copies]
     keys = duplicates.MinHash(job.near.threshold, job.near.shingle_words)(key, exact)
     encoded = _encoder(job.tokenizer, job.max_length)(batch.column("text"))
     found, facts = _finished(batch, encoded, job)
-    report = Report(unit.number, rows.read, batch.num_rows, dropped)
+    report = Report(unit.number, rows.read, batch.num_rows, dropped, without_secrets(unit.file), rows.unreadable)
     target = job.place(unit.number)
     attempt = files.attempt_name(target)
     attempt.mkdir()
     files.write_bytes(attempt / ROWS, to_ipc(found))
     write_keys(attempt / KEYS, keys)
     files.write_bytes(attempt / FACTS, facts)
+    files.write_bytes(attempt / COPIES, copied_by)
     files.write_bytes(attempt / REPORT, files.to_json(asdict(report)))
     try:
         attempt.replace(target)
@@ -169,7 +199,7 @@ def cleaned(rows: Rows, job: Job, dropped: dict[str, int]) -> pa.RecordBatch:
     Returns:
         Columns text, id, time, author, language, retweet_of, number, and `group.NAME`; text without nulls.
     """
-    dropped["malformed row"], dropped["not UTF-8"] = rows.malformed, rows.not_utf8
+    dropped["malformed row"], dropped["not UTF-8"], dropped["no tweet"] = rows.malformed, rows.not_utf8, rows.notices
     nothing = pa.nulls(len(rows.numbers), pa.string())
     columns = {role: rows.fields.get(role, nothing) for role in ("text", "id", "time", "author", "language")}
     columns["retweet_of"] = _retweet_of(rows.fields["text"], rows.fields.get("retweet_of", nothing))
@@ -186,9 +216,8 @@ def cleaned(rows: Rows, job: Job, dropped: dict[str, int]) -> pa.RecordBatch:
     if job.filter.detect_language:
         batch = _with(batch, "language", language.detect(batch.column("text")))
     if job.filter.languages:
-        spoken = pc.utf8_lower(pc.fill_null(batch.column("language"), ""))
-        wanted = pc.is_in(spoken, pa.array([name.lower() for name in job.filter.languages]))
-        batch = _drop(batch, pc.invert(wanted), "other language", dropped)
+        others = pc.invert(language.is_among(batch.column("language"), job.filter.languages))
+        batch = _drop(batch, others, "other language", dropped)
     return batch
 
 
@@ -203,7 +232,7 @@ def _retweet_of(texts: pa.Array, known: pa.Array) -> pa.Array:
 
 def _finished(batch: pa.RecordBatch, encoded: Encoded, job: Job) -> tuple[pa.RecordBatch, npt.NDArray[Any]]:
     """The rows of the unit as `job.schema()` has them, and their facts, FACT [rows]."""
-    parsed = times.parse(batch.column("time"))
+    parsed = times.parse(batch.column("time"), job.time_format)
     hashes, numbers = _hide_authors(batch.column("author"), job.author_key)
     known = {name: batch.column(name) for name in batch.schema.names}
     rows = to_batch(
@@ -215,7 +244,8 @@ def _finished(batch: pa.RecordBatch, encoded: Encoded, job: Job) -> tuple[pa.Rec
     facts = np.zeros(batch.num_rows, FACT)
     facts["tokens"] = encoded.lengths
     facts["unknown"] = np.bincount(tweets[encoded.input_ids == job.unknown_id], minlength=batch.num_rows)
-    facts["bytes"] = 4 * encoded.lengths + pc.binary_length(known["text"]).to_numpy()
+    texts = (column for column in rows.columns if pa.types.is_string(column.type))
+    facts["bytes"] = 4 * encoded.lengths + sum(pc.fill_null(pc.binary_length(text), 0).to_numpy() for text in texts)
     facts["day"] = np.where(parsed.is_valid(), _days(parsed), NO_DAY)
     facts["author"] = numbers
     facts["truncated"] = encoded.truncated
@@ -229,13 +259,17 @@ def _days(moments: pa.Array) -> npt.NDArray[np.int64]:
 
 
 def _hide_authors(authors: pa.Array, key: bytes) -> tuple[pa.Array, npt.NDArray[np.uint64]]:
-    """Authors as salted hashes in hex, null where the author is empty; and the first 64 bits of each as a number."""
+    """Authors as salted hashes in hex, null where the author is empty; and the first 64 bits of each as a number.
+
+    The case of letters, space around them and an `@` in front make no other author.
+    """
 
     def digest(author: str) -> bytes | None:
         return hashlib.blake2b(author.encode(), key=key, digest_size=16).digest() if author else None
 
     coded = authors.dictionary_encode()
-    digests = [digest(author) for author in coded.dictionary.to_pylist()]
+    plain = pc.utf8_lower(pc.utf8_ltrim(pc.utf8_trim_whitespace(coded.dictionary), "@＠"))
+    digests = [digest(author) for author in plain.to_pylist()]
     names = pa.array([found and found.hex() for found in digests], pa.string())
     # An odd number: 0 is for nobody.
     values = pa.array([int.from_bytes(found[:8], "little") | 1 if found else 0 for found in digests], pa.uint64())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import UserError
+from ..files import MARKER
 from ..text.tokenizer import Encoder, fingerprint, load_tokenizer
 from .checksums import BLOCK_BYTES, block_checksums, checksum_file
-from .manifest import SPLITS, TOKENIZER_FOLDER, Manifest, ShardEntry
+from .funnel import Funnel
+from .manifest import FILE, FUNNEL_FILE, RECORD_FILE, SPLITS, TOKENIZER_FOLDER, Manifest, ShardEntry
 from .shards import schema, shard_path
 
 Ints = npt.NDArray[np.int64]
@@ -31,11 +35,13 @@ class Damage:
         file: path below the folder.
         what: is wrong with it.
         rows: first and last row (within the file) that may be touched; None where it is the whole file.
+        foreign: prepare did not write the file; its own are none the worse for it.
     """
 
     file: str
     what: str
     rows: Span | None = None
+    foreign: bool = False
 
     def __str__(self) -> str:
         if self.rows is None:
@@ -54,6 +60,7 @@ def damages(folder: Path, manifest: Manifest, advance: Callable[[int], None] = l
         advance: is told of bytes as they are read.
     """
     yield from _strangers(folder, manifest)
+    yield from _record_damages(folder, manifest)
     encoder = _encoder(folder, manifest)
     if encoder is None:
         yield Damage(TOKENIZER_FOLDER, "is not the tokenizer that the manifest names")
@@ -64,13 +71,28 @@ def damages(folder: Path, manifest: Manifest, advance: Callable[[int], None] = l
 
 
 def _strangers(folder: Path, manifest: Manifest) -> Iterator[Damage]:
-    named = {entry.file for split in SPLITS for entry in manifest.splits[split]}
-    named |= {checksum_file(file) for file in named}
-    for split in SPLITS:
-        for path in sorted((folder / split).glob("*")):
-            file = path.relative_to(folder).as_posix()
-            if file not in named:
-                yield Damage(file, "is no shard of this manifest; move it away")
+    shards = {entry.file for split in SPLITS for entry in manifest.splits[split]}
+    known = {*shards, *map(checksum_file, shards), FILE, FUNNEL_FILE, RECORD_FILE, TOKENIZER_FOLDER, *SPLITS, MARKER}
+    for path in sorted(chain.from_iterable(place.glob("*") for place in (folder, *map(folder.joinpath, SPLITS)))):
+        file = path.relative_to(folder).as_posix()
+        if file not in known:
+            yield Damage(file, "is no file of these shards; move it away", foreign=True)
+
+
+def _record_damages(folder: Path, manifest: Manifest) -> Iterator[Damage]:
+    """What is wrong with the files that tell how the shards were made."""
+    try:
+        same = Funnel.from_file(folder / FUNNEL_FILE).recipe == manifest.recipe.hash
+    except UserError:
+        same = False
+    if not same:
+        yield Damage(FUNNEL_FILE, "is not the funnel of these shards")
+    try:
+        same = json.loads((folder / RECORD_FILE).read_bytes())["settings"] == manifest.settings
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        yield Damage(RECORD_FILE, "does not hold the settings of the manifest")
 
 
 def _encoder(folder: Path, manifest: Manifest) -> Encoder | None:
@@ -83,7 +105,9 @@ def _encoder(folder: Path, manifest: Manifest) -> Encoder | None:
 
 
 def _shard_damages(folder: Path, entry: ShardEntry, manifest: Manifest, encoder: Encoder | None) -> Iterator[Damage]:
-    path = shard_path(folder, entry)
+    path, checksums = shard_path(folder, entry), folder / checksum_file(entry.file)
+    if not checksums.is_file():
+        yield Damage(checksum_file(entry.file), "is missing")
     if not path.is_file():
         yield Damage(entry.file, "is missing")
         return
@@ -101,6 +125,8 @@ def _shard_damages(folder: Path, entry: ShardEntry, manifest: Manifest, encoder:
     if broken and not inside:
         inside = list(_byte_damages(folder, entry, whole, batch, encoder))
     yield from inside
+    if not broken and checksums.is_file() and checksums.read_bytes() != block_checksums(whole).tobytes():
+        yield Damage(checksum_file(entry.file), "is not of its shard")
 
 
 def _opened(whole: pa.Buffer) -> pa.RecordBatch | None:

@@ -17,12 +17,23 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from ..errors import UserError
+from ..errors import Interrupted, UserError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # How compressed data begins, what Arrow calls it, and the name that says so.
 _COMPRESSED = ((b"\x1f\x8b", "gzip", ".gz"), (b"\x28\xb5\x2f\xfd", "zstd", ".zst"), (b"BZh", "bz2", ".bz2"))
+# How files of other kinds begin, what they are, and what to do with them.
+_ZIP, _SHEET, _SAVE = b"PK\x03\x04", "a spreadsheet (Excel, LibreOffice)", "save it as CSV in UTF-8"
+_SHEET_MARKS = (b"[Content_Types].xml", b"xl/", b"opendocument.spreadsheet")
+_OTHER_KINDS = (
+    (_ZIP, "a zip archive", "unpack it first"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", _SHEET, _SAVE),
+    (b"\xfd7zXZ\x00", "an xz archive", "unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first"),
+    (b"PAR1", "a Parquet file", "let its name end in .parquet"),
+    (b"ARROW1", "an Arrow file", "let its name end in .arrow"),
+)
 
 
 class ByteStream:
@@ -82,10 +93,15 @@ def is_url(path: str) -> bool:
     return _URL.match(path) is not None
 
 
-def suffixes(path: str) -> list[str]:
-    """The endings of a file's name, in lower case, from left to right; what a URL asks for behind `?` is no part."""
+def file_name(path: str) -> str:
+    """A file's name without its folder; what a URL asks for behind `?`, keys among it, is no part."""
     name = urlsplit(path).path if re.match(r"https?:", path) else path.partition("::")[0]
-    return [ending.lower() for ending in PurePosixPath(name).suffixes]
+    return PurePosixPath(name).name
+
+
+def suffixes(path: str) -> list[str]:
+    """The endings of a file's name, in lower case, from left to right."""
+    return [ending.lower() for ending in PurePosixPath(file_name(path)).suffixes]
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -125,13 +141,16 @@ def readable(path: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (OSError, EOFError, pa.ArrowException) as error:
-        raise _unreadable(path, error) from None
+    except MemoryError:
+        # Arrow's own is an ArrowException, too.
+        raise
     except Exception as error:
         # Errors of protocols (botocore, aiohttp) share no class with each other.
-        if not is_url(path):
+        if not is_url(path) and not isinstance(error, OSError | EOFError | pa.ArrowException):
             raise
-        raise _unreadable(path, error) from None
+        # What the network or the system refuses today is no mistake in the data.
+        passing = is_url(path) or (isinstance(error, OSError) and error.errno is not None)
+        raise (Interrupted if passing else UserError)(str(_unreadable(path, error))) from None
 
 
 def require_file(path: str) -> None:
@@ -147,11 +166,12 @@ def require_file(path: str) -> None:
 
 def _require_text(path: str, start: bytes) -> None:
     """Refuses what begins like a file of another kind."""
+    for magic, kind, advice in _OTHER_KINDS:
+        if start.startswith(magic):
+            is_sheet = magic == _ZIP and any(mark in start for mark in _SHEET_MARKS)
+            raise UserError(f"{path}: is {_SHEET if is_sheet else kind}; {_SAVE if is_sheet else advice}")
     if start.startswith((b"\xff\xfe", b"\xfe\xff")) or start.count(0) > len(start) // 4:
         raise UserError(f"{path}: is UTF-16 (or binary), not UTF-8; save the file as UTF-8")
-    for magic, kind in ((b"PK\x03\x04", "a zip or Excel file"), (b"PAR1", "a Parquet file")):
-        if start.startswith(magic):
-            raise UserError(f"{path}: is {kind}, not CSV; save the file as CSV in UTF-8")
 
 
 def _unreadable(path: str, error: BaseException) -> UserError:

@@ -209,13 +209,17 @@ def _clean_any(texts: pa.Array, rules: Rules) -> pa.Array:
 # As any preset leaves it; TimeLMs takes the colon for a part of the name.
 _RETWEET = r"(?i)^(?:rt\s*[@＠]+[a-z0-9_]+\s*:?\s*)+"
 _LINK_OR_MENTION = rf"(?i)https?://\S*|\b{LINK}(?:url)?\b|[@＠]+[a-z0-9_]+"
-_PUNCTUATION = r"!\"#%&'()*,-./:;?@[\]_{}`^|~"
+# They part no words: `don't`, `don’t` and `dont` are one.
+_APOSTROPHE = r"['’‘ʼ＇]"
+_PUNCTUATION = r"!\"#%&()*,-./:;?@[\]_{}`^|~"
 _OTHER_PUNCTUATION = rf"\p{{P}}|{_OTHER_THAN_BLANK[_SPACE]}"
 _AS_SPACE = bytes(32 if chr(code) in _PUNCTUATION + "\t\n\v\f\r" else code for code in range(256))
 
 
 def duplicate_key(cleaned: pa.Array) -> pa.Array:
     """What two copies of a tweet have in common: lower case, no links, mentions, punctuation or doubled space.
+
+    Apostrophes vanish, other punctuation parts words.
 
     The marks of a retweet at its beginning (`RT @user:`) go, too: a retweet is a copy.
 
@@ -227,9 +231,10 @@ def duplicate_key(cleaned: pa.Array) -> pa.Array:
     """
     marked = pc.starts_with(cleaned, "rt", ignore_case=True)
     original = _where(marked, cleaned, lambda rows: _replace(rows, _RETWEET, ""))
-    key = _translated(_replace(pc.utf8_lower(original), _LINK_OR_MENTION, " "), _AS_SPACE)
+    key = pc.replace_substring(_replace(pc.utf8_lower(original), _LINK_OR_MENTION, " "), "'", "")
+    key = _translated(key, _AS_SPACE)
     beyond_ascii = pc.invert(pc.string_is_ascii(key))
-    key = _where(beyond_ascii, key, lambda rows: _replace(rows, _OTHER_PUNCTUATION, " "))
+    key = _where(beyond_ascii, key, lambda rows: _replace(_replace(rows, _APOSTROPHE, ""), _OTHER_PUNCTUATION, " "))
     key = pc.utf8_trim(_squeezed(key), " ")
     for whole in (original, cleaned):
         key = pc.if_else(pc.equal(key, ""), whole, key)

@@ -81,6 +81,35 @@ def first_record_end(data: bytes, delimiter: str = ",") -> int:
     return int(outside[0]) + 1 if len(outside) else len(data)
 
 
+def swallowing_records(data: bytes, delimiter: str = ",") -> Positions:
+    """Records in which a quote was left open: it is closed lines later, by a quote that some text goes on behind.
+
+    Args:
+        data: whole records.
+        delimiter: between fields.
+
+    Returns:
+        int64 [records], their numbers from 0, empty lines not counted.
+    """
+    view = np.frombuffer(data, dtype=np.uint8)
+    toggles = quote_toggles(view, delimiter)
+    opened, closed = toggles[: len(toggles) // 2 * 2 : 2], toggles[1::2]
+    behind = view[np.minimum(closed + 1, len(view) - 1)]
+    goes_on = ~np.isin(behind, [ord(delimiter), NEWLINE, RETURN, QUOTE]) & (closed + 1 < len(view))
+    if not goes_on.any():
+        return np.empty(0, np.int64)
+    line_ends = np.flatnonzero((view == NEWLINE) | (view == RETURN))
+    # A doubled quote closes and opens again at once: where the field began stands before it.
+    begins = np.concatenate([[True], closed[:-1] + 1 != opened[1:]])
+    field_start = np.maximum.accumulate(np.where(begins, opened, 0))
+    over_lines = np.searchsorted(line_ends, field_start) < np.searchsorted(line_ends, closed)
+    places = closed[goes_on & over_lines]
+    ends = line_ends[np.searchsorted(toggles, line_ends) % 2 == 0]
+    # The newline behind a carriage return, or behind another newline, ends no record.
+    ends = ends[np.diff(ends, prepend=-1) > 1]
+    return np.unique(np.searchsorted(ends, places))
+
+
 def last_record_end(data: bytes, delimiter: str = ",") -> tuple[int, int | None]:
     """The position just behind the last complete record (0: none), and where an open quote stands (None: nowhere)."""
     toggles = quote_toggles(np.frombuffer(data, dtype=np.uint8), delimiter)

@@ -16,7 +16,7 @@ import pyarrow.csv
 from ..errors import UserError
 from . import csv_records
 from .byte_stream import ByteStream
-from .rows import Columns, Rows, ids_or_null
+from .rows import FEW, Columns, Rows, ids_or_null
 
 UNIT_BYTES = 2 * 2**20
 _HEAD_BYTES = 2**16
@@ -44,6 +44,7 @@ class CsvSource:
         with ByteStream(path) as stream:
             self.layout = _read_header(stream)
         self.names = list(self.layout.names)
+        self.readable = set(self.names)
 
     def pieces(self, unit_bytes: int | None) -> Iterator[bytes]:
         """Whole records, some megabytes at a time, in order."""
@@ -96,14 +97,14 @@ def parse(block: bytes, layout: Layout, columns: Columns) -> Rows:
     count = table.num_rows + len(malformed)
     numbers = np.delete(np.arange(count, dtype=np.int64), malformed)
     fields = {role: _one_array(table.column(str(place))) for role, place in places.items()}
-    not_utf8 = 0
+    not_utf8 = numbers[:0]
     if not is_utf8:
         fields, sound = _turned_back(fields)
-        not_utf8 = int((~sound).sum())
-        numbers = numbers[sound]
-    if "retweet_of" in fields:
-        fields["retweet_of"] = ids_or_null(fields["retweet_of"])
-    return Rows(fields, numbers, len(malformed), not_utf8)
+        numbers, not_utf8 = numbers[sound], numbers[~sound]
+    if columns.retweet_of is not None:
+        fields["retweet_of"] = ids_or_null(fields["retweet_of"], columns.retweet_of)
+    unreadable = np.sort(np.concatenate([malformed, not_utf8]))[:FEW].tolist()
+    return Rows(fields, numbers, len(malformed), len(not_utf8), unreadable=tuple(unreadable))
 
 
 def _read_table(block: bytes, layout: Layout, places: list[int]) -> tuple[pa.Table, npt.NDArray[np.int64]]:
@@ -132,7 +133,13 @@ def _read_table(block: bytes, layout: Layout, places: list[int]) -> tuple[pa.Tab
             check_utf8=False,
         ),
     )
-    return table, np.array(malformed, dtype=np.int64)
+    found = np.array(malformed, dtype=np.int64)
+    swallowing = csv_records.swallowing_records(block, layout.delimiter)
+    if len(swallowing):
+        kept = np.delete(np.arange(table.num_rows + len(found)), found)
+        table = table.filter(pa.array(~np.isin(kept, swallowing)))
+        found = np.union1d(found, swallowing)
+    return table, found
 
 
 def _turned_back(fields: dict[str, pa.Array]) -> tuple[dict[str, pa.Array], npt.NDArray[np.bool_]]:
@@ -148,7 +155,7 @@ def _turned_back(fields: dict[str, pa.Array]) -> tuple[dict[str, pa.Array], npt.
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _is_utf8(data: bytes) -> bool:

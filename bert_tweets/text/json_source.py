@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 
 from ..errors import UserError
 from .byte_stream import ByteStream
-from .rows import NO_RETWEET, Columns, Rows
+from .rows import FEW, NO_RETWEET, REFERENCES, Columns, Rows, ids_or_null
 
 UNIT_BYTES = 16 * 2**20
 _LONGEST_LINE = 64 * 2**20
@@ -19,6 +19,9 @@ _HEAD_BYTES = 2**20  # what the names of the columns are looked for in
 _LOOKED_AT = 100  # lines of it
 # Keys that tell an object of each interface, in whose first tweets there need be no retweet.
 _FIRST_INTERFACE, _SECOND_INTERFACE = {"id_str", "user"}, {"author_id", "edit_history_tweet_ids"}
+# What Twitter's stream says between the tweets, an object with nothing but such a key.
+_NOTICES = {"connected", "control", "delete", "disconnect", "event", "friends", "limit", "scrub_geo"}
+_NOTICES |= {"status_withheld", "user_withheld", "warning"}
 
 Object = dict[str, Any]
 
@@ -42,8 +45,9 @@ class JsonSource:
             raise UserError(f"{path}: is empty; JSON Lines hold an object a line")
         if lines[0].lstrip()[:1] == b"[":
             raise UserError(f"{path}: is one JSON array; write an object a line instead (jq -c '.[]')")
-        objects = [found for line in lines[:_LOOKED_AT] for found in _objects(line) or []]
+        objects = [found for line in lines[:_LOOKED_AT] for found in _objects(line) or [] if not _is_notice(found)]
         self.names = list(dict.fromkeys(name for found in objects for name in _names(found)))
+        self.readable = set(self.names)
         if not self.names:
             raise UserError(f"{path}: does not begin with JSON objects; JSON Lines hold an object a line")
 
@@ -74,27 +78,33 @@ def parse(block: bytes, columns: Columns) -> Rows:
     wanted = columns.wanted()
     fields: dict[str, list[str | None]] = {role: [] for role in wanted}
     numbers: list[int] = []
-    number = malformed = not_utf8 = 0
+    malformed: list[int] = []
+    not_utf8: list[int] = []
+    number = notices = 0
     for line in block.split(b"\n"):
         if not line.strip():
             continue
         try:
             line.decode()
         except UnicodeDecodeError:
-            not_utf8, number = not_utf8 + 1, number + 1
+            not_utf8.append(number)
+            number += 1
             continue
         tweets = _objects(line)
         for tweet in [{}] if tweets is None else tweets:
             text = _text(tweet, wanted["text"])
-            if text is None:
-                malformed += 1
+            if text is None and _is_notice(tweet):
+                notices += 1
+            elif text is None:
+                malformed.append(number)
             else:
                 numbers.append(number)
                 for role, name in wanted.items():
                     fields[role].append(text if role == "text" else _field(tweet, role, name))
             number += 1
     arrays = {role: pa.array(values, pa.string()) for role, values in fields.items()}
-    return Rows(arrays, np.array(numbers, dtype=np.int64), malformed, not_utf8)
+    unreadable = tuple(sorted([*malformed[:FEW], *not_utf8[:FEW]])[:FEW])
+    return Rows(arrays, np.array(numbers, dtype=np.int64), len(malformed), len(not_utf8), notices, unreadable)
 
 
 def _objects(line: bytes) -> list[Object] | None:
@@ -114,6 +124,10 @@ def _objects(line: bytes) -> list[Object] | None:
         return [found]
     _attach_originals(tweets, _value(found, "includes.tweets"))
     return tweets
+
+
+def _is_notice(found: Object) -> bool:
+    return bool(found) and found.keys() <= _NOTICES
 
 
 def _attach_originals(tweets: list[Object], included: Any) -> None:
@@ -183,8 +197,10 @@ def _field(tweet: Object, role: str, name: str) -> str | None:
 def _retweet_of(tweet: Object, name: str) -> str | None:
     """The id of the original, empty where it is not told; None when the tweet is no retweet."""
     named = (_as_text(_value(tweet, name)) or "").strip()
-    if named.lower() not in NO_RETWEET:
+    if named.lower() not in NO_RETWEET and name.lower() != REFERENCES:
         return named
+    if named and name.lower() == REFERENCES:
+        return cast("str | None", ids_or_null(pa.array([named]), name)[0].as_py())
     original = tweet.get("retweeted_status")
     if isinstance(original, dict):
         return _as_text(original.get("id_str")) or _as_text(original.get("id")) or ""

@@ -11,6 +11,7 @@ these same tweets, 93.0 % of them have an answer and 97.5 % of these are right.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -47,6 +48,37 @@ def detect(texts: pa.Array) -> pa.Array:
         language, probability = detector.classify(text) if text else (None, 0.0)
         found.append(language if probability >= LEAST_PROBABILITY else None)
     return pa.array(found, pa.string())
+
+
+def is_among(languages: pa.Array, wanted: Sequence[str]) -> pa.Array:
+    """Which rows are in one of some languages; `en` wants `en-GB` and `en_US` too, and `en-GB` wants itself alone.
+
+    Args:
+        languages: string [rows], as a column has them.
+        wanted: codes, case aside.
+
+    Returns:
+        bool [rows]; false where no language is told.
+    """
+    codes = pa.array([_plain(code) for code in wanted], pa.string())
+    spoken = pc.replace_substring(pc.utf8_lower(pc.utf8_trim_whitespace(languages)), "_", "-")
+    primary = pc.replace_substring_regex(spoken, "-.*", "")
+    return pc.or_(pc.is_in(spoken, codes), pc.is_in(primary, codes))
+
+
+def _plain(code: str) -> str:
+    return code.strip().lower().replace("_", "-")
+
+
+def require_known(wanted: Sequence[str]) -> None:
+    """Raises UserError for a language that the detector does not know, or when there is no detector."""
+    known = sorted(_detector().nb_classes)
+    strange = [code for code in wanted if _plain(code) not in known]
+    if strange:
+        raise UserError(
+            f"filter.languages: {', '.join(strange)}: filter.detect_language knows languages by these codes: "
+            f"{', '.join(known)}"
+        )
 
 
 @lru_cache(maxsize=1)

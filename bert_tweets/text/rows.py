@@ -29,8 +29,8 @@ NAMES = {
     "retweet_of": (
         "retweeted_status.id_str",
         "retweeted_status.id",
-        "referenced_tweets",
         "referenced_tweets.retweeted.id",
+        "referenced_tweets",
         "retweeted_status_id_str",
         "retweeted_status_id",
         "retweet_status_id",
@@ -40,8 +40,18 @@ NAMES = {
         "rt_id",
     ),
 }
+# Of how many unreadable rows the place is told.
+FEW = 3
 # How a column of retweeted tweets' ids says that there is none, case aside.
 NO_RETWEET = ("", "nan", "none", "null", "na", "n/a", "<na>", "false", "0")
+# The column that names the tweets which a tweet replies to, quotes or retweets, and an entry of it that is a retweet,
+# as JSON, Python or R writes it; its two parts come in either order.
+REFERENCES = "referenced_tweets"
+_IS = r"""[\\'"]*\s*[:=]\s*[\\'"]*"""
+_RETWEETED = rf"\btype{_IS}retweeted\b"
+RETWEET_ENTRY = (
+    rf"(?:{_RETWEETED}[^{{}}<>()]*?\bid{_IS}(?P<after>[0-9]+)|\bid{_IS}(?P<before>[0-9]+)[^{{}}<>()]*?{_RETWEETED})"
+)
 
 
 @dataclass(frozen=True)
@@ -77,27 +87,37 @@ class Rows:
             null says that the tweet is no retweet, and empty that it repeats an unknown one.
         numbers: int64 [rows], each row's number within the unit, from 0, malformed rows counted.
         malformed: rows left out because they are no record with a text (CSV: another number of columns than the
-            header's).
+            header's, or a quote that is closed in a later row).
         not_utf8: rows left out for bytes that are not UTF-8.
+        notices: rows left out because they are no tweets but notices of Twitter's stream.
+        unreadable: the numbers of the first of the malformed rows and those that are not UTF-8.
     """
 
     fields: dict[str, pa.Array]
     numbers: npt.NDArray[np.int64]
     malformed: int = 0
     not_utf8: int = 0
+    notices: int = 0
+    unreadable: tuple[int, ...] = ()
 
     @property
     def read(self) -> int:
         """Rows of the unit, those left out included."""
-        return len(self.numbers) + self.malformed + self.not_utf8
+        return len(self.numbers) + self.malformed + self.not_utf8 + self.notices
 
 
-def ids_or_null(texts: pa.Array) -> pa.Array:
+def ids_or_null(texts: pa.Array, name: str) -> pa.Array:
     """Ids of retweeted tweets as tables write them: null where a table says that there is none.
 
     Args:
         texts: string [rows].
+        name: of the column. In `REFERENCES` only an entry that is a retweet counts.
     """
     trimmed = pc.utf8_trim_whitespace(texts)
+    if name.lower() == REFERENCES:
+        found = pc.extract_regex(trimmed, RETWEET_ENTRY)
+        ids = [pc.struct_field(found, part) for part in ("after", "before")]
+        unknown = pc.if_else(pc.match_substring_regex(trimmed, _RETWEETED), "", pa.scalar(None, pa.string()))
+        return pc.if_else(pc.is_valid(found), pc.binary_join_element_wise(*ids, ""), unknown)
     nothing = pc.is_in(pc.utf8_lower(trimmed), value_set=pa.array(NO_RETWEET))
     return pc.if_else(nothing, pa.scalar(None, pa.string()), trimmed)

@@ -6,14 +6,15 @@ Every row that is left out is counted with its reason; a file that cannot be rea
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from ..errors import UserError, did_you_mean
 from . import units as units_of_work
-from .byte_stream import filesystem, is_url, readable, require_file, suffixes
+from .byte_stream import file_name, filesystem, is_url, readable, require_file, suffixes
 from .csv_source import CsvSource, Layout
 from .json_source import JsonSource
 from .rows import NAMES, Columns, Rows
@@ -31,6 +32,8 @@ _ENDINGS = {
     ".feather": "table",
 }
 _COMPRESSED = (".gz", ".zst", ".bz2")
+# Given as the name of a column.
+NO_COLUMN = "none"
 # What file systems call that by which a change shows.
 _TRACES = ("etag", "mtime", "modified", "updated", "created", "md5", "crc32c", "checksum", "digest", "generation")
 
@@ -41,6 +44,8 @@ class Source(Protocol):
     kind: str
     names: list[str]
     """Its columns, as the file calls them."""
+    readable: set[str]
+    """Those that hold text, numbers or times, which alone are found by their names."""
 
     @property
     def layout(self) -> Layout | None:
@@ -52,52 +57,82 @@ class Source(Protocol):
         ...
 
 
-def expand(names: list[str]) -> list[str]:
+def expand(names: list[str], warn: Callable[[str], None] = lambda _: None) -> list[str]:
     """The files that are meant: of patterns such as `tweets-*.csv` and of folders in order of name.
 
     Args:
-        names: files, folders and patterns, local or as URLs of any protocol that fsspec knows.
+        names: files, folders and patterns, local or as URLs of any protocol that fsspec knows; `**` in a pattern
+            stands for folders inside of each other, to any depth.
+        warn: is told of files in a folder that are left out.
 
     Raises:
         UserError: a pattern that no file matches, a folder without a file of tweets, or a URL that cannot be reached.
     """
-    return [path for name in names for path in (_expand_url(name) if is_url(name) else _expand_local(name))]
+    return [path for name in names for path in (_expand_url if is_url(name) else _expand_local)(name, warn)]
 
 
-def _expand_local(name: str) -> list[str]:
+def _expand_local(name: str, warn: Callable[[str], None]) -> list[str]:
     try:
         path = Path(name).expanduser()
     except RuntimeError:
         raise UserError(f"{name}: there is no such user here") from None
     with readable(name):
         if any(mark in name for mark in "*?[") and not path.exists():
-            found = sorted(glob.glob(str(path)))  # noqa: PTH207 - Path.glob takes no absolute pattern
-            return found or _no_match(name)
+            return _matching(str(path)) or _no_match(name)
         if path.is_dir():
-            return _tweets_among(name, [str(inside) for inside in path.iterdir()])
+            inside = _matching(f"{glob.escape(str(path))}/**/*")
+            return _tweets_among(name, [(file, Path(file).parent == path) for file in inside], warn)
     return [str(path)]
 
 
-def _expand_url(name: str) -> list[str]:
+def _matching(pattern: str) -> list[str]:
+    """Files by a pattern, in order of name."""
+    found = glob.glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+    return sorted(path for path in found if not Path(path).is_dir())
+
+
+def _expand_url(name: str, warn: Callable[[str], None]) -> list[str]:
     if name.startswith("file://"):
-        return _expand_local(unquote(name.removeprefix("file://")))
+        return _expand_local(unquote(name.removeprefix("file://")), warn)
     system, path = filesystem(name)
     is_web = name.startswith(("http://", "https://"))
     with readable(name):
         # What stands behind a `?` on the web is a question, not a pattern.
         if any(mark in name for mark in ("*" if is_web else "*?[")):
-            found = sorted(map(system.unstrip_protocol, system.glob(path)))
-            return found or _no_match(name)
+            found = {inside: info.get("type") for inside, info in system.glob(path, detail=True).items()}
+            paths = [system.unstrip_protocol(inside) for inside, kind in found.items() if kind != "directory"]
+            return sorted(paths) or _no_match(name)
         # Whether a page of the web is a folder is told by reading all of it; by custom its address ends in a slash.
         if urlsplit(name).path.endswith("/") if is_web else system.isdir(path):
-            return _tweets_among(name, [system.unstrip_protocol(inside) for inside in system.ls(path, detail=False)])
+            # A page of the web may lead anywhere: what lies below it is not looked at.
+            inside = system.ls(path, detail=False) if is_web else system.find(path)
+            here = [is_web or "/" not in file.removeprefix(path).strip("/") for file in inside]
+            return _tweets_among(name, list(zip(map(system.unstrip_protocol, inside), here, strict=True)), warn)
     return [name]
 
 
-def _tweets_among(folder: str, paths: list[str]) -> list[str]:
-    found = sorted(path for path in paths if _kind(path))
+def _tweets_among(folder: str, files: list[tuple[str, bool]], warn: Callable[[str], None]) -> list[str]:
+    """The files of tweets that lie in a folder itself.
+
+    Args:
+        folder: as it was given.
+        files: in it, to any depth, and whether each lies in the folder itself.
+        warn: is told of the others.
+    """
+    found = sorted(path for path, here in files if here and _kind(path))
+    others = sorted(path for path, here in files if here and not _kind(path))
+    deeper = [path for path, here in files if not here and _kind(path)]
+    endings = {path[-len("".join(_endings(path))) :] for path in deeper}
+    patterns = [f"{glob.escape(folder.rstrip('/'))}/**/*{ending}" for ending in sorted(endings)]
+    below = f"{len(deeper):,} in folders inside of it; input='{','.join(patterns)}' takes all" if deeper else ""
     if not found:
-        raise UserError(f"{folder}: holds no file that ends in {', '.join(_ENDINGS)}, plain or compressed")
+        nothing = f"{folder}: holds no file that ends in {', '.join(_ENDINGS)}, plain or compressed"
+        raise UserError(f"{nothing}, but {below}" if below else nothing)
+    if below:
+        warn(f"{folder}: of its files of tweets {len(found):,} are read, and not the {below}")
+    if others:
+        names = ", ".join(file_name(path) for path in others[:3]) + (", ..." if len(others) > 3 else "")
+        warn(f"{folder}: {len(others):,} of its files are no tweets by their names and are left out ({names})")
     return found
 
 
@@ -140,21 +175,23 @@ def find_columns(paths: list[str], asked: dict[str, str], groups: Sequence[str] 
 
     Args:
         paths: the files.
-        asked: role (a key of `rows.NAMES`) to the name that the user gave; empty: find it.
+        asked: role (a key of `rows.NAMES`) to the name that the user gave; empty: find it; `none`, where no column
+            is called so: read no column.
         groups: names of further columns.
 
     Raises:
         UserError: a file or a column is not there, or the text column cannot be told.
     """
     first = open_source(paths[0])
-    lowered = [name.lower() for name in first.names]
+    lowered = {name.lower(): name for name in reversed(first.names) if name in first.readable}
     found: dict[str, str] = {}
     for role, names in NAMES.items():
-        here = [first.names[lowered.index(name)] for name in names if name in lowered]
-        if asked.get(role) or here:
-            found[role] = asked.get(role) or here[0]
+        named = asked.get(role) or next((lowered[name] for name in names if name in lowered), "")
+        if named and (named != NO_COLUMN or NO_COLUMN in first.names):
+            found[role] = named
     if "text" not in found:
-        raise UserError(f"{paths[0]}: no column of text among {_listed(first.names)}; say which with text_column=NAME")
+        seen = _listed([name for name in first.names if name in first.readable])
+        raise UserError(f"{paths[0]}: no column of text among {seen}; say which with text_column=NAME")
     columns = Columns(**found, groups=tuple(dict.fromkeys(groups)))
     for path in paths:
         _require_columns(path, first if path == paths[0] else open_source(path), columns)
@@ -181,6 +218,20 @@ def units(paths: list[str], columns: Columns, unit_bytes: int | None = None) -> 
             number += 1
 
 
+def commonest(paths: list[str], columns: Columns, role: str) -> list[str]:
+    """The five commonest values of a column in the first unit of the input, for messages."""
+    fields = next(read(paths, columns)).fields
+    counts = Counter(" ".join((value or "").split())[:40] or "(none)" for value in fields[role].to_pylist())
+    return [value for value, _ in counts.most_common(5)]
+
+
+def reading_advice(paths: list[str]) -> str:
+    """What to look at where rows of these files cannot be read."""
+    if all(_kind(path) == "json" for path in paths):
+        return "does each line hold one JSON object with a text, in UTF-8?"
+    return "was the file saved as CSV in UTF-8, with quotes around texts that hold commas or line ends?"
+
+
 def read(paths: list[str], columns: Columns) -> Iterator[Rows]:
     """The rows of all files, a unit at a time, in order.
 
@@ -203,9 +254,13 @@ def open_source(path: str) -> Source:
 
 
 def _kind(path: str) -> str | None:
+    return _ENDINGS.get(next(iter(_endings(path)), ""))
+
+
+def _endings(path: str) -> list[str]:
+    """The last ending of a name, with that of its compression behind: [.csv] or [.csv, .gz]."""
     endings = suffixes(path)
-    plain = endings[:-1] if endings[-1:] and endings[-1] in _COMPRESSED else endings
-    return _ENDINGS.get(plain[-1]) if plain else None
+    return endings[-2:] if endings[-1:] and endings[-1] in _COMPRESSED else endings[-1:]
 
 
 def _require_columns(path: str, source: Source, columns: Columns) -> None:

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import UserError
 from .byte_stream import is_url, open_file, readable, require_file, suffixes
-from .rows import Columns, Rows, ids_or_null
+from .rows import REFERENCES, Columns, Rows, ids_or_null
 
 BATCH_ROWS = 65_536
 _BUFFER_BYTES = 4 * 2**20
@@ -46,7 +47,8 @@ class TableSource:
         self.kind = "parquet" if ".parquet" in suffixes(path)[-2:] else "arrow"
         with _opened(path) as source:
             schema = _parquet(path, source).schema_arrow if self.kind == "parquet" else _arrow(path, source).schema
-            self.names: list[str] = list(schema.names)
+        self.names: list[str] = list(schema.names)
+        self.readable = {field.name for field in schema if _is_plain(field.type) or _is_references(field)}
 
     def pieces(self, unit_bytes: int | None) -> Iterator[Batch]:
         """Where its rows lie, at most 65,536 at a time, in order; no batch reaches over two groups."""
@@ -81,7 +83,7 @@ def read(path: str, kind: str, batch: Batch, columns: Columns) -> Rows:
         raise UserError(f"{path}: has other rows than before; leave it alone while it is read")
     fields = {role: texts[name].fill_null("") for role, name in wanted.items()}
     if columns.retweet_of is not None:
-        fields["retweet_of"] = ids_or_null(fields["retweet_of"])
+        fields["retweet_of"] = ids_or_null(fields["retweet_of"], columns.retweet_of)
     return Rows(fields, np.arange(batch.rows, dtype=np.int64))
 
 
@@ -132,6 +134,45 @@ def _is_what_its_name_says(path: str, kind: str) -> Iterator[None]:
         raise UserError(f"{path}: is not {kind} data ({' '.join(str(error).split())[:120]})") from None
 
 
+def _whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Integers where all of them are: pandas makes floats of ids of which one is missing."""
+    present = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    try:
+        return present.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return present
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Text, number, time or truth; what else there is has no text of its own."""
+    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return not (pa.types.is_nested(inner) or pa.types.is_null(inner))
+
+
+def _is_references(field: pa.Field) -> bool:
+    """Lists of {type, id}, as the v2 interface has what a tweet refers to."""
+    is_list = field.name.lower() == REFERENCES and (pa.types.is_list(field.type) or pa.types.is_large_list(field.type))
+    inner = field.type.value_type if is_list else None
+    return inner is not None and pa.types.is_struct(inner) and {"type", "id"} <= set(inner.names)
+
+
+def _references_as_text(column: pa.ListArray) -> pa.Array:
+    """Of each list the entry that is a retweet, as JSON writes it; else empty.
+
+    Args:
+        column: list of {type, id} [rows].
+    """
+    rows = pc.list_parent_indices(column)
+    entries = column.values.slice(column.offsets[0].as_py(), len(rows))
+    retweets = pc.equal(entries.field("type"), "retweeted").fill_null(False)
+    ids = entries.field("id").cast(pa.string()).filter(retweets).fill_null("")
+    written = pc.binary_join_element_wise('{"type": "retweeted", "id": "', ids, '"}', "")
+    rows, first = np.unique(rows.filter(retweets).to_numpy(), return_index=True)
+    is_retweet = np.zeros(len(column), np.bool_)
+    is_retweet[rows] = True
+    return pc.replace_with_mask(pa.repeat("", len(column)), pa.array(is_retweet), written.take(pa.array(first)))
+
+
 def _as_text(parts: list[pa.Array], name: str, path: str) -> pa.Array:
     """A column as text, with its nulls."""
     column = pa.chunked_array(parts)
@@ -139,7 +180,11 @@ def _as_text(parts: list[pa.Array], name: str, path: str) -> pa.Array:
     try:
         # Nobody has checked the offsets and bytes of a file from elsewhere.
         column.validate(full=True)
-        return pa.concat_arrays(column.cast(kind).cast(pa.string()).chunks)
+        if _is_references(pa.field(name, kind)):
+            return pa.concat_arrays([_references_as_text(chunk) for chunk in column.chunks])
+        column = column.cast(kind)
+        numbers = _whole_numbers(column) if pa.types.is_floating(kind) else column
+        return pa.concat_arrays(numbers.cast(pa.string()).chunks)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
             raise UserError(f"{path}: column '{name}' holds bytes that are not UTF-8; write it anew as text") from None

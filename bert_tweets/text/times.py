@@ -8,45 +8,41 @@ import pyarrow.compute as pc
 TYPE = pa.timestamp("s", tz="UTC")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
-_CLOCK = r"(?P<clock>[0-9]{2}:[0-9]{2})(?P<seconds>:[0-9]{2})?(?:[.,][0-9]+)?"
 _ZONE = r"(?P<zone>Z|z|UTC|GMT|[+-][0-9]{2}:?[0-9]{2}|[+-][0-9]{2})?"
-# 2018-10-10, 2018-10-10 20:19, 2018-10-10T20:19:24.000Z, 2018-10-10T22:19:24+02:00
-ISO = rf"^\s*(?P<date>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})(?:[Tt ]+{_CLOCK}\s*{_ZONE})?\s*$"
+_END = rf"(?::(?P<second>[0-9]{{2}}))?(?:[.,][0-9]+)?\s*(?P<half>[AaPp][Mm])?\s*{_ZONE}"
+_CLOCK = rf"(?:[Tt, ]+(?P<hour>[0-9]{{1,2}}):(?P<minute>[0-9]{{2}}){_END})?\s*$"
+# 2018-10-10, 2018-10-10 20:19, 2018/10/10 8:19 PM, 2018-10-10T20:19:24.000Z, 2018-10-10T22:19:24+02:00
+ISO = rf"^\s*(?P<year>[0-9]{{4}})[-/](?P<month>[0-9]{{1,2}})[-/](?P<day>[0-9]{{1,2}}){_CLOCK}"
 # Wed Oct 10 20:19:24 +0000 2018
 TWITTER = (
-    r"^\s*[A-Z][a-z]{2} (?P<month>[A-Z][a-z]{2}) (?P<day>[0-9]{2}) "
-    r"(?P<clock>[0-9]{2}:[0-9]{2})(?P<seconds>:[0-9]{2}) (?P<zone>[+-][0-9]{4}) (?P<year>[0-9]{4})\s*$"
+    r"^\s*[A-Z][a-z]{2} (?P<name>[A-Z][a-z]{2}) (?P<day>[0-9]{2}) "
+    r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2}) (?P<zone>[+-][0-9]{4}) (?P<year>[0-9]{4})\s*$"
 )
+# Since 1970 in seconds or milliseconds, 2001 to 2033: 1539202764, 1539202764.0, 1539202764123
+EPOCH = r"^\s*(?P<seconds>1[0-9]{9})(?:[0-9]{3})?(?:\.[0-9]+)?\s*$"
+# By the setting `time_format` alone, as 10/11/2018 may be in October or in November: 10/31/2018, 31.10.18 8:19
+_NUMBERS = r"^\s*(?P<{}>[0-9]{{1,2}})[-/.](?P<{}>[0-9]{{1,2}})[-/.](?:20)?(?P<short_year>[0-9]{{2}})"
+NAMED = {"mdy": _NUMBERS.format("month", "day") + _CLOCK, "dmy": _NUMBERS.format("day", "month") + _CLOCK}
 
 
-def parse(texts: pa.Array) -> pa.Array:
+def parse(texts: pa.Array, time_format: str = "auto") -> pa.Array:
     """Times in UTC; a time without a zone is taken for UTC.
 
     Args:
         texts: string [rows].
+        time_format: mdy or dmy, the order of month and day in such as 10/11/2018; auto: such are not understood.
 
     Returns:
         timestamp[s, UTC] [rows]; null where the text is empty, null, or no time that is understood.
     """
-    iso = pc.extract_regex(texts, ISO)
-    dates, clocks, seconds, zones = (pc.struct_field(iso, name) for name in ("date", "clock", "seconds", "zone"))
-    twitter = pc.extract_regex(texts, TWITTER)
-    if twitter.null_count < len(twitter):
-        found = pc.is_valid(twitter)
-        dates = pc.if_else(found, _twitter_dates(twitter), dates)
-        clocks, seconds, zones = (
-            pc.if_else(found, pc.struct_field(twitter, name), other)
-            for name, other in (("clock", clocks), ("seconds", seconds), ("zone", zones))
-        )
-    clocks = pc.if_else(pc.equal(clocks, ""), "00:00", clocks)
-    seconds = pc.if_else(pc.equal(seconds, ""), ":00", seconds)
-    written = pc.binary_join_element_wise(pc.binary_join_element_wise(dates, clocks, "T"), seconds, "")
-    parsed = pc.strptime(written, format="%Y-%m-%dT%H:%M:%S", unit="s", error_is_null=True)
-    # strptime takes the 30th of February for the 2nd of March.
-    same = pc.equal(pc.strftime(parsed, format="%Y-%m-%dT%H:%M:%S"), written)
-    local = pc.if_else(same, parsed, pa.scalar(None, pa.timestamp("s")))
-    shifted = pc.subtract(local.cast(pa.int64()), _offset_seconds(zones))
-    return shifted.cast(TYPE)
+    times = _of_parts(pc.extract_regex(texts, ISO))
+    for pattern in (TWITTER, EPOCH, *([NAMED[time_format]] if time_format in NAMED else ())):
+        if not not_understood(texts, times).true_count:
+            break
+        found = pc.extract_regex(texts, pattern)
+        if found.null_count < len(found):
+            times = pc.coalesce(times, _of_epoch(found) if pattern is EPOCH else _of_parts(found))
+    return times
 
 
 def not_understood(texts: pa.Array, times: pa.Array) -> pa.Array:
@@ -55,10 +51,47 @@ def not_understood(texts: pa.Array, times: pa.Array) -> pa.Array:
     return pc.and_(written, pc.is_null(times))
 
 
-def _twitter_dates(parts: pa.StructArray) -> pa.Array:
+def _of_epoch(found: pa.StructArray) -> pa.Array:
+    return pc.struct_field(found, "seconds").cast(pa.int64()).cast(TYPE)
+
+
+def _of_parts(found: pa.StructArray) -> pa.Array:
+    """Times of year, month, day, hour, minute and so on; null where there is no such time."""
+    part = {field.name: pc.struct_field(found, field.name) for field in found.type}
+    year = part["year"] if "year" in part else pc.binary_join_element_wise("20", part["short_year"], "")
+    month = _month(part["name"]) if "name" in part else part["month"]
+    hour = _hour(part["hour"], part["half"]) if "half" in part else part["hour"]
+    date = pc.binary_join_element_wise(year, *map(_two_digits, (month, part["day"])), "-")
+    clock = pc.binary_join_element_wise(*map(_two_digits, (hour, part["minute"], part["second"])), ":")
+    written = pc.binary_join_element_wise(date, clock, "T")
+    parsed = pc.strptime(written, format="%Y-%m-%dT%H:%M:%S", unit="s", error_is_null=True)
+    # strptime takes the 30th of February for the 2nd of March.
+    same = pc.equal(pc.strftime(parsed, format="%Y-%m-%dT%H:%M:%S"), written)
+    local = pc.if_else(same, parsed, pa.scalar(None, pa.timestamp("s")))
+    shifted = pc.subtract(local.cast(pa.int64()), _offset_seconds(part["zone"]))
+    return shifted.cast(TYPE)
+
+
+def _two_digits(numbers: pa.Array) -> pa.Array:
+    return pc.utf8_lpad(numbers, 2, "0")
+
+
+def _month(names: pa.Array) -> pa.Array:
     numbers = pa.array([f"{number:02d}" for number in range(1, 13)])
-    months = numbers.take(pc.index_in(pc.struct_field(parts, "month"), value_set=pa.array(MONTHS)))
-    return pc.binary_join_element_wise(pc.struct_field(parts, "year"), months, pc.struct_field(parts, "day"), "-")
+    return numbers.take(pc.index_in(names, value_set=pa.array(MONTHS)))
+
+
+def _hour(hours: pa.Array, halves: pa.Array) -> pa.Array:
+    """Hours of the day, of clocks with twelve too."""
+    halves = pc.utf8_lower(halves)
+    if not pc.any(pc.not_equal(halves, "")).as_py():
+        return hours
+    number = pc.if_else(pc.equal(hours, ""), "0", hours).cast(pa.int64())
+    morning = pc.if_else(pc.equal(number, 12), 0, number)
+    whole = pc.if_else(pc.equal(halves, "pm"), pc.add(morning, 12), morning)
+    # There is no 13:00 PM: no hour at all.
+    of_half = pc.if_else(pc.is_in(number, pa.array(range(1, 13))), whole.cast(pa.string()), "99")
+    return pc.if_else(pc.equal(halves, ""), hours, of_half)
 
 
 def _offset_seconds(zones: pa.Array) -> pa.Array:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..config import EmbedConfig, ModelConfig
 from ..data.loader import Layout, row_length_of
-from ..data.manifest import SPLITS, Manifest
+from ..data.manifest import SPLITS, Manifest, mend
 from ..data.shards import Split, verify
 from ..engine.world import choose_device
 from ..errors import UserError
@@ -110,7 +110,9 @@ def embed(config: EmbedConfig, manifest: Manifest, folder: Path) -> dict[str, An
 def _study(config: EmbedConfig, manifest: Manifest, words: list[Word]) -> Study:
     tokenizer = load_tokenizer(str(tokenizer_folder(config.data.path)), local_only=True)
     if fingerprint(tokenizer) != manifest.recipe.tokenizer:
-        raise UserError(f"{tokenizer_folder(config.data.path)}: is not the tokenizer of these shards; prepare again")
+        raise UserError(
+            f"{tokenizer_folder(config.data.path)}: is not the tokenizer of these shards; {mend(config.data.path)}"
+        )
     corpus = open_corpus(config.data.path, manifest)
     everywhere = find(corpus, words)
     matches = np.bincount(everywhere.word, minlength=len(words))

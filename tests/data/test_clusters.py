@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from bert_tweets.data import candidates, clusters, spill
 from bert_tweets.data.clusters import CLUSTER, find_clusters, write_keys
 from bert_tweets.data.components import Components
+from bert_tweets.data.executors import Workers
 from bert_tweets.text.duplicates import Keys, MinHash, jaccard
 
 THRESHOLD = 0.6
@@ -63,7 +64,7 @@ def found(
         for file, unit in zip(files, units, strict=True):
             write_keys(file, part(keys, *unit))
         rows = [end - begin for begin, end in units]
-        made = find_clusters(files, rows, folder, executor or Inline(), threshold)
+        made = find_clusters(files, rows, folder, Workers(executor or Inline(), 2), threshold)
         assert sorted(folder.iterdir()) == made, "nothing else is left"
         by_unit = [np.fromfile(file, CLUSTER) for file in made]
         assert [len(unit) for unit in by_unit] == rows
@@ -175,6 +176,29 @@ def test_processes_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
         assert (found(keys, [100, 1700], executor) == alone).all()
     assert 2 < len(np.unique(alone["cluster"])) < 3000
+
+
+class Counting(ThreadPoolExecutor):
+    """Notes the most tasks that waited or ran at a time."""
+
+    open = most = 0
+
+    def submit(self, task: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        self.open += 1
+        self.most = max(self.most, self.open)
+        running = super().submit(task, *arguments, **named)
+        running.add_done_callback(self._done)
+        return running
+
+    def _done(self, _: Future[Any]) -> None:
+        self.open -= 1
+
+
+def test_tasks_are_submitted_as_workers_need_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "ENTRIES_AT_ONCE", 100)
+    with Counting(1) as executor:
+        found(keys_of([f"{number} {WORDS[number % 12]} more" for number in range(200)]), (), executor)
+    assert executor.most == 4
 
 
 def test_planted_near_copies_are_found_and_others_kept_apart() -> None:

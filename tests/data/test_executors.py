@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from bert_tweets.data import executors
 from bert_tweets.data.executors import Inline, Workers, open_workers
 from bert_tweets.errors import Interrupted, UserError
+from tests.processes import dask_cluster
 
 
 def square(number: int) -> int:
@@ -70,6 +72,48 @@ def test_what_a_task_raises_comes_out_and_the_rest_is_not_begun():
     assert len(begun) < 5
 
 
+class Deaf(Executor):
+    """Takes tasks, and does none."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        return Future()
+
+
+def test_without_any_worker_waiting_ends_and_with_one_it_does_not(monkeypatch):
+    monkeypatch.setattr(executors, "NO_WORKER_SECONDS", 0.03)
+    monkeypatch.setattr(executors, "LOOK_SECONDS", 0.01)
+    looks = iter([*[False, False, True] * 4, False, False, False])
+    with pytest.raises(Interrupted, match="there was no worker; start some"):
+        list(Workers(Deaf(), 1, lambda: next(looks)).run(square, [(1,)]))
+    assert not list(looks)
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize(("lost", "words"), [("workers", "there was no worker"), ("scheduler", "scheduler is gone")])
+def test_a_cluster_that_is_lost_ends_in_one_line(lost, words, tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(executors, "NO_WORKER_SECONDS", 0.4)
+    monkeypatch.setattr(executors, "LOOK_SECONDS", 0.2)
+    told = pytest.raises(Interrupted, match=words)
+    with dask_cluster(tmp_path) as (address, scheduler, processes), told, open_workers(address, 0, 9) as workers:
+        assert workers.count == 2
+        results = workers.run(process_of, ((number,) for number in range(200)))
+        next(results)
+        for process in processes if lost == "workers" else [scheduler]:
+            process.kill()
+        list(results)
+
+
+def out_of_memory(_: int) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.dist)])
+def test_a_task_without_memory_ends_in_one_line(count):
+    with pytest.raises(Interrupted, match="too little memory"), open_workers("processes", count, tasks=9) as workers:
+        list(workers.run(out_of_memory, [(0,)]))
+
+
 def test_tasks_are_taken_as_workers_need_them():
     taken = []
 
@@ -115,7 +159,8 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def test_a_scheduler_that_is_not_there_ends_in_one_line():
+def test_a_scheduler_that_is_not_there_ends_in_one_line(monkeypatch):
+    monkeypatch.setattr(executors, "CONNECT_SECONDS", 0.2)
     pytest.importorskip("distributed")
     with pytest.raises(UserError, match="no Dask scheduler answers there"), open_workers("tcp://127.0.0.1:9", 0, 1):
         pass

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bert_tweets.data.inspection import inspect, padding_of
-from bert_tweets.data.manifest import Manifest
+from bert_tweets.data.manifest import SPLITS, Manifest
 from bert_tweets.data.shards import open_split
+from bert_tweets.errors import UserError
+from bert_tweets.inspect import stage
 from tests.helpers import make_shards
 
 
@@ -36,6 +39,33 @@ def test_lengths_and_unknown_words_are_those_of_the_tweets(tmp_path: Path) -> No
     assert (seen.lengths[50], seen.lengths[100]) == (int(np.median(tweets.lengths)), int(tweets.lengths.max()))
     assert seen.unknown_tweets == pytest.approx(0.25)
     assert seen.unknown_tokens == pytest.approx(100 / (len(tweets.input_ids) - 800))
+    assert manifest.unknown_tokens == 100
     assert seen.worst_words == [("😷", 100)]
     assert len(seen.samples) == 3 and all(tokens[0] == "[CLS]" for _, tokens in seen.samples)
     assert 0 <= seen.padding["packed, as here"] < seen.padding["padded to 128"]
+
+
+def test_unknown_tokens_are_told_as_prepare_told_them(
+    tmp_path: Path, tokenizer_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [f"the mask number {number} {'漢' * (number % 3)}" for number in range(60)]
+    folder = make_shards(tmp_path, texts, tokenizer=str(tokenizer_folder), validation_fraction=0.5)
+    manifest = Manifest.read(folder)
+    assert all(manifest.rows(split) for split in SPLITS)
+    stage([str(folder), "max_tweets=5"])
+    shown = capsys.readouterr().out
+    told, inspected = shown.split("\n[UNK]: ")
+    tokens = sum(map(manifest.tokens, SPLITS)) - 2 * 60
+    share = f"{manifest.unknown_tokens / tokens:.2%}"
+    assert re.search(rf"\[UNK\] tokens +60 +{share} of the tokens", told) and manifest.unknown_tokens == 60
+    assert re.search(r"tweets with \[UNK\] +40 +66.7%", told)
+    words = " ".join(inspected.split())
+    assert words.startswith(f"{share} of the tokens of both splits") and "in 66.7% of the tweets; in 5 tr" in words
+
+
+def test_without_training_tweets_there_is_nothing_to_inspect(tmp_path: Path, tokenizer_folder: Path) -> None:
+    folder = make_shards(
+        tmp_path, ["only the mask one"], tokenizer=str(tokenizer_folder), validation_fraction=0.5, seed=4
+    )
+    with pytest.raises(UserError, match="holds no training tweet; prepare more"):
+        stage([str(folder)])

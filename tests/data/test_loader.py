@@ -193,6 +193,16 @@ def test_shapes_come_in_multiples_where_a_device_likes_few(shards: Path, referen
         assert np.array_equal(mine, expected)
 
 
+def test_rounding_up_keeps_a_micro_batch_within_its_capacity(shards: Path) -> None:
+    manifest = Manifest.read(shards)
+    split = open_split(shards, manifest, "train")
+    layout = Layout(manifest.max_length, 3 * manifest.max_length, manifest.pad_id, row_multiple=2)
+    stream = Stream(len(split), seed=3, batch_size=BATCH, length=len(split))
+    steps = StepLoader(split, stream, masking_for(manifest, 3, 0.15, False), layout).steps()
+    rows = {len(batch.input_ids) for step in steps for batch in step.micro_batches}
+    assert rows == {2, 3}
+
+
 def test_a_run_goes_on_at_any_step(shards: Path, reference: list[np.ndarray]) -> None:
     manifest = Manifest.read(shards)
     split = open_split(shards, manifest, "train")

@@ -14,7 +14,7 @@ from bert_tweets.data import selection
 from bert_tweets.data.clusters import CLUSTER
 from bert_tweets.data.funnel import Funnel
 from bert_tweets.data.selection import FATES, Selection
-from bert_tweets.data.unit_work import FACT, FACTS, NO_DAY, Job, Report
+from bert_tweets.data.unit_work import COPIES, FACT, FACTS, NO_DAY, Job, Report
 from bert_tweets.text.duplicates import held_out
 from bert_tweets.text.rows import Columns
 
@@ -37,6 +37,10 @@ PLAIN = {
 }
 
 
+# Authors of the copies that each unit left out by itself.
+COPIED_BY = [0, 3]
+
+
 def prepared(folder, units, **overrides):
     """A selection over units of rows as `ROW` draws them."""
     config = PrepareConfig(**{"max_length": 16, "validation_fraction": 0.3, **overrides})
@@ -55,6 +59,7 @@ def prepared(folder, units, **overrides):
             cluster[place] = (origin, 977 * origin, row["copy"] and origin != first + place)
         job.place(number).mkdir()
         facts.tofile(job.place(number) / FACTS)
+        np.array(COPIED_BY, np.uint64).tofile(job.place(number) / COPIES)
         cluster.tofile(folder / f"{number}.clusters")
         clusters.append(folder / f"{number}.clusters")
         reports.append(Report(number, len(rows) + 1, len(rows), {"empty": 1}))
@@ -79,7 +84,7 @@ def expected(units, config):
         else:
             fates.append("")
     limit = config.filter.max_tweets_per_author
-    counts = Counter(row["author"] for row, fate in zip(rows, fates, strict=True) if not fate and row["author"])
+    counts = Counter(author for author in [row["author"] for row in rows] + len(units) * COPIED_BY if author)
     for number, row in enumerate(rows):
         if limit and not fates[number] and counts[row["author"]] > limit:
             fates[number] = "author of too many tweets"

@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from bert_tweets import inspect, verify
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.verification import Damage, damages
+from bert_tweets.errors import UserError
 from tests.helpers import make_shards
 from tests.processes import failure, run
 
@@ -96,6 +98,63 @@ def test_strangers_and_gaps_are_named(copy: Path) -> None:
         (second, "is"),
         (manifest.splits["validation"][0].file, "has"),
     }
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("funnel.json", None),
+        ("funnel.json", b"{"),
+        ("funnel.json", b"[]"),
+        ("funnel.json", (b'"read": 3000', b'"read": 3001')),
+        ("prepare.json", None),
+        ("prepare.json", b"{"),
+        ("prepare.json", b"[]"),
+        ("prepare.json", (b'"max_length": 128', b'"max_length": 129')),
+        ("train/00000.crc32", None),
+        ("train/00000.crc32", b""),
+    ],
+)
+def test_a_file_beside_the_shards_that_is_damaged_is_named(
+    copy: Path, file: str, content: bytes | tuple[bytes, bytes] | None
+) -> None:
+    path = copy / file
+    if content is None:
+        path.unlink()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        assert path.read_bytes().count(content[0]) == 1
+        path.write_bytes(path.read_bytes().replace(*content))
+    assert [(damage.file, damage.foreign) for damage in found_in(copy)] == [(file, False)]
+
+
+def test_a_flipped_bit_of_the_block_checksums_is_found(copy: Path) -> None:
+    path = copy / "train" / "00000.crc32"
+    content = bytearray(path.read_bytes())
+    content[5] ^= 1
+    path.write_bytes(content)
+    assert [damage.file for damage in found_in(copy)] == ["train/00000.crc32"]
+
+
+def test_what_is_not_ours_is_named_and_no_damage(copy: Path) -> None:
+    (copy / "notes.txt").touch()
+    (copy / "train" / "00000.arrow.bak").touch()
+    (copy / "work").mkdir()
+    found = found_in(copy)
+    assert [damage.file for damage in found] == ["notes.txt", "train/00000.arrow.bak", "work"]
+    assert all(damage.foreign for damage in found)
+    with pytest.raises(UserError, match=r"is whole, but holds what is not its own\n +notes.txt: .*; move it away"):
+        verify.stage([str(copy)])
+
+
+def test_the_advice_is_to_remove_the_folder_first(copy: Path) -> None:
+    (copy / "funnel.json").unlink()
+    (copy / "notes.txt").touch()
+    with pytest.raises(UserError, match=f"is damaged; remove {copy}, then prepare again"):
+        verify.stage([str(copy)])
+    with pytest.raises(UserError, match=f"funnel.json: is missing.*; remove {copy}, then prepare again"):
+        inspect.stage([str(copy)])
 
 
 def test_another_tokenizer_is_found(copy: Path, tmp_path: Path) -> None:

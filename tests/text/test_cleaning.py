@@ -150,15 +150,16 @@ def key_in_full(cleaned):
     key = pc.utf8_lower(pa.array([cleaned]))
     for pattern in (
         r"(?i)https?://\S*|\bhttp(?:url)?\b|[@＠][a-z0-9_]+",
+        cleaning._APOSTROPHE,
         r"[\p{P}`^|~]+",
         cleaning._SPACE,
     ):
-        key = pc.replace_substring_regex(key, pattern, " ")
+        key = pc.replace_substring_regex(key, pattern, "" if pattern == cleaning._APOSTROPHE else " ")
     return pc.utf8_trim(key, " ")[0].as_py() or cleaned
 
 
 @settings(max_examples=500, deadline=None)
-@given(TEXTS | st.text("aB @_!^`\t\n\u2028“”。é😷ſK", max_size=12))
+@given(TEXTS | st.text("aB @_!^`'’ʼ\t\n\u2028“”。é😷ſK", max_size=12))
 @example("a\u3000  b\n“c”")
 def test_shortcuts_change_no_key(text):
     keys = cleaning.duplicate_key(pa.array(["x", text, ""])).to_pylist()
@@ -193,9 +194,16 @@ def test_what_need_not_be_composed_composes_with_nothing():
 def test_copies_have_one_key():
     copies = ["RT this: Masks WORK!!! https://t.co/a", "rt this masks, work @bob", "RT  this “masks” work http://b.c/d"]
     assert {key(copy) for copy in copies} == {"rt this masks work"}
+    assert {key(copy) for copy in ("I don't know", "I don’t know", "I dontʼ know", "i dont know")} == {"i dont know"}
+    assert {key(copy) for copy in ("'well-known'", "‘well’ known", "well known")} == {"well known"}
     assert key("masks work 😷") != key("masks work")
     assert key("@bob https://t.co/x") == "@user http"
     assert key("!!!") == "!!!"
+    assert key("https://t.co/x") == key("https://t.co/y") == "http"
+    assert cleaning.duplicate_key(pa.array(["https://t.co/x", "a www.b.c"])).to_pylist() == [
+        "https://t.co/x",
+        "a www b c",
+    ]
 
 
 @pytest.mark.parametrize("preset", cleaning.PRESETS)

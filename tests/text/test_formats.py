@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bert_tweets.errors import UserError
-from bert_tweets.text import sources
+from bert_tweets.text import sources, table_source
 from tests.text.test_sources import made, read_all
 
 TWEETS = [
@@ -159,6 +160,100 @@ def test_a_column_of_retweeted_ids_says_nothing_in_many_ways(tmp_path):
     assert found == ["12", "13", *[None] * 9, "14"]
 
 
+REPLY, QUOTE = {"type": "replied_to", "id": "1"}, {"type": "quoted", "id": "2"}
+RETWEET = {"type": "retweeted", "id": "3"}
+REFERENCES = [None, [], [REPLY], [QUOTE], [RETWEET], [REPLY, RETWEET], [RETWEET, QUOTE], [{**RETWEET, "id": None}]]
+RETWEET_OF = [None, None, None, None, "3", "3", "3", ""]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        json.dumps,
+        str,
+        lambda found: str([{"id": entry["id"], "type": entry["type"]} for entry in found]),
+        lambda found: json.dumps(json.dumps(found)),
+        lambda found: str([SimpleReference(entry) for entry in found]),
+    ],
+)
+def test_a_flattened_column_of_references_tells_retweets_from_replies_and_quotes(tmp_path, written):
+    values = ["" if found is None else written(found) for found in REFERENCES]
+    path = tmp_path / "a.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "referenced_tweets"), *(("a", value) for value in [*values, "5"])])
+    assert [row["retweet_of"] for row in read_all(path)[0]] == [*RETWEET_OF, None]
+    lines = json_lines([{"text": "a", "referenced_tweets": value} for value in values])
+    assert [row["retweet_of"] for row in read_all(made(tmp_path, lines, "a.jsonl"))[0]] == RETWEET_OF
+
+
+class SimpleReference:
+    """An entry as tweepy prints it."""
+
+    def __init__(self, entry: dict[str, str]):
+        self.entry = entry
+
+    def __repr__(self) -> str:
+        return f"<ReferencedTweet id={self.entry['id']} type={self.entry['type']}"
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+@pytest.mark.parametrize("unit_rows", [2, 100])
+def test_references_of_a_table_are_read_as_lists_of_structs(tmp_path, name, unit_rows, monkeypatch):
+    monkeypatch.setattr(table_source, "BATCH_ROWS", unit_rows)
+    kind = pa.list_(pa.struct([("type", pa.string()), ("id", pa.string())]))
+    table = pa.table({"text": ["a"] * len(REFERENCES), "referenced_tweets": pa.array(REFERENCES, kind)})
+    if name.endswith("parquet"):
+        pq.write_table(table, tmp_path / name)
+    else:
+        pyarrow.feather.write_feather(table, tmp_path / name)
+    assert [row["retweet_of"] for row in read_all(tmp_path / name)[0]] == RETWEET_OF
+
+
+def test_columns_that_hold_no_text_are_not_found_by_their_names(tmp_path):
+    table = pa.table(
+        {
+            "text": ["a"],
+            "user": [{"id": 1, "screen_name": "ann"}],
+            "username": ["ann"],
+            "author": [["ann"]],
+            "date": [{"y": 2020}],
+            "referenced_tweets": [["1"]],
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    columns = sources.find_columns([str(tmp_path / "a.parquet")], {})
+    assert columns.wanted() == {"text": "text", "author": "username"}
+    assert read_all(tmp_path / "a.parquet")[0] == [{"number": 0, "text": "a", "author": "ann"}]
+
+
+def test_notices_of_the_stream_are_no_malformed_tweets(tmp_path):
+    notices: list[object] = [
+        {"connected": True},
+        {"limit": {"track": 12}},
+        {"delete": {"status": {"id": 1}, "timestamp_ms": "1"}},
+        {"status_withheld": {"id": 1}},
+        {"limit": "none", "text": "a tweet"},
+        {"id": 3},
+        {},
+    ]
+    path = str(made(tmp_path, json_lines([*notices, {"text": "b"}]), "a.jsonl"))
+    columns = sources.find_columns([path], {})
+    assert columns.wanted() == {"text": "text", "id": "id"}
+    (rows,) = sources.read([path], columns)
+    assert rows.fields["text"].to_pylist() == ["a tweet", "b"] and rows.numbers.tolist() == [4, 7]
+    assert (rows.notices, rows.malformed, rows.read, rows.unreadable) == (4, 2, 8, (5, 6))
+
+
+def test_whole_numbers_of_a_table_are_written_out(tmp_path):
+    ids = pa.array([5.0e17, None, float("nan")])
+    table = pa.table({"text": ["a", "b", "c"], "id": ids, "score": [0.5, 1.0, 2e16]})
+    pyarrow.feather.write_feather(table, tmp_path / "a.arrow")
+    path = str(tmp_path / "a.arrow")
+    (rows,) = sources.read([path], sources.find_columns([path], {}, ["score"]))
+    assert rows.fields["id"].to_pylist() == ["500000000000000000", "", ""]
+    assert rows.fields["group.score"].to_pylist() == ["0.5", "1", "2e+16"]
+
+
 def test_lines_that_are_bad_are_counted(tmp_path):
     bad = [b'{"text": "ok"}', b"{", b"[1]", b'{"text": 5}', b'{"id": "1"}', b'{"text": "\xff"}', b'"text"', b""]
     bad += [b'{"text": "half \\ud83d"}', b"[" * 100_000, b'{"text": "last"}']
@@ -199,8 +294,10 @@ def test_a_file_that_is_not_what_its_name_says_is_one_line(tmp_path, name, data,
 
 def test_a_column_that_is_no_text_is_refused(tmp_path):
     pq.write_table(pa.table({"text": [[1, 2]], "id": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="column 'text' is list"):
+    with pytest.raises(UserError, match="no column of text among id;"):
         read_all(tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="column 'text' is list"):
+        read_all(tmp_path / "a.parquet", text="text")
 
 
 def test_a_table_whose_text_is_not_utf8_is_refused(tmp_path):

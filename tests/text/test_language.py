@@ -61,6 +61,24 @@ def test_any_text_has_a_language_or_none(texts):
     assert all(code is None or (len(code) == 2 and code.islower()) for code in found.to_pylist())
 
 
+def test_a_language_stands_for_its_regions_and_a_region_for_itself():
+    spoken = pa.array(["en", "EN ", "en-GB", "en_US", "eng", "de-en", "", None])
+    for wanted, expected in (
+        (["en"], [True, True, True, True, False, False, False, False]),
+        (["En-gb"], [False, False, True, False, False, False, False, False]),
+        (["de", "en-us"], [False, False, False, True, False, True, False, False]),
+    ):
+        assert language.is_among(spoken, wanted).to_pylist() == expected
+
+
+@pytest.mark.usefixtures("installed")
+def test_languages_that_the_detector_does_not_know_are_told_with_those_it_knows():
+    language.require_known(["en", "DE"])
+    with pytest.raises(UserError, match=r"filter\.languages: english, en-GB: .* knows .*\bde, .*\ben, ") as caught:
+        language.require_known(["english", "de", "en-GB"])
+    assert "\n" not in str(caught.value)
+
+
 def test_without_the_extra_the_remedy_is_told(monkeypatch):
     language._detector.cache_clear()
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)

@@ -68,6 +68,16 @@ def test_columns_are_found_by_name_whatever_the_case(tmp_path):
     assert sources.find_columns([str(path)], {"text": "Screen_Name"}).text == "Screen_Name"
 
 
+def test_none_reads_no_column_unless_one_is_called_so(tmp_path):
+    path = str(made(tmp_path, "id,text,author\n1,a,ann\n"))
+    columns = sources.find_columns([path], {"id": "none", "author": "none"})
+    assert (columns.id, columns.author, columns.text) == (None, None, "text")
+    path = str(made(tmp_path, "id,text,none\n1,a,x\n"))
+    assert sources.find_columns([path], {"id": "none"}).id == "none"
+    with pytest.raises(UserError, match="no column of text"):
+        sources.find_columns([str(made(tmp_path, "id,text\n1,a\n"))], {"text": "none"})
+
+
 def test_a_missing_column_is_told_with_those_there(tmp_path):
     path = made(tmp_path, "content_clean,id\nx,1\n")
     with pytest.raises(UserError, match=r"no column 'content_cleaned' for the text \(did you mean 'content_clean'\?\)"):
@@ -122,10 +132,21 @@ def test_utf16_is_refused_in_one_line(tmp_path, encoding):
         sources.find_columns([str(made(tmp_path, "text,id\nhello,1\n".encode(encoding)))], {})
 
 
-@pytest.mark.parametrize(("magic", "kind"), [(b"PK\x03\x04", "Excel"), (b"PAR1", "Parquet")])
-def test_files_of_another_kind_are_named(tmp_path, magic, kind):
-    with pytest.raises(UserError, match=kind):
-        sources.find_columns([str(made(tmp_path, magic + b"abcdefgh" * 9))], {})
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (b"PK\x03\x04" + b"\0" * 20 + b"[Content_Types].xml", "is a spreadsheet .*; save it as CSV in UTF-8"),
+        (b"PK\x03\x04mimetypeapplication/vnd.oasis.opendocument.spreadsheet", "is a spreadsheet"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 500, "is a spreadsheet"),
+        (b"PK\x03\x04" + b"\0" * 20 + b"tweets.csv", "is a zip archive; unpack it first"),
+        (b"\xfd7zXZ\x00\0\0\0", "is an xz archive"),
+        (b"PAR1", "is a Parquet file; let its name end in .parquet"),
+    ],
+)
+@pytest.mark.parametrize("name", ["tweets.csv", "tweets.xlsx", "tweets.jsonl"])
+def test_files_of_another_kind_are_named(tmp_path, start, said, name):
+    with pytest.raises(UserError, match=said):
+        sources.find_columns([str(made(tmp_path, start + b"abcdefgh" * 9, name))], {})
 
 
 @pytest.mark.parametrize("data", [b"", b"\n\n", b"\xef\xbb\xbf"])
@@ -172,6 +193,32 @@ def test_an_unclosed_quote_is_told_with_its_line(tmp_path):
         texts(path, unit_bytes=1000)
 
 
+def test_a_row_whose_open_quote_is_closed_by_a_later_tweet_is_counted_and_placed(tmp_path):
+    rows = [f"{number},fine" for number in range(30)]
+    rows[10], rows[14] = '10,"left open', '14,they said "no" to it'
+    path = made(tmp_path, "id,text\n" + "\n".join(rows))
+    found, malformed, _ = read_all(path, unit_bytes=2**20)
+    assert malformed == 1 and [row["number"] for row in found] == [n for n in range(26) if n != 10]
+    assert [int(row["id"]) for row in found] == [n for n in range(30) if not 10 <= n <= 14]
+    (unit,) = sources.units([str(path)], Columns("text"), 2**20)
+    assert units.read(unit, Columns("text")).unreadable == (10,)
+    assert texts(made(tmp_path, 'text,id\n"a ""b\n"" c",1\n"q" d,2\n')) == ['a "b\n" c', "q d"]
+
+
+def test_an_open_quote_is_found_behind_doubled_ones_and_empty_lines(tmp_path):
+    for text in ('"a ""b""\nc" d', '"a\n ""b"" c" d', '"a\r\n" d'):
+        path = made(tmp_path, f"text,id\n\nx,1\n\n\ny,2\n{text},3\n\nz,4\n")
+        rows, malformed, _ = read_all(path, unit_bytes=2**20)
+        assert ([row["number"] for row in rows], malformed) == ([0, 1, 3], 1)
+
+
+def test_the_first_rows_that_cannot_be_read_are_told(tmp_path):
+    data = b"text,id\na,1\nb\nc\nd,\xff\ne\nf\ng,2\n"
+    columns = Columns("text", "id")
+    (unit,) = sources.units([str(made(tmp_path, data))], columns)
+    assert units.read(unit, columns).unreadable == (1, 2, 3)
+
+
 def test_gzip_is_read_whole_or_refused(tmp_path):
     data = ("text,id\n" + "".join(f"tweet {number},{number}\n" for number in range(5000))).encode()
     packed = gzip.compress(data[:100]) + gzip.compress(data[100:])
@@ -202,6 +249,37 @@ def test_patterns_name_files_in_order(tmp_path):
         sources.expand([str(tmp_path / "*.txt")])
 
 
+def test_a_pattern_reaches_into_folders_and_names_files_alone(tmp_path):
+    (tmp_path / "2020" / "05").mkdir(parents=True)
+    for name in ("a.csv", "2020/b.csv", "2020/05/c.csv", "2020/05/d.jsonl"):
+        made(tmp_path, "text\nx\n", name)
+    for pattern, expected in (
+        ("*", ["a.csv"]),
+        ("**/*.csv", ["2020/05/c.csv", "2020/b.csv", "a.csv"]),
+        ("2020/**/*.jsonl", ["2020/05/d.jsonl"]),
+    ):
+        assert sources.expand([f"{tmp_path}/{pattern}"]) == [str(tmp_path / name) for name in expected]
+    with pytest.raises(UserError, match="no file is called like this"):
+        sources.expand([f"{tmp_path}/20*"])
+
+
+def test_files_of_a_folder_that_are_left_out_are_told_with_what_takes_them(tmp_path):
+    (tmp_path / "in" / "more[1]").mkdir(parents=True)
+    names = ("more[1]/b.csv.gz", "more[1]/c.jsonl", "more[1]/notes.txt")
+    for name in names:
+        made(tmp_path / "in", "x", name)
+    folder, told = f"{tmp_path}/in", list[str]()
+    takes = f"input='{folder}/**/*.csv.gz,{folder}/**/*.jsonl' takes all"
+    with pytest.raises(UserError, match="holds no file that ends in") as caught:
+        sources.expand([folder], told.append)
+    assert f"2 in folders inside of it; {takes}" in str(caught.value) and not told
+    for name in ("a.csv", "a.xlsx"):
+        made(tmp_path / "in", "x", name)
+    assert sources.expand([folder], told.append) == [f"{folder}/a.csv"]
+    assert takes in told[0] and "1 of its files are no tweets by their names and are left out (a.xlsx)" in told[1]
+    assert len(sources.expand([f"{folder}/**/*.csv.gz", f"{folder}/**/*.jsonl"])) == 2
+
+
 @pytest.fixture
 def memory() -> Iterator[Any]:
     """The file system of memory:// URLs, empty."""
@@ -227,6 +305,16 @@ def test_urls_are_files_folders_and_patterns_too(memory):
             sources.find_columns(sources.expand([missing]), {})
     with pytest.raises(UserError, match="no such file"):
         sources.identity(["memory://in/x.csv"])
+
+
+def test_patterns_and_folders_of_urls_tell_of_what_lies_deeper(memory):
+    for name in ("/in/a.csv", "/in/2020/b.csv", "/in/2020/c.csv"):
+        memory.pipe(name, b"text\na\n")
+    told = list[str]()
+    assert sources.expand(["memory://in"], told.append) == ["memory:///in/a.csv"]
+    assert "2 in folders inside of it; input='memory://in/**/*.csv' takes all" in told[0]
+    assert len(sources.expand(["memory://in/**/*.csv"])) == 3
+    assert sources.expand(["memory://in/*"]) == ["memory:///in/a.csv"]
 
 
 def test_a_change_of_a_file_shows_wherever_it_lies(tmp_path, memory):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -173,3 +175,19 @@ def test_a_slow_tokenizer_is_refused(tmp_path):
     transformers.CanineTokenizer().save_pretrained(tmp_path)
     with pytest.raises(UserError, match="is not a fast tokenizer"):
         load_tokenizer(str(tmp_path))
+
+
+def test_berts_own_class_is_the_one_that_auto_picks(tmp_path):
+    """Without torch: its import takes longer than all else that begins a preparation."""
+    folder = tmp_path / "tokenizer"
+    train_wordpiece([["some words", "more words"]], 100).save_pretrained(folder)
+    from transformers import AutoTokenizer
+
+    auto = AutoTokenizer.from_pretrained(folder)
+    code = (
+        "import sys; from bert_tweets.text.tokenizer import fingerprint, load_tokenizer; "
+        f"found = load_tokenizer({str(folder)!r}); "
+        "print(type(found).__name__, fingerprint(found), 'torch' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert said == [type(auto).__name__, fingerprint(auto), "False"]

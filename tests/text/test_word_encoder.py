@@ -53,12 +53,14 @@ def test_added_emoji_are_found_inside_of_words(tiny_tokenizer, texts):
 def test_what_is_remembered_is_bounded_and_forgetting_changes_nothing(tiny_tokenizer, limit, monkeypatch):
     monkeypatch.setattr(word_encoder, limit, 50)
     encoder = Encoder(tiny_tokenizer, 64)
-    for first in range(0, 400, 20):
-        texts = generated_tweets(400)[first : first + 20]
+    for first in range(0, 2000, 20):
+        texts = [f"the mask of number{number}" for number in range(first, first + 20)]
         found, plain = encoder(pa.array(texts)), by_text(tiny_tokenizer, 64, texts)
         assert np.array_equal(found.input_ids, plain.input_ids)
         for store in (encoder._words._words, encoder._words._parts):
-            assert len(store._numbers) < 50 + 20 * 40
+            # What came last is added to a store that was full at most.
+            assert len(store._numbers) == len(store._starts) == len(store._counts) <= 50 + 23
+            assert store._characters < 50 * 10 + 23 * 10 and len(store._ids) <= store._characters
 
 
 def test_a_word_is_encoded_once(tiny_tokenizer, monkeypatch):

@@ -1,0 +1,156 @@
+"""What stops prepare on its way and is no mistake of the input: one line, and what is done is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.server
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from bert_tweets.data import executors, preparation, unit_work
+from bert_tweets.data.manifest import Manifest
+from bert_tweets.errors import Interrupted, UserError
+from bert_tweets.prepare import main, prepare
+from tests.helpers import generated_tweets, write_csv
+from tests.test_prepare_resume import contents, settings
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """A CSV of some units of 4 KB."""
+    texts = enumerate(generated_tweets(400))
+    rows = [(str(number), f"author {number % 40}", text) for number, text in texts]
+    return write_csv(tmp_path_factory.mktemp("source") / "tweets.csv", ["id", "author", "text"], rows)
+
+
+def test_another_salt_does_not_go_on_with_what_is_there(source, tokenizer_folder, tmp_path, capsys):
+    config = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1)
+    side = tmp_path / ".out.unfinished"
+    with pytest.raises(Interrupted):
+        _stopped_at_unit_3(config, Interrupted("for now"))
+    before = next(side.glob("work/run-*"))
+    assert b"salt of another" not in (side / ".made-from.json").read_bytes()
+    config.author_salt = "salt of another"
+    with pytest.raises(Interrupted):
+        _stopped_at_unit_3(config, Interrupted("for now"))
+    assert "removing" in capsys.readouterr().out
+    # What a task of the run before would still write has nowhere to go.
+    assert not before.exists() and list(side.glob("work/run-*"))
+
+
+def test_a_unit_that_finds_its_place_taken_by_something_else_says_so(source, tokenizer_folder, tmp_path, monkeypatch):
+    real = preparation.do_unit
+
+    def taken(job, unit):
+        job.place(unit.number).mkdir()
+        (job.place(unit.number) / "stranger").touch()
+        return real(job, unit)
+
+    monkeypatch.setattr(preparation, "do_unit", taken)
+    with pytest.raises(UserError, match="was filled by something else"):
+        prepare(settings(source, tokenizer_folder, tmp_path / "out", num_workers=1))
+
+
+def test_a_task_of_a_run_that_is_over_ends_in_one_line(source, tokenizer_folder, tmp_path, monkeypatch):
+    tasks = []
+
+    def kept(job, unit):
+        tasks.append((job, unit))
+        raise UserError("a mistake")
+
+    monkeypatch.setattr(preparation, "do_unit", kept)
+    with pytest.raises(UserError):
+        prepare(settings(source, tokenizer_folder, tmp_path / "out", num_workers=1))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(Interrupted, match="must lie where each worker sees it"):
+        unit_work.do_unit(*tasks[0])
+
+
+def test_a_connection_that_drops_is_gone_on_with_and_no_key_is_written(source, tokenizer_folder, tmp_path, capsys):
+    pytest.importorskip("aiohttp", reason="http:// needs aiohttp")
+    header, rows = source.read_bytes().split(b"\n", 1)
+    data = header + b"\n" + rows * 100
+    sent = [len(data) - 2000]
+    with _served(data, sent) as address:
+        words = [
+            f"input=http://me:hidden@{address}/tweets.csv?X-Amz-Signature=hidden",
+            f"output={tmp_path / 'out'}",
+            f"tokenizer={tokenizer_folder}",
+            "unit_bytes=200000",
+            "num_workers=1",
+        ]
+        with pytest.raises(SystemExit):
+            main(words)
+        said = capsys.readouterr()
+        assert said.err.count("\n") == 1 and f"http://{address}/tweets.csv: cannot be read to its end" in said.err
+        done = [*(tmp_path / ".out.unfinished").glob("work/run-*/units/[0-9]*/report.json")]
+        assert len(done) > 3
+        sent[0] = len(data)
+        main(words)
+    later = capsys.readouterr()
+    assert "going on in" in later.out
+    assert Manifest.read(tmp_path / "out").rows("train")
+    assert f'"http://{address}/tweets.csv"' in (tmp_path / "out" / "prepare.json").read_text()
+    assert "hidden" not in said.out + said.err + later.out + later.err
+    assert not any(b"hidden" in path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+
+
+@contextmanager
+def _served(data, sent):
+    """A web server of one file, of which it sends as many bytes as `sent` says; its address."""
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.send_header("ETag", "the same")
+            self.end_headers()
+            with suppress(ConnectionError):
+                self.wfile.write(b"" if self.command == "HEAD" else data[: sent[0]])
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+
+
+def test_what_is_no_mistake_of_the_input_leaves_what_is_done(source, tokenizer_folder, tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(executors, "CONNECT_SECONDS", 0.2)
+    config = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1)
+    prepare(dataclasses.replace(config, output=str(tmp_path / "whole")))
+
+    def done():
+        return len([*(tmp_path / ".out.unfinished").glob("work/run-*/units/[0-9]*/report.json")])
+
+    with pytest.raises(Interrupted, match="too little memory"):
+        _stopped_at_unit_3(config, MemoryError())
+    before = done()
+    with pytest.raises(Interrupted, match="no Dask scheduler answers"):
+        prepare(dataclasses.replace(config, executor="tcp://127.0.0.1:9"))
+    assert done() == before >= 3
+    prepare(config)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def _stopped_at_unit_3(config, error):
+    real = preparation.do_unit
+
+    def stopped(job, unit):
+        if unit.number == 3:
+            raise error
+        return real(job, unit)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparation, "do_unit", stopped)
+        prepare(config)
