@@ -22,8 +22,7 @@ from .terminal import counting
 if TYPE_CHECKING:
     from .text.rows import Columns
 
-# Of a salt that was given; "random" is the other kind.
-_SALT_CHECK = "scrypt "
+_SALT_CHECK = "author_salt_scrypt"
 
 
 def stage(argv: list[str]) -> None:
@@ -96,18 +95,17 @@ def _record(config: PrepareConfig, paths: list[str]) -> dict[str, Any]:
     from .data.preparation import recipe_identity, settings_of
     from .text import sources
 
-    settings = settings_of(config)
-    if config.author_salt:
-        # Another salt makes other shards. It must not be found by trying, and two runs must end in the same bytes.
-        check = hashlib.scrypt(
-            config.author_salt.encode(), salt=b"bert_tweets author_salt", n=2**14, r=8, p=1, dklen=16
-        )
-        settings["author_salt"] = _SALT_CHECK + check.hex()
     inputs: dict[str, Any] = {}
     for path, traces in sources.identity(paths).items():
         name = without_secrets(path)
         inputs[name if name not in inputs else f"{name} {len(inputs)}"] = traces
-    return {"settings": settings, "input": inputs, "recipe": recipe_identity(config)}
+    record = {"settings": settings_of(config), "input": inputs, "recipe": recipe_identity(config)}
+    return {**record, _SALT_CHECK: _salt_check(config.author_salt)} if config.author_salt else record
+
+
+def _salt_check(salt: str) -> str:
+    """Tells the same salt again: slow, that it is not found by trying, and equal for equal salts, as all output is."""
+    return hashlib.scrypt(salt.encode(), salt=b"bert_tweets author_salt", n=2**14, r=8, p=1, dklen=16).hex()
 
 
 def _difference(key: str, there: Any, now: Any) -> str:
@@ -116,10 +114,8 @@ def _difference(key: str, there: Any, now: Any) -> str:
         name = key.removeprefix("input.").removesuffix(".mtime_ns")
         time = f"{there // 10**9}.{there % 10**9:09}"
         return f"{name} (written or touched since; if its content is the same: touch -d @{time} {shlex.quote(name)})"
-    if key == "settings.author_salt":
-        if there != "random" != now:
-            return f"{key} (another one there)"
-        there, now = ("random" if value == "random" else "given" for value in (there, now))
+    if key == _SALT_CHECK:
+        return "author_salt (not the same as there)"
     return files.difference(key, there, now)
 
 
