@@ -43,6 +43,8 @@ def group(kind: type) -> Any:
 
 
 DEVICE = ("auto", "cpu", "cuda")
+ATTENTION = ("auto", "masked", "tweets", "rows", "varlen", "flex")
+PRECISION = ("fp32", "tf32", "bf16", "bf16_weights", "fp16")
 
 
 @dataclass
@@ -196,6 +198,15 @@ class ModelConfig:
         at_most=0.9,
     )
     trainable: str = setting("all", "what is trained", choices=("all", "embeddings"))
+    attention: str = setting(
+        "auto", "backend of attention; auto: the fastest that works here, said in the log", choices=ATTENTION
+    )
+    compile: str = setting(
+        "auto", "have torch.compile make the kernels; auto: on a GPU", choices=("auto", "true", "false")
+    )
+    checkpoint_activations: bool = setting(
+        False, "forget each layer's activations and compute them again on the way back: less memory, a third slower"
+    )
     scratch: ScratchConfig = group(ScratchConfig)
 
 
@@ -247,6 +258,7 @@ class EngineConfig:
     """What turns micro-batches into optimizer steps."""
 
     name: str = setting("ddp", "engine", choices=("ddp",))
+    compress_gradients: bool = setting(False, "ranks exchange gradients in bf16: half the traffic")
     timeout_seconds: int = setting(600, "a collective that takes longer ends the run", unit="s", at_least=1)
 
 
@@ -267,7 +279,14 @@ class TrainConfig:
     epochs: float | None = setting(None, "passes over the training tweets; null and no max_steps: 3", above=0.0)
     batch_size: int = setting(256, "tweets of one optimizer step, over all ranks", unit="tweets", at_least=1)
     tokens_per_device: int = setting(16_384, "token capacity of one micro-batch", unit="tokens", at_least=8)
-    precision: str = setting("bf16", "arithmetic; the weights stay fp32", choices=("fp32", "bf16"))
+    precision: str = setting(
+        "bf16",
+        "arithmetic; the weights stay fp32, with bf16_weights as masters that are rounded for each step; "
+        "tf32: products of fp32 with 10 bits; fp16: with a dynamic scale of the loss",
+        choices=PRECISION,
+    )
+    deterministic: bool = setting(False, "on a GPU, kernels that give the same bits every time; slower")
+    profile: bool = setting(False, "leave a torch.profiler trace of a few steps, and a table of where the time goes")
     device: str = setting("auto", "where to train; auto: the GPU if there is one", choices=DEVICE)
     data: DataConfig = group(DataConfig)
     model: ModelConfig = group(ModelConfig)

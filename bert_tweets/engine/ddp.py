@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import record_function
 
 from ..data.batches import MicroBatch, Step
 from ..data.masking import Masking
 from ..model.masked_lm import PackedMaskedLM
+from .precision import MasterWeights, autocast
 from .world import World
 
 
@@ -21,10 +23,12 @@ class DDPEngine:
 
     Args:
         module: on the device of the world.
-        optimizer: over the module's parameters.
+        optimizer: over the module's parameters, or over their masters.
         world: the ranks.
-        precision: fp32, or bf16 (autocast; weights, gradients and their sums stay fp32).
+        precision: see `precision`; with fp16 losses are scaled by what their gradients bear.
         max_grad_norm: gradients are clipped to this norm; 0 never.
+        masters: of the module's weights, where these are bf16.
+        compress: ranks exchange gradients in bf16.
     """
 
     def __init__(
@@ -34,11 +38,14 @@ class DDPEngine:
         world: World,
         precision: str,
         max_grad_norm: float,
+        masters: MasterWeights | None = None,
+        compress: bool = False,
     ):
         self.module, self.optimizer, self.world = module, optimizer, world
-        self.precision, self.max_grad_norm = precision, max_grad_norm
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.replica = _replicate(module) if world.world_size > 1 else module
+        self.precision, self.max_grad_norm, self.masters = precision, max_grad_norm, masters
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
+        self.replica = _replicate(module, compress) if world.world_size > 1 else module
 
     def train_step(self, step: Step, masking: Masking, learning_rate: float) -> tuple[Tensor, Tensor]:
         for group in self.optimizer.param_groups:
@@ -50,14 +57,27 @@ class DDPEngine:
         last = len(step.micro_batches) - 1
         for number, batch in enumerate(step.micro_batches):
             with self._no_all_reduce() if number < last else nullcontext():
-                loss_sum = self._forward(batch, masking)
-                torch.autograd.backward(loss_sum * scale)
+                with record_function("forward"):
+                    loss_sum = self._forward(batch, masking)
+                with record_function("backward"):
+                    torch.autograd.backward(self.scaler.scale(loss_sum * scale))
             share += loss_sum.detach() / max(1, step.masked_tokens)
+        with record_function("optimizer"):
+            return share, self._update()
+
+    def _update(self) -> Tensor:
+        """One optimizer step; the norm of the gradient before clipping."""
+        if self.masters:
+            self.masters.take_gradients()
+        self.scaler.unscale_(self.optimizer)
         limit = self.max_grad_norm or float("inf")
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return share, grad_norm
+        if self.masters:
+            self.masters.give_back()
+        return grad_norm
 
     @torch.no_grad()
     def loss_sum(self, batch: MicroBatch, masking: Masking) -> Tensor:
@@ -68,8 +88,10 @@ class DDPEngine:
     def state_dict(self, keep: bool = True) -> dict[str, Any] | None:
         if not keep:
             return None
+        exact = self.masters.of if self.masters else lambda weight: weight
+        weights = self.module.model.state_dict(keep_vars=True)
         # A copy, on the CPU too: training goes on in these very tensors.
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.module.model.state_dict().items()}
+        return {name: exact(tensor).detach().cpu().clone() for name, tensor in weights.items()}
 
     def _forward(self, batch: MicroBatch, masking: Masking) -> Tensor:
         with autocast(self.world.device, self.precision):
@@ -79,13 +101,13 @@ class DDPEngine:
         return self.replica.no_sync() if isinstance(self.replica, DistributedDataParallel) else nullcontext()
 
 
-def _replicate(module: PackedMaskedLM) -> DistributedDataParallel:
+def _replicate(module: PackedMaskedLM, compress: bool) -> DistributedDataParallel:
     # The buffers are constants: no need to send them at each forward. torch 2.13 renamed the argument.
     new_name = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
     no_buffers: dict[str, Any] = {"forward_sync_buffers" if new_name else "broadcast_buffers": False}
-    return DistributedDataParallel(module, gradient_as_bucket_view=True, **no_buffers)
+    replica = DistributedDataParallel(module, gradient_as_bucket_view=True, **no_buffers)
+    if compress:
+        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """The arithmetic of `precision=fp32|bf16`."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+        replica.register_comm_hook(None, bf16_compress_hook)
+    return replica

@@ -25,9 +25,10 @@ def export_model(folder: Path, model: Any, weights: dict[str, Any] | None, manif
     if weights is not None:
         # Not handed to save_pretrained, which would write tied weights twice.
         model.load_state_dict(weights)
-    # What others fine-tune from here begins with BERT's usual dropout, whatever we trained with.
-    set_dropout(model.config, 0.1)
-    model.config.attention_probs_dropout_prob = 0.1
+    if model.config.model_type != "modernbert":
+        # What others fine-tune from here begins with BERT's usual dropout, whatever we trained with.
+        set_dropout(model.config, 0.1)
+        model.config.attention_probs_dropout_prob = 0.1
     with side_folder(folder) as side:
         model.save_pretrained(side)
         save(load_tokenizer(str(tokenizer_folder(data_path))), side)

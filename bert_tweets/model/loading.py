@@ -17,8 +17,9 @@ from ..hub import in_reach, is_local
 from ..text import recipe
 from ..text.tokenizer import fingerprint, load_tokenizer
 from .attention import register
+from .encoder import Head, first_position
 
-ARCHITECTURES = ("bert", "camembert", "roberta", "xlm-roberta")
+ARCHITECTURES = ("bert", "camembert", "roberta", "xlm-roberta", "modernbert")
 SCRATCH = "scratch"
 
 
@@ -146,8 +147,12 @@ def quiet_transformers() -> None:
 
 def set_dropout(config: Any, dropout: float) -> None:
     """Hidden dropout as asked; attention dropout off: packed attention has none."""
-    config.hidden_dropout_prob = dropout
-    config.attention_probs_dropout_prob = 0.0
+    if config.model_type == "modernbert":
+        config.embedding_dropout = config.mlp_dropout = dropout
+        config.attention_dropout = 0.0
+    else:
+        config.hidden_dropout_prob = dropout
+        config.attention_probs_dropout_prob = 0.0
 
 
 def _missing_tokens(config: ModelConfig, manifest: Manifest) -> list[recipe.Added]:
@@ -235,7 +240,7 @@ def _pretrained(config: ModelConfig, seed: int) -> LoadedModel:
     except Exception as error:
         raise UserError(f"{config.name}: its weights cannot be loaded: {_first_line(error)}") from None
     missing = set(report["missing_keys"])
-    in_head = {key for key in missing if key.startswith(("cls.", "lm_head."))}
+    in_head = {key for key in missing if key.startswith(("cls.", "lm_head.", "head.", "decoder."))}
     if missing - in_head or report.get("mismatched_keys"):
         odd = sorted(missing - in_head) or sorted(map(str, report["mismatched_keys"]))
         raise UserError(f"{config.name}: its weights do not fit its config.json ({odd[0]} …)")
@@ -248,17 +253,13 @@ def _pretrained(config: ModelConfig, seed: int) -> LoadedModel:
 def _new_head(model: Any) -> None:
     """A new head on the scale of the embeddings that it is tied to, so that its logits begin of ordinary size."""
     scale = float(model.get_input_embeddings().weight.detach().std())
-    dense, norm = (
-        (model.cls.predictions.transform.dense, model.cls.predictions.transform.LayerNorm)
-        if hasattr(model, "cls")
-        else (model.lm_head.dense, model.lm_head.layer_norm)
-    )
+    head = Head(model)
     with torch.no_grad():
-        dense.weight.normal_(0.0, scale)
-        dense.bias.zero_()
-        norm.weight.fill_(1.0)
-        norm.bias.zero_()
-        model.get_output_embeddings().bias.zero_()
+        head.dense.weight.normal_(0.0, scale)
+        head.norm.weight.fill_(1.0)
+        for bias in (head.dense.bias, head.norm.bias, head.decoder.bias):
+            if bias is not None:
+                bias.zero_()
 
 
 def _seeded(seed: int, make: Callable[[], Any]) -> Any:
@@ -269,8 +270,7 @@ def _seeded(seed: int, make: Callable[[], Any]) -> Any:
 
 def _positions(model: Any) -> int:
     config = model.config
-    first = 0 if config.model_type == "bert" else config.pad_token_id + 1
-    return int(config.max_position_embeddings - first)
+    return int(config.max_position_embeddings - first_position(config))
 
 
 def _hub_folder(config: ModelConfig) -> str:

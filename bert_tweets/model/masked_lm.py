@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batches import MicroBatch
 from ..data.masking import Masking
-from .attention import segment_mask
-
-IGNORED = -100
+from .attention import Backend, Plan, backend_named
+from .encoder import Encoder, Head
+from .linear_cross_entropy import IGNORED, losses_of, summed_loss
 
 
 @dataclass(frozen=True)
@@ -38,26 +37,30 @@ class PackedMaskedLM(nn.Module):
     """A stock masked language model, run over packed rows.
 
     Args:
-        model: what `transformers` loaded, with the attention of `attention.py`.
+        model: what `transformers` loaded, with the attention of `attention`.
+        backend: of attention; None: the one that works everywhere.
+        compiled: have torch.compile make the step's kernels.
+        checkpoint: compute each layer's activations again on the way back.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, backend: Backend | None = None, compiled: bool = False, checkpoint: bool = False):
         super().__init__()
         self.model = model
-        # RoBERTa counts positions from its padding id + 1; BERT from 0.
-        is_bert = model.config.model_type == "bert"
-        self.first_position = 0 if is_bert else int(model.config.pad_token_id) + 1
+        self.backend = backend or backend_named("masked")
+        self._encoder, self._head = Encoder(model, self.backend, checkpoint), Head(model)
+        self._loss = torch.compile(self._summed_loss, dynamic=False) if compiled else self._summed_loss
 
     def forward(self, batch: MicroBatch, masking: Masking) -> Tensor:
         """The sum of the losses at masked positions: float32, no shape. Draws the masks on the device."""
-        return self._head_losses(batch, masking)[0].sum()
+        return self._loss(batch, masking, self._plan(batch))
 
     def guesses(self, batch: MicroBatch, masking: Masking) -> Guesses:
         """The losses one by one, for evaluation."""
-        losses, logits, labels, positions = self._head_losses(batch, masking)
+        states, labels, positions = self._at_masked(batch, masking, self._plan(batch))
+        logits = self._head.decoder(states)
         filled = labels != IGNORED
         segments = torch.where(filled, batch.segment_ids.flatten()[positions].long(), 0)
-        return Guesses(losses, filled & (logits.argmax(dim=-1) == labels), segments)
+        return Guesses(losses_of(logits, labels), filled & (logits.argmax(dim=-1) == labels), segments)
 
     def hidden_states(self, batch: MicroBatch) -> tuple[Tensor, ...]:
         """The states after the embeddings and after each layer, of the tokens as they stand.
@@ -65,30 +68,24 @@ class PackedMaskedLM(nn.Module):
         Returns:
             layers + 1 tensors [rows, row_length, width].
         """
-        output = self._encode(batch, batch.input_ids, output_hidden_states=True)
+        plan = self._plan(batch)
+        output = self._encoder.all_states(batch.input_ids, batch.position_ids, plan, output_hidden_states=True)
         return tuple(output.hidden_states)
 
-    def _encode(self, batch: MicroBatch, input_ids: Tensor, **options: Any) -> Any:
-        return self.model.base_model(
-            input_ids=input_ids,
-            position_ids=batch.position_ids.long() + self.first_position,
-            token_type_ids=torch.zeros_like(input_ids),
-            packed_mask=segment_mask(batch.segment_ids),
-            **options,
-        )
+    def _plan(self, batch: MicroBatch) -> Plan:
+        return self.backend.plan(batch.segment_ids, len(batch.tweet_index) - 1)
 
-    def _head_losses(self, batch: MicroBatch, masking: Masking) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Losses, logits and labels of the masked positions, and these positions in the flattened rows."""
+    def _summed_loss(self, batch: MicroBatch, masking: Masking, plan: Plan) -> Tensor:
+        states, labels, _ = self._at_masked(batch, masking, plan)
+        decoder = self._head.decoder
+        return summed_loss(states, decoder.weight, decoder.bias, labels)
+
+    def _at_masked(self, batch: MicroBatch, masking: Masking, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
+        """What the decoder reads at the masked positions, their labels, and where they stand in the flattened rows."""
         corrupted, selected = masking.apply(batch)
-        states = self._encode(batch, corrupted).last_hidden_state
         # The number of places is known to the host, so the device is not waited for.
         found = torch.nonzero_static(selected.flatten(), size=batch.masked_capacity, fill_value=-1).squeeze(1)
         positions = found.clamp(min=0)
         labels = torch.where(found >= 0, batch.input_ids.flatten()[positions].long(), IGNORED)
-        logits = self._head(states.flatten(0, 1)[positions])
-        losses = F.cross_entropy(logits.float(), labels, reduction="none", ignore_index=IGNORED)
-        return losses, logits, labels, positions
-
-    def _head(self, states: Tensor) -> Tensor:
-        head = self.model.cls if hasattr(self.model, "cls") else self.model.lm_head
-        return head(states)  # type: ignore[no-any-return]
+        states = self._encoder.states_at(corrupted, batch.position_ids, plan, positions)
+        return self._head.transform(states), labels, positions

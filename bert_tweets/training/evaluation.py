@@ -17,7 +17,7 @@ from ..data.manifest import Manifest
 from ..data.masking import masking_for
 from ..data.order import Stream
 from ..data.shards import Split, open_split, verify
-from ..engine.ddp import autocast
+from ..engine.precision import autocast
 from ..engine.world import choose_device
 from ..errors import UserError
 from ..model.export import adapted_on

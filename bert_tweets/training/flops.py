@@ -26,7 +26,9 @@ def flops_per_token(config: Any, masked_share: float, mean_length: float) -> flo
     2020, section 2.1, and Chowdhery et al. 2022, appendix B.
     """
     width, layers = config.hidden_size, config.num_hidden_layers
-    matrices = layers * (4 * width * width + 2 * width * config.intermediate_size)
+    # A gated feed-forward layer (ModernBERT) has a third matrix.
+    in_feed_forward = 3 if config.model_type == "modernbert" else 2
+    matrices = layers * (4 * width * width + in_feed_forward * width * config.intermediate_size)
     head = width * width + width * config.vocab_size
     return float(6 * matrices + 12 * layers * width * mean_length + 6 * masked_share * head)
 

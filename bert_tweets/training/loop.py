@@ -14,24 +14,22 @@ import transformers
 
 from .. import __version__
 from ..config import TrainConfig
-from ..data.loader import Layout, StepLoader, row_length_of
+from ..data.loader import Layout
 from ..data.manifest import SPLITS, Manifest
 from ..data.masking import masking_for
-from ..data.order import Stream, stream_of
-from ..data.shards import Split, open_split, verify
+from ..data.order import Stream
+from ..data.shards import open_split, verify
 from ..engine import world as ranks
-from ..engine.ddp import DDPEngine
 from ..engine.world import World
-from ..errors import UserError
 from ..hub import is_local
 from ..model.export import export_model
 from ..model.loading import SCRATCH, LoadedModel, check_model, fetch, load_model, weights_identity
-from ..model.masked_lm import PackedMaskedLM
 from . import run_folder
-from .flops import flops_per_token, matrix_peak
+from .flops import matrix_peak
 from .metrics import IntervalMeter, JsonLines, Progress
-from .optimizer import choose_trainable, make_optimizer
 from .schedule import Schedule, schedule_of
+from .setup import Training, build, stream_for
+from .steady import collect, garbage_by_hand, make_deterministic, profiler
 from .validation import FEWEST_MASKED, BestModel, Validation
 
 # Validation masks do not depend on the run's seed, so that runs can be compared.
@@ -45,9 +43,11 @@ def train(config: TrainConfig) -> None:
     Raises:
         UserError: a mistake of the user's, found before the process group starts wherever it can be.
     """
+    if config.deterministic:
+        make_deterministic()
     world = ranks.this_world(config.device)
     manifest = Manifest.read(config.data.path)
-    stream = _stream(config, manifest)
+    stream = stream_for(config, manifest)
     state = run_folder.state(config)
     if state == "finished":
         run_folder.require_made_from(config, _identity(config, manifest))
@@ -77,41 +77,21 @@ def train(config: TrainConfig) -> None:
 
 def _train(config: TrainConfig, manifest: Manifest, stream: Stream, loaded: LoadedModel, world: World) -> None:
     folder = Path(config.output)
-    split = open_split(config.data.path, manifest, "train")
-    layout = _layout(config, manifest, world)
-    masking = masking_for(manifest, config.seed, config.masking.probability, config.masking.whole_word)
-    loader = StepLoader(
-        split,
-        stream,
-        masking,
-        layout,
-        rank=world.rank,
-        world_size=world.world_size,
-        gather=world.gather,
-        workers=config.data.workers,
-        pin=world.device.type == "cuda",
-        data=manifest.fingerprint,
-    )
-    if config.model.dropout:
-        torch.manual_seed(config.seed * world.world_size + world.rank)
-    choose_trainable(loaded.model, config.model.trainable)
-    module = PackedMaskedLM(loaded.model).to(world.device)
-    optimizer = make_optimizer(module, config.optimizer)
-    engine = DDPEngine(module, optimizer, world, config.precision, config.optimizer.max_grad_norm)
+    parts = build(config, manifest, world, loaded)
+    loader, engine = parts.loader, parts.engine
     schedule = schedule_of(config.schedule, config.optimizer.learning_rate, stream.steps)
-    validation = _validation(config, manifest, layout, world)
+    validation = _validation(config, manifest, parts.layout, world)
     every = config.validation.every_steps or _validation_interval(config, manifest, stream)
-    flops = flops_per_token(loaded.model.config, config.masking.probability, _attended_length(split))
-    meter = IntervalMeter(world, flops, matrix_peak(world.device, config.precision))
+    meter = IntervalMeter(world, parts.flops_per_token, matrix_peak(world.device, config.precision))
     metrics = JsonLines(folder / run_folder.METRICS, world.is_main)
     validations = JsonLines(folder / run_folder.VALIDATION, world.is_main)
     best = BestModel(config.validation.patience, keep=world.is_main)
-    on_device = masking.to(world.device)
-    _say(world, _plan_line(config, manifest, stream, schedule, world))
+    _say(world, _plan_line(config, manifest, stream, schedule, world, parts))
 
     started = time.perf_counter()
     done = tokens = tweets = 0
-    with Progress(stream.steps, world.is_main) as progress:
+    tracing = profiler(folder, world.device, config.profile and world.is_main)
+    with Progress(stream.steps, world.is_main) as progress, garbage_by_hand(), tracing as trace:
 
         def validate() -> None:
             if validation is None:
@@ -130,12 +110,14 @@ def _train(config: TrainConfig, manifest: Manifest, stream: Stream, loaded: Load
         for step in loader.steps():
             waited = time.perf_counter() - asked
             learning_rate = schedule.learning_rate(step.index)
-            loss_share, grad_norm = engine.train_step(step, on_device, learning_rate)
+            loss_share, grad_norm = engine.train_step(step, parts.masking, learning_rate)
             meter.add(step, loss_share, waited)
+            trace.step()
             done, tokens, tweets = step.index + 1, tokens + step.tokens, tweets + step.tweets
             line = None
             if done % config.log.every_steps == 0 or done == stream.steps:
                 line = meter.line(grad_norm)
+                collect()
                 metrics.write({"step": done, "epoch": stream.epoch(done), "learning_rate": learning_rate, **line})
             progress.advance(done, line)
             if done % every == 0 or done == stream.steps:
@@ -162,27 +144,6 @@ def _train(config: TrainConfig, manifest: Manifest, stream: Stream, loaded: Load
         from_step = f"step {best.step}, the best by validation" if validation else f"step {done}"
         print(f"model of {from_step}: {folder / run_folder.MODEL}", flush=True)
     world.barrier()
-
-
-def _stream(config: TrainConfig, manifest: Manifest) -> Stream:
-    rows = manifest.rows("train")
-    if not rows:
-        raise UserError(f"{config.data.path}: its training split is empty; prepare more tweets")
-    row_length_of(config.data, manifest)  # a mistake shows before the process group starts
-    epochs = config.epochs if config.epochs is not None else 3.0
-    return stream_of(rows, config.seed, config.batch_size, config.max_steps, epochs, config.data)
-
-
-def _layout(config: TrainConfig, manifest: Manifest, world: World) -> Layout:
-    # A GPU likes few shapes; a CPU pays for each empty row.
-    row_multiple, masked_multiple = (8, 128) if world.device.type == "cuda" else (1, 1)
-    return Layout(
-        row_length_of(config.data, manifest),
-        config.tokens_per_device,
-        manifest.pad_id,
-        row_multiple,
-        masked_multiple,
-    )
 
 
 def _load(config: TrainConfig, manifest: Manifest, world: World) -> LoadedModel:
@@ -235,18 +196,14 @@ def _validation_interval(config: TrainConfig, manifest: Manifest, stream: Stream
     return max(1, min(max(stream.steps // 20, affordable), epoch))
 
 
-def _attended_length(split: Split) -> float:
-    """Mean over tokens of the length of their tweet, E[l²]/E[l], from the first shard."""
-    lengths = split.lengths(0).astype(float)
-    return float((lengths**2).sum() / lengths.sum())
-
-
-def _plan_line(config: TrainConfig, manifest: Manifest, stream: Stream, schedule: Schedule, world: World) -> str:
+def _plan_line(
+    config: TrainConfig, manifest: Manifest, stream: Stream, schedule: Schedule, world: World, parts: Training
+) -> str:
     rate = config.optimizer.learning_rate
     lines = [
         f"training {config.model.name} on {stream.rows:,} tweets ({manifest.tokens('train'):,} tokens): "
         f"{stream.steps:,} steps of {stream.batch_size} tweets, {stream.length / stream.rows:.2f} epochs, "
-        f"{world.world_size} rank(s) on {world.device.type}, {config.precision}",
+        f"{world.world_size} rank(s) on {world.device.type}, {config.precision}, attention '{parts.attention}'",
         f"learning rate {rate:g} after {schedule.warmup_steps} steps of warm-up, then {schedule.name}; "
         f"attention dropout is off, hidden dropout {config.model.dropout:g}",
     ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..config import OptimizerConfig
 
@@ -15,12 +17,12 @@ def choose_trainable(model: nn.Module, trainable: str) -> None:
         model.get_input_embeddings().requires_grad_(True)  # type: ignore[operator]
 
 
-def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """A fused AdamW over the trainable parameters.
+def make_optimizer(parameters: Iterable[Tensor], config: OptimizerConfig) -> torch.optim.AdamW:
+    """A fused AdamW over those of the parameters that are trained.
 
     A parameter of fewer than two dimensions is a bias or belongs to a LayerNorm: it does not decay.
     """
-    trained = [p for p in module.parameters() if p.requires_grad]
+    trained = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},

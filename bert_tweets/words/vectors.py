@@ -13,7 +13,7 @@ from ..data.batches import MicroBatch, take_rows, to_micro_batch
 from ..data.loader import Layout
 from ..data.packing import pack
 from ..data.shards import Split
-from ..engine.ddp import autocast
+from ..engine.precision import autocast
 from ..errors import UserError
 from ..model.masked_lm import PackedMaskedLM
 from .occurrences import FOUND, Occurrences

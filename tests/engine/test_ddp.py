@@ -21,7 +21,7 @@ ALONE = World(0, 0, 1, 1, torch.device("cpu"))
 
 def engine_of(precision: str = "fp32", max_grad_norm: float = 0.0) -> DDPEngine:
     module = PackedMaskedLM(packed_model("bert"))
-    optimizer = make_optimizer(module, OptimizerConfig(weight_decay=0.0))
+    optimizer = make_optimizer(module.parameters(), OptimizerConfig(weight_decay=0.0))
     return DDPEngine(module, optimizer, ALONE, precision, max_grad_norm)
 
 

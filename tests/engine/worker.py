@@ -38,7 +38,7 @@ def main(shards: str, output: str, batch_size: int, tokens_per_device: int) -> N
     loader = StepLoader(split, stream, masking, layout, world.rank, world.world_size, world.gather)
     scratch = ScratchConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
     module = PackedMaskedLM(load_model(ModelConfig(name="scratch", scratch=scratch), manifest, seed=1).model)
-    optimizer = make_optimizer(module, OptimizerConfig())
+    optimizer = make_optimizer(module.parameters(), OptimizerConfig())
     engine = DDPEngine(module, optimizer, world, "fp32", max_grad_norm=0.0)
     gradients: dict[str, np.ndarray] = {}
 

@@ -20,9 +20,15 @@ def capacity(batch: MicroBatch, masked: int) -> MicroBatch:
     return dataclasses.replace(batch, masked_capacity=masked)
 
 
+def all_logits(module: PackedMaskedLM, batch: MicroBatch, ids: torch.Tensor) -> torch.Tensor:
+    """Logits at every place of the rows: [rows, row_length, vocabulary]."""
+    states = module._encoder.states_at(ids, batch.position_ids, module._plan(batch), torch.arange(ids.numel()))
+    return module._head.decoder(module._head.transform(states)).view(*ids.shape, -1)
+
+
 def full_logits(module: PackedMaskedLM, batch: MicroBatch) -> torch.Tensor:
     """Logits of each tweet's tokens in the order of the tweets: [tokens, vocabulary]."""
-    logits = module._head(module._encode(batch, batch.input_ids.long()).last_hidden_state)
+    logits = all_logits(module, batch, batch.input_ids.long())
     flat, segments, positions = (x.flatten(0, 1) for x in (logits, batch.segment_ids, batch.position_ids))
     real = segments > 0
     order = torch.argsort(segments[real].long() * 1000 + positions[real])
@@ -74,7 +80,7 @@ def test_the_head_at_masked_positions_equals_the_full_head(family: str, spare: i
     ours, stock = packed_model(family), packed_model(family)
     loss = PackedMaskedLM(ours)(capacity(batch, int(selected.sum()) + spare), masking)
     full = PackedMaskedLM(stock)
-    logits = full._head(full._encode(batch, corrupted).last_hidden_state)
+    logits = all_logits(full, batch, corrupted)
     labels = torch.where(selected, batch.input_ids.long(), -100)
     expected = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
     assert torch.allclose(loss, expected, rtol=1e-6)

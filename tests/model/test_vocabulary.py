@@ -30,9 +30,10 @@ from bert_tweets.text.recipe import Recipe
 from bert_tweets.text.tokenizer import fingerprint, load_tokenizer, special_ids
 from bert_tweets.text.vocabulary import add_emoji, recipe_of
 
-from .tiny import FAMILIES, SIZES, VOCABULARY, stock_model
+from .tiny import SIZES, VOCABULARY, stock_model
 
 EMOJI = pa.array(["😷 😷 😷 🔥 🔥 ❤️"])
+FAMILIES = ("bert", "roberta")
 PIECES = [[7, 9, 11], [8], [7, 7, 12, 40]]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import BertConfig, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM
+from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
 
 from bert_tweets.data.batches import MicroBatch, to_micro_batch
 from bert_tweets.data.masking import Masking
@@ -26,15 +26,17 @@ SIZES: dict[str, Any] = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
-FAMILIES = ("bert", "roberta")
+FAMILIES = ("bert", "roberta", "xlm-roberta", "modernbert")
 
 
 def stock_model(family: str, attention: str = "eager", seed: int = 0) -> Any:
     """A stock model with random weights; biases and LayerNorms are random too, so that none hides."""
     torch.manual_seed(seed)
-    config = (BertConfig if family == "bert" else RobertaConfig)(**SIZES)
+    # Of ModernBERT two layers in three see three neighbours to either side.
+    more = {"local_attention": 6, "num_hidden_layers": 4, "norm_bias": True} if family == "modernbert" else {}
+    config = CONFIG_MAPPING[family](**{**SIZES, **more})
     config._attn_implementation = attention
-    model = (BertForMaskedLM if family == "bert" else RobertaForMaskedLM)(config)
+    model = AutoModelForMaskedLM.from_config(config, attn_implementation=attention)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0.0, 0.2) if parameter.dim() > 1 else parameter.add_(torch.randn_like(parameter) * 0.2)

@@ -44,7 +44,7 @@ def test_shapes_of_the_decay() -> None:
 
 def test_biases_and_layer_norms_do_not_decay() -> None:
     model = stock_model("bert")
-    groups = make_optimizer(model, OptimizerConfig(weight_decay=0.1)).param_groups
+    groups = make_optimizer(model.parameters(), OptimizerConfig(weight_decay=0.1)).param_groups
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     free = {names[id(parameter)] for parameter in groups[1]["params"]}
@@ -57,7 +57,7 @@ def test_only_embeddings_are_trained_where_that_is_asked_for() -> None:
     choose_trainable(model, "embeddings")
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert trained == ["roberta.embeddings.word_embeddings.weight"]
-    assert len(make_optimizer(model, OptimizerConfig()).param_groups) == 1
+    assert len(make_optimizer(model.parameters(), OptimizerConfig()).param_groups) == 1
 
 
 def test_bert_base_needs_535_million_flops_a_token() -> None:

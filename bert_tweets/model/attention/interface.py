@@ -1,11 +1,12 @@
-"""Attention over packed rows: a tweet attends to itself alone."""
+"""How our attention gets into a stock model: by `transformers`' own attention interface."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .protocol import Backend, Plan
 
 NAME = "bert_tweets_packed"
 
@@ -18,14 +19,6 @@ def register() -> str:
     return NAME
 
 
-def segment_mask(segment_ids: Tensor) -> Tensor:
-    """Who may see whom: bool [rows, 1, length, length] from segment ids [rows, length].
-
-    Padding (segment 0) sees padding, so that no row of the softmax is empty.
-    """
-    return segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
-
-
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -34,21 +27,25 @@ def packed_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    packed_mask: Tensor | None = None,
+    sliding_window: int | None = None,
+    packed: tuple[Backend, Plan] | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Scaled dot-product attention within the segments of packed rows; called by transformers.
+    """Attention within the segments of packed rows; called by transformers.
 
     Args:
         query, key, value: [rows, heads, length, head size].
         attention_mask: not used: transformers passes None to a registered function, a padding mask included.
-        packed_mask: bool [rows, 1, length, length], handed through the encoder's keyword arguments.
+        sliding_window: one more than the distance that a token sees (ModernBERT).
+        packed: the backend and its plan, handed through the encoder's keyword arguments.
 
     Returns:
         [rows, length, heads, head size], and no weights.
     """
     # Without this the tweets of a row would see each other, and nothing would tell.
-    assert packed_mask is not None and attention_mask is None, "packed attention without its segments"
+    assert packed is not None and attention_mask is None, "packed attention without its segments"
     assert dropout == 0.0, "attention dropout is off in packed attention"
-    seen = F.scaled_dot_product_attention(query, key, value, attn_mask=packed_mask, scale=scaling)
-    return seen.transpose(1, 2).contiguous(), None
+    assert scaling is not None
+    backend, plan = packed
+    window = None if sliding_window is None else sliding_window - 1
+    return backend.attend(query, key, value, plan, scaling, window), None

@@ -1,0 +1,129 @@
+"""Running a stock encoder and its head: by the parts that it is made of where we know them, else as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .attention import Backend, Plan
+
+_LIKE_BERT = ("bert", "camembert", "roberta", "xlm-roberta")
+
+
+def first_position(config: Any) -> int:
+    """What the first token's position is called: RoBERTa and its like count from the padding id + 1."""
+    like_roberta = config.model_type in _LIKE_BERT and config.model_type != "bert"
+    return int(config.pad_token_id) + 1 if like_roberta else 0
+
+
+class Encoder:
+    """The encoder of a stock masked language model over packed rows; holds no parameters of its own.
+
+    Of BERT and its like the layers' parts are called one by one: query, key and value are one product, and behind the
+    attention of the last layer only the positions are followed that are asked for. The parameters stay where the
+    stock model has them, under their names.
+
+    Args:
+        model: the stock model, with the attention of `attention.interface`.
+        backend: of attention.
+        recompute: keep the layers' inputs alone, and compute the rest again on the way back (Chen et al. 2016).
+    """
+
+    def __init__(self, model: Any, backend: Backend, recompute: bool = False):
+        self._base, self.backend, self._recompute = model.base_model, backend, recompute
+        if recompute:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        self._like_bert = model.config.model_type in _LIKE_BERT
+        self._first_position = first_position(model.config)
+
+    def states_at(self, input_ids: Tensor, position_ids: Tensor, plan: Plan, positions: Tensor) -> Tensor:
+        """The last layer's states of some tokens: [positions, width].
+
+        Args:
+            input_ids: int64 [rows, row_length].
+            position_ids: int32, alike, within the tweet.
+            plan: of the backend.
+            positions: int64 [positions], in the flattened rows.
+        """
+        packed = (self.backend, plan)
+        if not self._like_bert:
+            return self.all_states(input_ids, position_ids, plan).last_hidden_state.flatten(0, 1)[positions]  # type: ignore[no-any-return]
+        states = self._base.embeddings(
+            input_ids=input_ids,
+            position_ids=position_ids.long() + self._first_position,
+            token_type_ids=torch.zeros_like(input_ids),
+        )
+        *layers, last = self._base.encoder.layer
+        for layer in layers:
+            if self._recompute:
+                states = checkpoint(_layer, layer, states, packed, use_reentrant=False)
+            else:
+                states = _layer(layer, states, packed)
+        context = _self_attention(last.attention.self, states, packed)
+        context, states = (values.flatten(0, 1)[positions] for values in (context, states))
+        return last.feed_forward_chunk(last.attention.output(context, states))  # type: ignore[no-any-return]
+
+    def all_states(self, input_ids: Tensor, position_ids: Tensor, plan: Plan, **options: Any) -> Any:
+        """The stock encoder's own output."""
+        types = {"token_type_ids": torch.zeros_like(input_ids)} if self._like_bert else {}
+        return self._base(
+            input_ids=input_ids,
+            position_ids=position_ids.long() + self._first_position,
+            packed=(self.backend, plan),
+            **types,
+            **options,
+        )
+
+
+def _layer(layer: Any, states: Tensor, packed: tuple[Backend, Plan]) -> Tensor:
+    """What `BertLayer` computes."""
+    context = _self_attention(layer.attention.self, states, packed)
+    return layer.feed_forward_chunk(layer.attention.output(context, states))  # type: ignore[no-any-return]
+
+
+def _self_attention(part: Any, states: Tensor, packed: tuple[Backend, Plan]) -> Tensor:
+    """What `BertSelfAttention` computes, with one product for query, key and value; [rows, row_length, width]."""
+    backend, plan = packed
+    three = (part.query, part.key, part.value)
+    weight, bias = torch.cat([one.weight for one in three]), torch.cat([one.bias for one in three])
+    shape = (*states.shape[:-1], 3, part.num_attention_heads, part.attention_head_size)
+    query, key, value = (one.transpose(1, 2) for one in F.linear(states, weight, bias).view(shape).unbind(dim=-3))
+    return backend.attend(query, key, value, plan, part.scaling, None).flatten(-2)
+
+
+class Head:
+    """The masked-LM head of a stock model, up to its decoder; holds no parameters of its own."""
+
+    def __init__(self, model: Any):
+        self._model = model
+
+    def transform(self, states: Tensor) -> Tensor:
+        """What the decoder reads: [positions, width] of states alike."""
+        model = self._model
+        if hasattr(model, "lm_head"):
+            return self.norm(F.gelu(self.dense(states)))  # type: ignore[no-any-return]
+        return (model.cls.predictions.transform if hasattr(model, "cls") else model.head)(states)  # type: ignore[no-any-return]
+
+    @property
+    def dense(self) -> nn.Linear:
+        return self._parts()[0]
+
+    @property
+    def norm(self) -> nn.LayerNorm:
+        return self._parts()[1]
+
+    @property
+    def decoder(self) -> nn.Linear:
+        return self._model.get_output_embeddings()  # type: ignore[no-any-return]
+
+    def _parts(self) -> tuple[Any, Any]:
+        model = self._model
+        if hasattr(model, "cls"):
+            return model.cls.predictions.transform.dense, model.cls.predictions.transform.LayerNorm
+        if hasattr(model, "lm_head"):
+            return model.lm_head.dense, model.lm_head.layer_norm
+        return model.head.dense, model.head.norm

@@ -1,0 +1,132 @@
+"""What a training run is made of, put together from its settings: loader, module, engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..config import TrainConfig
+from ..data.loader import Layout, StepLoader, row_length_of
+from ..data.manifest import Manifest
+from ..data.masking import Masking, masking_for
+from ..data.order import Stream, stream_of
+from ..data.shards import Split, open_split
+from ..engine.ddp import DDPEngine
+from ..engine.precision import PRODUCTS, MasterWeights, allow_tf32
+from ..engine.protocol import Engine
+from ..engine.world import World
+from ..errors import UserError
+from ..model.attention import Shape, backend_for
+from ..model.loading import LoadedModel, load_model
+from ..model.masked_lm import PackedMaskedLM
+from .flops import flops_per_token
+from .optimizer import choose_trainable, make_optimizer
+
+
+@dataclass(frozen=True)
+class Training:
+    """The parts of a run.
+
+    Attributes:
+        masking: on the device.
+        attention: name of the backend.
+        flops_per_token: of the model, for a real token.
+    """
+
+    loader: StepLoader
+    layout: Layout
+    masking: Masking
+    module: PackedMaskedLM
+    engine: Engine
+    attention: str
+    flops_per_token: float
+
+
+def stream_for(config: TrainConfig, manifest: Manifest) -> Stream:
+    """The tweets of the run, in order, cut into steps.
+
+    Raises:
+        UserError: there are none, or the rows are too short for them.
+    """
+    rows = manifest.rows("train")
+    if not rows:
+        raise UserError(f"{config.data.path}: its training split is empty; prepare more tweets")
+    row_length_of(config.data, manifest)  # a mistake shows before the process group starts
+    epochs = config.epochs if config.epochs is not None else 3.0
+    return stream_of(rows, config.seed, config.batch_size, config.max_steps, epochs, config.data)
+
+
+def build(config: TrainConfig, manifest: Manifest, world: World, loaded: LoadedModel | None = None) -> Training:
+    """The parts of a run; its process group has started.
+
+    Args:
+        loaded: the model, where it is loaded already.
+
+    Raises:
+        UserError: the model cannot be loaded, or what is asked for cannot be used on this device.
+    """
+    loaded = loaded or load_model(config.model, manifest, config.seed)
+    split = open_split(config.data.path, manifest, "train")
+    layout = layout_for(config, manifest, world)
+    masking = masking_for(manifest, config.seed, config.masking.probability, config.masking.whole_word)
+    loader = StepLoader(
+        split,
+        stream_for(config, manifest),
+        masking,
+        layout,
+        rank=world.rank,
+        world_size=world.world_size,
+        gather=world.gather,
+        workers=config.data.workers,
+        pin=world.device.type == "cuda",
+        data=manifest.fingerprint,
+    )
+    if config.model.dropout:
+        torch.manual_seed(config.seed * world.world_size + world.rank)
+    choose_trainable(loaded.model, config.model.trainable)
+    module = _module(config, loaded, layout, world)
+    flops = flops_per_token(loaded.model.config, config.masking.probability, _attended_length(split))
+    engine = _engine(config, module, world)
+    return Training(loader, layout, masking.to(world.device), module, engine, module.backend.name, flops)
+
+
+def layout_for(config: TrainConfig, manifest: Manifest, world: World) -> Layout:
+    """A GPU likes few shapes; a CPU pays for each empty row."""
+    row_multiple, masked_multiple = (8, 128) if world.device.type == "cuda" else (1, 1)
+    return Layout(
+        row_length_of(config.data, manifest),
+        config.tokens_per_device,
+        manifest.pad_id,
+        row_multiple,
+        masked_multiple,
+    )
+
+
+def _module(config: TrainConfig, loaded: LoadedModel, layout: Layout, world: World) -> PackedMaskedLM:
+    settings = loaded.model.config
+    shape = Shape(
+        device=world.device.type,
+        dtype=PRODUCTS[config.precision],
+        head_size=settings.hidden_size // settings.num_attention_heads,
+        row_length=layout.row_length,
+        windowed=bool(getattr(settings, "sliding_window", None)),
+    )
+    backend = backend_for(config.model.attention, shape)
+    compiled = world.device.type == "cuda" if config.model.compile == "auto" else config.model.compile == "true"
+    module = PackedMaskedLM(loaded.model, backend, compiled, config.model.checkpoint_activations)
+    return module.to(world.device)
+
+
+def _engine(config: TrainConfig, module: PackedMaskedLM, world: World) -> Engine:
+    allow_tf32(config.precision)
+    masters = MasterWeights(module) if config.precision == "bf16_weights" else None
+    optimizer = make_optimizer(masters.trained if masters else module.parameters(), config.optimizer)
+    limit, compress = config.optimizer.max_grad_norm, config.engine.compress_gradients
+    return DDPEngine(module, optimizer, world, config.precision, limit, masters, compress)
+
+
+def _attended_length(split: Split) -> float:
+    """Mean over tokens of the length of their tweet, E[l²]/E[l], from the first shard."""
+    lengths = split.lengths(0).astype(float)
+    return float((lengths**2).sum() / lengths.sum())
