@@ -110,11 +110,11 @@ class Head:
 
     @property
     def dense(self) -> nn.Linear:
-        return self._parts()[0]
+        return self._parts()[0]  # type: ignore[no-any-return]
 
     @property
     def norm(self) -> nn.LayerNorm:
-        return self._parts()[1]
+        return self._parts()[1]  # type: ignore[no-any-return]
 
     @property
     def decoder(self) -> nn.Linear:

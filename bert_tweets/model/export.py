@@ -11,9 +11,17 @@ from ..files import side_folder
 from ..text import recipe
 from ..text.tokenizer import load_tokenizer, save
 from .loading import set_dropout, tokenizer_folder
+from .vocabulary_size import cut_vocabulary
 
 
-def export_model(folder: Path, model: Any, weights: dict[str, Any] | None, manifest: Manifest, data_path: str) -> None:
+def export_model(
+    folder: Path,
+    model: Any,
+    weights: dict[str, Any] | None,
+    manifest: Manifest,
+    data_path: str,
+    vocabulary_size: int | None = None,
+) -> None:
     """Writes a model that `AutoModelForMaskedLM` and `AutoTokenizer` open; whole, or not at all.
 
     Args:
@@ -21,10 +29,13 @@ def export_model(folder: Path, model: Any, weights: dict[str, Any] | None, manif
         model: the stock model, on any device.
         weights: a state dict that it takes on first; None: what it holds now.
         manifest, data_path: the shards it was adapted to; their tokenizer and recipe go with it.
+        vocabulary_size: rows beyond it were padding; None: there are none.
     """
     if weights is not None:
         # Not handed to save_pretrained, which would write tied weights twice.
         model.load_state_dict(weights)
+    if vocabulary_size is not None:
+        cut_vocabulary(model, vocabulary_size)
     if model.config.model_type != "modernbert":
         # What others fine-tune from here begins with BERT's usual dropout, whatever we trained with.
         set_dropout(model.config, 0.1)

@@ -129,7 +129,9 @@ def _train(config: TrainConfig, manifest: Manifest, stream: Stream, loaded: Load
 
     seconds = time.perf_counter() - started
     if world.is_main:
-        export_model(folder / run_folder.MODEL, loaded.model, best.weights, manifest, config.data.path)
+        export_model(
+            folder / run_folder.MODEL, loaded.model, best.weights, manifest, config.data.path, parts.vocabulary_size
+        )
         summary = _summary(config, manifest, loaded, best, world)
         summary["exported"] = weights_identity(str(folder / run_folder.MODEL))
         summary |= {"tweets": tweets, "epochs": stream.epoch(done)}

@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..model.attention import Shape, backend_for
 from ..model.loading import LoadedModel, load_model
 from ..model.masked_lm import PackedMaskedLM
+from ..model.vocabulary_size import pad_vocabulary
 from .flops import flops_per_token
 from .optimizer import choose_trainable, make_optimizer
 
@@ -32,6 +33,7 @@ class Training:
         masking: on the device.
         attention: name of the backend.
         flops_per_token: of the model, for a real token.
+        vocabulary_size: of the model as it was loaded, see `vocabulary_size.pad_vocabulary`.
     """
 
     loader: StepLoader
@@ -41,6 +43,7 @@ class Training:
     engine: Engine
     attention: str
     flops_per_token: float
+    vocabulary_size: int
 
 
 def stream_for(config: TrainConfig, manifest: Manifest) -> Stream:
@@ -85,10 +88,11 @@ def build(config: TrainConfig, manifest: Manifest, world: World, loaded: LoadedM
     if config.model.dropout:
         torch.manual_seed(config.seed * world.world_size + world.rank)
     choose_trainable(loaded.model, config.model.trainable)
-    module = _module(config, loaded, layout, world)
     flops = flops_per_token(loaded.model.config, config.masking.probability, _attended_length(split))
+    vocabulary = pad_vocabulary(loaded.model, 64 if world.device.type == "cuda" else 1)
+    module = _module(config, loaded, layout, world)
     engine = _engine(config, module, world)
-    return Training(loader, layout, masking.to(world.device), module, engine, module.backend.name, flops)
+    return Training(loader, layout, masking.to(world.device), module, engine, module.backend.name, flops, vocabulary)
 
 
 def layout_for(config: TrainConfig, manifest: Manifest, world: World) -> Layout:
