@@ -55,7 +55,7 @@ def load(config_type: type[Config], argv: list[str]) -> Config:
     """Reads a stage's settings.
 
     Args:
-        config_type: a dataclass of `config.py`.
+        config_type: a dataclass of `config`.
         argv: `--config FILE` (may repeat), `key=value`, `--help`.
 
     Returns:

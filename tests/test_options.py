@@ -103,7 +103,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     for part in (
         f"optimiser.learning_rate (in {file}): no such key (did you mean 'optimizer.learning_rate'?)",
         f"batch_size (in {file})=many: is not a number",
-        "precision=bf61: is none of fp32, bf16 (did you mean 'bf16'?)",
+        "precision=bf61: is none of fp32, tf32, bf16, bf16_weights, fp16 (did you mean 'bf16'?)",
         "epochs=0: must be above 0",
         "seed=1.5: is not a whole number",
         "masking.probability=nan: is not a finite number",

@@ -1,0 +1,58 @@
+"""Every setting of every stage: typed dataclasses whose fields carry meaning, unit and choices.
+
+`options.py` fills them from YAML files and `key=value` words, and prints them for `--help`. What one field
+alone can get wrong (type, choice, bounds) is stated here; what fields get wrong together is said by `problems`.
+"""
+
+from .fields import group, setting
+from .preparing import (
+    FilterConfig,
+    InspectConfig,
+    NearConfig,
+    PrepareConfig,
+    VerifyConfig,
+)
+from .training import (
+    DataConfig,
+    EngineConfig,
+    LogConfig,
+    MaskingConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    ScratchConfig,
+    TrainConfig,
+    ValidationConfig,
+)
+from .using import (
+    DemoConfig,
+    EmbedConfig,
+    EvaluateConfig,
+    ReportConfig,
+    RunConfig,
+)
+
+__all__ = [
+    "DataConfig",
+    "DemoConfig",
+    "EmbedConfig",
+    "EngineConfig",
+    "EvaluateConfig",
+    "FilterConfig",
+    "InspectConfig",
+    "LogConfig",
+    "MaskingConfig",
+    "ModelConfig",
+    "NearConfig",
+    "OptimizerConfig",
+    "PrepareConfig",
+    "ReportConfig",
+    "RunConfig",
+    "ScheduleConfig",
+    "ScratchConfig",
+    "TrainConfig",
+    "ValidationConfig",
+    "VerifyConfig",
+    "group",
+    "setting",
+]

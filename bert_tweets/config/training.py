@@ -1,0 +1,169 @@
+"""Settings of train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .fields import DEVICE, group, setting
+
+ATTENTION = ("auto", "masked", "tweets", "rows", "varlen", "flex")
+PRECISION = ("fp32", "tf32", "bf16", "bf16_weights", "fp16")
+
+
+@dataclass
+class DataConfig:
+    """Shards and how they are read."""
+
+    path: str = setting("", "folder of shards that prepare made", required=True)
+    row_length: int = setting(0, "length of a packed row; 0: the shards' max_length", unit="tokens", at_least=0)
+    order: str = setting(
+        "rows",
+        "rows: any tweet may follow any other; blocks: for disks that hate random reads, see block_rows",
+        choices=("rows", "blocks"),
+    )
+    block_rows: int = setting(
+        8192, "order=blocks: tweets that are read together; blocks are shuffled", unit="tweets", at_least=1
+    )
+    window_blocks: int = setting(
+        64, "order=blocks: blocks whose tweets are shuffled among each other", unit="blocks", at_least=1
+    )
+    workers: int = setting(1, "threads that make steps ahead; 0: make each when it is due", unit="threads", at_least=0)
+    verify: bool = setting(True, "compare every shard with its checksum before training")
+
+
+@dataclass
+class ScratchConfig:
+    """Sizes of a BERT made from scratch (`model.name=scratch`)."""
+
+    hidden_size: int = setting(128, "width", at_least=8)
+    num_hidden_layers: int = setting(2, "layers", at_least=1)
+    num_attention_heads: int = setting(2, "attention heads", at_least=1)
+    intermediate_size: int = setting(512, "width of the feed-forward layer", at_least=8)
+
+
+@dataclass
+class ModelConfig:
+    """The encoder that is adapted."""
+
+    name: str = setting("", "folder or hub name of a BERT or RoBERTa; 'scratch': random weights", required=True)
+    revision: str = setting("main", "revision of a hub model")
+    dropout: float = setting(
+        0.0,
+        "hidden dropout; above 0, runs of different layout agree in data and masks only",
+        at_least=0.0,
+        at_most=0.9,
+    )
+    trainable: str = setting("all", "what is trained", choices=("all", "embeddings"))
+    attention: str = setting(
+        "auto", "backend of attention; auto: the fastest that works here, said in the log", choices=ATTENTION
+    )
+    compile: str = setting(
+        "auto", "have torch.compile make the kernels; auto: on a GPU", choices=("auto", "true", "false")
+    )
+    checkpoint_activations: bool = setting(
+        False, "forget each layer's activations and compute them again on the way back: less memory, a third slower"
+    )
+    scratch: ScratchConfig = group(ScratchConfig)
+
+
+@dataclass
+class MaskingConfig:
+    """Which tokens the model has to guess (80 % [MASK], 10 % random, 10 % kept; Devlin et al. 2019)."""
+
+    probability: float = setting(0.15, "share of ordinary tokens that is masked", above=0.0, at_most=0.9)
+    whole_word: bool = setting(False, "mask all pieces of a word together")
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW (Loshchilov and Hutter 2019); biases and LayerNorms do not decay."""
+
+    learning_rate: float = setting(5e-5, "peak learning rate", above=0.0)
+    weight_decay: float = setting(0.01, "decoupled weight decay", at_least=0.0)
+    beta1: float = setting(0.9, "decay of the first moment", at_least=0.0, at_most=0.9999)
+    beta2: float = setting(0.999, "decay of the second moment", at_least=0.0, at_most=0.999999)
+    epsilon: float = setting(1e-8, "AdamW's epsilon", above=0.0)
+    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm; 0: never", at_least=0.0)
+    allow_high_learning_rate: bool = setting(False, "insist on a rate above 1e-3")
+
+
+@dataclass
+class ScheduleConfig:
+    """Learning rate over the run."""
+
+    name: str = setting("linear", "shape after warm-up", choices=("linear", "cosine", "constant"))
+    warmup_steps: int | None = setting(None, "steps of linear warm-up; null: 6 % of the run", unit="steps", at_least=0)
+
+
+@dataclass
+class ValidationConfig:
+    """Periodic validation; the exported model is the best one by it."""
+
+    every_steps: int = setting(
+        0,
+        "steps between validations; 0: twenty over the run, a tenth of its time at most, one an epoch at least",
+        unit="steps",
+        at_least=0,
+    )
+    max_tweets: int = setting(2000, "tweets of the validation split that are used", unit="tweets", at_least=1)
+    patience: int = setting(4, "validations without a new best before an early stop; 0: never stop", at_least=0)
+
+
+@dataclass
+class EngineConfig:
+    """What turns micro-batches into optimizer steps."""
+
+    name: str = setting("ddp", "engine", choices=("ddp",))
+    compress_gradients: bool = setting(False, "ranks exchange gradients in bf16: half the traffic")
+    timeout_seconds: int = setting(600, "a collective that takes longer ends the run", unit="s", at_least=1)
+
+
+@dataclass
+class LogConfig:
+    """What is written while training."""
+
+    every_steps: int = setting(10, "steps between lines of metrics.jsonl", unit="steps", at_least=1)
+
+
+@dataclass
+class TrainConfig:
+    """train: adapt a masked language model to the shards."""
+
+    output: str = setting("", "folder of the run; new, empty, or one that train made", required=True)
+    seed: int = setting(0, "seed of order, masks and new weights", at_least=0)
+    max_steps: int | None = setting(None, "optimizer steps; null: by epochs", unit="steps", at_least=1)
+    epochs: float | None = setting(None, "passes over the training tweets; null and no max_steps: 3", above=0.0)
+    batch_size: int = setting(256, "tweets of one optimizer step, over all ranks", unit="tweets", at_least=1)
+    tokens_per_device: int = setting(16_384, "token capacity of one micro-batch", unit="tokens", at_least=8)
+    precision: str = setting(
+        "bf16",
+        "arithmetic; the weights stay fp32, with bf16_weights as masters that are rounded for each step; "
+        "tf32: products of fp32 with 10 bits; fp16: with a dynamic scale of the loss",
+        choices=PRECISION,
+    )
+    deterministic: bool = setting(False, "on a GPU, kernels that give the same bits every time; slower")
+    profile: bool = setting(False, "leave a torch.profiler trace of a few steps, and a table of where the time goes")
+    device: str = setting("auto", "where to train; auto: the GPU if there is one", choices=DEVICE)
+    data: DataConfig = group(DataConfig)
+    model: ModelConfig = group(ModelConfig)
+    masking: MaskingConfig = group(MaskingConfig)
+    optimizer: OptimizerConfig = group(OptimizerConfig)
+    schedule: ScheduleConfig = group(ScheduleConfig)
+    validation: ValidationConfig = group(ValidationConfig)
+    engine: EngineConfig = group(EngineConfig)
+    log: LogConfig = group(LogConfig)
+
+    def problems(self) -> list[str]:
+        """What fields get wrong together, one line each."""
+        found = []
+        rate = self.optimizer.learning_rate
+        if rate > 1e-3 and not self.optimizer.allow_high_learning_rate:
+            found.append(
+                f"optimizer.learning_rate={rate:g}: above 1e-3 a pre-trained BERT forgets what it knows; "
+                "use 5e-5, or insist with optimizer.allow_high_learning_rate=true"
+            )
+        if self.max_steps is not None and self.epochs is not None:
+            found.append("max_steps and epochs: give one of them, not both")
+        if self.model.scratch.hidden_size % self.model.scratch.num_attention_heads:
+            found.append("model.scratch.hidden_size: must be a multiple of model.scratch.num_attention_heads")
+        return found

@@ -1,0 +1,95 @@
+"""Settings of the stages that use a model, of `run` over all stages, and of the demo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .fields import DEVICE, group, setting
+from .training import DataConfig
+
+
+@dataclass
+class EvaluateConfig:
+    """evaluate: masked loss on held-out tweets, beside the model that training began from."""
+
+    model: str = setting("", "folder or hub name of the model", required=True)
+    base: str = setting("", "folder or hub name of the model to compare with; empty: none")
+    output: str = setting("", "folder for metrics.json", required=True)
+    data: DataConfig = group(DataConfig)
+    seed: int = setting(0, "seed of the mask set and of the bootstrap", at_least=0)
+    max_tweets: int = setting(10_000, "tweets of the validation split that are used", unit="tweets", at_least=1)
+    bootstrap_samples: int = setting(2000, "resamples of the bootstrap interval", at_least=100)
+    tokens_per_device: int = setting(16_384, "token capacity of one micro-batch", unit="tokens", at_least=8)
+    precision: str = setting("fp32", "arithmetic", choices=("fp32", "bf16"))
+    device: str = setting("auto", "where to run; auto: the GPU if there is one", choices=DEVICE)
+
+
+@dataclass
+class EmbedConfig:
+    """embed: vectors of chosen words, an occurrence a row and a centroid a word."""
+
+    model: str = setting("", "folder or hub name of the model", required=True)
+    base: str = setting("", "folder or hub name of the model to embed the same occurrences with; empty: none")
+    words: list[str] = setting([], "words, hashtags, emoji; matched whole, case aside", required=True)
+    output: str = setting("", "folder for the vectors; new, empty, or one that embed made", required=True)
+    data: DataConfig = group(DataConfig)
+    layers: list[int] = setting(
+        [], "layers whose mean is taken; 0: embeddings, 1: the first, -1: the last; empty: the last four"
+    )
+    max_occurrences: int = setting(0, "seeded sample of a word's occurrences; 0: all", unit="occurrences", at_least=0)
+    background_tweets: int = setting(
+        5000,
+        "seeded sample of tweets whose words are the neighbours to choose from",
+        unit="tweets",
+        at_least=0,
+    )
+    background_minimum: int = setting(5, "occurrences that make a word of that sample a neighbour", at_least=1)
+    neighbours: int = setting(10, "nearest neighbours of a word", at_least=1)
+    include_text: bool = setting(False, "write the tweets' text beside the vectors")
+    seed: int = setting(0, "seed of the samples", at_least=0)
+    tokens_per_device: int = setting(16_384, "token capacity of one micro-batch", unit="tokens", at_least=8)
+    precision: str = setting("fp32", "arithmetic", choices=("fp32", "bf16"))
+    device: str = setting("auto", "where to run; auto: the GPU if there is one", choices=DEVICE)
+
+
+@dataclass
+class ReportConfig:
+    """report: one self-contained page."""
+
+    run: str = setting("", "folder that train left", required=True)
+    evaluation: str = setting("", "folder that evaluate left; empty: none")
+    words: str = setting("", "folder that embed left; empty: none")
+    output: str = setting("report.html", "the page")
+    title: str = setting("Words in tweets", "heading of the page")
+
+
+@dataclass
+class RunConfig:
+    """run: the whole road, plan first: prepare, train, evaluate, embed, report."""
+
+    input: list[str] = setting([], "files, folders or patterns, see prepare", required=True)
+    output: str = setting("", "folder of the study; a stage that is complete there is not repeated", required=True)
+    words: list[str] = setting([], "words, hashtags, emoji to embed", required=True)
+    text_column: str = setting("", "column of the text; empty: found by name and said aloud")
+    model: str = setting("bert-base-uncased", "folder or hub name of the model to adapt")
+    max_steps: int | None = setting(None, "optimizer steps; null: by epochs", unit="steps", at_least=1)
+    epochs: float | None = setting(None, "passes over the tweets; null and no max_steps: 1", above=0.0)
+    batch_size: int = setting(256, "tweets of one optimizer step", unit="tweets", at_least=1)
+    precision: str = setting("bf16", "arithmetic of training", choices=("fp32", "bf16"))
+    max_occurrences: int = setting(
+        1000, "seeded sample of a word's occurrences; 0: all", unit="occurrences", at_least=0
+    )
+    include_text: bool = setting(False, "write the tweets' text beside the vectors")
+    seed: int = setting(0, "seed of everything", at_least=0)
+    device: str = setting("auto", "where to run; auto: every GPU there is, else the CPU", choices=DEVICE)
+    plan_only: bool = setting(False, "print the plan and stop")
+
+
+@dataclass
+class DemoConfig:
+    """demo: the whole road on generated tweets in which some words change their meaning; needs no download."""
+
+    output: str = setting("demo", "folder of the demo; made anew by each run")
+    tweets: int = setting(8000, "generated tweets", unit="tweets", at_least=500)
+    processes: int = setting(2, "torchrun ranks of the training", at_least=1)
+    seed: int = setting(0, "seed of the tweets and of all stages", at_least=0)
