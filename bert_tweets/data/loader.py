@@ -45,7 +45,8 @@ class Layout:
         row_length: tokens of a row.
         tokens_per_device: token capacity of a micro-batch.
         pad_id: token of empty places.
-        row_multiple, masked_multiple: counts are rounded up to these, so that a device sees few shapes.
+        row_multiple: rows are rounded up to it, so that a device sees few shapes.
+        masked_multiple: places for masked tokens are rounded up to a multiple of it, see `rung`; 1: never.
     """
 
     row_length: int
@@ -196,12 +197,22 @@ class StepLoader:
         micro_batches = []
         for first in range(0, rows * count, rows):
             masked = max(1, int(share.masked_by_row[first : first + rows].sum()))
-            masked = _round_up(masked, self.layout.masked_multiple)
+            masked = rung(masked, self.layout.masked_multiple)
             batch = take_rows(share.batch, first, first + rows, padded, self.layout.pad_id, masked)
             micro_batches.append(batch.pin() if self.pin else batch)
         _, masked_tokens, tokens, tweets = by_rank.sum(axis=0).tolist()
         positions = padded * count * self.world_size * self.layout.row_length
         return Step(share.index, micro_batches, masked_tokens, tokens, tweets, positions)
+
+
+def rung(count: int, multiple: int) -> int:
+    """The next of few sizes, all multiples of one number; between a power of two and the next there are at most eight.
+
+    Compiled kernels are made for a size; a count rounded up to it never changes what is computed.
+    """
+    if multiple == 1:
+        return count
+    return _round_up(count, max(multiple, 2 ** (count - 1).bit_length() // 16))
 
 
 def _round_up(count: int, multiple: int) -> int:

@@ -14,7 +14,7 @@ import torch
 from bert_tweets.config import PrepareConfig
 from bert_tweets.data import loader
 from bert_tweets.data.batches import Step
-from bert_tweets.data.loader import Layout, StepLoader
+from bert_tweets.data.loader import Layout, StepLoader, rung
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.masking import masking_for
 from bert_tweets.data.order import Stream
@@ -266,3 +266,12 @@ def test_rows_of_real_tweets_are_full_at_512_tweets_a_rank(real_shards: Path, wo
         tokens += sum(int(mine.sum()) for mine in lengths)
         positions += world_size * 128 * max(best_fit(mine, 128).rows for mine in lengths)
     assert tokens / positions >= real
+
+
+def test_rungs_are_few_and_no_count_falls_off() -> None:
+    counts = range(1, 20_000)
+    rungs = {count: rung(count, 128) for count in counts}
+    assert all(count <= rungs[count] <= max(count + 127, count * 9 // 8) for count in counts)
+    assert all(size % 128 == 0 for size in rungs.values())
+    assert len({rungs[count] for count in range(8192, 16_385)}) == 9
+    assert all(rung(count, 1) == count for count in counts)
