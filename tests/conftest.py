@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import settings
 
 from bert_tweets.text.tokenizer import train_wordpiece
@@ -16,6 +17,11 @@ from tests.helpers import generated_tweets, make_shards, write_csv
 # A busy machine is no fault of the code.
 settings.register_profile("here", deadline=None)
 settings.load_profile("here")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
 
 
 @pytest.fixture(scope="session")

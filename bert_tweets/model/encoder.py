@@ -91,8 +91,8 @@ def _self_attention(part: Any, states: Tensor, packed: tuple[Backend, Plan]) -> 
     three = (part.query, part.key, part.value)
     weight, bias = torch.cat([one.weight for one in three]), torch.cat([one.bias for one in three])
     shape = (*states.shape[:-1], 3, part.num_attention_heads, part.attention_head_size)
-    query, key, value = (one.transpose(1, 2) for one in F.linear(states, weight, bias).view(shape).unbind(dim=-3))
-    return backend.attend(query, key, value, plan, part.scaling, None).flatten(-2)
+    together = F.linear(states, weight, bias).view(shape)
+    return backend.attend_packed(together, plan, part.scaling, None).flatten(-2)
 
 
 class Head:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from ...errors import UserError
+from .flex import Flex
+from .fused_rows import FusedRows
 from .masked import Masked
 from .protocol import Backend, Plan, Shape
 from .tweets import Tweets
+from .varlen import Varlen
 
 # By device, the fastest first; see benchmarks/NOTES.md for the races.
-_PREFERRED = {"cpu": ("tweets",), "cuda": ("masked",)}
-_ALL: dict[str, Backend] = {backend.name: backend for backend in (Masked(), Tweets())}
+_PREFERRED = {"cpu": ("tweets",), "cuda": ("rows", "varlen", "flex", "masked")}
+_ALL: dict[str, Backend] = {backend.name: backend for backend in (Masked(), Tweets(), FusedRows(), Varlen(), Flex())}
 
 
 def names() -> tuple[str, ...]:

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .protocol import Shape
+from .protocol import Backend, Shape
 
 
-class Masked:
+class Masked(Backend):
     """`scaled_dot_product_attention` of whole rows, with a mask of who may see whom."""
 
     name = "masked"

@@ -69,3 +69,8 @@ class Backend(Protocol):
             [rows, row_length, heads, head_size].
         """
         ...
+
+    def attend_packed(self, packed: Tensor, plan: Plan, scale: float, window: int | None) -> Tensor:
+        """`attend` for the three as one product makes them: [rows, row_length, 3, heads, head_size]."""
+        query, key, value = packed.transpose(1, 3).unbind(dim=2)
+        return self.attend(query, key, value, plan, scale, window)

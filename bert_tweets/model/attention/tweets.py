@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .protocol import Shape
+from .protocol import Backend, Shape
 
 # Tweets are padded to a multiple of it: less padding against more, smaller products.
 WIDTH_STEP = 8
+
+# Where heads of tokens are read, and where they are written: what lies behind a tweet's end at -1, behind all others.
+Lines = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,10 @@ class Bucket:
     places: Tensor
     within: Tensor
 
-    def rows(self, heads: int) -> Tensor:
-        """The places of [tweets, heads, width] among [tokens x heads]; int64, flat."""
-        return (self.places[:, None, :] * heads + torch.arange(heads)[:, None]).flatten()
+    def lines(self, heads: int, several: int, which: int) -> Lines:
+        """Where [tweets, heads, width] stand among [tokens x several x heads], of one of the several."""
+        read = self.places[:, None, :] * (several * heads) + which * heads + torch.arange(heads)[:, None]
+        return read.flatten(), read.where(self.within[:, None, :], -1).flatten()
 
 
 @dataclass(frozen=True)
@@ -40,20 +44,19 @@ class _Plan:
     """The buckets of a micro-batch; what depends on the number of heads is worked out once."""
 
     buckets: list[Bucket]
-    by_heads: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    by_heads: dict[int, list[tuple[list[Lines], Lines]]] = field(default_factory=dict)
 
-    def rows(self, heads: int) -> list[tuple[Tensor, Tensor]]:
-        """Of each bucket where its tokens are read, and where they are written: padding to a row behind all others."""
+    def lines(self, heads: int) -> list[tuple[list[Lines], Lines]]:
+        """Of each bucket the lines of query, key and value, and of the output."""
         if heads not in self.by_heads:
             self.by_heads[heads] = [
-                (rows, rows.where(b.within[:, None, :].expand(-1, heads, -1).flatten(), -1))
-                for b in self.buckets
-                for rows in (b.rows(heads),)
+                ([bucket.lines(heads, 3, which) for which in range(3)], bucket.lines(heads, 1, 0))
+                for bucket in self.buckets
             ]
         return self.by_heads[heads]
 
 
-class Tweets:
+class Tweets(Backend):
     """Products of each tweet with itself, in batches of tweets of like length; in fp32 whatever the input is."""
 
     name = "tweets"
@@ -82,73 +85,72 @@ class Tweets:
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, plan: _Plan, scale: float, window: int | None
     ) -> Tensor:
-        by_token = (states.transpose(1, 2) for states in (query, key, value))
-        return _Attention.apply(*by_token, plan, scale, window)  # type: ignore[no-any-return, no-untyped-call]
+        packed = torch.stack([states.transpose(1, 2) for states in (query, key, value)], dim=2)
+        return self.attend_packed(packed, plan, scale, window)
+
+    def attend_packed(self, packed: Tensor, plan: _Plan, scale: float, window: int | None) -> Tensor:
+        return _Attention.apply(packed, plan, scale, window)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Attention(torch.autograd.Function):
-    """Both directions over [rows, length, heads, head size]."""
+    """Both directions over [rows, length, 3, heads, head size]."""
 
     @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, plan: _Plan, scale: float, window: int | None
-    ) -> Tensor:
+    def forward(ctx: Any, packed: Tensor, plan: _Plan, scale: float, window: int | None) -> Tensor:
         with torch.autocast("cpu", enabled=False):
-            out, weights = _forward(query, key, value, plan, scale, window)
-        ctx.save_for_backward(query, key, value, *weights)
+            out, weights = _forward(packed, plan, scale, window)
+        ctx.save_for_backward(packed, *weights)
         ctx.plan, ctx.scale = plan, scale
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        query, key, value, *weights = ctx.saved_tensors
+        packed, *weights = ctx.saved_tensors
         with torch.autocast("cpu", enabled=False):
-            found = _backward(gradients[0], query, key, value, weights, ctx.plan, ctx.scale)
-        return *found, None, None, None
+            found = _backward(gradients[0], packed, weights, ctx.plan, ctx.scale)
+        return found, None, None, None
 
 
-def _forward(
-    query: Tensor, key: Tensor, value: Tensor, plan: _Plan, scale: float, window: int | None
-) -> tuple[Tensor, list[Tensor]]:
+def _forward(packed: Tensor, plan: _Plan, scale: float, window: int | None) -> tuple[Tensor, list[Tensor]]:
     """The output, and of each bucket the weights of the softmax, [tweets x heads, width, width]."""
-    heads, size = query.shape[-2:]
-    q, k, v = (states.reshape(-1, size) for states in (query, key, value))
-    out = q.new_zeros(len(q) + 1, size)
+    rows, length, _, heads, size = packed.shape
+    states = packed.reshape(-1, size)
+    out = states.new_zeros(rows * length * heads + 1, size)
     weights = []
-    for bucket, (read, write) in zip(plan.buckets, plan.rows(heads), strict=True):
+    for bucket, (three, (_, write)) in zip(plan.buckets, plan.lines(heads), strict=True):
         width = bucket.places.shape[1]
-        of_q, of_k, of_v = (_take(states, read, width) for states in (q, k, v))
-        scores = torch.bmm(of_q, of_k.transpose(1, 2)).mul_(scale)
+        query, key, value = (_take(states, read, width) for read, _ in three)
+        scores = torch.bmm(query, key.transpose(1, 2)).mul_(scale)
         weight = _softmax(scores.view(-1, heads, width, width), bucket.within, window).view_as(scores)
         weights.append(weight)
-        out[write] = torch.bmm(weight, of_v).view(-1, size).to(out.dtype)
-    return out[:-1].view(query.shape), weights
+        out[write] = torch.bmm(weight, value).view(-1, size).to(out.dtype)
+    return out[:-1].view(rows, length, heads, size), weights
 
 
-def _backward(
-    of_out: Tensor, query: Tensor, key: Tensor, value: Tensor, weights: list[Tensor], plan: _Plan, scale: float
-) -> list[Tensor]:
-    heads, size = query.shape[-2:]
-    q, k, v, upstream = (states.reshape(-1, size) for states in (query, key, value, of_out))
-    found = [q.new_zeros(len(q) + 1, size) for _ in range(3)]
-    for weight, (read, write) in zip(weights, plan.rows(heads), strict=True):
-        of_q, of_k, of_v, above = (_take(states, read, weight.shape[1]) for states in (q, k, v, upstream))
-        of_weight = torch.bmm(above, of_v.transpose(1, 2))
+def _backward(of_out: Tensor, packed: Tensor, weights: list[Tensor], plan: _Plan, scale: float) -> Tensor:
+    heads, size = packed.shape[-2:]
+    states, upstream = packed.reshape(-1, size), of_out.reshape(-1, size)
+    found = states.new_zeros(len(states) + 1, size)
+    for weight, (three, (of_upstream, _)) in zip(weights, plan.lines(heads), strict=True):
+        width = weight.shape[1]
+        query, key, value = (_take(states, read, width) for read, _ in three)
+        above = _take(upstream, of_upstream, width)
+        of_weight = torch.bmm(above, value.transpose(1, 2))
         mean = (of_weight * weight).sum(dim=-1, keepdim=True)
         of_scores = of_weight.sub_(mean).mul_(weight).mul_(scale)
         parts = (
-            torch.bmm(of_scores, of_k),
-            torch.bmm(of_scores.transpose(1, 2), of_q),
+            torch.bmm(of_scores, key),
+            torch.bmm(of_scores.transpose(1, 2), query),
             torch.bmm(weight.transpose(1, 2), above),
         )
-        for target, part in zip(found, parts, strict=True):
-            target[write] = part.view(-1, size).to(target.dtype)
-    return [target[:-1].view(query.shape) for target in found]
+        for (_, write), part in zip(three, parts, strict=True):
+            found[write] = part.view(-1, size).to(found.dtype)
+    return found[:-1].view(packed.shape)
 
 
-def _take(states: Tensor, rows: Tensor, width: int) -> Tensor:
+def _take(states: Tensor, lines: Tensor, width: int) -> Tensor:
     """float32 [tweets x heads, width, head size]."""
-    return states.index_select(0, rows).view(-1, width, states.shape[1]).float()
+    return states.index_select(0, lines).view(-1, width, states.shape[1]).float()
 
 
 def _softmax(scores: Tensor, within: Tensor, window: int | None) -> Tensor:
