@@ -79,9 +79,7 @@ def test_in_fp32_it_is_the_plain_step(family: str, backend: str, recompute: bool
 @pytest.mark.parametrize("precision", ["bf16", "bf16_weights"])
 @pytest.mark.parametrize("backend", usable("bf16"))
 @pytest.mark.parametrize("family", FAMILIES)
-def test_in_bf16_it_errs_no_more_than_twice_as_much_as_the_plain_step(
-    family: str, backend: str, precision: str
-) -> None:
+def test_in_bf16_it_errs_at_most_twice_as_much_as_the_plain_step(family: str, backend: str, precision: str) -> None:
     truth = plain(family, "fp32")
     allowed = distance(plain(family, "bf16"), truth)
     loss, of_gradients = distance(fast(family, precision, backend), truth)
