@@ -244,9 +244,8 @@ def main(words: list[str]) -> None:
         found.append(row | common)
         print(*shown(row), file=sys.stderr, flush=True)
         write_rows(Path(f"{output}.json"), found)
-    print(
-        f"{race.tokens:,} tokens of {race.tweets:,} tweets in {given['rows']:,} rows; {common['device']}; load {common['load_before']:.1f}\n"
-    )
+    on = f"{common['device']}; load before {common['load_before']:.1f}"
+    print(f"{race.tokens:,} tokens of {race.tweets:,} tweets in {given['rows']:,} rows; {on}\n")
     header = (
         "backend",
         "dtype",

@@ -78,7 +78,8 @@ if wanted tests; then
   part tests "${TESTS_SECONDS:-90}" "$python" -m pytest -m gpu -p no:cacheprovider tests
 fi
 if wanted attention; then
-  part attention "${ATTENTION_SECONDS:-50}" "$python" -m benchmarks.attention ${small:+rows=8 repeats=1}
+  part attention "${ATTENTION_SECONDS:-50}" "$python" -m benchmarks.attention ${small:+rows=8 repeats=1} \
+    "output=$out/attention-$kind"
 fi
 if wanted sweep; then
   seconds=${SWEEP_SECONDS:-120}

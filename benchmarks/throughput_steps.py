@@ -59,7 +59,10 @@ class Steps:
         self._marks.append(moment(self.device))
 
     def end(self, warm: int) -> dict[str, Any]:
-        """The steps of the turn, the first `warm` left out, and the peak of memory since the last `fresh_memory`."""
+        """The steps of the turn, the first `warm` left out, and the peak of memory since the last `fresh_memory`.
+
+        On a CPU, the peak is how far the process has grown since it began to serve.
+        """
         synchronize(self.device)
         seconds = [between(one, other) for one, other in zip(self._marks, self._marks[1:], strict=False)]
         tokens, tweets, positions = ([int(count) for count in counts] for counts in zip(*self._counts, strict=True))
@@ -92,12 +95,12 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+# Bytes, when the process began to serve.
 _resident_before = 0
 
 
 def fresh_memory(device: torch.device) -> None:
-    """Forgets what was built before; peaks are counted from here on. On a CPU: growth of the resident memory."""
-    global _resident_before
+    """Forgets what was built before; peaks are counted from here on."""
     if "torch._dynamo" in sys.modules:
         torch._dynamo.reset()
     gc.collect()
@@ -105,8 +108,7 @@ def fresh_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return
-    Path("/proc/self/clear_refs").write_text("5")
-    _resident_before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident memory begins anew
 
 
 def _status(name: str) -> int:
@@ -131,6 +133,10 @@ def serve(channel: Channel, device: torch.device, build: Callable[[Command], Com
         build: builds and answers; then answers turns and the like, until it is given a command that is not its own,
             which it returns.
     """
+    from transformers import BertForMaskedLM  # noqa: F401 - code that all load counts for none of them
+
+    global _resident_before
+    _resident_before = _status("VmRSS")
     channel.answer(**hello(device))
     command = channel.next()
     while command is not None:

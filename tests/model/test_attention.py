@@ -229,11 +229,11 @@ def test_each_run_gives_the_same_bits_and_any_strides_do(device: str, name: str)
     views = split(together)
     # No numbers of a head side by side; and what comes from a sum has no strides at all.
     copies = [one.transpose(2, 3).contiguous().transpose(2, 3) for one in views]
-    alike = above[:1, :1, :1, :1].expand(above.shape)
+    constant = above[:1, :1, :1, :1].expand(above.shape)
     runs = []
     for three in (views, views, copies):
         out = backend.attend(*three, plan, SCALE, None)
-        runs.append((out, *torch.autograd.grad(out, three, alike, retain_graph=True)))
+        runs.append((out, *torch.autograd.grad(out, three, constant, retain_graph=True)))
     assert all(alike(name, device)(mine, theirs) for mine, theirs in zip(runs[0], runs[1], strict=True))
     assert all(torch.allclose(mine, theirs, atol=1e-5) for mine, theirs in zip(runs[0], runs[2], strict=True))
 

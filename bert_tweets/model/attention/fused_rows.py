@@ -44,9 +44,10 @@ class Tile:
 def tiles(dtype: torch.dtype, head_size: int, block: int) -> tuple[Tile, Tile]:
     """The cuts of forward and backward.
 
-    By what the compiler says for compute capability 9.0: no registers are spilled at head sizes up to 64, and of rows
-    of 128 tokens at head size 64 four programs of the forward and two of the backward share a multiprocessor, so that
-    one computes while another waits for memory. fp32 has no matrix units, and spills from 32 queries on.
+    Chosen by what the compiler reports for compute capability 9.0, not by the clock: of rows of 128 tokens in bf16 at
+    head size 64, four programs of the forward and two of the backward share a multiprocessor, so one computes while
+    another waits for memory; no registers are spilled there, a few with a window. fp32 has no matrix units: it spills
+    a little at 16 queries, and much from 32 on. `python -m benchmarks.attention tiles=true` has the clock's word.
     """
     if dtype == torch.float32:
         return Tile(16, 8), Tile(16, 8)
