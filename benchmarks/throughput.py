@@ -271,7 +271,11 @@ class Benchmark:
         """Peak memory of one step of about as many real tokens, ours and the references'."""
         precision = self.precisions[0]
         about = {"who": OURS, "kind": "equal_tokens", "precision": precision}
-        about |= self.build_ours(precision, tokens_per_device=EQUAL_TOKENS, batch_tweets=0)
+        try:
+            about |= self.build_ours(precision, tokens_per_device=EQUAL_TOKENS, batch_tweets=0)
+        except FailedError as failure:
+            self.add(about, skipped=str(failure))
+            return
         tweets, row_length = self.built["batch_tweets"] // self.given["ranks"], self.built["row_length"]
         self.add(about, _one_turn(self.ours))
         for mode in (mode for mode in self.modes() if mode in BATCHES["cpu"]):
@@ -375,6 +379,8 @@ def main(words: list[str]) -> None:
     finally:
         benchmark.ours.close()
     print(throughput_report.markdown(benchmark.rows))
+    if not any(row.get("tokens_per_second") or row.get("tokens_that_fit") for row in benchmark.rows):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

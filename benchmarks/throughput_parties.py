@@ -102,7 +102,8 @@ class Party:
         answers: dict[int, dict[str, Any]] = {}
         while len(answers) < len(self.processes):
             waiting = {process.stdout: rank for rank, process in enumerate(self.processes) if rank not in answers}
-            for ready in wait(list(waiting)):  # type: ignore[arg-type]
+            # One alone is read at once: what its pipe has given already would not wake the waiting.
+            for ready in wait(list(waiting)) if self.ranks > 1 else waiting:  # type: ignore[arg-type]
                 rank = waiting[ready]  # type: ignore[index]
                 line = self.processes[rank].stdout.readline()  # type: ignore[union-attr]
                 answers[rank] = json.loads(line) if line else {"error": self._last_words(rank)}
