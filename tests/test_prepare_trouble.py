@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import http.server
-import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from bert_tweets.data.manifest import Manifest
 from bert_tweets.errors import Interrupted, UserError
 from bert_tweets.prepare import main, prepare
 from tests.helpers import generated_tweets, write_csv
+from tests.processes import web_server
 from tests.test_prepare_resume import contents, settings
 
 
@@ -116,12 +116,8 @@ def _served(data, sent):
         def log_message(self, *_):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
+    with web_server(Server) as place:
+        yield place
 
 
 def test_what_is_no_mistake_of_the_input_leaves_what_is_done(source, tokenizer_folder, tmp_path, monkeypatch):

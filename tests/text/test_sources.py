@@ -10,7 +10,6 @@ import importlib.util
 import io
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +24,7 @@ from hypothesis import strategies as st
 from bert_tweets.errors import UserError
 from bert_tweets.text import byte_stream, sources, units
 from bert_tweets.text.rows import Columns
+from tests.processes import web_server
 
 
 def read_all(*paths: Path | str, unit_bytes: int = 64, **asked: str) -> tuple[list[dict[str, Any]], int, int]:
@@ -368,12 +368,8 @@ class Server(http.server.BaseHTTPRequestHandler):
 def web() -> Iterator[str]:
     """The address of a web server on this machine."""
     pytest.importorskip("aiohttp", reason="http:// needs aiohttp")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
+    with web_server(Server) as place:
+        yield f"http://{place}"
 
 
 def test_files_are_read_from_the_web(web, monkeypatch):

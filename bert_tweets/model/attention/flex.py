@@ -22,7 +22,6 @@ class Flex(Backend):
     """
 
     name = "flex"
-    static = True
 
     def __init__(self) -> None:
         self._compiled: Callable[..., Any] | None = None

@@ -60,7 +60,6 @@ class FusedRows(Backend):
     """One program for each head of a row; [length, length] weights never leave the chip."""
 
     name = "rows"
-    static = True
 
     def missing(self, shape: Shape) -> str:
         if shape.head_size not in HEAD_SIZES:

@@ -13,7 +13,6 @@ class Masked(Backend):
     """`scaled_dot_product_attention` of whole rows, with a mask of who may see whom."""
 
     name = "masked"
-    static = True
 
     def missing(self, shape: Shape) -> str:
         del shape

@@ -31,16 +31,21 @@ class Shape:
     windowed: bool = False
 
 
+def segment_begins(segment_ids: Tensor) -> Tensor:
+    """Where a segment begins, padding too: bool, alike. A row's first place always does."""
+    begins = torch.ones_like(segment_ids, dtype=torch.bool)
+    torch.ne(segment_ids[:, 1:], segment_ids[:, :-1], out=begins[:, 1:])
+    return begins
+
+
 class Backend(Protocol):
     """One way of computing attention within the segments of packed rows, forward and backward.
 
     Attributes:
         name: as `model.attention` calls it.
-        static: the shapes of its plan depend on those of the rows alone, so that it can be compiled with its caller.
     """
 
     name: str
-    static: bool
 
     def missing(self, shape: Shape) -> str:
         """Why it cannot be used for such rows; empty when it can."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .protocol import Backend, Shape
+from .protocol import Backend, Shape, segment_begins
 
 # Tweets are padded to a multiple of it: less padding against more, smaller products.
 WIDTH_STEP = 8
@@ -60,7 +60,6 @@ class Tweets(Backend):
     """Products of each tweet with itself, in batches of tweets of like length; in fp32 whatever the input is."""
 
     name = "tweets"
-    static = False
 
     def missing(self, shape: Shape) -> str:
         return "" if shape.device == "cpu" else "is made for the CPU"
@@ -68,9 +67,7 @@ class Tweets(Backend):
     def plan(self, segment_ids: Tensor, tweets: int) -> _Plan:
         del tweets
         flat = segment_ids.flatten()
-        begins = torch.ones_like(segment_ids, dtype=torch.bool)
-        torch.ne(segment_ids[:, 1:], segment_ids[:, :-1], out=begins[:, 1:])
-        starts = torch.nonzero(begins.flatten()).squeeze(1)
+        starts = torch.nonzero(segment_begins(segment_ids).flatten()).squeeze(1)
         lengths = torch.diff(starts, append=torch.tensor([len(flat)]))
         starts, lengths = (values[flat[starts] > 0] for values in (starts, lengths))
         widths = (lengths + WIDTH_STEP - 1) // WIDTH_STEP * WIDTH_STEP

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .protocol import Backend, Shape
+from .protocol import Backend, Shape, segment_begins
 
 # The number of sequences is rounded up to it: compiled code is made anew when it changes.
 CAPACITY_STEP = 256
@@ -19,7 +19,6 @@ class Varlen(Backend):
     """`torch.nn.attention.varlen.varlen_attn`: rows are laid end to end, and cut where a segment begins."""
 
     name = "varlen"
-    static = True
 
     def missing(self, shape: Shape) -> str:
         if shape.device != "cuda" or not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0):
@@ -43,10 +42,8 @@ class Varlen(Backend):
         The sequences that are not there are empty ones, so that the capacity follows from what the host knows.
         """
         rows, length = segment_ids.shape
-        begins = torch.ones_like(segment_ids, dtype=torch.bool)
-        begins[:, 1:] = segment_ids[:, 1:] != segment_ids[:, :-1]
         capacity = -(-(tweets + rows + 1) // CAPACITY_STEP) * CAPACITY_STEP
-        found = torch.nonzero_static(begins.flatten(), size=capacity, fill_value=rows * length)
+        found = torch.nonzero_static(segment_begins(segment_ids).flatten(), size=capacity, fill_value=rows * length)
         return found.squeeze(1).to(torch.int32)
 
     def attend(
