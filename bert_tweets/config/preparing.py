@@ -96,7 +96,7 @@ class PrepareConfig:
     shard_tweets: int = setting(100_000, "tweets of one shard file", unit="tweets", at_least=1)
     seed: int = setting(0, "seed of the validation split", at_least=0)
     unit_bytes: int = setting(
-        0, "input that a worker takes at a time; 0: 2 MB of CSV, 16 MB of JSON", unit="bytes", at_least=0
+        0, "input that a worker takes at a time; 0: 4 MB of CSV, 16 MB of JSON", unit="bytes", at_least=0
     )
     num_workers: int = setting(0, "processes that prepare; 0: one a core", unit="processes", at_least=0)
     executor: str = setting(

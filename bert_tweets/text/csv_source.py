@@ -18,7 +18,7 @@ from . import csv_records
 from .byte_stream import ByteStream
 from .rows import FEW, Columns, Rows, ids_or_null
 
-UNIT_BYTES = 2 * 2**20
+UNIT_BYTES = 4 * 2**20
 _HEAD_BYTES = 2**16
 
 

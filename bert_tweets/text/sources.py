@@ -204,7 +204,7 @@ def units(paths: list[str], columns: Columns, unit_bytes: int | None = None) -> 
     Args:
         paths: the files.
         columns: that each of them must have.
-        unit_bytes: of CSV and JSON in a unit; None: 2 MB of CSV, 16 MB of JSON. A longer row makes a longer unit.
+        unit_bytes: of CSV and JSON in a unit; None: 4 MB of CSV, 16 MB of JSON. A longer row makes a longer unit.
 
     Raises:
         UserError: a file is missing or cannot be read to its end as what its name says.

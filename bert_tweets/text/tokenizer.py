@@ -180,7 +180,7 @@ class Encoder:
         self._words = word_encoder.WordEncoder(self._backend) if word_encoder.can_encode(self._backend) else None
         if self._words is not None:
             self._ends = self._backend.encode("").ids
-            self._begins_word = _word_beginnings(self._backend)
+            self._begins_word = self._words.begins_word
         else:
             self._backend.enable_truncation(max_length)
 
@@ -233,17 +233,6 @@ class Encoder:
         full = np.flatnonzero(lengths == self._max_length)
         truncated[full] = [bool(encodings[row].overflowing) for row in full.tolist()]
         return Encoded(lengths, input_ids, _word_starts(encodings, lengths, tokens), truncated)
-
-
-def _word_beginnings(backend: Any) -> npt.NDArray[np.bool_]:
-    """bool [vocabulary], which tokens of a BERT tokenizer begin a word.
-
-    The token alone tells it: `##` can begin no word, because BERT's pre-tokenizer makes a word of each `#`.
-    """
-    begins = np.ones(1 + max(backend.get_vocab().values()), dtype=np.bool_)
-    vocabulary = json.loads(backend.to_str())["model"]["vocab"]
-    begins[[number for token, number in vocabulary.items() if token.startswith("##") and token != "##"]] = False
-    return begins
 
 
 def _word_starts(encodings: list[Any], lengths: npt.NDArray[np.int64], tokens: int) -> npt.NDArray[np.bool_]:

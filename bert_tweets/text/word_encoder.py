@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Callable
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -25,9 +24,10 @@ Ints = npt.NDArray[np.int64]
 Runs = tuple[Ints, npt.NDArray[np.int32]]
 
 _PUNCTUATION = r"[!-/:-@\[-`{-~]"
-_ENCODED_AT_ONCE = 1024
+# Words of one text, and texts of one call, where new words are strung together.
+_WORDS_A_TEXT, _TEXTS_AT_ONCE = 64, 64
 # What is remembered, beyond which all of it is forgotten: memory must not grow with the input.
-MOST_WORDS, MOST_CHARACTERS = 2**18, 2**23
+MOST_WORDS, MOST_CHARACTERS = 2**19, 2**24
 
 
 def can_encode(backend: Any) -> bool:
@@ -55,12 +55,20 @@ def can_encode(backend: Any) -> bool:
 class WordEncoder:
     """Texts to tokens, special ones apart.
 
-    Words are remembered, and so are their parts between punctuation, each mark a part of its own: `mask,` and `mask!`
-    have the tokens of `mask`.
+    Words are remembered, and so are the parts of those that hold punctuation, each mark a part of its own: `mask,` and
+    `mask!` have the tokens of `mask`.
 
     Args:
         backend: a tokenizer that `can_encode` takes; without truncation and padding.
+
+    Attributes:
+        begins_word: bool [vocabulary], which tokens begin a word.
     """
+
+    _numbers: dict[str, int]
+    _ids: npt.NDArray[np.int32]
+    _starts: Ints
+    _counts: Ints
 
     def __init__(self, backend: Any):
         self._backend = backend
@@ -68,8 +76,8 @@ class WordEncoder:
         added = "".join(token["content"] for token in tokens if not token["special"])
         # A keycap emoji holds a mark of punctuation, and may not be taken apart.
         self._takes_apart = not set(added) & set(string.punctuation)
-        self._parts = _Store(self._by_tokenizer)
-        self._words = _Store(self._by_parts)
+        self.begins_word = _word_beginnings(backend)
+        self._forget()
 
     def __call__(self, texts: pa.Array) -> Runs:
         """Tokens of some texts.
@@ -80,70 +88,91 @@ class WordEncoder:
         Returns:
             int64 [texts], how many tokens each has; int32 [tokens], the tokens of all of them.
         """
-        return _of_lists(pc.split_pattern(texts, " "), self._words)
-
-    def _by_parts(self, words: pa.Array) -> Runs:
-        apart = pc.replace_substring_regex(words, _PUNCTUATION, r" \0 ") if self._takes_apart else words
-        return _of_lists(pc.split_pattern(apart, " "), self._parts)
-
-    def _by_tokenizer(self, words: pa.Array) -> Runs:
-        counts, ids = [], []
-        # Few encodings at a time: many objects that live long cost the garbage collector more than they do.
-        for first in range(0, len(words), _ENCODED_AT_ONCE):
-            some = words.slice(first, _ENCODED_AT_ONCE).to_pylist()
-            pieces = [found.ids for found in self._backend.encode_batch_fast(some, add_special_tokens=False)]
-            counts.append(np.fromiter(map(len, pieces), np.int64, len(pieces)))
-            ids.append(np.fromiter(chain.from_iterable(pieces), np.int32, int(counts[-1].sum())))
-        return np.concatenate(counts), np.concatenate(ids)
-
-
-class _Store:
-    """Strings to runs of tokens, each asked for once and remembered.
-
-    Args:
-        encode: gives the runs of strings, string [strings].
-    """
-
-    _numbers: dict[str, int]
-    _ids: npt.NDArray[np.int32]
-    _starts: Ints
-    _counts: Ints
-
-    def __init__(self, encode: Callable[[pa.Array], Runs]):
-        self._encode = encode
-        self._forget()
-
-    def __call__(self, strings: pa.Array) -> Runs:
-        """The runs of strings, string [strings], that may repeat."""
-        coded = strings.dictionary_encode()
-        numbers = self._look_up(coded.dictionary)[coded.indices.to_numpy()]
-        counts = self._counts[numbers]
-        return counts, self._ids[ranges(self._starts[numbers], counts)]
-
-    def _look_up(self, distinct: pa.Array) -> Ints:
-        """The number of each string in the store; int64 [strings]."""
         if len(self._numbers) > MOST_WORDS or self._characters > MOST_CHARACTERS:
             self._forget()
-        numbers, strings = self._numbers, distinct.to_pylist()
-        new = [string for string in strings if string not in numbers]
-        if new:
-            counts, ids = self._encode(pa.array(new, pa.string()))
-            self._starts = np.concatenate([self._starts, len(self._ids) + np.cumsum(counts) - counts])
-            self._counts = np.concatenate([self._counts, counts])
-            self._ids = np.concatenate([self._ids, ids])
-            self._characters += sum(map(len, new))
-            numbers.update(zip(new, range(len(numbers), len(numbers) + len(new)), strict=True))
-        return np.fromiter(map(numbers.__getitem__, strings), np.int64, len(strings))
+        return self._of_lists(pc.split_pattern(texts, " "))
+
+    def _of_lists(self, lists: pa.ListArray) -> Runs:
+        """Of each list of words the tokens of all of them, one after the other."""
+        coded = lists.flatten().dictionary_encode()
+        numbers = self._look_up(coded.dictionary)[coded.indices.to_numpy()]
+        counts = self._counts[numbers]
+        ends = np.concatenate([[0], np.cumsum(counts)])
+        offsets = lists.offsets.to_numpy()
+        return np.diff(ends[offsets - offsets[0]]), self._ids[ranges(self._starts[numbers], counts)]
+
+    def _look_up(self, distinct: pa.Array) -> Ints:
+        """The numbers of some words, which are learnt where they are new; int64 [words]."""
+        words = distinct.to_pylist()
+        numbers = np.fromiter(map(self._numbers.get, words, repeat(-1)), np.int64, len(words))
+        new = np.flatnonzero(numbers < 0)
+        if len(new):
+            self._learn(distinct.take(pa.array(new)))
+            numbers[new] = [self._numbers[words[place]] for place in new.tolist()]
+        return numbers
+
+    def _learn(self, words: pa.Array) -> None:
+        apart = pc.replace_substring_regex(words, _PUNCTUATION, r" \0 ") if self._takes_apart else words
+        # A mark alone is a part, and has none.
+        has_parts = pc.and_(pc.not_equal(apart, words), pc.greater(pc.binary_length(words), 1))
+        whole, others = words.filter(pc.invert(has_parts)), words.filter(has_parts)
+        self._remember(whole, *self._by_tokenizer(whole))
+        if len(others):
+            self._remember(others, *self._of_lists(pc.split_pattern(apart.filter(has_parts), " ")))
+
+    def _remember(self, words: pa.Array, counts: Ints, ids: npt.NDArray[np.int32]) -> None:
+        known = len(self._counts)
+        self._numbers.update(zip(words.to_pylist(), range(known, known + len(words)), strict=True))
+        self._starts = np.concatenate([self._starts, len(self._ids) + np.cumsum(counts) - counts])
+        self._counts = np.concatenate([self._counts, counts])
+        self._ids = np.concatenate([self._ids, ids])
+        self._characters += int(pc.sum(pc.utf8_length(words), min_count=0).as_py())
 
     def _forget(self) -> None:
         self._numbers, self._characters = {}, 0
         self._ids = np.empty(0, np.int32)
         self._starts, self._counts = np.empty(0, np.int64), np.empty(0, np.int64)
 
+    def _by_tokenizer(self, words: pa.Array) -> Runs:
+        """Words of ASCII letters and digits strung together, which takes half of the time; the others one by one."""
+        plain = pc.ascii_is_alnum(words)
+        strung = self._strung_together(words.filter(plain).to_pylist())
+        if strung is None:
+            return self._one_by_one(words.to_pylist())
+        others = self._one_by_one(words.filter(pc.invert(plain)).to_pylist())
+        is_plain = plain.to_numpy(zero_copy_only=False)
+        counts = np.empty(len(words), np.int64)
+        counts[is_plain], counts[~is_plain] = strung[0], others[0]
+        ids = np.empty(int(counts.sum()), np.int32)
+        of_plain = np.repeat(is_plain, counts)
+        ids[of_plain], ids[~of_plain] = strung[1], others[1]
+        return counts, ids
 
-def _of_lists(lists: pa.ListArray, store: _Store) -> Runs:
-    """Of each list of strings the runs of all of them, one after the other."""
-    counts, ids = store(lists.flatten())
-    ends = np.concatenate([[0], np.cumsum(counts)])
-    offsets = lists.offsets.to_numpy()
-    return np.diff(ends[offsets - offsets[0]]), ids
+    def _strung_together(self, words: list[str]) -> Runs | None:
+        """Runs of words each of which is one to the tokenizer; None where a token that was added is a part of one."""
+        texts = [" ".join(words[first : first + _WORDS_A_TEXT]) for first in range(0, len(words), _WORDS_A_TEXT)]
+        _, ids = self._one_by_one(texts)
+        # No word is without a token, so that as many beginnings as words are one of each.
+        begins = np.flatnonzero(self.begins_word[ids])
+        return (np.diff(begins, append=len(ids)), ids) if len(begins) == len(words) else None
+
+    def _one_by_one(self, texts: list[str]) -> Runs:
+        counts, ids = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
+        # Few encodings at a time: many objects that live long cost the garbage collector more than they do.
+        for first in range(0, len(texts), _TEXTS_AT_ONCE):
+            some = texts[first : first + _TEXTS_AT_ONCE]
+            pieces = [found.ids for found in self._backend.encode_batch_fast(some, add_special_tokens=False)]
+            counts.append(np.fromiter(map(len, pieces), np.int64, len(pieces)))
+            ids.append(np.fromiter(chain.from_iterable(pieces), np.int32, int(counts[-1].sum())))
+        return np.concatenate(counts), np.concatenate(ids)
+
+
+def _word_beginnings(backend: Any) -> npt.NDArray[np.bool_]:
+    """bool [vocabulary], which tokens of a BERT tokenizer begin a word.
+
+    The token alone tells it: `##` can begin no word, because BERT's pre-tokenizer makes a word of each `#`.
+    """
+    begins = np.ones(1 + max(backend.get_vocab().values()), dtype=np.bool_)
+    vocabulary = json.loads(backend.to_str())["model"]["vocab"]
+    begins[[number for token, number in vocabulary.items() if token.startswith("##") and token != "##"]] = False
+    return begins

@@ -57,10 +57,10 @@ def test_what_is_remembered_is_bounded_and_forgetting_changes_nothing(tiny_token
         texts = [f"the mask of number{number}" for number in range(first, first + 20)]
         found, plain = encoder(pa.array(texts)), by_text(tiny_tokenizer, 64, texts)
         assert np.array_equal(found.input_ids, plain.input_ids)
-        for store in (encoder._words._words, encoder._words._parts):
-            # What came last is added to a store that was full at most.
-            assert len(store._numbers) == len(store._starts) == len(store._counts) <= 50 + 23
-            assert store._characters < 50 * 10 + 23 * 10 and len(store._ids) <= store._characters
+        store = encoder._words
+        # What came last is added to a store that was full at most.
+        assert len(store._numbers) == len(store._starts) == len(store._counts) <= 50 + 23
+        assert store._characters < 50 * 10 + 23 * 10 and len(store._ids) <= store._characters
 
 
 def test_a_word_is_encoded_once(tiny_tokenizer, monkeypatch):
@@ -69,14 +69,24 @@ def test_a_word_is_encoded_once(tiny_tokenizer, monkeypatch):
     real = encoder._words._backend
 
     class Counting:
-        def encode_batch_fast(self, words, add_special_tokens):
-            asked.extend(words)
-            return real.encode_batch_fast(words, add_special_tokens=add_special_tokens)
+        def encode_batch_fast(self, texts, add_special_tokens):
+            asked.extend(texts)
+            return real.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
 
     encoder._words._backend = Counting()
     for _ in range(3):
-        encoder(pa.array(["the mask the virus", "mask, (mask)"]))
-    assert sorted(word for word in asked if word) == ["(", ")", ",", "mask", "the", "virus"]
+        encoder(pa.array(["the mask the virus", "mask, (mask)", "(zoom)"]))
+    # Plain words are strung together.
+    assert sorted(text for text in asked if text) == ["(", ")", ",", "the mask virus", "zoom"]
+
+
+def test_an_added_token_inside_of_plain_words_is_found(tiny_tokenizer):
+    from tokenizers import AddedToken
+
+    backend = private_backend(tiny_tokenizer)
+    backend.add_tokens([AddedToken("york", normalized=False)])
+    assert word_encoder.can_encode(backend)
+    assert_same(backend, ["yorkshire newyork york the mask", "york", "new york mask 19 yorkyork"])
 
 
 def test_no_text_and_empty_texts(tiny_tokenizer):
