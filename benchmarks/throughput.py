@@ -38,7 +38,7 @@ from benchmarks.throughput_parties import FailedError, Party, SkippedError, Time
 OURS = "bert_tweets"
 TOKENS = {"cpu": 4096, "gpu": 65_536}
 TOKENS_LADDER = {"cpu": (2048, 4096, 16_384), "gpu": (16_384, 65_536, 131_072, 262_144)}
-PRECISIONS = {"cpu": ("bf16", "fp32"), "gpu": ("bf16", "bf16_weights", "fp16", "tf32", "fp32")}
+PRECISIONS = {"cpu": ("bf16", "bf16_weights", "fp32"), "gpu": ("bf16", "bf16_weights", "fp16", "tf32", "fp32")}
 COMPARED = {"cpu": ("bf16", "fp32"), "gpu": ("bf16",)}
 # Rows of a batch: tweets, or concatenated rows; the likely best first.
 BATCHES: dict[str, dict[str, tuple[int, ...]]] = {

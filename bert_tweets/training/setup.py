@@ -23,6 +23,7 @@ from ..model.masked_lm import PackedMaskedLM
 from ..model.vocabulary_size import pad_vocabulary
 from .flops import flops_per_token
 from .optimizer import choose_trainable, make_optimizer
+from .steady import keep_memory
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def build(config: TrainConfig, manifest: Manifest, world: World, loaded: LoadedM
     Raises:
         UserError: the model cannot be loaded, or what is asked for cannot be used on this device.
     """
+    if world.device.type == "cpu":
+        keep_memory()
     loaded = loaded or load_model(config.model, manifest, config.seed)
     split = open_split(config.data.path, manifest, "train")
     layout = layout_for(config, manifest, world)

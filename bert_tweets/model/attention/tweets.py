@@ -6,7 +6,7 @@ tweet is padded to the next multiple of a few tokens alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,54 +17,33 @@ from .protocol import Backend, Shape, segment_begins
 # Tweets are padded to a multiple of it: less padding against more, smaller products.
 WIDTH_STEP = 8
 
-# Where heads of tokens are read, and where they are written: what lies behind a tweet's end at -1, behind all others.
-Lines = tuple[Tensor, Tensor]
-
 
 @dataclass(frozen=True)
 class Bucket:
     """Tweets of like length.
 
     Attributes:
-        places: int64 [tweets, width], where each token stands in the flattened rows; behind a tweet's end its first.
+        read: int64 [tweets x width], where each token stands in the flattened rows; behind a tweet's end its first.
+        write: int64, alike; behind a tweet's end one place behind all rows.
         within: bool [tweets, width], whether the tweet reaches so far.
+        full: whether each of them does.
     """
 
-    places: Tensor
+    read: Tensor
+    write: Tensor
     within: Tensor
-
-    def lines(self, heads: int, several: int, which: int) -> Lines:
-        """Where [tweets, heads, width] stand among [tokens x several x heads], of one of the several."""
-        read = self.places[:, None, :] * (several * heads) + which * heads + torch.arange(heads)[:, None]
-        return read.flatten(), read.where(self.within[:, None, :], -1).flatten()
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """The buckets of a micro-batch; what depends on the number of heads is worked out once."""
-
-    buckets: list[Bucket]
-    by_heads: dict[int, list[tuple[list[Lines], Lines]]] = field(default_factory=dict)
-
-    def lines(self, heads: int) -> list[tuple[list[Lines], Lines]]:
-        """Of each bucket the lines of query, key and value, and of the output."""
-        if heads not in self.by_heads:
-            self.by_heads[heads] = [
-                ([bucket.lines(heads, 3, which) for which in range(3)], bucket.lines(heads, 1, 0))
-                for bucket in self.buckets
-            ]
-        return self.by_heads[heads]
+    full: bool
 
 
 class Tweets(Backend):
-    """Products of each tweet with itself, in batches of tweets of like length; in fp32 whatever the input is."""
+    """Products of each tweet with itself, in batches of tweets of like length and in the precision of the input."""
 
     name = "tweets"
 
     def missing(self, shape: Shape) -> str:
         return "" if shape.device == "cpu" else "is made for the CPU"
 
-    def plan(self, segment_ids: Tensor, tweets: int) -> _Plan:
+    def plan(self, segment_ids: Tensor, tweets: int) -> list[Bucket]:
         del tweets
         flat = segment_ids.flatten()
         starts = torch.nonzero(segment_begins(segment_ids).flatten()).squeeze(1)
@@ -76,16 +55,18 @@ class Tweets(Backend):
             which = widths == width
             offsets = torch.arange(width)
             within = offsets < lengths[which, None]
-            buckets.append(Bucket(starts[which, None] + torch.where(within, offsets, 0), within))
-        return _Plan(buckets)
+            read = starts[which, None] + torch.where(within, offsets, 0)
+            write = read.where(within, len(flat))
+            buckets.append(Bucket(read.flatten(), write.flatten(), within, bool(within.all())))
+        return buckets
 
     def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, plan: _Plan, scale: float, window: int | None
+        self, query: Tensor, key: Tensor, value: Tensor, plan: list[Bucket], scale: float, window: int | None
     ) -> Tensor:
         packed = torch.stack([states.transpose(1, 2) for states in (query, key, value)], dim=2)
         return self.attend_packed(packed, plan, scale, window)
 
-    def attend_packed(self, packed: Tensor, plan: _Plan, scale: float, window: int | None) -> Tensor:
+    def attend_packed(self, packed: Tensor, plan: list[Bucket], scale: float, window: int | None) -> Tensor:
         return _Attention.apply(packed, plan, scale, window)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -93,7 +74,7 @@ class _Attention(torch.autograd.Function):
     """Both directions over [rows, length, 3, heads, head size]."""
 
     @staticmethod
-    def forward(ctx: Any, packed: Tensor, plan: _Plan, scale: float, window: int | None) -> Tensor:
+    def forward(ctx: Any, packed: Tensor, plan: list[Bucket], scale: float, window: int | None) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             out, weights = _forward(packed, plan, scale, window)
         ctx.save_for_backward(packed, *weights)
@@ -108,55 +89,61 @@ class _Attention(torch.autograd.Function):
         return found, None, None, None
 
 
-def _forward(packed: Tensor, plan: _Plan, scale: float, window: int | None) -> tuple[Tensor, list[Tensor]]:
+def _forward(packed: Tensor, plan: list[Bucket], scale: float, window: int | None) -> tuple[Tensor, list[Tensor]]:
     """The output, and of each bucket the weights of the softmax, [tweets x heads, width, width]."""
     rows, length, _, heads, size = packed.shape
-    states = packed.reshape(-1, size)
-    out = states.new_zeros(rows * length * heads + 1, size)
+    out = packed.new_zeros(rows * length + 1, heads * size)
     weights = []
-    for bucket, (three, (_, write)) in zip(plan.buckets, plan.lines(heads), strict=True):
-        width = bucket.places.shape[1]
-        query, key, value = (_take(states, read, width) for read, _ in three)
-        scores = torch.bmm(query, key.transpose(1, 2)).mul_(scale)
-        weight = _softmax(scores.view(-1, heads, width, width), bucket.within, window).view_as(scores)
-        weights.append(weight)
-        out[write] = torch.bmm(weight, value).view(-1, size).to(out.dtype)
+    for bucket in plan:
+        query, key, value = _taken(packed, bucket, 3)
+        scores = torch.bmm(query, key.transpose(1, 2)).float().mul_(scale).add_(_unseen(bucket, heads, window))
+        weights.append(torch.softmax(scores, dim=-1).to(packed.dtype))
+        _put(out, bucket, torch.bmm(weights[-1], value).unsqueeze(0), heads)
     return out[:-1].view(rows, length, heads, size), weights
 
 
-def _backward(of_out: Tensor, packed: Tensor, weights: list[Tensor], plan: _Plan, scale: float) -> Tensor:
-    heads, size = packed.shape[-2:]
-    states, upstream = packed.reshape(-1, size), of_out.reshape(-1, size)
-    found = states.new_zeros(len(states) + 1, size)
-    for weight, (three, (of_upstream, _)) in zip(weights, plan.lines(heads), strict=True):
-        width = weight.shape[1]
-        query, key, value = (_take(states, read, width) for read, _ in three)
-        above = _take(upstream, of_upstream, width)
+def _backward(of_out: Tensor, packed: Tensor, weights: list[Tensor], plan: list[Bucket], scale: float) -> Tensor:
+    heads = packed.shape[-2]
+    found = packed.new_zeros(packed.shape[0] * packed.shape[1] + 1, packed[0, 0].numel())
+    for bucket, weight in zip(plan, weights, strict=True):
+        query, key, value = _taken(packed, bucket, 3)
+        (above,) = _taken(of_out, bucket, 1)
+        if not bucket.full:
+            # What asks from behind a tweet's end gets nothing.
+            above.view(len(bucket.within), heads, *above.shape[1:]).mul_(bucket.within[:, None, :, None])
         of_weight = torch.bmm(above, value.transpose(1, 2))
-        mean = (of_weight * weight).sum(dim=-1, keepdim=True)
-        of_scores = of_weight.sub_(mean).mul_(weight).mul_(scale)
-        parts = (
-            torch.bmm(of_scores, key),
-            torch.bmm(of_scores.transpose(1, 2), query),
-            torch.bmm(weight.transpose(1, 2), above),
-        )
-        for (_, write), part in zip(three, parts, strict=True):
-            found[write] = part.view(-1, size).to(found.dtype)
+        of_scores = torch._softmax_backward_data(of_weight, weight, -1, weight.dtype).mul_(scale)
+        parts = query.new_empty(3, *query.shape)
+        torch.bmm(of_scores, key, out=parts[0])
+        torch.bmm(of_scores.transpose(1, 2), query, out=parts[1])
+        torch.bmm(weight.transpose(1, 2), above, out=parts[2])
+        _put(found, bucket, parts, heads)
     return found[:-1].view(packed.shape)
 
 
-def _take(states: Tensor, lines: Tensor, width: int) -> Tensor:
-    """float32 [tweets x heads, width, head size]."""
-    return states.index_select(0, lines).view(-1, width, states.shape[1]).float()
+def _taken(states: Tensor, bucket: Bucket, several: int) -> Tensor:
+    """[several, tweets x heads, width, head size] of [rows, length, (several,) heads, head size]; a copy."""
+    heads, size = states.shape[-2:]
+    tweets, width = bucket.within.shape
+    lines = states.reshape(-1, several * heads * size).index_select(0, bucket.read)
+    by_head = lines.view(tweets, width, several, heads, size).permute(2, 0, 3, 1, 4)
+    return by_head.reshape(several, tweets * heads, width, size)
 
 
-def _softmax(scores: Tensor, within: Tensor, window: int | None) -> Tensor:
-    """Over the keys of the tweet; [tweets, heads, width, width]. What asks from behind its end gets nothing."""
-    seen = within[:, None, None, :]
+def _put(target: Tensor, bucket: Bucket, states: Tensor, heads: int) -> None:
+    """Writes [several, tweets x heads, width, head size] to lines of [tokens + 1, several x heads x head size]."""
+    several, _, width, size = states.shape
+    by_token = states.view(several, -1, heads, width, size).permute(1, 3, 0, 2, 4)
+    target.index_copy_(0, bucket.write, by_token.reshape(len(bucket.write), -1))
+
+
+def _unseen(bucket: Bucket, heads: int, window: int | None) -> Tensor:
+    """0 at what is seen, else -1e30; float32 that broadcasts to [tweets x heads, width, width]."""
+    seen = bucket.within[:, None, None, :]
     if window is not None:
-        places = torch.arange(scores.shape[-1])
+        places = torch.arange(seen.shape[-1])
         seen = seen & ((places[:, None] - places).abs() <= window)
-    if not seen.all():
-        scores.masked_fill_(~seen, -1e30)
-    weights = torch.softmax(scores, dim=-1)
-    return weights.mul_(within[:, None, :, None])
+    elif bucket.full:
+        return torch.zeros(1)
+    unseen = torch.zeros(seen.shape).masked_fill_(~seen, -1e30)
+    return unseen.expand(-1, heads, -1, -1).flatten(0, 1)
