@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+from .launchers import speak_torchrun
+
 _PATIENCE_SECONDS = 5
 # In URLs: who logs in, and what is asked. `s3://tweets-?.csv` asks nothing.
 _LOGIN = re.compile(r"(?<=://)[^\s/?#]*@")
@@ -61,6 +63,7 @@ def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None)
         argv: the arguments; `sys.argv[1:]` when not given.
     """
     words = sys.argv[1:] if argv is None else argv
+    speak_torchrun(os.environ)
     try:
         for word in words:
             require_utf8(word)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -50,6 +51,13 @@ def failure(name: str, *words: str, processes: int = 0) -> str:
     assert len(lines) == 1, done.stderr
     assert done.returncode == (1 if processes else 2)
     return lines[0]
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:

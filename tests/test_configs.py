@@ -14,7 +14,7 @@ NEEDED = {"data.path", "model.name", "output"}
 
 
 def test_the_files_are_there() -> None:
-    assert {file.stem for file in FILES} >= {"demo", "small_corpus", "bert_base", "bert_base_8gpu"}
+    assert {file.stem for file in FILES} >= {"demo", "small_corpus", "bert_base", "bert_base_8gpu", "bert_large_64gpu"}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -141,6 +141,13 @@ def test_a_high_learning_rate_has_to_be_insisted_on(rate: str) -> None:
     options.load(config.TrainConfig, [*NEEDED, "optimizer.learning_rate=1e-3"])
 
 
+def test_a_decay_of_its_own_is_for_the_schedule_that_has_one() -> None:
+    decay = "schedule.decay_steps=100"
+    assert options.load(config.TrainConfig, [*NEEDED, "schedule.name=wsd", decay]).schedule.decay_steps == 100
+    with pytest.raises(UserError, match=r"schedule\.decay_steps=100: schedule\.name=linear"):
+        options.load(config.TrainConfig, [*NEEDED, decay])
+
+
 @given(
     words=st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1), min_size=1),
     rate=st.floats(1e-9, 1e-3),

@@ -91,8 +91,15 @@ class OptimizerConfig:
 class ScheduleConfig:
     """Learning rate over the run."""
 
-    name: str = setting("linear", "shape after warm-up", choices=("linear", "cosine", "constant"))
+    name: str = setting(
+        "linear",
+        "shape after warm-up; wsd: the peak is held, the rate falls at the end alone",
+        choices=("linear", "cosine", "constant", "wsd"),
+    )
     warmup_steps: int | None = setting(None, "steps of linear warm-up; null: 6 % of the run", unit="steps", at_least=0)
+    decay_steps: int | None = setting(
+        None, "name=wsd: steps at the end in which the rate falls; null: 10 % of the run", unit="steps", at_least=1
+    )
 
 
 @dataclass
@@ -164,6 +171,11 @@ class TrainConfig:
             )
         if self.max_steps is not None and self.epochs is not None:
             found.append("max_steps and epochs: give one of them, not both")
+        if self.schedule.decay_steps is not None and self.schedule.name != "wsd":
+            found.append(
+                f"schedule.decay_steps={self.schedule.decay_steps}: schedule.name={self.schedule.name} falls over the "
+                "whole run, or never; only wsd has a decay of its own"
+            )
         if self.model.scratch.hidden_size % self.model.scratch.num_attention_heads:
             found.append("model.scratch.hidden_size: must be a multiple of model.scratch.num_attention_heads")
         return found

@@ -22,7 +22,8 @@ class World:
     """This process among the ranks.
 
     Attributes:
-        rank, local_rank, world_size, local_world_size: as torchrun tells them; 0, 0, 1, 1 without it.
+        rank, local_rank, world_size, local_world_size: as torchrun tells them, or another launcher (see
+            `launchers`); 0, 0, 1, 1 without one.
         device: where this rank computes.
     """
 
@@ -81,7 +82,11 @@ def choose_device(asked: str, local_rank: int = 0) -> torch.device:
 
 
 def this_world(device: str) -> World:
-    """Who this process is, from torchrun's variables. Starts nothing."""
+    """Who this process is, from torchrun's variables. Starts nothing.
+
+    Raises:
+        UserError: there are other ranks, and nothing says where they meet; or there is no device for this one.
+    """
     rank, local_rank, size, local_size = (
         int(os.environ.get(name, default))
         for name, default in (
@@ -91,6 +96,12 @@ def this_world(device: str) -> World:
             ("LOCAL_WORLD_SIZE", "1"),
         )
     )
+    lacking = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if size > 1 and lacking:
+        raise UserError(
+            f"rank {rank} of {size} has no {' and no '.join(lacking)}, where rank 0 is to be found; set it, the same "
+            "for every rank, or start with torchrun"
+        )
     return World(rank, local_rank, size, local_size, choose_device(device, local_rank))
 
 
@@ -113,10 +124,10 @@ def stop() -> None:
 
 
 def require_alone(stage: str) -> None:
-    """Refuses torchrun for a stage that runs in one process.
+    """Refuses several ranks for a stage that runs in one process.
 
     Raises:
         UserError: there are other ranks.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(f"{stage} runs in one process; start it without torchrun")
+        raise UserError(f"{stage} runs in one process; start it without torchrun (or srun)")

@@ -202,11 +202,12 @@ def _plan_line(
     config: TrainConfig, manifest: Manifest, stream: Stream, schedule: Schedule, world: World, parts: Training
 ) -> str:
     rate = config.optimizer.learning_rate
+    falling = f"wsd (falls over the last {schedule.decay_steps})" if schedule.name == "wsd" else schedule.name
     lines = [
         f"training {config.model.name} on {stream.rows:,} tweets ({manifest.tokens('train'):,} tokens): "
         f"{stream.steps:,} steps of {stream.batch_size} tweets, {stream.length / stream.rows:.2f} epochs, "
         f"{world.world_size} rank(s) on {world.device.type}, {config.precision}, attention '{parts.attention}'",
-        f"learning rate {rate:g} after {schedule.warmup_steps} steps of warm-up, then {schedule.name}; "
+        f"learning rate {rate:g} after {schedule.warmup_steps} steps of warm-up, then {falling}; "
         f"attention dropout is off, hidden dropout {config.model.dropout:g}",
     ]
     if rate > 2e-4:

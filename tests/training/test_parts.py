@@ -17,12 +17,15 @@ from tests.model.tiny import stock_model
 
 
 @given(
-    name=st.sampled_from(["linear", "cosine", "constant"]),
+    name=st.sampled_from(["linear", "cosine", "constant", "wsd"]),
     total=st.integers(1, 5000),
     warmup=st.none() | st.integers(0, 6000),
+    decay=st.none() | st.integers(1, 6000),
 )
-def test_the_rate_rises_to_its_peak_and_never_rises_again(name: str, total: int, warmup: int | None) -> None:
-    schedule = schedule_of(ScheduleConfig(name, warmup), 1e-4, total)
+def test_the_rate_rises_to_its_peak_and_never_rises_again(
+    name: str, total: int, warmup: int | None, decay: int | None
+) -> None:
+    schedule = schedule_of(ScheduleConfig(name, warmup, decay), 1e-4, total)
     rates = [schedule.learning_rate(step) for step in range(total)]
     assert all(0 < rate <= 1e-4 for rate in rates)
     top = schedule.warmup_steps
@@ -30,6 +33,22 @@ def test_the_rate_rises_to_its_peak_and_never_rises_again(name: str, total: int,
     assert all(a >= b for a, b in itertools.pairwise(rates[top:]))
     if top > 0:
         assert rates[top - 1] == pytest.approx(1e-4)
+
+
+@given(st.data(), st.integers(1, 5000), st.integers(0, 5000), st.none() | st.integers(1, 6000))
+def test_warmup_stable_decay_holds_its_peak_and_falls_at_the_end_alone(
+    data: st.DataObject, total: int, more: int, decay: int | None
+) -> None:
+    config = ScheduleConfig("wsd", data.draw(st.integers(0, total)), decay)
+    schedule, longer = (schedule_of(config, 1e-4, steps) for steps in (total, total + more))
+    share = round(total / 10) if decay is None else decay
+    assert schedule.decay_steps == min(share, total - schedule.warmup_steps)
+    falls_from = total - schedule.decay_steps
+    rates = [schedule.learning_rate(step) for step in range(total)]
+    assert set(rates[schedule.warmup_steps : falls_from + 1]) <= {1e-4}
+    assert all(a > b for a, b in itertools.pairwise(rates[falls_from:]))
+    # A run that was planned longer is this one until this one falls.
+    assert rates[:falls_from] == [longer.learning_rate(step) for step in range(falls_from)]
 
 
 def test_shapes_of_the_decay() -> None:
@@ -40,6 +59,10 @@ def test_shapes_of_the_decay() -> None:
     assert linear.learning_rate(53) == pytest.approx(0.5) == cosine.learning_rate(53)
     assert linear.learning_rate(99) == pytest.approx(1 / 94)
     assert constant.learning_rate(99) == 1.0
+    wsd = schedule_of(ScheduleConfig("wsd", None, 50), 1.0, 100)
+    assert [wsd.learning_rate(step) for step in (5, 49, 50)] == [1.0, 1.0, 1.0]
+    assert wsd.learning_rate(62) == pytest.approx(1 - (12 / 50) ** 0.5)
+    assert wsd.learning_rate(99) == pytest.approx(1 - (49 / 50) ** 0.5)
 
 
 def test_biases_and_layer_norms_do_not_decay() -> None:
