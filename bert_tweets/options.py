@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
+import sys
 import types
 import typing
 from collections import Counter
@@ -71,8 +73,8 @@ def load(config_type: type[Config], argv: list[str]) -> Config:
     if words is None:
         print_help(config_type)
         raise SystemExit(0)
-    for key in _repeated_lists(argv, config_type):
-        wrong.append(f"{key}: is given twice, and the last one alone would count; write {key}=[a,b]")
+    for key in _repeated_lists(argv, config_type) if os.environ.get("LOCAL_RANK", "0") == "0" else []:
+        print(f"warning: {key} is given twice, and the last one counts; for both write {key}=[a,b]", file=sys.stderr)
     layers: list[tuple[str, dict[str, Any]]] = [(path, _read_yaml(path)) for path in files]
     layers.append(("", words))
     known = {field.key: field for field in fields_of(config_type)}
@@ -175,7 +177,7 @@ def _split_arguments(argv: list[str]) -> tuple[list[str], dict[str, Any] | None,
 
 
 def _repeated_lists(argv: list[str], config_type: type) -> list[str]:
-    """Lists that are given more than once. Of other settings the last one counts, as one that overrides."""
+    """Lists that are given more than once: the last one overrides, though both may be meant."""
     lists = {field.key for field in fields_of(config_type) if typing.get_origin(field.kind) is list}
     given = Counter(word.partition("=")[0].strip() for word in argv if "=" in word)
     return [key for key, count in given.items() if count > 1 and key in lists]

@@ -353,7 +353,6 @@ def test_other_mistakes_end_in_one_line_too(tweets_csv, tokenizer_folder, tmp_pa
     assert "no such folder" in fails(capsys, *given[:2], "tokenizer=./none")
     assert "(did you mean 'text'?)" in fails(capsys, *given, "text_column=TEXT")
     assert "unit_bytes=10: each unit is a folder of its own; at least 4096" in fails(capsys, *given, "unit_bytes=10")
-    assert "input: is given twice" in fails(capsys, *given, "input=b.csv")
     assert "no such key (did you mean 'max_length'?)" in fails(capsys, *given, "max_lenght=3")
     assert "is a file" in fails(capsys, given[0], f"output={source}", given[2])
     assert not output.exists()
