@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from benchmarks.common import folder_bytes
+from benchmarks.common import folder_bytes, usage
 from bert_tweets.data.clusters import CLUSTER, find_clusters, write_keys
 from bert_tweets.data.executors import Inline, Workers
 from bert_tweets.hashing import mix
@@ -151,6 +151,7 @@ def real(folder: Path, source: Path) -> None:
 
 
 def main() -> None:
+    usage(sys.argv[1:], __doc__)
     kind, argument = sys.argv[1:]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

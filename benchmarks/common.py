@@ -14,6 +14,13 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 
 
+def usage(words: list[str], text: str | None) -> None:
+    """Prints what a benchmark says of itself, and leaves, where that is asked for or nothing is given."""
+    if not words or {"-h", "--help"} & set(words):
+        print((text or "").strip())
+        raise SystemExit(0)
+
+
 def words_of(words: list[str], **defaults: Any) -> dict[str, Any]:
     """`key=value` words over their defaults, each of its default's type."""
     given = dict(word.split("=", 1) for word in words)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import write_rows
+from benchmarks.common import usage, write_rows
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.order import Stream
 from bert_tweets.data.packing import best_fit
@@ -84,6 +84,7 @@ def cost(split: Split, each: int, repeats: int = 5) -> dict[str, float]:
 
 
 def main(argv: list[str]) -> None:
+    usage(argv, __doc__)
     folder = dict(argument.split("=", 1) for argument in argv)["data.path"]
     manifest = Manifest.read(folder)
     split = open_split(folder, manifest, "train")

@@ -26,7 +26,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
-from benchmarks.common import write_rows
+from benchmarks.common import usage, write_rows
 from bert_tweets.data.loader import Layout, StepLoader
 from bert_tweets.data.manifest import TOKENIZER_FOLDER, Manifest
 from bert_tweets.data.masking import masking_for
@@ -158,6 +158,7 @@ def _since(before: dict[str, float], begun: float, when: str) -> dict[str, float
 
 
 def main(argv: list[str]) -> None:
+    usage(argv, __doc__)
     folder = dict(argument.split("=", 1) for argument in argv if "=" in argument)["data.path"]
     torch.set_num_threads(1)
     if argv[0] == "huge":

@@ -22,13 +22,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import command_of, machine, table, words_of, write_rows
+from benchmarks.common import command_of, machine, table, usage, words_of, write_rows
 
 ROOT = Path(__file__).parent.parent
 REFERENCES = ("encode_batch", "datasets_map")
 
 
 def main() -> None:
+    usage(sys.argv[1:], __doc__)
     given = words_of(sys.argv[1:], input="", tokenizer="", repeats=3, rows=0, output="benchmarks/results/prepare.json")
     folder = Path(tempfile.mkdtemp(prefix="prepare-"))
     try:

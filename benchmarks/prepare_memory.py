@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, command_of, folder_bytes, machine, table, words_of, write_rows
+from benchmarks.common import ROOT, command_of, folder_bytes, machine, table, usage, words_of, write_rows
 
 STRIDE = 7919  # rows between the two halves of a made-up tweet, once more for each round
 
 
 def main() -> None:
+    usage(sys.argv[1:], __doc__)
     given = words_of(
         sys.argv[1:],
         **{"input": "", "tokenizer": "", "rows": "500000,5000000", "processes": 2},

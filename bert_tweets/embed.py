@@ -9,6 +9,7 @@ from . import options
 from .config import EmbedConfig
 from .errors import run_entry
 from .files import already_made, side_folder, write_json_atomic
+from .terminal import console
 
 SETTINGS = "embed.json"
 
@@ -41,7 +42,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _show(summary: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -57,7 +57,7 @@ def _show(summary: dict[str, Any]) -> None:
         if record["matches"] > record["found"] + record["truncated"] + record["unknown"]:
             counts[0] += f" of {record['matches']:,}"
         table.add_row(Text(word), *counts, Text(near))
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    console(width=140).print(table)
 
 
 def _listed(neighbours: list[list[Any]]) -> str:

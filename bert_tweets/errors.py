@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -36,9 +37,10 @@ class Interrupted(UserError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` with the nearest of `known`, or nothing."""
-    near = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" (did you mean '{near[0]}'?)" if near else ""
+    """` (did you mean 'x'?)` with the nearest of `known`, case aside, or nothing."""
+    lowered = {other.lower(): other for other in known}
+    near = get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
+    return f" (did you mean '{lowered[near[0]]}'?)" if near else ""
 
 
 def without_secrets(text: str) -> str:
@@ -58,6 +60,8 @@ def require_utf8(text: str) -> None:
 def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
     """Runs one stage's main and turns a `UserError` into its line and exit code 2.
 
+    Ctrl-C is one line, too (code 130); where nobody reads the output any more, it ends without a word (141).
+
     Args:
         stage: takes the command-line arguments.
         argv: the arguments; `sys.argv[1:]` when not given.
@@ -68,6 +72,7 @@ def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None)
         for word in words:
             require_utf8(word)
         stage(words)
+        sys.stdout.flush()
     except UserError as error:
         message = without_secrets(str(error))
         _tell_torchrun(message)
@@ -77,8 +82,14 @@ def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None)
             # torchrun stops all ranks when the first has left: let local rank 0 speak before.
             time.sleep(_PATIENCE_SECONDS)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        print(f"stopped; {error}" if str(error) else "stopped", file=sys.stderr, flush=True)
         raise SystemExit(130) from None
+    except BrokenPipeError:
+        # Whoever read the output has gone, as `head` does; the interpreter would say so once more at its end.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
 
 
 def _tell_torchrun(message: str) -> None:

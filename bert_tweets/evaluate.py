@@ -9,6 +9,7 @@ from . import options
 from .config import EvaluateConfig
 from .errors import run_entry
 from .files import already_made, side_folder, write_json_atomic
+from .terminal import console
 
 METRICS, SETTINGS = "metrics.json", "evaluate.json"
 
@@ -41,7 +42,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _show(metrics: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("", "masked loss", "perplexity", "accuracy", "masked tokens", box=None)
@@ -57,7 +57,7 @@ def _show(metrics: dict[str, Any]) -> None:
             )
         elif figures:
             table.add_row(role, "not comparable", "", "", "")
-    Console().print(table)
+    console().print(table)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import Interrupted, UserError
 
 MARKER = ".made-by-bert-tweets"
 MADE_FROM = ".made-from.json"
+_SHOWN_DIFFERENCES = 6
 
 _WRITE_TROUBLE = {
     errno.ENOSPC: "the disk is full; make room or choose another output",
@@ -36,6 +37,23 @@ _WRITE_TROUBLE = {
     errno.ELOOP: "a link in this path leads to itself; choose another output",
     errno.ENOENT: "a folder of this path cannot be made, or vanished; choose another output",
 }
+
+
+class Difference(NamedTuple):
+    """In what an output that is there differs from what would be made now.
+
+    Attributes:
+        text: for people.
+        key: of the record.
+        can_be_put_right: the text says how, so that what is there is the same after all.
+    """
+
+    text: str
+    key: str = ""
+    can_be_put_right: bool = False
+
+
+Compare = Callable[[dict[str, Any], dict[str, Any]], list[Difference]]
 
 
 def to_json(record: Any) -> bytes:
@@ -100,7 +118,7 @@ def already_made(
     record_file: str,
     record: dict[str, Any],
     stage: str,
-    told: Callable[[str, Any, Any], str] | None = None,
+    compare: Compare | None = None,
 ) -> bool:
     """Whether the output is there already, made by the same stage from the same settings and input.
 
@@ -109,7 +127,7 @@ def already_made(
         record_file: name of the file in it that holds the record of its making.
         record: what the record would be now.
         stage: name of the stage, for messages.
-        told: says how a key of the record differs, from its value there and its value now.
+        compare: tells in what the record there and the record now differ; `differences` where it is not given.
 
     Returns:
         False when the output is absent or an empty folder.
@@ -132,15 +150,10 @@ def already_made(
             made = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
             raise UserError(f"{path}: is damaged; choose another output, or remove {output}") from None
-    before, now = dict(_flat(made)), dict(_flat(json.loads(to_json(record))))
-    different = [
-        (told or difference)(key, before.get(key), now.get(key))
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
+    different = (compare or differences)(made, json.loads(to_json(record)))
     if different:
         raise UserError(
-            f"{output}: was made with other settings: {', '.join(different)}; choose another output, or remove it first"
+            f"{output}: was made with other settings: {_listed(different)}; choose another output, or remove it first"
         )
     return True
 
@@ -154,26 +167,38 @@ def _is_absent(path: Path) -> bool:
     return False
 
 
-def difference(key: str, there: Any, now: Any) -> str:
-    """A key of a record with its value there and its value now."""
-    return f"{key} ({_shown(there)} there, {_shown(now)} now)"
+def differences(there: dict[str, Any], now: dict[str, Any]) -> list[Difference]:
+    """The keys in which two records differ, those of records inside of them with a full stop."""
+    before, after = dict(_flat(there)), dict(_flat(now))
+    keys = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
+    return [Difference(f"{key} ({_shown(before.get(key))} there, {_shown(after.get(key))} now)", key) for key in keys]
+
+
+def _listed(different: list[Difference]) -> str:
+    more = len(different) - _SHOWN_DIFFERENCES
+    named = [one.text for one in different[:_SHOWN_DIFFERENCES]]
+    return ", ".join([*named, f"and {more:,} more"] if more > 0 else named)
 
 
 @contextmanager
-def side_folder(output: str | Path, made_from: dict[str, Any] | None = None) -> Iterator[Path]:
+def side_folder(
+    output: str | Path, made_from: dict[str, Any] | None = None, compare: Compare | None = None
+) -> Iterator[Path]:
     """A folder to write in, which becomes the output when the block ends well.
 
     When the block fails the folder vanishes; but with `made_from` given, it stays unless the failure was a mistake in
     what the stage was given (a `UserError` that is no `Interrupted`), and is handed out again, with what is in it, to
-    whoever comes with an equal `made_from`. What a killed run left otherwise is removed first; the folder of a run
-    that still goes on is left alone.
+    whoever comes with an equal `made_from`. What a killed run left otherwise is removed first, with a word on what
+    differs, unless all of that can be put right; the folder of a run that still goes on is left alone.
 
     Args:
         output: absent, or an empty folder.
         made_from: all that decides the output's content, as JSON can write it.
+        compare: as in `already_made`.
 
     Raises:
-        UserError: it cannot be written there, somebody else's folder is in the way, or another run writes there.
+        UserError: it cannot be written there, somebody else's folder is in the way, another run writes there, or
+            what is there can be gone on with when something is put right.
     """
     with _in_one_line(output):
         target = Path(os.path.realpath(output))
@@ -181,7 +206,7 @@ def side_folder(output: str | Path, made_from: dict[str, Any] | None = None) -> 
         if target.is_mount():
             raise OSError(errno.EBUSY, "is a mount point")
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock = _begin(side, made_from)
+        lock = _begin(side, made_from, compare or differences)
     try:
         with _in_one_line(output, side, stays=made_from is not None):
             yield side
@@ -218,16 +243,21 @@ def _in_one_line(output: str | Path, side: Path | None = None, stays: bool = Fal
         raise kind(f"{output}: {_WRITE_TROUBLE[error.errno]}{goes_on}") from None
 
 
-def _begin(side: Path, made_from: dict[str, Any] | None) -> int:
+def _begin(side: Path, made_from: dict[str, Any] | None, compare: Compare) -> int:
     """Makes the side folder, or takes the one that an equal run left; gives the lock on it."""
-    note = None if made_from is None else to_json(made_from)
+    note, why = None if made_from is None else to_json(made_from), ""
     if note is not None and (side / MARKER).is_file() and not side.is_symlink():
         lock = _locked(side / MARKER)
-        if (side / MADE_FROM).is_file() and (side / MADE_FROM).read_bytes() == note:
+        there = _note_in(side)
+        different = [] if there is None else compare(there, json.loads(note))
+        if there is not None and not different:
             print(f"going on in {side}, where a run that was stopped left off")
             return lock
         os.close(lock)
-    _remove_leftover(side)
+        why = f", made with other settings: {_listed(different)}" if different else ""
+        if different and all(one.can_be_put_right for one in different):
+            raise UserError(f"{side}: is unfinished work{why}; put that right to go on with it, or remove it")
+    _remove_leftover(side, why)
     side.mkdir()
     # The marker comes first: without it the folder is nobody's.
     lock = _locked(side / MARKER)
@@ -240,6 +270,15 @@ def _begin(side: Path, made_from: dict[str, Any] | None) -> int:
         os.close(lock)
         raise
     return lock
+
+
+def _note_in(side: Path) -> dict[str, Any] | None:
+    """What a side folder is made from; None where that is not told."""
+    try:
+        note = json.loads((side / MADE_FROM).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return note if isinstance(note, dict) else None
 
 
 def _finish(side: Path, target: Path) -> None:
@@ -260,7 +299,7 @@ def _finish(side: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
-def _remove_leftover(side: Path) -> None:
+def _remove_leftover(side: Path, why: str) -> None:
     if not side.exists() and not side.is_symlink():
         return
     marker = side / MARKER
@@ -272,7 +311,7 @@ def _remove_leftover(side: Path) -> None:
     # Held until the leftover is gone: whoever holds the lock is still writing.
     handle = _locked(marker)
     try:
-        print(f"removing {side}, which a run that was stopped left behind")
+        print(f"removing {side}, which a run that was stopped left behind{why}")
         _remove(side)
     finally:
         os.close(handle)

@@ -9,7 +9,7 @@ from . import options
 from .config import InspectConfig
 from .data.manifest import SPLITS, Manifest
 from .errors import run_entry
-from .terminal import counting
+from .terminal import console, counting
 
 if TYPE_CHECKING:
     from .data.inspection import Inspection
@@ -40,32 +40,31 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _show(config: InspectConfig, manifest: Manifest, seen: Inspection) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
+    out = console()
     size = Table("split", "shards", "tweets", "tokens", "bytes", box=None)
     for split in SPLITS:
         entries = manifest.splits[split]
         counts = (len(entries), manifest.rows(split), manifest.tokens(split), sum(entry.bytes for entry in entries))
         size.add_row(split, *(f"{count:,}" for count in counts))
-    console.print(size)
+    out.print(size)
     lengths = ", ".join(f"{p} % {length}" for p, length in seen.lengths.items())
-    console.print(f"\ntokens of a tweet, [CLS] and [SEP] included, by percentile: {lengths}", markup=False)
+    out.print(f"\ntokens of a tweet, [CLS] and [SEP] included, by percentile: {lengths}", markup=False)
     padding = Table(f"batches of {config.batch_size} tweets", "positions wasted", box=None)
     for way, share in seen.padding.items():
         padding.add_row(way, f"{share:.1%}")
-    console.print(padding)
-    console.print(
+    out.print(padding)
+    out.print(
         f"\n[UNK]: {seen.unknown_tokens:.2%} of the tokens of both splits, [CLS] and [SEP] left out, "
         f"in {seen.unknown_tweets:.1%} of the tweets; in {seen.tweets:,} training tweets it stands for "
         + (", ".join(f"{word} ({count:,})" for word, count in seen.worst_words) or "nothing"),
         markup=False,
     )
     for text, tokens in seen.samples:
-        console.print(f"\n{escape(text)}\n[dim]{escape(' '.join(tokens))}[/dim]")
-    console.print(f"\nrecipe {manifest.recipe.hash[:12]} ({manifest.recipe.clean}), data {manifest.fingerprint[:12]}")
+        out.print(f"\n{escape(text)}\n[dim]{escape(' '.join(tokens))}[/dim]")
+    out.print(f"\nrecipe {manifest.recipe.hash[:12]} ({manifest.recipe.clean}), data {manifest.fingerprint[:12]}")
 
 
 if __name__ == "__main__":

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
+import sys
 import types
 import typing
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import UserError, did_you_mean
+from .terminal import console
 
 Config = TypeVar("Config")
 
@@ -69,6 +73,8 @@ def load(config_type: type[Config], argv: list[str]) -> Config:
     if words is None:
         print_help(config_type)
         raise SystemExit(0)
+    for key in _repeated_lists(argv, config_type) if os.environ.get("LOCAL_RANK", "0") == "0" else []:
+        print(f"warning: {key} is given twice, and the last one counts; for both write {key}=[a,b]", file=sys.stderr)
     layers: list[tuple[str, dict[str, Any]]] = [(path, _read_yaml(path)) for path in files]
     layers.append(("", words))
     known = {field.key: field for field in fields_of(config_type)}
@@ -124,15 +130,12 @@ def overrides(config: Any) -> list[str]:
 
 def print_help(config_type: type) -> None:
     """Prints every key with its default, unit and meaning."""
-    import sys
-
-    from rich.console import Console
     from rich.table import Table
 
     stage = (config_type.__doc__ or "").strip()
     module = stage.split(":")[0]
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    console.print(f"{stage}\n\nusage: bert-tweets {module} [--config FILE]... [key=value]...\n", markup=False)
+    out = console(width=140)
+    out.print(f"{stage}\n\nusage: bert-tweets {module} [--config FILE]... [key=value]...\n", markup=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("key", no_wrap=True)
     table.add_column("default", overflow="fold", max_width=24)
@@ -146,7 +149,7 @@ def print_help(config_type: type) -> None:
         from rich.markup import escape
 
         table.add_row(field.key, escape(default), field.metadata["unit"], escape("; ".join(notes)))
-    console.print(table)
+    out.print(table)
 
 
 def _split_arguments(argv: list[str]) -> tuple[list[str], dict[str, Any] | None, list[str]]:
@@ -171,6 +174,13 @@ def _split_arguments(argv: list[str]) -> tuple[list[str], dict[str, Any] | None,
         else:
             wrong.append(f"'{word}': not understood; settings are written key=value, files --config FILE")
     return files, words, wrong
+
+
+def _repeated_lists(argv: list[str], config_type: type) -> list[str]:
+    """Lists that are given more than once: the last one overrides, though both may be meant."""
+    lists = {field.key for field in fields_of(config_type) if typing.get_origin(field.kind) is list}
+    given = Counter(word.partition("=")[0].strip() for word in argv if "=" in word)
+    return [key for key, count in given.items() if count > 1 and key in lists]
 
 
 def _read_yaml(path: str) -> dict[str, Any]:

@@ -7,17 +7,20 @@ import hashlib
 import os
 import shlex
 import shutil
+import signal
 import sys
-from dataclasses import asdict
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import files, options
 from .config import PrepareConfig
 from .data.manifest import FILE as MANIFEST_FILE
-from .data.manifest import FUNNEL_FILE, RECORD_FILE, TOKENIZER_FOLDER, Manifest, mend
+from .data.manifest import FUNNEL_FILE, RECORD_FILE, TOKENIZER_FOLDER, Manifest, mend, require_tokenizer
 from .errors import UserError, require_utf8, run_entry, without_secrets
-from .terminal import counting
+from .terminal import console, counting
 
 if TYPE_CHECKING:
     from .text.rows import Columns
@@ -44,12 +47,14 @@ def prepare(config: PrepareConfig) -> Manifest:
     from .data.preparation import WORK, WORK_VERSION, write_shards
     from .text import sources
     from .text.byte_stream import file_name
-    from .text.recipe import FORMAT_VERSION
 
     paths = sources.expand(config.input, _warn)
     _require_distinct(paths)
-    record = _record(config, paths)
-    if files.already_made(config.output, RECORD_FILE, record, "prepare", _difference):
+    columns = sources.find_columns(paths, _asked(config), config.group_columns)
+    if config.filter.detect_language:
+        columns = replace(columns, language=None)
+    record = _record(config, paths, columns)
+    if files.already_made(config.output, RECORD_FILE, record, "prepare", _differences):
         manifest = _whole(Path(config.output))
         with contextlib.suppress(OSError):
             # Killed in its last moment, a run leaves it.
@@ -58,14 +63,15 @@ def prepare(config: PrepareConfig) -> Manifest:
         return manifest
     names = [*map(file_name, paths[:3]), *(["..."] if len(paths) > 3 else [])]
     print(f"{'input:':12}{len(paths):,} file{'s' if len(paths) > 1 else ''} ({', '.join(names)})")
-    columns = sources.find_columns(paths, _asked(config), config.group_columns)
     for role, name in asdict(columns).items():
-        if role != "groups":
+        if role == "language" and config.filter.detect_language:
+            print(f"{role + ':':12}told from the text")
+        elif role != "groups":
             print(f"{role + ':':12}{f'column {name!r}' if name is not None else 'no column'}")
     if columns.groups:
         print(f"{'kept:':12}columns {', '.join(map(repr, columns.groups))}")
     _require_columns(config, columns)
-    with files.side_folder(config.output, {**record, "format": FORMAT_VERSION, "work": WORK_VERSION}) as folder:
+    with _goes_on(), files.side_folder(config.output, {**record, "work": WORK_VERSION}, _differences) as folder:
         if not (folder / MANIFEST_FILE).is_file():
             with counting("preparing") as advance:
                 manifest, funnel = write_shards(config, paths, columns, folder, advance)
@@ -73,8 +79,28 @@ def prepare(config: PrepareConfig) -> Manifest:
             files.write_bytes(folder / FUNNEL_FILE, files.to_json(funnel.to_json()))
             files.write_atomic(folder / MANIFEST_FILE, files.to_json(manifest.to_json()))
         shutil.rmtree(folder / WORK, ignore_errors=True)
-    _tell(config, paths)
-    return Manifest.read(config.output)
+    manifest = Manifest.read(config.output)
+    _tell(config, paths, manifest)
+    return manifest
+
+
+@contextlib.contextmanager
+def _goes_on() -> Iterator[None]:
+    """Says of Ctrl-C, and of SIGTERM alike, what becomes of the work."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # Python sets handlers on the main thread alone.
+    if on_main_thread := threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on where it was") from None
+    finally:
+        if on_main_thread:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _require_distinct(paths: list[str]) -> None:
@@ -90,16 +116,23 @@ def _require_distinct(paths: list[str]) -> None:
         seen.add(place)
 
 
-def _record(config: PrepareConfig, paths: list[str]) -> dict[str, Any]:
+def _record(config: PrepareConfig, paths: list[str], columns: Columns) -> dict[str, Any]:
     """All that decides what the shards hold, as far as it may be written down."""
     from .data.preparation import recipe_identity, settings_of
     from .text import sources
+    from .text.recipe import FORMAT_VERSION
 
     inputs: dict[str, Any] = {}
     for path, traces in sources.identity(paths).items():
         name = without_secrets(path)
         inputs[name if name not in inputs else f"{name} {len(inputs)}"] = traces
-    record = {"settings": settings_of(config), "input": inputs, "recipe": recipe_identity(config)}
+    record = {
+        "settings": settings_of(config),
+        "input": inputs,
+        "columns": asdict(columns),
+        "recipe": recipe_identity(config),
+        "format": FORMAT_VERSION,
+    }
     return {**record, _SALT_CHECK: _salt_check(config.author_salt)} if config.author_salt else record
 
 
@@ -108,15 +141,43 @@ def _salt_check(salt: str) -> str:
     return hashlib.scrypt(salt.encode(), salt=b"bert_tweets author_salt", n=2**14, r=8, p=1, dklen=16).hex()
 
 
-def _difference(key: str, there: Any, now: Any) -> str:
-    """What differs from the output that is there, for people."""
-    if key.endswith(".mtime_ns") and there and now:
-        name = key.removeprefix("input.").removesuffix(".mtime_ns")
-        time = f"{there // 10**9}.{there % 10**9:09}"
-        return f"{name} (written or touched since; if its content is the same: touch -d @{time} {shlex.quote(name)})"
-    if key == _SALT_CHECK:
-        return "author_salt (not the same as there)"
-    return files.difference(key, there, now)
+def _differences(there: dict[str, Any], now: dict[str, Any]) -> list[files.Difference]:
+    """In what the output that is there was made otherwise, for people."""
+    if there.get("format") != now.get("format"):
+        return [files.Difference("another version of this program made it")]
+    before, after = _comparable(there), _comparable(now)
+    found = [
+        files.Difference("author_salt (not the same as there)") if one.key == _SALT_CHECK else one
+        for one in files.differences({**before, "input": {}}, {**after, "input": {}})
+    ]
+    for name in sorted(before["input"].keys() | after["input"].keys()):
+        if before["input"].get(name) != after["input"].get(name):
+            found.append(_difference_of_file(name, before["input"].get(name), after["input"].get(name)))
+    return found
+
+
+def _comparable(record: dict[str, Any]) -> dict[str, Any]:
+    """A record in which what means the same is the same: paths are whole, columns are those that were found."""
+    from .text.byte_stream import is_url
+
+    def whole(name: str) -> str:
+        return name if is_url(name) else str(Path(name).expanduser().absolute())
+
+    settings = {key: value for key, value in record["settings"].items() if not key.endswith(("_column", "_columns"))}
+    settings["input"] = [whole(name) for name in settings["input"]]
+    return {**record, "settings": settings, "input": {whole(name): file for name, file in record["input"].items()}}
+
+
+def _difference_of_file(name: str, there: dict[str, Any] | None, now: dict[str, Any] | None) -> files.Difference:
+    if there is None or now is None:
+        return files.Difference(f"{name} (read {'now' if there is None else 'there'} alone)")
+    if there["bytes"] != now["bytes"] and None not in (there["bytes"], now["bytes"]):
+        return files.Difference(f"{name} ({there['bytes']:,} bytes there, {now['bytes']:,} now)")
+    if "mtime_ns" not in there or "mtime_ns" not in now:
+        return files.Difference(f"{name} (changed since)")
+    time = f"{there['mtime_ns'] // 10**9}.{there['mtime_ns'] % 10**9:09}"
+    touch = f"touch -d @{time} {shlex.quote(name)}"
+    return files.Difference(f"{name} (written or touched since; if its content is the same: {touch})", name, True)
 
 
 def _whole(folder: Path) -> Manifest:
@@ -131,6 +192,7 @@ def _whole(folder: Path) -> Manifest:
         path = folder / name
         if not path.exists() or path.stat().st_size != sizes.get(name, path.stat().st_size):
             raise UserError(f"{path}: is missing, or has another size than it had; {mend(folder)}")
+    require_tokenizer(folder, manifest)
     return manifest
 
 
@@ -163,28 +225,17 @@ def _require_columns(config: PrepareConfig, columns: Columns) -> None:
             raise UserError(f"{setting}: no column of the {role} was found; name it with {role}_column=NAME{instead}")
 
 
-def _tell(config: PrepareConfig, paths: list[str]) -> None:
-    from rich.console import Console
-
+def _tell(config: PrepareConfig, paths: list[str], manifest: Manifest) -> None:
+    from . import advice
     from .data.funnel import Funnel
-    from .text.sources import reading_advice
 
     funnel = Funnel.from_file(Path(config.output) / FUNNEL_FILE)
-    funnel.show(Console(highlight=False))
-    if config.validation_fraction and not funnel.splits["validation"]["tweets"]:
-        _warn("no tweet was held out for validation; raise validation_fraction if you want to validate or evaluate")
-    if funnel.unreadable:
-        malformed = funnel.dropped["malformed row"] + funnel.dropped["not UTF-8"]
-        advice = f"; {reading_advice(paths)}" if malformed > funnel.read // 100 else ""
-        places = ", ".join(funnel.unreadable)
-        _warn(f"{malformed:,} of {funnel.read:,} rows could not be read, the first ones at {places}{advice}")
-    if config.filter.max_tweets_per_author and funnel.notes["no author"]:
-        _warn(f"filter.max_tweets_per_author: {funnel.notes['no author']:,} tweets have no author and stay")
-    if funnel.notes["time not understood"]:
-        advice = ", or set time_format=mdy or dmy if they are like 2/11/2018" if config.time_format == "auto" else ""
-        _warn(f"times that were not understood are left out; write them like 2018-10-10T20:19:24Z{advice}")
-    if funnel.notes["no time"]:
-        _warn(f"{funnel.notes['no time']:,} tweets have no time, though there is a column of it")
+    funnel.show(console())
+    if added := manifest.recipe.added:
+        shown = " ".join([*(token.token for token in added[:5]), *(["..."] if len(added) > 5 else [])])
+        print(f"emoji=added: {len(added):,} new token{'s' if len(added) > 1 else ''} ({shown})")
+    for warning in advice.warnings(config, paths, manifest, funnel):
+        _warn(warning)
     print(f"{config.output}: complete")
 
 

@@ -5,6 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def console(width: int | None = None) -> Console:
+    """Standard output for tables and text. What it is given it prints: `:mask:` in a tweet is no emoji there.
+
+    Args:
+        width: in characters, where nobody watches a terminal; None: rich's own.
+    """
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else width, highlight=False, emoji=False)
 
 
 @contextmanager

@@ -82,7 +82,8 @@ def dask_cluster(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes], l
 
     try:
         scheduler = start("scheduler", "--port", "0", "--scheduler-file", f"{folder}/s.json")
-        wait_for((folder / "s.json").is_file)
+        # It is there before it is written.
+        wait_for(lambda: (folder / "s.json").is_file() and (folder / "s.json").read_bytes().strip().endswith(b"}"))
         address = json.loads((folder / "s.json").read_text())["address"]
         place = ("--local-directory", f"{folder}/d")
         workers = [start("worker", address, "--nthreads", "1", "--no-nanny", *place) for _ in range(2)]

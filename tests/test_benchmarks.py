@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AttentionInterface, BertConfig, BertForMaskedLM, DataCollatorForLanguageModeling
 
-from benchmarks import gpu_inputs, throughput, throughput_references
+from benchmarks import gpu_inputs, imbalance, loader, throughput, throughput_references
 from benchmarks.throughput_fits import ROUND, largest_that_fits
 from benchmarks.throughput_parties import FailedError, summary, together
 from benchmarks.throughput_references import PaddingFree, Rows, held, rows_of, torch_varlen
@@ -35,6 +35,16 @@ def rows_with(lengths: list[int], tokenizer: Any) -> Rows:
         [[tokenizer.cls_token_id, *np.resize(ordinary, length - 2), tokenizer.sep_token_id] for length in lengths]
     )
     return Rows(flat.astype(np.int32), np.cumsum(lengths), tokenizer.all_special_ids)
+
+
+@pytest.mark.parametrize("benchmark", [imbalance, loader])
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_a_benchmark_tells_how_it_is_called(
+    benchmark: Any, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        benchmark.main(words)
+    assert not end.value.code and "data.path=shards/" in capsys.readouterr().out
 
 
 @given(lengths=LENGTHS)

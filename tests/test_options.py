@@ -192,3 +192,10 @@ def test_help_lists_every_key_without_importing_torch(stage: str) -> None:
     assert "'torch'" not in modules and "'transformers'" not in modules
     # Well under half a second on a quiet machine; a test must bear a busy one.
     assert seconds < 5
+
+
+def test_a_list_that_is_given_twice_is_told_and_the_last_one_counts(capsys):
+    given = ["output=out", "tokenizer=x", "seed=1", "seed=2"]
+    found = options.load(config.PrepareConfig, ["input=a.csv", *given, "input=b.csv"])
+    assert (found.input, found.seed) == (["b.csv"], 2)
+    assert capsys.readouterr().err.startswith("warning: input is given twice, and the last one counts; for both write")

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bert_tweets import files
+from bert_tweets import files, inspect
+from bert_tweets import verify as verify_stage
 from bert_tweets.config import PrepareConfig
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.shards import open_split, verify
@@ -87,8 +88,10 @@ def test_the_funnel_adds_up(tweets_csv, tokenizer_folder, tmp_path):
     assert funnel["notes"] == {
         "truncated to max_length": 1,
         "time not understood": 1,
+        "time not understood, but in the other order": 0,
         "no time": 1,
         "no author": 1,
+        "id rounded to a float": 0,
         "tweets with [UNK]": 1,
         "[UNK] tokens": 1,
     }
@@ -226,6 +229,52 @@ def test_a_touched_file_is_told_as_such_and_how_to_mend_it(tweets_csv, tokenizer
     assert "nothing to do" in capsys.readouterr().out
 
 
+def test_a_file_of_another_size_is_no_touched_one(tweets_csv, tokenizer_folder, tmp_path, capsys):
+    source = tweets_csv(["a", "b"])
+    words = [f"input={source}", f"output={tmp_path / 'out'}", f"tokenizer={tokenizer_folder}"]
+    main(words)
+    tweets_csv(["a", "b", "longer"])
+    line = fails(capsys, *words)
+    assert f"{source} (12 bytes there, 20 now); choose" in line and "touch" not in line
+    assert "a.csv (read now alone)" in fails(capsys, f"input=[{tweets_csv(['a'], name='a.csv')}]", *words[1:])
+
+
+def test_the_same_input_spelled_otherwise_is_the_same(tweets_csv, tokenizer_folder, tmp_path, capsys, monkeypatch):
+    tweets_csv(["a", "b"])
+    monkeypatch.chdir(tmp_path.parent)
+    words = [f"output={tmp_path / 'out'}", f"tokenizer={tokenizer_folder}"]
+    main([f"input={tmp_path}", *words])
+    for other in (f"input={tmp_path}/", f"input={tmp_path.name}", f"input=./{tmp_path.name}"):
+        main([other, *words, "text_column=text", "id_column=none"])
+        assert "nothing to do" in capsys.readouterr().out
+    assert f"settings.input (['{tmp_path}'] there, ['{tmp_path}/*.csv'] now)" in fails(
+        capsys, f"input={tmp_path}/*.csv", *words
+    )
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "removed", "settings removed"])
+def test_a_damaged_tokenizer_is_told_by_prepare_inspect_and_verify(
+    damage, tweets_csv, tokenizer_folder, tmp_path, capsys
+):
+    output = tmp_path / "out"
+    words = [f"input={tweets_csv(['a', 'b'])}", f"output={output}", f"tokenizer={tokenizer_folder}"]
+    main(words)
+    file = output / "tokenizer" / ("tokenizer_config.json" if damage == "settings removed" else "tokenizer.json")
+    if damage == "cut":
+        os.truncate(file, 1000)
+    elif damage == "emptied":
+        file.write_text("{}")
+    else:
+        file.unlink()
+    assert f"{file}: is missing, or is not as it was written; remove {output}, then prepare again" in fails(
+        capsys, *words
+    )
+    for stage in (inspect.stage, verify_stage.stage):
+        with pytest.raises(UserError, match="tokenizer") as caught:
+            stage([str(output)])
+        assert f"remove {output}, then prepare again" in str(caught.value)
+
+
 @pytest.mark.parametrize("part", ["manifest.json", "funnel.json", "tokenizer", "train/00000.arrow", "cut"])
 def test_a_damaged_output_is_not_called_complete(part, tweets_csv, tokenizer_folder, tmp_path, capsys):
     output = tmp_path / "out"
@@ -252,7 +301,7 @@ def test_the_files_are_told_and_none_is_read_twice(tweets_csv, tokenizer_folder,
 def test_tweets_without_a_time_are_told(tweets_csv, tokenizer_folder, tmp_path, capsys):
     source = tweets_csv([("one", "2020-01-01"), ("two", ""), ("three", "soon")], header=("text", "created_at"))
     run(source, tmp_path / "out", tokenizer_folder)
-    assert "warning: 1 tweets have no time" in capsys.readouterr().err
+    assert "warning: 1 tweet has no time" in capsys.readouterr().err
 
 
 def test_names_in_another_encoding_end_in_one_line(tweets_csv, tokenizer_folder, tmp_path, capsys):
@@ -302,6 +351,8 @@ def test_other_mistakes_end_in_one_line_too(tweets_csv, tokenizer_folder, tmp_pa
     assert "no such file" in fails(capsys, f"input={tmp_path}/none.csv", *given[1:])
     assert "no column 'txt' for the text (did you mean 'text'?)" in fails(capsys, *given, "text_column=txt")
     assert "no such folder" in fails(capsys, *given[:2], "tokenizer=./none")
+    assert "(did you mean 'text'?)" in fails(capsys, *given, "text_column=TEXT")
+    assert "unit_bytes=10: each unit is a folder of its own; at least 4096" in fails(capsys, *given, "unit_bytes=10")
     assert "no such key (did you mean 'max_length'?)" in fails(capsys, *given, "max_lenght=3")
     assert "is a file" in fails(capsys, given[0], f"output={source}", given[2])
     assert not output.exists()

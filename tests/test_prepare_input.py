@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bert_tweets.config import FilterConfig, PrepareConfig
 from bert_tweets.data.manifest import Manifest
+from bert_tweets.data.reports import Report, unreadable_rows
 from bert_tweets.data.shards import open_split
-from bert_tweets.data.unit_work import Report, unreadable_rows
 from bert_tweets.errors import UserError
 from bert_tweets.prepare import prepare
 from bert_tweets.text.rows import NAMES
@@ -52,6 +55,118 @@ def test_the_first_rows_that_cannot_be_read_are_told_by_file_and_row(run, capsys
 def test_a_units_place_in_a_file_of_the_web_tells_no_key():
     reports = [Report(n, 5, 4, {}, "https://ann:secret@a.org/in/t.csv?token=secret", (n,)) for n in range(5)]
     assert unreadable_rows(reports) == ["t.csv row 1", "t.csv row 7", "t.csv row 13"]
+
+
+def test_a_quote_left_open_is_told_where_it_swallows_tweets(run, capsys):
+    lines = [f"{number},tweet number {number}" for number in range(200)]
+    lines[20], lines[120] = '20,"unclosed quote here', '120,they said hello"'
+    files = {"a.csv": "\n".join(["id,text", *lines[:10]]), "b.csv": "\n".join(["id,text", *lines])}
+    funnel, _ = run(files)
+    assert (funnel["read"], funnel["several_lines"], funnel["most_lines"]) == (110, 101, 101)
+    assert funnel["long_records"] == ["b.csv row 21 spans 101 lines"]
+    said = capsys.readouterr()
+    assert "warning: b.csv row 21 spans 101 lines: is a quote not closed there?" in said.err
+    assert re.search(r"lines in rows of several +101 +101 in the longest", said.out)
+
+
+def test_quotes_in_a_file_that_quotes_nothing_are_told_by_the_lines_they_take(run, capsys):
+    lines = [f"{number},tweet number {number}" for number in range(40)]
+    for first in (5, 25):
+        lines[first], lines[first + 2] = f'{first},"so he said', f'{first + 2},he said "no"'
+    lines[27] += " and left"
+    funnel, _ = run({"a.csv": "\n".join(["id,text", *lines])}, unit_bytes=10_000)
+    assert (funnel["read"], funnel["several_lines"], funnel["long_records"]) == (36, 6, [])
+    assert "a.csv row 24; 6 lines are in rows of several lines" in capsys.readouterr().err
+
+
+def test_tweets_of_some_lines_are_counted_and_no_cause_to_warn(run, capsys):
+    files = {"a.csv": "id,text\n" + "".join(f'{number},"one\n\ntwo\r\nthree, {number}\n"\n' for number in range(30))}
+    funnel, rows = run(files)
+    assert (len(rows), funnel["several_lines"], funnel["most_lines"], funnel["long_records"]) == (30, 150, 5, [])
+    assert "quote" not in capsys.readouterr().err
+
+
+def test_days_and_months_in_the_other_order_are_told(run, capsys):
+    dates = [f"{day}/{month}/2018" for month in range(1, 13) for day in range(1, 29)]
+    files = {"a.csv": "text,date\n" + "".join(f"tweet of {date},{date}\n" for date in dates)}
+    funnel, _ = run(files, time_format="mdy")
+    notes = funnel["notes"]
+    assert notes["time not understood"] == notes["time not understood, but in the other order"] == 12 * 16
+    said = capsys.readouterr().err
+    assert "time_format=mdy: 192 times are not understood (such as 13/1/2018), of which 192 would be with " in said
+    assert "time_format=dmy" in said
+    run(files, time_format="dmy")
+    assert "time" not in capsys.readouterr().err
+
+
+def test_what_is_no_time_is_not_shown(run, capsys):
+    run({"a.csv": "text,date\na,I met Ann on 5 May\n"}, time_format="dmy")
+    said = capsys.readouterr().err
+    assert "times that were not understood are left out" in said and "Ann" not in said
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_ids_that_were_rounded_are_told(run, tmp_path, capsys, ending):
+    ids = [1.2345678901234604e18, 12.0]
+    if ending == "csv":
+        content = "".join(["id,text\n", *(f"{number!r},tweet\n" for number in ids)]).encode()
+    elif ending == "jsonl":
+        content = "\n".join(json.dumps({"id": number, "text": "tweet"}) for number in ids).encode()
+    else:
+        pq.write_table(pa.table({"id": ids, "text": ["tweet"] * 2}), tmp_path / "a")
+        content = (tmp_path / "a").read_bytes()
+    funnel, rows = run({f"a.{ending}": content}, deduplicate="none")
+    # In a table 12.0 is a number, as is any that 53 bits hold.
+    assert rows[1]["id"] == ("12.0" if ending == "csv" else "12")
+    assert funnel["notes"]["id rounded to a float"] == (2 if ending == "csv" else 1)
+    assert "1.2345678901234604e+18) and may be another tweet's" in capsys.readouterr().err
+
+
+def test_of_two_ids_the_one_that_is_text_counts(run, capsys):
+    tweet = {"id": 1e18, "id_str": "1000000000000000001", "text": "a", "user": {"id_str": "7"}}
+    _, rows = run({"a.jsonl": json.dumps(tweet)})
+    assert rows[0]["id"] == "1000000000000000001" and "float" not in capsys.readouterr().err
+
+
+def test_what_the_input_has_not_is_null_whatever_it_is_written_in(run, tmp_path):
+    values = [("a", "x"), ("b", ""), ("c", None)]
+    table = {"text": [text for text, _ in values], "lang": [value for _, value in values]}
+    table["party"] = table["lang"]
+    pq.write_table(pa.table(table), tmp_path / "a")
+    tweets = [{"text": text, "lang": value, "party": value} for text, value in values]
+    tweets[2].pop("party")
+    files = {
+        "a.csv": "text,lang,party\n" + "".join(f"{text},{value or ''},{value or ''}\n" for text, value in values),
+        "b.jsonl": "\n".join(map(json.dumps, tweets)),
+        "c.parquet": (tmp_path / "a").read_bytes(),
+    }
+    _, rows = run(files, group_columns=["party"], deduplicate="none")
+    assert [(row["language"], row["group.party"]) for row in rows] == [("x", "x"), (None, None), (None, None)] * 3
+
+
+def test_much_that_the_tokenizer_does_not_know_is_told_with_what_to_do(run, capsys):
+    files = {"a.csv": "text\n" + "".join(f"the mask {number} 🍕\n" for number in range(9))}
+    run(files)
+    said = capsys.readouterr().err
+    assert "100.0% of the tweets hold [UNK]" in said and "emoji=spelled" in said
+    run(files, emoji="added")
+    told = capsys.readouterr()
+    assert "emoji=added: 1 new token (🍕)" in told.out and "[UNK]" not in told.err
+    run({"a.csv": "text\nthe mask\n"}, emoji="added")
+    assert "none was added" in capsys.readouterr().err
+
+
+def test_pages_without_a_tweet_are_no_tweets_and_texts_that_are_null_are_empty(run):
+    lines = [{"meta": {"result_count": 0}}, {"errors": [{"title": "Not Found"}]}, {"text": "a"}, {"text": None}]
+    funnel, _ = run({"a.jsonl": "\n".join(map(json.dumps, lines))})
+    dropped = {reason: count for reason, count in funnel["dropped"].items() if count}
+    assert dropped == {"no tweet": 2, "empty": 1}
+
+
+def test_a_file_that_a_run_spelled_otherwise_when_it_went_on_is_one_file(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    reports = [Report(0, 5, 4, {}, "t.csv", (1,)), Report(1, 5, 4, {}, f"{tmp_path}/t.csv", (1,))]
+    assert unreadable_rows(reports) == ["t.csv row 2", "t.csv row 7"]
 
 
 def test_advice_on_bad_rows_and_notices_are_those_of_json(run, capsys):

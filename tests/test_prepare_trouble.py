@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import http.server
+import os
+import signal
+import subprocess
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -36,9 +39,37 @@ def test_another_salt_does_not_go_on_with_what_is_there(source, tokenizer_folder
     config.author_salt = "salt of another"
     with pytest.raises(Interrupted):
         _stopped_at_unit_3(config, Interrupted("for now"))
-    assert "removing" in capsys.readouterr().out
+    assert "left behind, made with other settings: author_salt (not the same as there)\n" in capsys.readouterr().out
     # What a task of the run before would still write has nowhere to go.
     assert not before.exists() and list(side.glob("work/run-*"))
+
+
+def test_work_on_a_file_that_was_only_touched_is_not_thrown_away(source, tokenizer_folder, tmp_path, capsys):
+    touched = tmp_path / "tweets.csv"
+    touched.write_bytes(source.read_bytes())
+    config = settings(touched, tokenizer_folder, tmp_path / "out", num_workers=1)
+    with pytest.raises(Interrupted):
+        _stopped_at_unit_3(config, Interrupted("for now"))
+    os.utime(touched, ns=(0, 1_234_567_890_012_345_678))
+    with pytest.raises(UserError, match=r"is unfinished work, made with other settings: .*: touch -d @") as caught:
+        prepare(config)
+    subprocess.run(str(caught.value).partition("same: ")[2].partition(")")[0], shell=True, check=True)
+    prepare(config)
+    assert "going on in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_in_one_line_and_the_same_command_goes_on(source, tokenizer_folder, tmp_path, capsys, how):
+    words = [f"input={source}", f"output={tmp_path / 'out'}", f"tokenizer={tokenizer_folder}", "num_workers=1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparation, "do_unit", lambda *_: signal.raise_signal(how))
+        with pytest.raises(SystemExit) as end:
+            main(words)
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "stopped; the same command goes on where it was\n"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    main(words)
+    assert "going on in" in capsys.readouterr().out
 
 
 def test_a_unit_that_finds_its_place_taken_by_something_else_says_so(source, tokenizer_folder, tmp_path, monkeypatch):

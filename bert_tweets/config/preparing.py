@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from .fields import group, setting
 
+SMALLEST_UNIT = 4096
+
 
 @dataclass
 class NearConfig:
@@ -96,7 +98,7 @@ class PrepareConfig:
     shard_tweets: int = setting(100_000, "tweets of one shard file", unit="tweets", at_least=1)
     seed: int = setting(0, "seed of the validation split", at_least=0)
     unit_bytes: int = setting(
-        0, "input that a worker takes at a time; 0: 4 MB of CSV, 16 MB of JSON", unit="bytes", at_least=0
+        0, "input that a worker takes at a time, 4096 or more; 0: 4 MB of CSV, 16 MB of JSON", unit="bytes", at_least=0
     )
     num_workers: int = setting(0, "processes that prepare; 0: one a core", unit="processes", at_least=0)
     executor: str = setting(
@@ -109,6 +111,10 @@ class PrepareConfig:
         most = self.filter.max_tokens or self.max_length
         if self.filter.min_tokens > most:
             found.append(f"filter.min_tokens={self.filter.min_tokens}: is above the most tokens of a tweet ({most})")
+        if 0 < self.unit_bytes < SMALLEST_UNIT:
+            found.append(
+                f"unit_bytes={self.unit_bytes}: each unit is a folder of its own; at least {SMALLEST_UNIT}, or 0"
+            )
         if self.executor != "processes" and "://" not in self.executor:
             found.append(f"executor={self.executor}: is neither 'processes' nor an address such as tcp://HOST:8786")
         return found

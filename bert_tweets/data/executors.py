@@ -111,8 +111,9 @@ def _processes(count: int, tasks: int) -> Iterator[Workers]:
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker)
     try:
         # They start with their first task, and have much to import: the caller is not ready either.
-        for _ in range(count):
-            pool.submit(os.getpid)
+        with _interrupts_held():
+            for _ in range(count):
+                pool.submit(os.getpid)
         yield Workers(pool, count)
     except BrokenProcessPool:
         raise Interrupted(
@@ -123,6 +124,19 @@ def _processes(count: int, tasks: int) -> Iterator[Workers]:
         pool.shutdown(wait=True, cancel_futures=True)
         raise
     pool.shutdown()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes that are started meanwhile never hear of Ctrl-C, not even while they import; this one does later."""
+    if os.name == "nt":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_worker() -> None:

@@ -35,7 +35,18 @@ CORPUS_REASONS = (
 )
 REASONS = (*ROW_REASONS, *CORPUS_REASONS)
 UNKNOWN = "[UNK] tokens"
-NOTES = ("truncated to max_length", "time not understood", "no time", "no author", "tweets with [UNK]", UNKNOWN)
+OTHER_ORDER = "time not understood, but in the other order"
+ROUNDED = "id rounded to a float"
+NOTES = (
+    "truncated to max_length",
+    "time not understood",
+    OTHER_ORDER,
+    "no time",
+    "no author",
+    ROUNDED,
+    "tweets with [UNK]",
+    UNKNOWN,
+)
 
 
 @dataclass
@@ -51,6 +62,10 @@ class Funnel:
         columns: name of the column by role; None: none was read.
         recipe: hash of the recipe.
         unreadable: where the first rows are that are malformed or not UTF-8.
+        several_lines: lines that records of more than one line hold (CSV).
+        most_lines: of one record.
+        long_records: where the first records are that span suspiciously many lines.
+        examples: of some notes, one value that gave cause to it.
     """
 
     read: int = 0
@@ -61,6 +76,10 @@ class Funnel:
     columns: dict[str, Any] = field(default_factory=dict)
     recipe: str = ""
     unreadable: list[str] = field(default_factory=list)
+    several_lines: int = 0
+    most_lines: int = 0
+    long_records: list[str] = field(default_factory=list)
+    examples: dict[str, str] = field(default_factory=dict)
 
     @property
     def kept(self) -> int:
@@ -107,6 +126,8 @@ class Funnel:
             table.add_row(name.replace("[", r"\["), f"{count:,}", share)
 
         line("rows read", self.read)
+        if self.several_lines:
+            line("  lines in rows of several", self.several_lines, f"{self.most_lines:,} in the longest")
         for reason, count in self.dropped.items():
             if count:
                 line(f"  dropped: {reason}", count, _share(count, self.read))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..errors import UserError
 from ..text.tokenizer import load_tokenizer, private_backend
 from .funnel import Funnel
-from .manifest import FUNNEL_FILE, TOKENIZER_FOLDER, Manifest
+from .manifest import FUNNEL_FILE, TOKENIZER_FOLDER, Manifest, require_tokenizer
 from .order import permute
 from .packing import best_fit
 from .shards import Split, open_split
@@ -66,10 +66,11 @@ def inspect(
         advance: is told of tweets as they are counted.
 
     Raises:
-        UserError: the shards or their funnel are damaged, or there is no training tweet.
+        UserError: the shards, their tokenizer or their funnel are damaged, or there is no training tweet.
     """
     if not manifest.rows("train"):
         raise UserError(f"{folder}: holds no training tweet; prepare more tweets, or a smaller validation_fraction")
+    require_tokenizer(folder, manifest)
     funnel = Funnel.from_file(folder / FUNNEL_FILE)
     split = open_split(folder, manifest, "train")
     chosen = permute(np.arange(min(len(split), max_tweets)), len(split), seed, 0)

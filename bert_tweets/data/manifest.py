@@ -23,6 +23,25 @@ def mend(folder: str | Path) -> str:
     return f"remove {folder}, then prepare again"
 
 
+def tokenizer_files(folder: Path) -> dict[str, str]:
+    """Of each file of the tokenizer in a folder of shards, its sha256 as hex."""
+    found = sorted(path for path in (folder / TOKENIZER_FOLDER).glob("*") if path.is_file())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+def damaged_tokenizer_files(folder: Path, manifest: Manifest) -> list[str]:
+    """The files of the tokenizer, by their paths below the folder of the shards, that are not as they were written."""
+    found = tokenizer_files(folder)
+    names = (name for name, digest in manifest.tokenizer_files.items() if found.get(name) != digest)
+    return [f"{TOKENIZER_FOLDER}/{name}" for name in names]
+
+
+def require_tokenizer(folder: Path, manifest: Manifest) -> None:
+    """Raises UserError where a file of the shards' tokenizer is not as it was written."""
+    for file in damaged_tokenizer_files(folder, manifest):
+        raise UserError(f"{folder / file}: is missing, or is not as it was written; {mend(folder)}")
+
+
 @dataclass(frozen=True)
 class ShardEntry:
     """One shard file.
@@ -57,6 +76,7 @@ class Manifest:
         groups: further columns that were kept, `group.NAME` in the shards.
         lengths: of each split, how many tweets have how many tokens: entry n counts those of n tokens.
         settings: what prepare was called with, but for secrets.
+        tokenizer_files: of each file in the tokenizer's folder, its sha256 as hex.
     """
 
     recipe: Recipe
@@ -71,6 +91,7 @@ class Manifest:
     groups: list[str] = field(default_factory=list)
     lengths: dict[str, list[int]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    tokenizer_files: dict[str, str] = field(default_factory=dict)
 
     def rows(self, split: str) -> int:
         return sum(shard.rows for shard in self.splits[split])

@@ -29,14 +29,15 @@ from ..text.vocabulary import add_emoji, recipe_of
 from .assembly import assemble
 from .clusters import find_clusters
 from .executors import Inline, Workers, open_workers
-from .funnel import Funnel
-from .manifest import SPLITS, TOKENIZER_FOLDER, Manifest
+from .funnel import ROUNDED, Funnel
+from .manifest import SPLITS, TOKENIZER_FOLDER, Manifest, tokenizer_files
+from .reports import Report, long_records, unreadable_rows
 from .selection import Selection
-from .unit_work import KEYS, Job, Report, cleaned, do_unit, report_of, unreadable_rows
+from .unit_work import KEYS, Job, cleaned, do_unit, report_of
 
 WORK = "work"
 # Of what lies there: to be raised when units are cut, hashed or written in another way.
-WORK_VERSION = 2
+WORK_VERSION = 3
 # More rows than these in another encoding are no accident.
 _STRAY_ROWS, _STRAY_SHARE = 20, 0.05
 # What a vocabulary is learnt from: memory must not grow with the input.
@@ -77,7 +78,7 @@ def write_shards(
             config.near.threshold,
         )
         recipe = recipe_of(preset, cleaning.rules_fingerprint(preset), tokenizer)
-        funnel = Funnel(columns=dataclasses.asdict(columns), recipe=recipe.hash, unreadable=unreadable_rows(reports))
+        funnel = _begun_funnel(columns, recipe.hash, reports)
         plans = Selection(config, job, reports, clusters, _emptied(work / "selection")).decide(funnel)
         _require_tweets(config, paths, columns, funnel)
         tasks = ((job, plan, work / "selection", work / "shards", folder) for plan in plans)
@@ -95,8 +96,26 @@ def write_shards(
         groups=list(columns.groups),
         lengths=funnel.lengths,
         settings=settings_of(config),
+        tokenizer_files=tokenizer_files(folder),
     )
     return manifest, funnel
+
+
+def _begun_funnel(columns: Columns, recipe: str, reports: list[Report]) -> Funnel:
+    """What the reports tell that no row's fate changes."""
+    examples = {
+        "time not understood": next(filter(None, (report.odd_time for report in reports)), ""),
+        ROUNDED: next(filter(None, (report.odd_id for report in reports)), ""),
+    }
+    return Funnel(
+        columns=dataclasses.asdict(columns),
+        recipe=recipe,
+        unreadable=unreadable_rows(reports),
+        several_lines=sum(report.several_lines for report in reports),
+        most_lines=max((report.most_lines for report in reports), default=0),
+        long_records=long_records(reports),
+        examples={note: example for note, example in examples.items() if example},
+    )
 
 
 def _own_folder(work: Path) -> Path:

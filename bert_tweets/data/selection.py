@@ -18,10 +18,11 @@ from ..config import PrepareConfig
 from ..hashing import mix
 from ..text.duplicates import held_out
 from .clusters import CLUSTER
-from .funnel import CORPUS_REASONS, Funnel
+from .funnel import CORPUS_REASONS, OTHER_ORDER, ROUNDED, Funnel
 from .manifest import SPLITS
+from .reports import Report
 from .spill import Buckets
-from .unit_work import COPIES, FACT, FACTS, NO_DAY, Job, Report
+from .unit_work import COPIES, FACT, FACTS, NO_DAY, Job
 
 Ints = npt.NDArray[np.int64]
 Records = npt.NDArray[Any]
@@ -224,10 +225,12 @@ class Selection:
         columns = self._job.columns
         funnel.notes["truncated to max_length"] += int(kept["truncated"].sum())
         funnel.notes["time not understood"] += int(kept["time_lost"].sum())
+        funnel.notes[OTHER_ORDER] += int(kept["other_order"].sum())
         if columns.time is not None:
             funnel.notes["no time"] += int(((kept["day"] == NO_DAY) & ~kept["time_lost"]).sum())
         if columns.author is not None:
             funnel.notes["no author"] += int((kept["author"] == 0).sum())
+        funnel.notes[ROUNDED] += int(kept["id_rounded"].sum())
         funnel.notes["tweets with [UNK]"] += int((kept["unknown"] > 0).sum())
         funnel.notes["[UNK] tokens"] += int(kept["unknown"].sum())
 

@@ -10,8 +10,8 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -26,11 +26,11 @@ from .. import files
 from ..config import FilterConfig, NearConfig
 from ..errors import Interrupted, without_secrets
 from ..text import cleaning, duplicates, language, times, units
-from ..text.byte_stream import file_name
-from ..text.rows import FEW, Columns, Rows
+from ..text.rows import ROUNDED_ID, Columns, Rows
 from ..text.tokenizer import Encoded, Encoder
 from ..text.units import Unit
 from .clusters import write_keys
+from .reports import Report
 from .shards import Tweets, schema
 from .writer import to_batch, to_ipc
 
@@ -47,8 +47,12 @@ FACT = np.dtype(
         ("author", "<u8"),  # a part of the hash; 0 without an author
         ("truncated", "?"),
         ("time_lost", "?"),  # there was a time, and it was not understood
+        ("other_order", "?"),  # and it would be with the other order of days and months
+        ("id_rounded", "?"),  # see `rows.ROUNDED_ID`
     ]
 )
+# What may be shown: what begins with a digit, and has no more letters than a month and a half of the day.
+_TIME_OR_ID = r"(?!(?:[^A-Za-z]*[A-Za-z]){6})\s*[0-9][0-9A-Za-z:+.,/ -]{0,39}\s*"
 NO_DAY = np.iinfo(np.int32).min
 
 
@@ -96,38 +100,6 @@ class Job:
         return columns.remove(columns.get_field_index("cluster")).append(pa.field("number", pa.int64(), nullable=False))
 
 
-@dataclass(frozen=True)
-class Report:
-    """What became of the rows of a unit.
-
-    Attributes:
-        number: of the unit.
-        read: rows of the input.
-        rows: rows that are left.
-        dropped: rows left out, by reason.
-        file: that the unit is of.
-        unreadable: see `Rows`.
-    """
-
-    number: int
-    read: int
-    rows: int
-    dropped: dict[str, int]
-    file: str = ""
-    unreadable: Sequence[int] = ()
-
-
-def unreadable_rows(reports: Sequence[Report]) -> list[str]:
-    """Where the first rows are that could not be read; rows are counted from 1 within each file."""
-    before: dict[str, int] = {}
-    found: list[str] = []
-    for report in reports:
-        first = before.get(report.file, 0) + 1
-        found += [f"{file_name(report.file)} row {first + number:,}" for number in report.unreadable]
-        before[report.file] = first - 1 + report.read
-    return found[:FEW]
-
-
 def report_of(job: Job, number: int) -> Report | None:
     """The report of a unit that is done, else None."""
     path = job.place(number) / REPORT
@@ -166,7 +138,19 @@ def do_unit(job: Job, unit: Unit) -> Report:
     keys = duplicates.MinHash(job.near.threshold, job.near.shingle_words)(key, exact)
     encoded = _encoder(job.tokenizer, job.max_length)(batch.column("text"))
     found, facts = _finished(batch, encoded, job)
-    report = Report(unit.number, rows.read, batch.num_rows, dropped, without_secrets(unit.file), rows.unreadable)
+    report = Report(
+        unit.number,
+        rows.read,
+        batch.num_rows,
+        dropped,
+        without_secrets(unit.file),
+        rows.unreadable,
+        rows.several_lines,
+        rows.most_lines,
+        rows.long_records,
+        odd_time=_example(batch.column("time"), facts["time_lost"]),
+        odd_id=_example(batch.column("id"), facts["id_rounded"]),
+    )
     target = job.place(unit.number)
     attempt = files.attempt_name(target)
     attempt.mkdir()
@@ -205,6 +189,8 @@ def cleaned(rows: Rows, job: Job, dropped: dict[str, int]) -> pa.RecordBatch:
     columns["retweet_of"] = _retweet_of(rows.fields["text"], rows.fields.get("retweet_of", nothing))
     columns["number"] = pa.array(rows.numbers, pa.int64())
     columns |= {name: rows.fields[name] for name in (f"group.{group}" for group in job.columns.groups)}
+    for name in ("language", *(f"group.{group}" for group in job.columns.groups)):
+        columns[name] = _null_where_blank(columns[name])
     batch = pa.RecordBatch.from_pydict(columns)
     batch = _drop(batch, _is_empty(pc.utf8_trim_whitespace(batch.column("text"))), "empty", dropped)
     too_long = pc.greater(pc.utf8_length(batch.column("text")), job.max_characters)
@@ -249,8 +235,18 @@ def _finished(batch: pa.RecordBatch, encoded: Encoded, job: Job) -> tuple[pa.Rec
     facts["day"] = np.where(parsed.is_valid(), _days(parsed), NO_DAY)
     facts["author"] = numbers
     facts["truncated"] = encoded.truncated
-    facts["time_lost"] = times.not_understood(batch.column("time"), parsed).to_numpy(zero_copy_only=False)
+    lost = times.not_understood(batch.column("time"), parsed)
+    facts["time_lost"] = lost
+    if (other := times.other_order(job.time_format)) and lost.true_count:
+        facts["other_order"][facts["time_lost"]] = times.parse(batch.column("time").filter(lost), other).is_valid()
+    facts["id_rounded"] = pc.match_substring_regex(batch.column("id"), ROUNDED_ID).fill_null(False)
     return rows, facts
+
+
+def _example(texts: pa.Array, which: npt.NDArray[np.bool_]) -> str:
+    """The first of some times or ids; empty where that may be something else, which is nobody's to see."""
+    first = next(iter(texts.filter(pa.array(which)).slice(0, 1).to_pylist()), "")
+    return first.strip() if re.fullmatch(_TIME_OR_ID, first) else ""
 
 
 def _days(moments: pa.Array) -> npt.NDArray[np.int64]:
@@ -278,6 +274,10 @@ def _hide_authors(authors: pa.Array, key: bytes) -> tuple[pa.Array, npt.NDArray[
 
 def _with(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
     return batch.set_column(batch.schema.get_field_index(name), name, column)
+
+
+def _null_where_blank(texts: pa.Array) -> pa.Array:
+    return pc.if_else(_is_empty(pc.utf8_trim_whitespace(texts)), pa.scalar(None, pa.string()), texts)
 
 
 def _is_empty(texts: pa.Array) -> pa.Array:

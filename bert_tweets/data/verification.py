@@ -18,7 +18,16 @@ from ..files import MARKER
 from ..text.tokenizer import Encoder, fingerprint, load_tokenizer
 from .checksums import BLOCK_BYTES, block_checksums, checksum_file
 from .funnel import Funnel
-from .manifest import FILE, FUNNEL_FILE, RECORD_FILE, SPLITS, TOKENIZER_FOLDER, Manifest, ShardEntry
+from .manifest import (
+    FILE,
+    FUNNEL_FILE,
+    RECORD_FILE,
+    SPLITS,
+    TOKENIZER_FOLDER,
+    Manifest,
+    ShardEntry,
+    damaged_tokenizer_files,
+)
 from .shards import schema, shard_path
 
 Ints = npt.NDArray[np.int64]
@@ -64,6 +73,9 @@ def damages(folder: Path, manifest: Manifest, advance: Callable[[int], None] = l
     encoder = _encoder(folder, manifest)
     if encoder is None:
         yield Damage(TOKENIZER_FOLDER, "is not the tokenizer that the manifest names")
+    else:
+        for file in damaged_tokenizer_files(folder, manifest):
+            yield Damage(file, "is missing, or is not as it was written")
     for split in SPLITS:
         for entry in manifest.splits[split]:
             yield from _shard_damages(folder, entry, manifest, encoder)

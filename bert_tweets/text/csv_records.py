@@ -8,7 +8,7 @@ single one closes; anywhere else a quote is an ordinary character.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -81,33 +81,61 @@ def first_record_end(data: bytes, delimiter: str = ",") -> int:
     return int(outside[0]) + 1 if len(outside) else len(data)
 
 
-def swallowing_records(data: bytes, delimiter: str = ",") -> Positions:
-    """Records in which a quote was left open: it is closed lines later, by a quote that some text goes on behind.
+class Spans(NamedTuple):
+    """The records that hold several lines; they are numbered from 0, empty lines not counted.
+
+    Attributes:
+        records: int64 [records of several lines], their numbers, ascending.
+        lines: int64 [records of several lines], how many each holds.
+        swallowing: int64 [swallowing records], those in which a quote was left open: it is closed lines later, by a
+            quote that some text goes on behind.
+    """
+
+    records: Positions
+    lines: Positions
+    swallowing: Positions
+
+
+_NOWHERE = np.empty(0, np.int64)
+
+
+def spans(data: bytes, delimiter: str = ",") -> Spans:
+    """Which records hold several lines, and which of them swallow others.
 
     Args:
         data: whole records.
         delimiter: between fields.
-
-    Returns:
-        int64 [records], their numbers from 0, empty lines not counted.
     """
     view = np.frombuffer(data, dtype=np.uint8)
     toggles = quote_toggles(view, delimiter)
+    if not len(toggles):
+        return Spans(_NOWHERE, _NOWHERE, _NOWHERE)
+    line_ends = np.flatnonzero((view == NEWLINE) | (view == RETURN))
+    quoted = np.searchsorted(toggles, line_ends) % 2 == 1
+    inside = line_ends[quoted]
+    if not len(inside):
+        return Spans(_NOWHERE, _NOWHERE, _NOWHERE)
+    ends = line_ends[~quoted]
+    # The newline behind a carriage return, or behind another newline, ends no record.
+    ends = ends[np.diff(ends, prepend=-1) > 1]
+    # A carriage return and its newline part two lines, not three.
+    inside = inside[(view[inside] == RETURN) | (view[inside - 1] != RETURN)]
+    records, more = np.unique(np.searchsorted(ends, inside), return_counts=True)
+    return Spans(records, more + 1, np.unique(np.searchsorted(ends, _odd_ends(view, toggles, line_ends, delimiter))))
+
+
+def _odd_ends(view: npt.NDArray[np.uint8], toggles: Positions, line_ends: Positions, delimiter: str) -> Positions:
+    """Where a quote closes a field of several lines though some text goes on behind it."""
     opened, closed = toggles[: len(toggles) // 2 * 2 : 2], toggles[1::2]
     behind = view[np.minimum(closed + 1, len(view) - 1)]
     goes_on = ~np.isin(behind, [ord(delimiter), NEWLINE, RETURN, QUOTE]) & (closed + 1 < len(view))
     if not goes_on.any():
-        return np.empty(0, np.int64)
-    line_ends = np.flatnonzero((view == NEWLINE) | (view == RETURN))
+        return _NOWHERE
     # A doubled quote closes and opens again at once: where the field began stands before it.
     begins = np.concatenate([[True], closed[:-1] + 1 != opened[1:]])
     field_start = np.maximum.accumulate(np.where(begins, opened, 0))
     over_lines = np.searchsorted(line_ends, field_start) < np.searchsorted(line_ends, closed)
-    places = closed[goes_on & over_lines]
-    ends = line_ends[np.searchsorted(toggles, line_ends) % 2 == 0]
-    # The newline behind a carriage return, or behind another newline, ends no record.
-    ends = ends[np.diff(ends, prepend=-1) > 1]
-    return np.unique(np.searchsorted(ends, places))
+    return closed[goes_on & over_lines]
 
 
 def last_record_end(data: bytes, delimiter: str = ",") -> tuple[int, int | None]:

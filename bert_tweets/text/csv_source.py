@@ -16,7 +16,7 @@ import pyarrow.csv
 from ..errors import UserError
 from . import csv_records
 from .byte_stream import ByteStream
-from .rows import FEW, Columns, Rows, ids_or_null
+from .rows import FEW, MANY_LINES, Columns, Rows, ids_or_null
 
 UNIT_BYTES = 4 * 2**20
 _HEAD_BYTES = 2**16
@@ -24,7 +24,7 @@ _HEAD_BYTES = 2**16
 
 @dataclass(frozen=True)
 class Layout:
-    """How records are laid out: the names of the fields in order, and what separates them."""
+    """How records are laid out: the names of the fields in order, no space around them, and what separates them."""
 
     names: tuple[str, ...]
     delimiter: str
@@ -78,7 +78,7 @@ def _read_header(stream: ByteStream) -> Layout:
         raise UserError(f"{stream.path}: its header is not UTF-8; save the file as UTF-8") from None
     except (csv.Error, StopIteration):
         raise UserError(f"{stream.path}: does not begin with the names of columns; is this a CSV file?") from None
-    return Layout(tuple(names), delimiter)
+    return Layout(tuple(name.strip() for name in names), delimiter)
 
 
 def parse(block: bytes, layout: Layout, columns: Columns) -> Rows:
@@ -93,7 +93,8 @@ def parse(block: bytes, layout: Layout, columns: Columns) -> Rows:
         # Arrow cannot report a malformed row that is not UTF-8. Every byte is some Latin-1 character, and
         # commas, quotes and newlines stay what they are; the fields are turned back below.
         block = block.decode("latin-1").encode()
-    table, malformed = _read_table(block, layout, sorted(set(places.values())))
+    spans = csv_records.spans(block, layout.delimiter)
+    table, malformed = _read_table(block, layout, sorted(set(places.values())), spans.swallowing)
     count = table.num_rows + len(malformed)
     numbers = np.delete(np.arange(count, dtype=np.int64), malformed)
     fields = {role: _one_array(table.column(str(place))) for role, place in places.items()}
@@ -104,11 +105,27 @@ def parse(block: bytes, layout: Layout, columns: Columns) -> Rows:
     if columns.retweet_of is not None:
         fields["retweet_of"] = ids_or_null(fields["retweet_of"], columns.retweet_of)
     unreadable = np.sort(np.concatenate([malformed, not_utf8]))[:FEW].tolist()
-    return Rows(fields, numbers, len(malformed), len(not_utf8), unreadable=tuple(unreadable))
+    long = np.flatnonzero(spans.lines > MANY_LINES)[:FEW]
+    return Rows(
+        fields,
+        numbers,
+        len(malformed),
+        len(not_utf8),
+        unreadable=tuple(unreadable),
+        several_lines=int(spans.lines.sum()),
+        most_lines=int(spans.lines.max(initial=0)),
+        long_records=tuple(zip(spans.records[long].tolist(), spans.lines[long].tolist(), strict=True)),
+    )
 
 
-def _read_table(block: bytes, layout: Layout, places: list[int]) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-    """The columns at some places, called by their place, and int64 [malformed], which rows are malformed."""
+def _read_table(
+    block: bytes, layout: Layout, places: list[int], swallowing: npt.NDArray[np.int64]
+) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """The columns at some places, called by their place, and int64 [malformed], which rows are malformed.
+
+    Args:
+        swallowing: int64 [rows], rows that are malformed though Arrow can read them.
+    """
     malformed: list[int] = []
 
     def skip(row: pyarrow.csv.InvalidRow) -> str:
@@ -134,7 +151,6 @@ def _read_table(block: bytes, layout: Layout, places: list[int]) -> tuple[pa.Tab
         ),
     )
     found = np.array(malformed, dtype=np.int64)
-    swallowing = csv_records.swallowing_records(block, layout.delimiter)
     if len(swallowing):
         kept = np.delete(np.arange(table.num_rows + len(found)), found)
         table = table.filter(pa.array(~np.isin(kept, swallowing)))

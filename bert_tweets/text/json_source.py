@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -22,6 +23,8 @@ _FIRST_INTERFACE, _SECOND_INTERFACE = {"id_str", "user"}, {"author_id", "edit_hi
 # What Twitter's stream says between the tweets, an object with nothing but such a key.
 _NOTICES = {"connected", "control", "delete", "disconnect", "event", "friends", "limit", "scrub_geo"}
 _NOTICES |= {"status_withheld", "user_withheld", "warning"}
+# A page of the v2 interface without a tweet: nothing was found, or something was refused.
+_EMPTY_PAGE, _BESIDE_IT = {"meta", "errors"}, {"includes", "title", "detail", "type", "status"}
 
 Object = dict[str, Any]
 
@@ -49,7 +52,8 @@ class JsonSource:
         self.names = list(dict.fromkeys(name for found in objects for name in _names(found)))
         self.readable = set(self.names)
         if not self.names:
-            raise UserError(f"{path}: does not begin with JSON objects; JSON Lines hold an object a line")
+            advice = "; is one object written over several lines? (jq -c .)" if lines[0].lstrip()[:1] == b"{" else ""
+            raise UserError(f"{path}: does not begin with JSON objects; JSON Lines hold an object a line{advice}")
 
     def pieces(self, unit_bytes: int | None) -> Iterator[bytes]:
         """Whole lines, some megabytes at a time, in order."""
@@ -73,8 +77,15 @@ def _line_blocks(stream: ByteStream, size: int) -> Iterator[bytes]:
             raise UserError(f"{stream.path}: holds a line longer than 64 MB; JSON Lines hold an object a line")
 
 
-def parse(block: bytes, columns: Columns) -> Rows:
-    """The tweets of some lines."""
+def parse(block: bytes, columns: Columns, path: str = "") -> Rows:
+    """The tweets of some lines.
+
+    Args:
+        path: of the file, for messages.
+
+    Raises:
+        UserError: a column that is to be kept is an object or a list.
+    """
     wanted = columns.wanted()
     fields: dict[str, list[str | None]] = {role: [] for role in wanted}
     numbers: list[int] = []
@@ -100,6 +111,8 @@ def parse(block: bytes, columns: Columns) -> Rows:
             else:
                 numbers.append(number)
                 for role, name in wanted.items():
+                    if role.startswith("group."):
+                        _require_plain(tweet, name, path)
                     fields[role].append(text if role == "text" else _field(tweet, role, name))
             number += 1
     arrays = {role: pa.array(values, pa.string()) for role, values in fields.items()}
@@ -127,7 +140,8 @@ def _objects(line: bytes) -> list[Object] | None:
 
 
 def _is_notice(found: Object) -> bool:
-    return bool(found) and found.keys() <= _NOTICES
+    is_empty_page = bool(found.keys() & _EMPTY_PAGE) and found.keys() <= _EMPTY_PAGE | _BESIDE_IT
+    return is_empty_page or (bool(found) and found.keys() <= _NOTICES)
 
 
 def _attach_originals(tweets: list[Object], included: Any) -> None:
@@ -216,15 +230,34 @@ def _referenced(tweet: Object) -> str | None:
     return None
 
 
+def _require_plain(tweet: Object, name: str, path: str) -> None:
+    """Raises UserError for an object or a list, as a table's column of them is refused."""
+    value = _value(tweet, name)
+    if isinstance(value, dict | list):
+        kind, inside = ("a list", "") if isinstance(value, list) else ("an object", next(iter(value), ""))
+        advice = f"; name a key inside of it, such as {name}.{inside}" if inside else ""
+        raise UserError(f"{path}: column '{name}' is {kind}, not text{advice}")
+
+
 def _text(tweet: Object, name: str) -> str | None:
+    """The text; empty where it is null, None where there is none or it is something else."""
     text = whole_text(tweet, name)
+    if text is None:
+        outer, _, inner = name.partition(".")
+        inside = tweet.get(outer)
+        return "" if name in tweet or (isinstance(inside, dict) and inner in inside) else None
     return _as_text(text) if isinstance(text, str) else None
 
 
 def _as_text(value: Any) -> str | None:
-    """A value as text; None where there is none, or it holds half a surrogate pair."""
+    """A value as text, numbers and truth as tables have them; None where there is none, or half a surrogate pair."""
     if value is None or isinstance(value, dict | list):
         return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        whole = value.is_integer() and abs(value) < 2**53
+        return None if math.isnan(value) else str(int(value) if whole else value)
     text = str(value)
     return text if text.isascii() or _has_no_surrogate(text) else None
 

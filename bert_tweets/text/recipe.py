@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import UserError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FILE = "recipe.json"
 
 

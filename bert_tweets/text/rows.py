@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 # What columns are called, by role, most telling name first; case aside.
 NAMES = {
     "text": ("text", "tweet", "content", "content_cleaned", "full_text", "body", "message"),
-    "id": ("id", "tweet_id", "id_str", "status_id"),
+    # Where v1.1's objects have both, `id` is a number that many a program has rounded.
+    "id": ("id_str", "id", "tweet_id", "status_id"),
     "time": ("created_at", "date", "time", "timestamp", "datetime"),
     "author": (
         "author",
@@ -42,6 +43,10 @@ NAMES = {
 }
 # Of how many unreadable rows the place is told.
 FEW = 3
+# Lines of one record of CSV beyond which a quote that was not closed is likelier than a tweet.
+MANY_LINES = 40
+# Ids that went through a program that knows numbers by 53 bits: 1.2345678901234604e+18, 1234567890.0
+ROUNDED_ID = r"^\s*[0-9]+(?:\.[0-9]+)?[eE]\+?[0-9]+\s*$|^\s*[0-9]+\.0*\s*$"
 # How a column of retweeted tweets' ids says that there is none, case aside.
 NO_RETWEET = ("", "nan", "none", "null", "na", "n/a", "<na>", "false", "0")
 # The column that names the tweets which a tweet replies to, quotes or retweets, and an entry of it that is a retweet,
@@ -91,6 +96,9 @@ class Rows:
         not_utf8: rows left out for bytes that are not UTF-8.
         notices: rows left out because they are no tweets but notices of Twitter's stream.
         unreadable: the numbers of the first of the malformed rows and those that are not UTF-8.
+        several_lines: lines that records of more than one line hold, the malformed ones too (CSV alone).
+        most_lines: of one record.
+        long_records: number and lines of the first records of more than MANY_LINES lines.
     """
 
     fields: dict[str, pa.Array]
@@ -99,6 +107,9 @@ class Rows:
     not_utf8: int = 0
     notices: int = 0
     unreadable: tuple[int, ...] = ()
+    several_lines: int = 0
+    most_lines: int = 0
+    long_records: tuple[tuple[int, int], ...] = ()
 
     @property
     def read(self) -> int:

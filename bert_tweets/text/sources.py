@@ -6,6 +6,7 @@ Every row that is left out is counted with its reason; a file that cannot be rea
 from __future__ import annotations
 
 import glob
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ _ENDINGS = {
     ".arrow": "table",
     ".feather": "table",
 }
+# A longer name is a text.
+_LONGEST_NAME = 60
 _COMPRESSED = (".gz", ".zst", ".bz2")
 # Given as the name of a column.
 NO_COLUMN = "none"
@@ -122,7 +125,7 @@ def _tweets_among(folder: str, files: list[tuple[str, bool]], warn: Callable[[st
     found = sorted(path for path, here in files if here and _kind(path))
     others = sorted(path for path, here in files if here and not _kind(path))
     deeper = [path for path, here in files if not here and _kind(path)]
-    endings = {path[-len("".join(_endings(path))) :] for path in deeper}
+    endings = {path[-len("".join(_endings(path))) :] for path in (*found, *deeper)}
     patterns = [f"{glob.escape(folder.rstrip('/'))}/**/*{ending}" for ending in sorted(endings)]
     below = f"{len(deeper):,} in folders inside of it; input='{','.join(patterns)}' takes all" if deeper else ""
     if not found:
@@ -191,11 +194,24 @@ def find_columns(paths: list[str], asked: dict[str, str], groups: Sequence[str] 
             found[role] = named
     if "text" not in found:
         seen = _listed([name for name in first.names if name in first.readable])
-        raise UserError(f"{paths[0]}: no column of text among {seen}; say which with text_column=NAME")
+        raise UserError(
+            f"{paths[0]}: no column of text among {seen}; say which with text_column=NAME{_header_advice(first)}"
+        )
     columns = Columns(**found, groups=tuple(dict.fromkeys(groups)))
-    for path in paths:
-        _require_columns(path, first if path == paths[0] else open_source(path), columns)
+    _require_columns(paths[0], first, columns)
+    for path in paths[1:]:
+        _require_columns(path, open_source(path), columns, first=False)
     return columns
+
+
+def _header_advice(source: Source) -> str:
+    """What may be the matter with a header that names no text."""
+    if source.kind != "csv":
+        return ""
+    if len(source.names) == 1 and "|" in source.names[0]:
+        return "; columns are separated by commas, tabs or semicolons, not by |"
+    is_data = any(len(name) > _LONGEST_NAME or re.fullmatch(r"[0-9][0-9.:/TZ +-]*", name) for name in source.names)
+    return "; is its first line a tweet? It should name the columns" if is_data else ""
 
 
 def units(paths: list[str], columns: Columns, unit_bytes: int | None = None) -> Iterator[Unit]:
@@ -263,16 +279,18 @@ def _endings(path: str) -> list[str]:
     return endings[-2:] if endings[-1:] and endings[-1] in _COMPRESSED else endings[-1:]
 
 
-def _require_columns(path: str, source: Source, columns: Columns) -> None:
-    """Raises UserError when a wanted column is missing or stands there twice."""
+def _require_columns(path: str, source: Source, columns: Columns, first: bool = True) -> None:
+    """Raises UserError when a wanted column is missing or stands there twice; in the first file it is the user's."""
     for role, name in columns.wanted().items():
         count = source.names.count(name)
         # In JSON only a retweet says what it repeats, and it need not be among the first tweets.
         if count == 0 and not (source.kind == "json" and role == "retweet_of"):
             what = "group_columns" if role.startswith("group.") else f"the {role}"
+            setting = "retweet_column" if role == "retweet_of" else f"{role}_column"
+            way_out = f"; {setting}={NO_COLUMN} does without it, or prepare such files apart"
             raise UserError(
                 f"{path}: no column '{name}' for {what}{did_you_mean(name, source.names)}; "
-                f"it has {_listed(source.names)}"
+                f"it has {_listed(source.names)}{'' if first or role not in NAMES or role == 'text' else way_out}"
             )
         if count > 1:
             raise UserError(f"{path}: {count} columns are called '{name}'; rename all but one")

@@ -134,13 +134,16 @@ def _is_what_its_name_says(path: str, kind: str) -> Iterator[None]:
         raise UserError(f"{path}: is not {kind} data ({' '.join(str(error).split())[:120]})") from None
 
 
-def _whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Integers where all of them are: pandas makes floats of ids of which one is missing."""
-    present = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-    try:
-        return present.cast(pa.int64())
-    except pa.ArrowInvalid:
-        return present
+def _numbers_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Floats as text, whole ones without a point: pandas makes floats of numbers of which one is missing.
+
+    From 2^53 on they are no longer those that were meant, and stay as they are written (1e+18).
+    """
+    wide = column.cast(pa.float64())
+    whole = pc.and_(pc.equal(pc.floor(wide), wide), pc.less(pc.abs(wide), 2.0**53)).fill_null(False)
+    integers = pc.if_else(whole, wide, 0.0).cast(pa.int64()).cast(pa.string())
+    texts = pc.if_else(whole, integers, column.cast(pa.string()))
+    return pc.if_else(pc.is_nan(wide), pa.scalar(None, pa.string()), texts)
 
 
 def _is_plain(kind: pa.DataType) -> bool:
@@ -183,8 +186,8 @@ def _as_text(parts: list[pa.Array], name: str, path: str) -> pa.Array:
         if _is_references(pa.field(name, kind)):
             return pa.concat_arrays([_references_as_text(chunk) for chunk in column.chunks])
         column = column.cast(kind)
-        numbers = _whole_numbers(column) if pa.types.is_floating(kind) else column
-        return pa.concat_arrays(numbers.cast(pa.string()).chunks)
+        texts = _numbers_as_text(column) if pa.types.is_floating(kind) else column.cast(pa.string())
+        return pa.concat_arrays(texts.chunks)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
             raise UserError(f"{path}: column '{name}' holds bytes that are not UTF-8; write it anew as text") from None

@@ -45,6 +45,11 @@ def parse(texts: pa.Array, time_format: str = "auto") -> pa.Array:
     return times
 
 
+def other_order(time_format: str) -> str | None:
+    """The other order of days and months; None where `time_format` gives none."""
+    return {"mdy": "dmy", "dmy": "mdy"}.get(time_format)
+
+
 def not_understood(texts: pa.Array, times: pa.Array) -> pa.Array:
     """bool [rows]: there is a text, and it became no time."""
     written = pc.not_equal(pc.utf8_trim_whitespace(texts), "").fill_null(False)

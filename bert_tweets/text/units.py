@@ -41,7 +41,7 @@ def read(unit: Unit, columns: Columns) -> Rows:
     if isinstance(unit.payload, Batch):
         return table_source.read(unit.file, unit.kind, unit.payload, columns)
     if unit.layout is None:
-        return json_source.parse(unit.payload, columns)
+        return json_source.parse(unit.payload, columns, unit.file)
     try:
         return csv_source.parse(unit.payload, unit.layout, columns)
     except pa.ArrowException as error:

@@ -63,6 +63,13 @@ def test_unknown_tokens_are_told_as_prepare_told_them(
     assert words.startswith(f"{share} of the tokens of both splits") and "in 66.7% of the tweets; in 5 tr" in words
 
 
+def test_samples_are_shown_as_they_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_shards(tmp_path, ["at :100: past [red] :mask: we met"], validation_fraction=0.0, vocabulary_size=100)
+    capsys.readouterr()
+    stage([str(folder)])
+    assert "at :100: past [red] :mask: we met" in capsys.readouterr().out
+
+
 def test_without_training_tweets_there_is_nothing_to_inspect(tmp_path: Path, tokenizer_folder: Path) -> None:
     folder = make_shards(
         tmp_path, ["only the mask one"], tokenizer=str(tokenizer_folder), validation_fraction=0.5, seed=4

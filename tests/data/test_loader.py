@@ -19,7 +19,7 @@ from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.masking import masking_for
 from bert_tweets.data.order import Stream
 from bert_tweets.data.packing import best_fit
-from bert_tweets.data.sampler import Sampler
+from bert_tweets.data.sampler import Sampler, SamplerState
 from bert_tweets.data.shards import Split, Tweets, open_split
 from bert_tweets.prepare import prepare
 
@@ -275,3 +275,14 @@ def test_rungs_are_few_and_no_count_falls_off() -> None:
     assert all(size % 128 == 0 for size in rungs.values())
     assert len({rungs[count] for count in range(8192, 16_385)}) == 9
     assert all(rung(count, 1) == count for count in counts)
+
+
+def test_the_example_of_the_documentation_runs(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "data-plane.md").read_text(encoding="utf-8")
+    code = text.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(shards.parent)
+    names: dict[str, object] = {}
+    exec(code, names)
+    split, state, labels = names["split"], names["state"], names["labels"]
+    assert isinstance(split, Split) and isinstance(state, SamplerState) and isinstance(labels, torch.Tensor)
+    assert state.position == 3 * len(split) and len(labels)

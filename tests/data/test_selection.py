@@ -13,8 +13,9 @@ from bert_tweets.config import FilterConfig, NearConfig, PrepareConfig
 from bert_tweets.data import selection
 from bert_tweets.data.clusters import CLUSTER
 from bert_tweets.data.funnel import Funnel
+from bert_tweets.data.reports import Report
 from bert_tweets.data.selection import FATES, Selection
-from bert_tweets.data.unit_work import COPIES, FACT, FACTS, NO_DAY, Job, Report
+from bert_tweets.data.unit_work import COPIES, FACT, FACTS, NO_DAY, Job
 from bert_tweets.text.duplicates import held_out
 from bert_tweets.text.rows import Columns
 

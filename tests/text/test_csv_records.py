@@ -107,6 +107,18 @@ def test_a_record_without_an_end_is_given_up_before_it_fills_the_memory(monkeypa
         cut(b"text\n" + b"x" * 5000, 100)
 
 
+@given(st.lists(st.tuples(FIELDS, FIELDS), max_size=8), st.sampled_from(["\n", "\r\n"]))
+def test_lines_of_records_are_those_that_python_counts(rows, line_end):
+    text = io.StringIO()
+    csv.writer(text, lineterminator=line_end, quoting=csv.QUOTE_ALL).writerows(rows)
+    ends = [sum(csv_records.count_lines(field.encode()) for field in row) for row in rows]
+    found = csv_records.spans(text.getvalue().encode())
+    assert dict(zip(found.records.tolist(), found.lines.tolist(), strict=True)) == {
+        number: count + 1 for number, count in enumerate(ends) if count
+    }
+    assert not len(found.swallowing)
+
+
 @given(st.text(alphabet="a\n\r").map(str.encode), st.integers(1, 5))
 def test_lines_are_counted_whatever_ends_them(data, cached):
     with pytest.MonkeyPatch.context() as patch:

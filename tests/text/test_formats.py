@@ -245,13 +245,23 @@ def test_notices_of_the_stream_are_no_malformed_tweets(tmp_path):
 
 
 def test_whole_numbers_of_a_table_are_written_out(tmp_path):
-    ids = pa.array([5.0e17, None, float("nan")])
-    table = pa.table({"text": ["a", "b", "c"], "id": ids, "score": [0.5, 1.0, 2e16]})
+    numbers = {"id": [5.0e15, None, float("nan")], "score": [0.5, 1.0, 2e16], "is_reply": [True, False, None]}
+    table = pa.table({"text": ["a", "b", "c"], **numbers})
     pyarrow.feather.write_feather(table, tmp_path / "a.arrow")
     path = str(tmp_path / "a.arrow")
-    (rows,) = sources.read([path], sources.find_columns([path], {}, ["score"]))
-    assert rows.fields["id"].to_pylist() == ["500000000000000000", "", ""]
-    assert rows.fields["group.score"].to_pylist() == ["0.5", "1", "2e+16"]
+    lines = [{"text": "a", **{name: column[row] for name, column in numbers.items()}} for row in range(3)]
+    for file in (path, str(made(tmp_path, json_lines(lines), "a.jsonl"))):
+        (rows,) = sources.read([file], sources.find_columns([file], {}, ["score", "is_reply"]))
+        assert rows.fields["id"].to_pylist() == ["5000000000000000", "", ""]
+        assert rows.fields["group.score"].to_pylist() == ["0.5", "1", "2e+16"]
+        assert rows.fields["group.is_reply"].to_pylist() == ["true", "false", ""]
+
+
+def test_what_is_kept_must_be_no_object_or_list_in_json_as_in_tables(tmp_path):
+    for value, said in (({"id": 1}, "an object, not text; name a key inside of it, such as place.id"), ([1], "a list")):
+        path = str(made(tmp_path, json_lines([{"text": "a", "place": None}, {"text": "b", "place": value}]), "a.jsonl"))
+        with pytest.raises(UserError, match=f"a.jsonl: column 'place' is {said}"):
+            list(sources.read([path], sources.find_columns([path], {}, ["place"])))
 
 
 def test_lines_that_are_bad_are_counted(tmp_path):
@@ -279,7 +289,8 @@ def test_no_bytes_end_in_a_traceback(tmp_path, lines, unit_bytes):
     [
         ("a.jsonl", b"", "is empty"),
         ("a.json", b'[{"text": "a"}]', "one JSON array"),
-        ("a.jsonl", b"text,id\na,1\n", "does not begin with JSON objects"),
+        ("a.jsonl", b"text,id\na,1\n", "does not begin with JSON objects; JSON Lines hold an object a line$"),
+        ("a.json", b'{\n "text": "a"\n}\n', r"is one object written over several lines\? \(jq -c \.\)"),
         ("a.parquet", b"text,id\na,1\n", "is not parquet data"),
         ("a.arrow", b"ARROW1 but not really", "is not arrow data"),
         ("a.jsonl.gz", b'{"text": "a"}', "is not gzip data"),

@@ -68,6 +68,34 @@ def test_columns_are_found_by_name_whatever_the_case(tmp_path):
     assert sources.find_columns([str(path)], {"text": "Screen_Name"}).text == "Screen_Name"
 
 
+def test_space_around_names_is_no_part_of_them(tmp_path):
+    path = made(tmp_path, "id, text ,Created_At \n7,hello,2020-01-01\n")
+    assert sources.find_columns([str(path)], {}) == Columns("text", "id", "Created_At")
+    assert texts(path) == ["hello"]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("1,hello world,2020-01-01\n", "is its first line a tweet?"),
+        ("ann,so this is a tweet that went on and on for more than a name would do\n", "is its first line a tweet?"),
+        ("id|body_text|date\n1|a|b\n", r"separated by commas, tabs or semicolons, not by \|"),
+        ("id,body_text\n1,a\n", "text_column=NAME$"),
+    ],
+)
+def test_what_may_be_the_matter_with_a_header_is_said(tmp_path, data, said):
+    with pytest.raises(UserError, match=said):
+        sources.find_columns([str(made(tmp_path, data))], {})
+
+
+def test_a_column_that_a_later_file_lacks_can_be_done_without(tmp_path):
+    first = made(tmp_path, '{"id_str": "1", "text": "a", "user": {"id_str": "7"}}\n', "v1.jsonl")
+    second = made(tmp_path, '{"id_str": "2", "text": "b", "author_id": "7"}\n', "v2.jsonl")
+    with pytest.raises(UserError, match="author_column=none does without it, or prepare such files apart"):
+        sources.find_columns([str(first), str(second)], {})
+    assert len(texts(first, second, author="none")) == 2
+
+
 def test_none_reads_no_column_unless_one_is_called_so(tmp_path):
     path = str(made(tmp_path, "id,text,author\n1,a,ann\n"))
     columns = sources.find_columns([path], {"id": "none", "author": "none"})
@@ -269,15 +297,17 @@ def test_files_of_a_folder_that_are_left_out_are_told_with_what_takes_them(tmp_p
     for name in names:
         made(tmp_path / "in", "x", name)
     folder, told = f"{tmp_path}/in", list[str]()
-    takes = f"input='{folder}/**/*.csv.gz,{folder}/**/*.jsonl' takes all"
+    deeper = f"{folder}/**/*.csv.gz,{folder}/**/*.jsonl"
     with pytest.raises(UserError, match="holds no file that ends in") as caught:
         sources.expand([folder], told.append)
-    assert f"2 in folders inside of it; {takes}" in str(caught.value) and not told
+    assert f"2 in folders inside of it; input='{deeper}' takes all" in str(caught.value) and not told
     for name in ("a.csv", "a.xlsx"):
         made(tmp_path / "in", "x", name)
     assert sources.expand([folder], told.append) == [f"{folder}/a.csv"]
-    assert takes in told[0] and "1 of its files are no tweets by their names and are left out (a.xlsx)" in told[1]
-    assert len(sources.expand([f"{folder}/**/*.csv.gz", f"{folder}/**/*.jsonl"])) == 2
+    everything = f"{folder}/**/*.csv,{deeper}"
+    assert f"input='{everything}' takes all" in told[0], "those at the top, too"
+    assert "1 of its files are no tweets by their names and are left out (a.xlsx)" in told[1]
+    assert len(sources.expand(everything.split(","))) == 3
 
 
 @pytest.fixture

@@ -260,7 +260,7 @@ def test_a_recipe_without_added_tokens_has_no_word_of_them(stock: Any) -> None:
     assert plain == Recipe("tweets", "rules", fingerprint(stock["uncased"]))
     # The hash of the four parts that the first version had.
     assert Recipe("a", "b", "c", 1).hash == "4ede58fb65bcf73bbd1e106fab9de960330a944bf3b2c5902107202a7f1dda57"
-    assert recipe.FORMAT_VERSION == 2
+    assert recipe.FORMAT_VERSION == 3
 
 
 def test_every_part_decides_the_hash_and_is_named(extended: Any) -> None:
