@@ -94,13 +94,20 @@ def this_world(device: str) -> World:
     return World(rank, local_rank, size, local_size, choose_device(device, local_rank))
 
 
-def start(world: World, timeout_seconds: int) -> None:
-    """Starts the process group: gloo on the CPU, NCCL on GPUs with gloo beside it for counts."""
+def start(world: World, timeout_seconds: int, always: bool = False) -> None:
+    """Starts the process group: gloo on the CPU, NCCL on GPUs with gloo beside it for counts.
+
+    Args:
+        always: a single rank has a group too; without, it has none.
+    """
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
+    backend = "gloo" if world.device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    timeout = timedelta(seconds=timeout_seconds)
     if world.world_size > 1:
-        backend = "gloo" if world.device.type == "cpu" else "cpu:gloo,cuda:nccl"
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+        dist.init_process_group(backend, timeout=timeout)
+    elif always:
+        dist.init_process_group(backend, timeout=timeout, store=dist.HashStore(), rank=0, world_size=1)
 
 
 def stop() -> None:
