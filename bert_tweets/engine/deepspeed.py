@@ -44,10 +44,13 @@ class DeepSpeedEngine:
         self.engine, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, config=_with_buckets(settings, module), dist_init_required=False
         )
+        for weight, value in exact.items():
+            if weight.requires_grad:
+                deepspeed.utils.safe_set_full_fp32_param(weight, value.to(world.device))
         self.masters = {weight for weight in exact if weight.requires_grad}
-        self.frozen = {weight: value for weight, value in exact.items() if not weight.requires_grad}
-        for weight in self.masters:
-            deepspeed.utils.safe_set_full_fp32_param(weight, exact[weight].to(world.device))
+        self.frozen: dict[Tensor, Tensor] = {
+            weight: value for weight, value in exact.items() if not weight.requires_grad
+        }
 
     def train_step(self, step: Step, masking: Masking, learning_rate: float) -> tuple[Tensor, Tensor]:
         for group in self.engine.optimizer.param_groups:
@@ -79,6 +82,7 @@ class DeepSpeedEngine:
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         scaler = self.engine.torch_autocast_z0_gradscaler
+        # In fp16 the host reads the scale: it waits for the device, as it does when it looks for an overflow.
         return norm / scaler.get_scale() if scaler else norm
 
     @torch.no_grad()

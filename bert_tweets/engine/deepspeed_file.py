@@ -44,6 +44,7 @@ _OURS_ALONE = {
     "activation_checkpointing": "that is set by model.checkpoint_activations",
     "data_types": "arithmetic is set by precision",
     "bfloat16": "write bf16",
+    "timers": "metrics.jsonl has the rates",
     "compile": "that is set by model.compile",
     "disable_python_gc": "garbage is collected between steps already",
 }
@@ -72,7 +73,6 @@ _FOREIGN = (
     "sparse_attention",
     "sparse_gradients",
     "tensor_parallel",
-    "timers",
     "use_data_before_expert_parallelism",
     "vocabulary_size",
     "weight_quantization",

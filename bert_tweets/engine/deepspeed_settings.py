@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import warnings
 from collections import defaultdict
 from types import ModuleType
@@ -14,6 +13,7 @@ import torch
 from ..config import TrainConfig
 from ..errors import UserError
 from . import deepspeed_file
+from .world import tell_deepspeed
 
 Settings = dict[str, Any]
 
@@ -24,7 +24,7 @@ def import_deepspeed(device: torch.device) -> ModuleType:
     Raises:
         UserError: it is not installed.
     """
-    os.environ["DS_ACCELERATOR"] = device.type
+    tell_deepspeed(device)
     try:
         import deepspeed
     except ImportError as error:
@@ -85,6 +85,8 @@ def _ours(config: TrainConfig, stage: int) -> Settings:
         # torch's fused AdamW, on the CPU too: DeepSpeed's own would be compiled first.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
+        # Its clock waits for the device in every step.
+        "timers": {"throughput": {"enabled": False}},
         "zero_optimization": zero,
         **_arithmetic(config, stage),
     }

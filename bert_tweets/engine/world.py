@@ -100,6 +100,8 @@ def start(world: World, timeout_seconds: int, always: bool = False) -> None:
     Args:
         always: a single rank has a group too; without, it has none.
     """
+    # Whatever the engine: transformers imports DeepSpeed, where it is installed, when it saves a model.
+    tell_deepspeed(world.device)
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
     backend = "gloo" if world.device.type == "cpu" else "cpu:gloo,cuda:nccl"
@@ -107,7 +109,13 @@ def start(world: World, timeout_seconds: int, always: bool = False) -> None:
     if world.world_size > 1:
         dist.init_process_group(backend, timeout=timeout)
     elif always:
-        dist.init_process_group(backend, timeout=timeout, store=dist.HashStore(), rank=0, world_size=1)
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, timeout=timeout, store=store, rank=0, world_size=1)
+
+
+def tell_deepspeed(device: torch.device) -> None:
+    """Names the device to DeepSpeed, before it is imported: else it looks for one, and says what it found."""
+    os.environ["DS_ACCELERATOR"] = device.type
 
 
 def stop() -> None:

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.engine.cases import ENGINES, RATE, SETTINGS, SETTINGS_FILE, STEPS
+from tests.engine.cases import ENGINES, FEW, RATE, SETTINGS, SETTINGS_FILE, STEPS
 from tests.helpers import generated_tweets, make_shards
 from tests.processes import run
 
 WORKER = str(Path(__file__).parent / "worker.py")
 Outcome = dict[str, np.ndarray]
 
+FROZEN = ["ddp-frozen", "zero3-frozen", "zero2-frozen-weights"]
 KEPT = ["zero1-offload", "zero2-offload", "zero3-offload", "ddp-recomputed", "zero3-recomputed"]
 MATRIX = [f"{name}{parts}" for name in ENGINES for parts in ("", "-parts")]
 STAGES = [name for name in ENGINES if name != "ddp"]
@@ -31,7 +32,7 @@ MORE += [f"{name}-compressed" for name in ("ddp", "zero0", "zero2")] + [
     "zero1-fp16",
     "zero3-fp16",
 ]
-MORE += [*KEPT, "ddp-frozen", "zero2-frozen", "zero3-frozen"]
+MORE += [*KEPT, *FROZEN]
 ALONE = ["ddp", "ddp-parts", "zero0", "zero2", "zero3"]
 LAUNCHES = {1: ALONE, 2: [*MATRIX, *MORE], 3: [*MATRIX, "restart-ddp", "restart-ddp-parts"]}
 
@@ -45,7 +46,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     (folder / SETTINGS_FILE).write_text(json.dumps(SETTINGS))
     found = {}
     for processes, cases in LAUNCHES.items():
-        done = run([WORKER, str(shards), str(folder), *cases], processes=processes)
+        done = run([WORKER, str(shards), str(folder), *cases], processes=processes if processes > 1 else 0)
         assert done.returncode == 0, done.stderr
         for case in cases:
             with np.load(folder / f"{processes}-{case}.npz") as arrays:
@@ -112,6 +113,7 @@ def test_bf16_differs_from_ddp_by_the_rounding_of_products(outcomes: dict[str, O
 def test_weights_in_bf16_have_exact_masters(outcomes: dict[str, Outcome], engine: str) -> None:
     """Bounds as for bf16, with sums of gradients rounded too."""
     one, other = outcomes["2-ddp-weights"], outcomes[f"2-{engine}-weights"]
+    assert len(one["losses"]) == FEW
     assert np.abs(one["losses"] - other["losses"]).max() < 1e-2
     assert np.allclose(one["norms"], other["norms"], rtol=2e-2, atol=0)
     assert distance(one, other, "weight") < 10 * RATE
@@ -121,12 +123,15 @@ def test_weights_in_bf16_have_exact_masters(outcomes: dict[str, Outcome], engine
 @pytest.mark.parametrize("engine", ["ddp", "zero0", "zero1", "zero3"])
 def test_fp16_is_fp32_but_for_rounding_at_any_scale_of_the_loss(outcomes: dict[str, Outcome], engine: str) -> None:
     """Numbers keep 11 bits: losses of 5.5 nats agree to some 2⁻¹² of that, and so do norms. A norm that is not finite
-    marks a step that was passed over, for a scale of the loss that was too large."""
-    exact, other = outcomes["2-ddp"], outcomes[f"2-{engine}-fp16"]
-    taken = np.isfinite(other["norms"])
-    assert taken.sum() >= STEPS - 2
-    assert np.abs(exact["losses"] - other["losses"]).max() < 5e-3
-    assert np.allclose(exact["norms"][taken], other["norms"][taken], rtol=5e-3, atol=0)
+    marks a step that was passed over, for a scale of the loss that was too large: the runs part there."""
+    other = outcomes[f"2-{engine}-fp16"]
+    losses, norms = (outcomes["2-ddp"][kind][:FEW] for kind in ("losses", "norms"))
+    finite = np.isfinite(other["norms"])
+    alike = FEW if finite.all() else int(finite.argmin())
+    assert alike >= FEW - 3 and finite.sum() >= FEW - 2
+    assert np.abs(losses - other["losses"])[:alike].max() < 2e-3
+    assert np.allclose(norms[:alike], other["norms"][:alike], rtol=2e-3, atol=0)
+    assert np.abs(losses - other["losses"]).max() < 2e-2
 
 
 @pytest.mark.dist
@@ -148,22 +153,22 @@ def test_clipping_is_to_our_norm_and_tells_the_one_before(outcomes: dict[str, Ou
     free, clipped = outcomes[f"2-{engine}"], outcomes[f"2-{engine}-clipped"]
     assert free["norms"][0] > 0.5 and clipped["norms"][0] == pytest.approx(free["norms"][0], rel=1e-6)
     assert np.abs(outcomes["2-ddp-clipped"]["losses"] - clipped["losses"]).max() < 1e-5
-    assert not np.allclose(free["losses"], clipped["losses"], rtol=0, atol=1e-5)
+    assert not np.allclose(free["losses"][:FEW], clipped["losses"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.dist
 @pytest.mark.parametrize("case", KEPT)
 def test_where_things_are_kept_changes_nothing(outcomes: dict[str, Outcome], case: str) -> None:
     one, other = outcomes["2-ddp-parts"], outcomes[f"2-{case}"]
-    assert np.abs(one["losses"] - other["losses"]).max() < 1e-5
-    assert np.allclose(one["norms"], other["norms"], rtol=1e-6, atol=0)
-    assert distance(one, other, "weight") < 1e-5
+    assert np.abs(one["losses"][:FEW] - other["losses"]).max() < 1e-5
+    assert np.allclose(one["norms"][:FEW], other["norms"], rtol=1e-6, atol=0)
+    assert distance(outcomes["2-ddp-recomputed"], other, "weight") < 1e-5
 
 
 @pytest.mark.dist
-@pytest.mark.parametrize("engine", ["ddp", "zero2", "zero3"])
-def test_frozen_weights_come_out_as_they_went_in(outcomes: dict[str, Outcome], engine: str) -> None:
-    outcome = outcomes[f"2-{engine}-frozen"]
+@pytest.mark.parametrize("case", FROZEN)
+def test_frozen_weights_come_out_as_they_went_in(outcomes: dict[str, Outcome], case: str) -> None:
+    outcome = outcomes[f"2-{case}"]
     names = [key.removeprefix("begun ") for key in names_of(outcome, "begun")]
     changed = {name for name in names if not np.array_equal(outcome[f"begun {name}"], outcome[f"weight {name}"])}
     assert changed == {"bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"}
@@ -177,7 +182,7 @@ def test_gradients_can_travel_in_bf16(outcomes: dict[str, Outcome], engine: str)
         # Eight bits of each number are left.
         assert np.array_equal(compressed[key], torch.from_numpy(compressed[key]).bfloat16().float().numpy()), key
     assert 1e-4 < distance(plain, compressed, "gradient") < 2**-7
-    assert 0 < np.abs(plain["losses"] - compressed["losses"]).max() < 1e-3
+    assert 0 < np.abs(plain["losses"][:FEW] - compressed["losses"]).max() < 1e-3
 
 
 @pytest.mark.dist

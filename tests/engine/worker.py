@@ -27,13 +27,13 @@ from bert_tweets.engine.deepspeed_settings import import_deepspeed
 from bert_tweets.engine.world import World
 from bert_tweets.training.setup import Training, build
 from bert_tweets.training.validation import Validation
-from tests.engine.cases import BATCH_SIZE, CASES, RATE, RESTART_AT, SETTINGS_FILE, STEPS, Case
+from tests.engine.cases import BATCH_SIZE, CASES, RATE, RESTART_AT, SETTINGS_FILE, Case
 
 Found = dict[str, Any]
 
 
 def config_of(case: Case, shards: str, folder: Path) -> TrainConfig:
-    config = TrainConfig(output="unused", max_steps=STEPS, batch_size=BATCH_SIZE, seed=1, device="cpu")
+    config = TrainConfig(output="unused", max_steps=case.steps, batch_size=BATCH_SIZE, seed=1, device="cpu")
     config.data.path, config.data.workers, config.model.name = shards, 0, "scratch"
     config.precision, config.tokens_per_device = case.precision, case.tokens_per_device
     config.model.checkpoint_activations, config.optimizer.max_grad_norm = case.checkpoint, case.max_grad_norm
