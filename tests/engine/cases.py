@@ -48,3 +48,4 @@ for name, stage in ENGINES.items():
         f"{name}-frozen": Case(stage, IN_PARTS, trainable="embeddings", steps=FEW),
         f"{name}-frozen-weights": Case(stage, precision="bf16_weights", trainable="embeddings", steps=FEW),
     }
+CASES |= {"restart": Case(steps=FEW), "restart-parts": Case(None, IN_PARTS, steps=FEW)}

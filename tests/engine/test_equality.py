@@ -34,7 +34,7 @@ MORE += [f"{name}-compressed" for name in ("ddp", "zero0", "zero2")] + [
 ]
 MORE += [*KEPT, *FROZEN]
 ALONE = ["ddp", "ddp-parts", "zero0", "zero2", "zero3"]
-LAUNCHES = {1: ALONE, 2: [*MATRIX, *MORE], 3: [*MATRIX, "restart-ddp", "restart-ddp-parts"]}
+LAUNCHES = {1: ALONE, 2: [*MATRIX, *MORE], 3: [*MATRIX, "restart", "restart-parts"]}
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +199,6 @@ def test_gradients_travel_once_a_step_where_every_rank_keeps_them_whole(outcomes
 @pytest.mark.parametrize("parts", ["", "-parts"])
 def test_a_run_begun_again_in_its_middle_ends_in_the_same_bits(outcomes: dict[str, Outcome], parts: str) -> None:
     """On three ranks, where the order of a sum tells: DDP forms its buckets anew in its first steps."""
-    outcome = outcomes[f"3-restart-ddp{parts}"]
+    outcome = outcomes[f"3-restart{parts}"]
     names = [key.removeprefix("on ") for key in names_of(outcome, "on")]
     assert len(names) > 30 and all(np.array_equal(outcome[f"on {name}"], outcome[f"again {name}"]) for name in names)
