@@ -145,7 +145,7 @@ def validation_of(parts: Training, config: TrainConfig, manifest: Manifest, worl
 
 
 def restart(config: TrainConfig, world: World) -> Found:
-    """The weights of a run that went on, and of one that began in its middle from its weights and optimizer.
+    """What a run ends with that went on, and one that began in its middle from the other's weights and optimizer.
 
     The model is large enough for several buckets: it is by where they begin that gloo adds up in one order or another.
     """
@@ -163,8 +163,13 @@ def restart(config: TrainConfig, world: World) -> Found:
     again.optimizer.load_state_dict(kept[1])
     for step in second.loader.steps(RESTART_AT):
         again.train_step(step, second.masking, 10 * RATE)
-    found = {f"on {name}": tensor.numpy() for name, tensor in engine.state_dict().items()}
-    return found | {f"again {name}": tensor.numpy() for name, tensor in again.state_dict().items()}
+    found = {}
+    for kind, one in (("on", engine), ("again", again)):
+        found |= {f"{kind} {name}": tensor.numpy() for name, tensor in one.state_dict().items()}
+        # A last bit of a gradient is seen in Adam's moments, seldom in the weights.
+        for number, moments in one.optimizer.state_dict()["state"].items():
+            found |= {f"{kind} {number} {name}": tensor.numpy() for name, tensor in moments.items()}
+    return found
 
 
 def main(shards: str, folder: Path, names: list[str]) -> None:
