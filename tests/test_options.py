@@ -189,7 +189,7 @@ def test_help_lists_every_key_without_importing_torch(stage: str) -> None:
     text, _, modules = shown.rpartition("\n[")
     for field in options.fields_of(getattr(config, f"{stage.capitalize()}Config")):
         assert field.key in text
-    assert "'torch'" not in modules and "'transformers'" not in modules
+    assert not any(f"'{name}'" in modules for name in ("torch", "transformers", "deepspeed"))
     # Well under half a second on a quiet machine; a test must bear a busy one.
     assert seconds < 5
 

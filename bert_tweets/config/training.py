@@ -120,9 +120,32 @@ class ValidationConfig:
 class EngineConfig:
     """What turns micro-batches into optimizer steps."""
 
-    name: str = setting("ddp", "engine", choices=("ddp",))
+    name: str = setting("ddp", "engine", choices=("ddp", "deepspeed"))
+    zero_stage: int | None = setting(
+        None,
+        "deepspeed: what is parted among the ranks: 0 nothing, 1 the optimizer's state, 2 gradients also, 3 weights; "
+        "null: as engine.deepspeed_config says, else 1",
+        at_least=0,
+        at_most=3,
+    )
+    offload_optimizer: bool = setting(False, "deepspeed: keep the optimizer's state, and take its step, on the CPU")
+    offload_parameters: bool = setting(False, "deepspeed, zero_stage=3: keep the weights' parts on the CPU")
+    deepspeed_config: str = setting("", "a JSON file of DeepSpeed's own settings, merged into what ours make")
     compress_gradients: bool = setting(False, "ranks exchange gradients in bf16: half the traffic")
     timeout_seconds: int = setting(600, "a collective that takes longer ends the run", unit="s", at_least=1)
+
+    def problems(self) -> list[str]:
+        """Settings of DeepSpeed that another engine would pass over."""
+        if self.name == "deepspeed":
+            return []
+        given = {
+            "zero_stage": self.zero_stage is not None,
+            "offload_optimizer": self.offload_optimizer,
+            "offload_parameters": self.offload_parameters,
+            "deepspeed_config": bool(self.deepspeed_config),
+        }
+        wrong = [key for key, is_given in given.items() if is_given]
+        return [f"engine.{key}: is of DeepSpeed; set engine.name=deepspeed too" for key in wrong]
 
 
 @dataclass
@@ -162,7 +185,7 @@ class TrainConfig:
 
     def problems(self) -> list[str]:
         """What fields get wrong together, one line each."""
-        found = []
+        found = self.engine.problems()
         rate = self.optimizer.learning_rate
         if rate > 1e-3 and not self.optimizer.allow_high_learning_rate:
             found.append(

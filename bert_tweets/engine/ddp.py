@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import record_function
 
-from ..data.batches import MicroBatch, Step
+from ..data.batches import MicroBatch, Step, take_rows
 from ..data.masking import Masking
 from ..model.masked_lm import PackedMaskedLM
 from .precision import MasterWeights, autocast
@@ -31,6 +31,8 @@ class DDPEngine:
         compress: ranks exchange gradients in bf16.
     """
 
+    name = "ddp"
+
     def __init__(
         self,
         module: PackedMaskedLM,
@@ -46,11 +48,14 @@ class DDPEngine:
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
         self.replica = _replicate(module, compress) if world.world_size > 1 else module
+        self.settled = False
 
     def train_step(self, step: Step, masking: Masking, learning_rate: float) -> tuple[Tensor, Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.module.train()
+        if not self.settled:
+            self._settle(step.micro_batches[0], masking)
         share = torch.zeros((), device=self.world.device)
         # DDP divides the sum over ranks by their number; the masked count is of all ranks already.
         scale = self.world.world_size / max(1, step.masked_tokens)
@@ -64,6 +69,24 @@ class DDPEngine:
             share += loss_sum.detach() / max(1, step.masked_tokens)
         with record_function("optimizer"):
             return share, self._update()
+
+    def _settle(self, batch: MicroBatch, masking: Masking) -> None:
+        """Backward passes of zeros ahead of the first step, for what DDP does in its first ones and then never again.
+
+        It learns the static graph in one, and puts its buckets into the order in which gradients come in the next:
+        without these passes a run that was started again would add up in another order than the one that went on, and
+        from three ranks on the last bits would differ.
+        """
+        self.settled = True
+        if not isinstance(self.replica, DistributedDataParallel):
+            return
+        devices = [self.world.device] if self.world.device.type == "cuda" else []
+        # A compiled module keeps the shapes that it will see; else a row will do.
+        few = batch if self.module.compiled else take_rows(batch, 0, 1, 1, 0, 1)
+        with torch.random.fork_rng(devices=devices):
+            for _ in range(2 if self.replica.static_graph else 1):
+                torch.autograd.backward(self._forward(few, masking) * 0.0)
+        self.module.zero_grad(set_to_none=True)
 
     def _update(self) -> Tensor:
         """One optimizer step; the norm of the gradient before clipping."""
@@ -105,9 +128,13 @@ def _replicate(module: PackedMaskedLM, compress: bool) -> DistributedDataParalle
     # The buffers are constants: no need to send them at each forward. torch 2.13 renamed the argument.
     new_name = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
     no_buffers: dict[str, Any] = {"forward_sync_buffers" if new_name else "broadcast_buffers": False}
-    replica = DistributedDataParallel(module, gradient_as_bucket_view=True, **no_buffers)
+    # Every micro-batch runs every parameter, whatever it holds. Under torch.compile, DDP's splitting of graphs at
+    # buckets does not bear it (pytorch #109261).
+    static = not module.compiled
+    replica = DistributedDataParallel(module, gradient_as_bucket_view=True, static_graph=static, **no_buffers)
     if compress:
         from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
-        replica.register_comm_hook(None, bf16_compress_hook)
+        # Under a name of ours: DDP knows that hook's, and refuses it where there is no NCCL, which gloo does not need.
+        replica.register_comm_hook(None, lambda group, bucket: bf16_compress_hook(group, bucket))
     return replica

@@ -11,7 +11,13 @@ from ..data.masking import Masking
 
 
 class Engine(Protocol):
-    """One way of running the module over all ranks."""
+    """One way of running the module over all ranks; they call its methods in one order, and as often.
+
+    Attributes:
+        name: for people: what it is, and what it parts among the ranks.
+    """
+
+    name: str
 
     def train_step(self, step: Step, masking: Masking, learning_rate: float) -> tuple[Tensor, Tensor]:
         """Takes one optimizer step on the mean loss over the step's masked tokens on all ranks.

@@ -105,13 +105,28 @@ def this_world(device: str) -> World:
     return World(rank, local_rank, size, local_size, choose_device(device, local_rank))
 
 
-def start(world: World, timeout_seconds: int) -> None:
-    """Starts the process group: gloo on the CPU, NCCL on GPUs with gloo beside it for counts."""
+def start(world: World, timeout_seconds: int, always: bool = False) -> None:
+    """Starts the process group: gloo on the CPU, NCCL on GPUs with gloo beside it for counts.
+
+    Args:
+        always: a single rank has a group too; without, it has none.
+    """
+    # Whatever the engine: transformers imports DeepSpeed, where it is installed, when it saves a model.
+    tell_deepspeed(world.device)
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
+    backend = "gloo" if world.device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    timeout = timedelta(seconds=timeout_seconds)
     if world.world_size > 1:
-        backend = "gloo" if world.device.type == "cpu" else "cpu:gloo,cuda:nccl"
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+        dist.init_process_group(backend, timeout=timeout)
+    elif always:
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, timeout=timeout, store=store, rank=0, world_size=1)
+
+
+def tell_deepspeed(device: torch.device) -> None:
+    """Names the device to DeepSpeed, before it is imported: else it looks for one, and says what it found."""
+    os.environ["DS_ACCELERATOR"] = device.type
 
 
 def stop() -> None:

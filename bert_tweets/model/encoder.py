@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,10 +32,13 @@ class Encoder:
         model: the stock model, with the attention of `attention.interface`.
         backend: of attention.
         recompute: keep the layers' inputs alone, and compute the rest again on the way back (Chen et al. 2016).
+        parted: the weights lie in parts on several ranks (ZeRO 3), and are there while their own module is called:
+            query, key and value are then three products.
     """
 
-    def __init__(self, model: Any, backend: Backend, recompute: bool = False):
+    def __init__(self, model: Any, backend: Backend, recompute: bool = False, parted: bool = False):
         self._base, self.backend, self._recompute = model.base_model, backend, recompute
+        self._project = _three_products if parted else _one_product
         if recompute:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self._like_bert = model.config.model_type in _LIKE_BERT
@@ -49,7 +53,7 @@ class Encoder:
             plan: of the backend.
             positions: int64 [positions], in the flattened rows.
         """
-        packed = (self.backend, plan)
+        packed = (self.backend, plan, self._project)
         if not self._like_bert:
             return self.all_states(input_ids, position_ids, plan).last_hidden_state.flatten(0, 1)[positions]  # type: ignore[no-any-return]
         states = self._base.embeddings(
@@ -79,20 +83,33 @@ class Encoder:
         )
 
 
-def _layer(layer: Any, states: Tensor, packed: tuple[Backend, Plan]) -> Tensor:
+# What a layer's attention is computed with, and how query, key and value are.
+_Packed = tuple[Backend, Plan, Callable[[Any, Tensor], Tensor]]
+
+
+def _layer(layer: Any, states: Tensor, packed: _Packed) -> Tensor:
     """What `BertLayer` computes."""
     context = _self_attention(layer.attention.self, states, packed)
     return layer.feed_forward_chunk(layer.attention.output(context, states))  # type: ignore[no-any-return]
 
 
-def _self_attention(part: Any, states: Tensor, packed: tuple[Backend, Plan]) -> Tensor:
-    """What `BertSelfAttention` computes, with one product for query, key and value; [rows, row_length, width]."""
-    backend, plan = packed
+def _self_attention(part: Any, states: Tensor, packed: _Packed) -> Tensor:
+    """What `BertSelfAttention` computes; [rows, row_length, width]."""
+    backend, plan, project = packed
+    shape = (*states.shape[:-1], 3, part.num_attention_heads, part.attention_head_size)
+    return backend.attend_packed(project(part, states).view(shape), plan, part.scaling, None).flatten(-2)
+
+
+def _one_product(part: Any, states: Tensor) -> Tensor:
+    """Query, key and value side by side: [rows, row_length, 3 · width]."""
     three = (part.query, part.key, part.value)
     weight, bias = torch.cat([one.weight for one in three]), torch.cat([one.bias for one in three])
-    shape = (*states.shape[:-1], 3, part.num_attention_heads, part.attention_head_size)
-    together = F.linear(states, weight, bias).view(shape)
-    return backend.attend_packed(together, plan, part.scaling, None).flatten(-2)
+    return F.linear(states, weight, bias)
+
+
+def _three_products(part: Any, states: Tensor) -> Tensor:
+    """What `_one_product` computes, each weight used by the module that it belongs to."""
+    return torch.cat([part.query(states), part.key(states), part.value(states)], dim=-1)
 
 
 class Head:

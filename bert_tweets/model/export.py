@@ -27,12 +27,13 @@ def export_model(
     Args:
         folder: takes the model; must not exist.
         model: the stock model, on any device.
-        weights: a state dict that it takes on first; None: what it holds now.
+        weights: a state dict of such a model, in place of what it holds now: an engine may have cut that into parts.
         manifest, data_path: the shards it was adapted to; their tokenizer and recipe go with it.
         vocabulary_size: rows beyond it were padding; None: there are none.
     """
     if weights is not None:
         # Not handed to save_pretrained, which would write tied weights twice.
+        model = type(model)(model.config)
         model.load_state_dict(weights)
     if vocabulary_size is not None:
         cut_vocabulary(model, vocabulary_size)

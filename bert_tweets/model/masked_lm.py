@@ -41,13 +41,21 @@ class PackedMaskedLM(nn.Module):
         backend: of attention; None: the one that works everywhere.
         compiled: have torch.compile make the step's kernels.
         checkpoint: compute each layer's activations again on the way back.
+        parted: an engine will cut the weights into parts, see `Encoder`.
     """
 
-    def __init__(self, model: Any, backend: Backend | None = None, compiled: bool = False, checkpoint: bool = False):
+    def __init__(
+        self,
+        model: Any,
+        backend: Backend | None = None,
+        compiled: bool = False,
+        checkpoint: bool = False,
+        parted: bool = False,
+    ):
         super().__init__()
-        self.model = model
+        self.model, self.compiled = model, compiled
         self.backend = backend or backend_named("masked")
-        self._encoder, self._head = Encoder(model, self.backend, checkpoint), Head(model)
+        self._encoder, self._head = Encoder(model, self.backend, checkpoint, parted), Head(model)
         self._loss = torch.compile(self._summed_loss, dynamic=False) if compiled else self._summed_loss
 
     def forward(self, batch: MicroBatch, masking: Masking) -> Tensor:

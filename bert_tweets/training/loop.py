@@ -28,7 +28,7 @@ from . import run_folder
 from .flops import matrix_peak
 from .metrics import IntervalMeter, JsonLines, Progress
 from .schedule import Schedule, schedule_of
-from .setup import Training, build, stream_for
+from .setup import Training, build, check_engine, stream_for
 from .steady import collect, garbage_by_hand, make_deterministic, profiler
 from .validation import FEWEST_MASKED, BestModel, Validation
 
@@ -58,11 +58,12 @@ def train(config: TrainConfig) -> None:
         return
     if is_local(config.model.name):
         check_model(config.model, manifest)
+    check_engine(config, world)
     if config.data.verify:
         every = [shard for split in SPLITS for shard in manifest.splits[split]]
         verify(config.data.path, every[world.local_rank :: world.local_world_size])
 
-    ranks.start(world, config.engine.timeout_seconds)
+    ranks.start(world, config.engine.timeout_seconds, always=config.engine.name == "deepspeed")
     try:
         loaded = _load(config, manifest, world)
         if world.is_main:
@@ -128,11 +129,12 @@ def _train(config: TrainConfig, manifest: Manifest, stream: Stream, loaded: Load
             asked = time.perf_counter()
 
     seconds = time.perf_counter() - started
+    weights = best.chosen(engine)
     if world.is_main:
         export_model(
-            folder / run_folder.MODEL, loaded.model, best.weights, manifest, config.data.path, parts.vocabulary_size
+            folder / run_folder.MODEL, loaded.model, weights, manifest, config.data.path, parts.vocabulary_size
         )
-        summary = _summary(config, manifest, loaded, best, world)
+        summary = _summary(config, manifest, loaded, best, world, engine.name)
         summary["exported"] = weights_identity(str(folder / run_folder.MODEL))
         summary |= {"tweets": tweets, "epochs": stream.epoch(done)}
         summary |= {
@@ -206,7 +208,8 @@ def _plan_line(
     lines = [
         f"training {config.model.name} on {stream.rows:,} tweets ({manifest.tokens('train'):,} tokens): "
         f"{stream.steps:,} steps of {stream.batch_size} tweets, {stream.length / stream.rows:.2f} epochs, "
-        f"{world.world_size} rank(s) on {world.device.type}, {config.precision}, attention '{parts.attention}'",
+        f"{world.world_size} rank(s) on {world.device.type} ({parts.engine.name}), {config.precision}, "
+        f"attention '{parts.attention}'",
         f"learning rate {rate:g} after {schedule.warmup_steps} steps of warm-up, then {falling}; "
         f"attention dropout is off, hidden dropout {config.model.dropout:g}",
     ]
@@ -218,7 +221,7 @@ def _plan_line(
 
 
 def _summary(
-    config: TrainConfig, manifest: Manifest, loaded: LoadedModel, best: BestModel, world: World
+    config: TrainConfig, manifest: Manifest, loaded: LoadedModel, best: BestModel, world: World, engine_name: str
 ) -> dict[str, Any]:
     return {
         "model": config.model.name,
@@ -228,6 +231,7 @@ def _summary(
         "start_validation_loss": best.start_loss,
         "stopped_early": best.should_stop,
         "ranks": world.world_size,
+        "engine": engine_name,
         "device": _device_name(world.device),
         "precision": config.precision,
         "recipe": manifest.recipe.hash,

@@ -13,6 +13,8 @@ from ..data.masking import Masking, masking_for
 from ..data.order import Stream, stream_of
 from ..data.shards import Split, open_split
 from ..engine.ddp import DDPEngine
+from ..engine.deepspeed import DeepSpeedEngine
+from ..engine.deepspeed_settings import settings_of, zero_stage
 from ..engine.precision import PRODUCTS, MasterWeights, allow_tf32
 from ..engine.protocol import Engine
 from ..engine.world import World
@@ -59,6 +61,16 @@ def stream_for(config: TrainConfig, manifest: Manifest) -> Stream:
     row_length_of(config.data, manifest)  # a mistake shows before the process group starts
     epochs = config.epochs if config.epochs is not None else 3.0
     return stream_of(rows, config.seed, config.batch_size, config.max_steps, epochs, config.data)
+
+
+def check_engine(config: TrainConfig, world: World) -> None:
+    """Finds what is wrong with the engine's settings, before the process group starts.
+
+    Raises:
+        UserError: names all of it.
+    """
+    if config.engine.name == "deepspeed":
+        settings_of(config, world.device)
 
 
 def build(config: TrainConfig, manifest: Manifest, world: World, loaded: LoadedModel | None = None) -> Training:
@@ -120,13 +132,20 @@ def _module(config: TrainConfig, loaded: LoadedModel, layout: Layout, world: Wor
         windowed=bool(getattr(settings, "sliding_window", None)),
     )
     backend = backend_for(config.model.attention, shape)
-    compiled = world.device.type == "cuda" if config.model.compile == "auto" else config.model.compile == "true"
-    module = PackedMaskedLM(loaded.model, backend, compiled, config.model.checkpoint_activations)
+    parted = config.engine.name == "deepspeed" and zero_stage(config) == 3
+    # A compiled graph would read weights that are not there yet.
+    wanted = world.device.type == "cuda" and not parted
+    compiled = wanted if config.model.compile == "auto" else config.model.compile == "true"
+    module = PackedMaskedLM(loaded.model, backend, compiled, config.model.checkpoint_activations, parted)
     return module.to(world.device)
 
 
 def _engine(config: TrainConfig, module: PackedMaskedLM, world: World) -> Engine:
     allow_tf32(config.precision)
+    if config.engine.name == "deepspeed":
+        # Where weights are in 16 bits, the masters are DeepSpeed's.
+        optimizer = make_optimizer(module.parameters(), config.optimizer)
+        return DeepSpeedEngine(module, optimizer, world, settings_of(config, world.device))
     masters = MasterWeights(module) if config.precision == "bf16_weights" else None
     optimizer = make_optimizer(masters.trained if masters else module.parameters(), config.optimizer)
     limit, compress = config.optimizer.max_grad_norm, config.engine.compress_gradients

@@ -89,6 +89,10 @@ class BestModel:
             f"what is exported is the best by validation"
         )
 
+    def chosen(self, engine: Engine) -> dict[str, Any] | None:
+        """The best weights; where no validation has chosen any, those of now. All ranks call it."""
+        return self.weights if self.loss < float("inf") else engine.state_dict(self.keep)
+
     @property
     def should_stop(self) -> bool:
         return bool(self.patience) and self.since >= self.patience

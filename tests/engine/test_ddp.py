@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,11 +11,11 @@ import torch
 
 from bert_tweets.config import OptimizerConfig
 from bert_tweets.data.batches import Step
-from bert_tweets.engine.ddp import DDPEngine
+from bert_tweets.engine.ddp import DDPEngine, _replicate
 from bert_tweets.engine.world import World
 from bert_tweets.model.masked_lm import PackedMaskedLM
 from bert_tweets.training.optimizer import make_optimizer
-from tests.model.tiny import masking_of, packed, packed_model, tweets_of
+from tests.model.tiny import SIZES, masking_of, packed, packed_model, tweets_of
 
 ALONE = World(0, 0, 1, 1, torch.device("cpu"))
 
@@ -71,32 +72,55 @@ def test_bf16_is_fp32_but_for_rounding() -> None:
     )
 
 
-@pytest.mark.dist
-def test_gradients_travel_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With four micro-batches the buckets are reduced in the last backward pass alone."""
+@pytest.fixture
+def replicated(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[DDPEngine, list[str]]]:
+    """An engine that replicates over one rank with more than one bucket, and what happens in it, in order."""
     import torch.distributed as dist
-    from torch.nn.parallel import DistributedDataParallel
 
-    store = dist.HashStore()
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    monkeypatch.setitem(SIZES, "hidden_size", 256)
+    monkeypatch.setitem(SIZES, "intermediate_size", 512)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        engine = engine_of()
-        replica = DistributedDataParallel(engine.module, gradient_as_bucket_view=True)
-        reduced: list[int] = []
+        engine, seen = engine_of(), []
+        engine.replica = _replicate(engine.module, compress=False)
 
         # Without annotations: DDP reads those of a hook, and here they would be text.
         def count(state, bucket):  # type: ignore[no-untyped-def]
-            reduced.append(bucket.index())
+            seen.append(f"bucket {bucket.index()}")
             future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
             future.set_result(bucket.buffer())
             return future
 
-        replica.register_comm_hook(None, count)
-        monkeypatch.setattr(engine, "replica", replica)
-        engine.train_step(step_of(4), masking_of(), 1e-4)
-        assert reduced and len(reduced) == len(set(reduced))
+        engine.replica.register_comm_hook(None, count)
+        for parameter in engine.parameters:
+            parameter.register_post_accumulate_grad_hook(lambda _: seen.append("gradient"))
+        yield engine, seen
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.dist
+def test_gradients_travel_once_a_step_in_buckets_while_others_are_found(
+    replicated: tuple[DDPEngine, list[str]],
+) -> None:
+    engine, seen = replicated
+    engine.train_step(step_of(4), masking_of(), 1e-4)
+    seen.clear()
+    engine.train_step(step_of(4), masking_of(), 1e-4)
+    buckets = [event for event in seen if event != "gradient"]
+    assert len(buckets) > 1 and len(buckets) == len(set(buckets))
+    # With four micro-batches the buckets are reduced in the last backward pass, the first of them ahead of its end.
+    first = seen.index(buckets[0])
+    assert seen[:first].count("gradient") > 3 * len(engine.parameters)
+    assert "gradient" in seen[first:]
+
+
+@pytest.mark.dist
+def test_the_graph_is_static_where_nothing_is_compiled(replicated: tuple[DDPEngine, list[str]]) -> None:
+    engine, _ = replicated
+    assert engine.replica.static_graph
+    compiled = PackedMaskedLM(packed_model("bert"), compiled=True)
+    assert not _replicate(compiled, compress=False).static_graph
 
 
 def test_the_kept_weights_are_a_copy() -> None:

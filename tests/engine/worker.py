@@ -1,68 +1,189 @@
-"""One rank of test_equality.py: twenty steps of a tiny BERT in fp32, and what came of them.
+"""One rank of test_equality.py: the cases that it is given, one after the other, and what came of each.
 
-Usage: worker.py SHARDS OUTPUT BATCH_SIZE TOKENS_PER_DEVICE
+Usage: worker.py SHARDS FOLDER CASE...; leaves FOLDER/RANKS-CASE.npz. The cases `restart` are a run and its restart.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from bert_tweets.config import ModelConfig, OptimizerConfig, ScratchConfig
-from bert_tweets.data.loader import Layout, StepLoader
+from bert_tweets.config import TrainConfig
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.masking import masking_for
-from bert_tweets.data.order import Stream
 from bert_tweets.data.shards import open_split
 from bert_tweets.engine import world as ranks
-from bert_tweets.engine.ddp import DDPEngine
-from bert_tweets.model.loading import load_model
-from bert_tweets.model.masked_lm import PackedMaskedLM
-from bert_tweets.training.optimizer import make_optimizer
+from bert_tweets.engine.deepspeed_settings import import_deepspeed
+from bert_tweets.engine.world import World
+from bert_tweets.training.setup import Training, build
+from bert_tweets.training.validation import Validation
+from tests.engine.cases import BATCH_SIZE, CASES, RATE, RESTART_AT, SETTINGS_FILE, Case
 
-STEPS = 20
+Found = dict[str, Any]
 
 
-def main(shards: str, output: str, batch_size: int, tokens_per_device: int) -> None:
+def config_of(case: Case, shards: str, folder: Path) -> TrainConfig:
+    config = TrainConfig(output="unused", max_steps=case.steps, batch_size=BATCH_SIZE, seed=1, device="cpu")
+    config.data.path, config.data.workers, config.model.name = shards, 0, "scratch"
+    config.precision, config.tokens_per_device = case.precision, case.tokens_per_device
+    config.model.checkpoint_activations, config.optimizer.max_grad_norm = case.checkpoint, 1.0
+    config.model.trainable = case.trainable
+    scratch, engine = config.model.scratch, config.engine
+    scratch.hidden_size, scratch.num_attention_heads, scratch.intermediate_size = 32, 4, 64
+    engine.compress_gradients = case.compress
+    if case.stage is not None:
+        engine.name, engine.zero_stage = "deepspeed", case.stage
+        engine.offload_optimizer, engine.offload_parameters = case.offload, case.offload and case.stage == 3
+        engine.deepspeed_config = str(folder / SETTINGS_FILE)
+    if case.stage and case.precision == "fp16":
+        # DeepSpeed asks whether the processor is made for it; torch computes in it all the same.
+        import_deepspeed(torch.device("cpu"))
+        from deepspeed.accelerator import get_accelerator
+
+        get_accelerator().is_fp16_supported = lambda: True
+    assert not config.problems()
+    return config
+
+
+def run(config: TrainConfig, world: World) -> Found:
+    """All steps, and two validations: of tweets fewer than there are ranks, and of more."""
+    manifest = Manifest.read(config.data.path)
+    parts = build(config, manifest, world)
+    engine: Any = parts.engine
+    begun, gradients, update = engine.state_dict(), {}, engine._update
+
+    def keep_first() -> Any:
+        gradients.update(gradients or gradients_of(parts, config))
+        return update()
+
+    losses, norms, masked, travelled, micro_batches = [], [], [], [], []
+    with mock.patch.object(engine, "_update", keep_first):
+        for step in parts.loader.steps():
+            with reductions() as count:
+                share, norm = engine.train_step(step, parts.masking, RATE)
+            travelled.append(count())
+            losses.append(float(world.sum(share)))
+            norms.append(float(norm))
+            micro_batches.append(len(step.micro_batches))
+            masked.append(sum(int(parts.masking.select(batch).sum()) for batch in step.micro_batches))
+    found: Found = {"losses": losses, "norms": norms, "travelled": travelled, "micro_batches": micro_batches}
+    found["masked"] = world.gather(masked)()
+    found["validations"] = [validation_of(parts, config, manifest, world, tweets).loss(engine) for tweets in (1, 20)]
+    weights = engine.state_dict()
+    found |= {f"begun {name}": tensor.numpy() for name, tensor in begun.items()}
+    found |= {f"weight {name}": tensor.numpy() for name, tensor in weights.items()}
+    return found | gradients
+
+
+@contextmanager
+def as_in_a_process_of_its_own() -> Iterator[None]:
+    """Takes back what DeepSpeed leaves behind: ZeRO 3 its own `linear`, autocast what later engines would read."""
+    linear = F.linear
+    yield
+    F.linear = linear
+    autocast: Any = sys.modules.get("deepspeed.runtime.torch_autocast")
+    if autocast:
+        autocast.TORCH_AUTOCAST_INITIALIZED, autocast.TORCH_AUTOCAST_DTYPE = False, None
+
+
+def gradients_of(parts: Training, config: TrainConfig) -> dict[str, np.ndarray]:
+    """The gradients that the optimizer is about to see, whole on every rank; all ranks call it."""
+    found = {}
+    for name, weight in parts.module.model.named_parameters():
+        if not weight.requires_grad:
+            continue
+        if config.engine.zero_stage in (1, 2):
+            # `safe_get_full_grad` would give what this rank alone has found.
+            gradient = weight.get_full_hp_grad()
+        elif config.engine.zero_stage == 3:
+            from deepspeed.utils import safe_get_full_grad
+
+            gradient = safe_get_full_grad(weight)
+        else:
+            gradient = weight.grad
+        if gradient is not None:
+            found[f"gradient {name}"] = gradient.float().numpy().copy()
+    return found
+
+
+@contextmanager
+def reductions() -> Iterator[Callable[[], int]]:
+    """Counts the times that DeepSpeed adds up gradients over ranks."""
+    module = sys.modules.get("deepspeed.comm")
+    if module is None:
+        yield lambda: 0
+        return
+    count = 0
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal count
+            count += 1
+            return function(*arguments, **named)
+
+        return call
+
+    names = ("all_reduce", "reduce", "reduce_scatter_fn")
+    with mock.patch.multiple(module, **{name: counted(getattr(module, name)) for name in names}):
+        yield lambda: count
+
+
+def validation_of(parts: Training, config: TrainConfig, manifest: Manifest, world: World, tweets: int) -> Validation:
+    split = open_split(config.data.path, manifest, "validation")
+    return Validation(split, masking_for(manifest, 0, 0.15, False), parts.layout, world, tweets)
+
+
+def restart(config: TrainConfig, world: World) -> Found:
+    """What a run ends with that went on, and one that began in its middle from the other's weights and optimizer.
+
+    The model is large enough for several buckets: it is by where they begin that gloo adds up in one order or another.
+    """
+    config.model.scratch.hidden_size, config.model.scratch.intermediate_size = 128, 512
+    manifest = Manifest.read(config.data.path)
+    first = build(config, manifest, world)
+    engine: Any = first.engine
+    for step in first.loader.steps():
+        if step.index == RESTART_AT:
+            kept = copy.deepcopy((first.module.state_dict(), engine.optimizer.state_dict()))
+        engine.train_step(step, first.masking, 10 * RATE)
+    second = build(config, manifest, world)
+    again: Any = second.engine
+    second.module.load_state_dict(kept[0])
+    again.optimizer.load_state_dict(kept[1])
+    for step in second.loader.steps(RESTART_AT):
+        again.train_step(step, second.masking, 10 * RATE)
+    found = {}
+    for kind, one in (("on", engine), ("again", again)):
+        found |= {f"{kind} {name}": tensor.numpy() for name, tensor in one.state_dict().items()}
+        # A last bit of a gradient is seen in Adam's moments, seldom in the weights.
+        for number, moments in one.optimizer.state_dict()["state"].items():
+            found |= {f"{kind} {number} {name}": tensor.numpy() for name, tensor in moments.items()}
+    return found
+
+
+def main(shards: str, folder: Path, names: list[str]) -> None:
     torch.use_deterministic_algorithms(True)
     world = ranks.this_world("cpu")
-    ranks.start(world, timeout_seconds=60)
-    manifest = Manifest.read(shards)
-    split = open_split(shards, manifest, "train")
-    masking = masking_for(manifest, 1, 0.15, False)
-    layout = Layout(manifest.max_length, tokens_per_device, manifest.pad_id)
-    stream = Stream(len(split), 1, batch_size, STEPS * batch_size)
-    loader = StepLoader(split, stream, masking, layout, world.rank, world.world_size, world.gather)
-    scratch = ScratchConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
-    module = PackedMaskedLM(load_model(ModelConfig(name="scratch", scratch=scratch), manifest, seed=1).model)
-    optimizer = make_optimizer(module.parameters(), OptimizerConfig())
-    engine = DDPEngine(module, optimizer, world, "fp32", max_grad_norm=0.0)
-    gradients: dict[str, np.ndarray] = {}
-
-    def keep_first(*_: Any) -> None:
-        if not gradients:
-            named = module.model.named_parameters()
-            gradients.update({f"gradient {name}": p.grad.numpy().copy() for name, p in named if p.grad is not None})
-
-    optimizer.register_step_pre_hook(keep_first)
-    losses, norms, micro_batches, mine = [], [], 0, []
-    for step in loader.steps():
-        share, norm = engine.train_step(step, masking, learning_rate=5e-5)
-        losses.append(float(world.sum(share)))
-        norms.append(float(norm))
-        micro_batches = max(micro_batches, len(step.micro_batches))
-        mine.append(sum(int(masking.select(batch).sum()) for batch in step.micro_batches))
-    by_rank = world.gather(mine)()
-    if world.is_main:
-        weights = {f"weight {name}": tensor.numpy() for name, tensor in engine.state_dict().items()}
-        np.savez(
-            output, losses=losses, norms=norms, micro_batches=micro_batches, masked=by_rank, **gradients, **weights
-        )
+    ranks.start(world, timeout_seconds=60, always=True)
+    for name in names:
+        config = config_of(CASES[name], shards, folder)
+        with as_in_a_process_of_its_own():
+            found = restart(config, world) if name.startswith("restart") else run(config, world)
+        if world.is_main:
+            np.savez(folder / f"{world.world_size}-{name}.npz", **found)
     ranks.stop()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
