@@ -8,7 +8,7 @@ from typing import Any
 from . import options
 from .config import EmbedConfig
 from .errors import run_entry
-from .files import already_made, side_folder, write_json_atomic
+from .files import already_made, side_folder, side_path, write_json_atomic
 
 SETTINGS = "embed.json"
 
@@ -17,18 +17,23 @@ def stage(argv: list[str]) -> None:
     """Reads the settings, embeds, and prints what was found. Help and mistakes in settings never wait for torch."""
     config = options.load(EmbedConfig, argv)
     from .data.manifest import Manifest
-    from .engine.world import require_alone
+    from .engine.world import this_world
     from .model.loading import made_from
     from .words.embedding import embed
 
-    require_alone("embed")
+    world = this_world(config.device)
     manifest = Manifest.read(config.data.path)
     record = made_from(config, manifest)
     if already_made(config.output, SETTINGS, record, "embed"):
-        print(f"{config.output}: is complete, made from the same settings, tweets and models; nothing to do")
+        if world.is_main:
+            print(f"{config.output}: is complete, made from the same settings, tweets and models; nothing to do")
+        return
+    if not world.is_main:
+        embed(config, manifest, world, side_path(config.output))
         return
     with side_folder(config.output) as folder:
-        summary = embed(config, manifest, folder)
+        summary = embed(config, manifest, world, folder)
+        assert summary is not None
         write_json_atomic(folder / SETTINGS, record)
     _show(summary)
     for note in summary["notes"]:

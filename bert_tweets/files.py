@@ -159,6 +159,12 @@ def difference(key: str, there: Any, now: Any) -> str:
     return f"{key} ({_shown(there)} there, {_shown(now)} now)"
 
 
+def side_path(output: str | Path) -> Path:
+    """Where the side folder of an output is, once somebody has made it."""
+    target = Path(os.path.realpath(output))
+    return target.with_name(f".{target.name}.unfinished")
+
+
 @contextmanager
 def side_folder(output: str | Path, made_from: dict[str, Any] | None = None) -> Iterator[Path]:
     """A folder to write in, which becomes the output when the block ends well.
@@ -176,8 +182,8 @@ def side_folder(output: str | Path, made_from: dict[str, Any] | None = None) -> 
         UserError: it cannot be written there, somebody else's folder is in the way, or another run writes there.
     """
     with _in_one_line(output):
+        side = side_path(output)
         target = Path(os.path.realpath(output))
-        side = target.with_name(f".{target.name}.unfinished")
         if target.is_mount():
             raise OSError(errno.EBUSY, "is a mount point")
         target.parent.mkdir(parents=True, exist_ok=True)
