@@ -16,6 +16,8 @@ SETTINGS = "embed.json"
 def stage(argv: list[str]) -> None:
     """Reads the settings, embeds, and prints what was found. Help and mistakes in settings never wait for torch."""
     config = options.load(EmbedConfig, argv)
+    from torch.distributed.elastic.multiprocessing.errors import record
+
     from .data.manifest import Manifest
     from .engine.world import this_world
     from .model.loading import made_from
@@ -23,18 +25,20 @@ def stage(argv: list[str]) -> None:
 
     world = this_world(config.device)
     manifest = Manifest.read(config.data.path)
-    record = made_from(config, manifest)
-    if already_made(config.output, SETTINGS, record, "embed"):
+    settings = made_from(config, manifest)
+    if already_made(config.output, SETTINGS, settings, "embed"):
         if world.is_main:
             print(f"{config.output}: is complete, made from the same settings, tweets and models; nothing to do")
         return
+    # Recorded, so that the root cause that torchrun names is the error of the rank that failed.
+    recorded = record(embed)
     if not world.is_main:
-        embed(config, manifest, world, side_path(config.output))
+        recorded(config, manifest, world, side_path(config.output))
         return
     with side_folder(config.output) as folder:
-        summary = embed(config, manifest, world, folder)
+        summary = recorded(config, manifest, world, folder)
         assert summary is not None
-        write_json_atomic(folder / SETTINGS, record)
+        write_json_atomic(folder / SETTINGS, settings)
     _show(summary)
     for note in summary["notes"]:
         print(f"warning: {note}", file=sys.stderr)

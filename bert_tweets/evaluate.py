@@ -16,6 +16,8 @@ METRICS, SETTINGS = "metrics.json", "evaluate.json"
 def stage(argv: list[str]) -> None:
     """Reads the settings, evaluates, writes metrics.json and prints what it says. Of several ranks, 0 writes."""
     config = options.load(EvaluateConfig, argv)
+    from torch.distributed.elastic.multiprocessing.errors import record
+
     from .data.manifest import Manifest
     from .engine.world import this_world
     from .model.loading import made_from
@@ -27,7 +29,8 @@ def stage(argv: list[str]) -> None:
         if world.is_main:
             print(f"{config.output}: is complete already")
         return
-    metrics = evaluate(config, world)
+    # Recorded, so that the root cause that torchrun names is the error of the rank that failed.
+    metrics = record(evaluate)(config, world)
     if metrics is None:
         return
     with side_folder(config.output) as folder:
