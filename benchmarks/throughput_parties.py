@@ -50,14 +50,18 @@ class Party:
             FailedError: it failed; asked again, it starts afresh.
             SkippedError: it cannot be done here.
         """
+        return together(self.ask_each(**command))
+
+    def ask_each(self, **command: Any) -> list[dict[str, Any]]:
+        """The answers of all ranks to a command; see `ask`."""
         self.start()
         if not self.hello:
-            self.hello = self._answer()
+            self.hello = self._answers()[0]
         for process in self.processes:
             assert process.stdin
             process.stdin.write(json.dumps(command) + "\n")
             process.stdin.flush()
-        return self._answer()
+        return self._answers()
 
     def build(self, **settings: Any) -> dict[str, Any]:
         return self.ask(build=settings)
@@ -98,7 +102,7 @@ class Party:
                 )
             )
 
-    def _answer(self) -> dict[str, Any]:
+    def _answers(self) -> list[dict[str, Any]]:
         answers: dict[int, dict[str, Any]] = {}
         while len(answers) < len(self.processes):
             waiting = {process.stdout: rank for rank, process in enumerate(self.processes) if rank not in answers}
@@ -113,7 +117,7 @@ class Party:
                     raise FailedError(answers[rank]["error"])
         if "skipped" in answers[0]:
             raise SkippedError(answers[0]["skipped"])
-        return together([answers[rank] for rank in sorted(answers)])
+        return [answers[rank] for rank in sorted(answers)]
 
     def _last_words(self, rank: int) -> str:
         self.processes[rank].wait()

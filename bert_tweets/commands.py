@@ -7,14 +7,21 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+_PACKAGE = "bert_tweets."
+
 
 def command(stage: str, words: Sequence[str], processes: int = 1) -> list[str]:
     """The command line of a stage, under torchrun where several processes are asked for."""
-    module = ["-m", f"bert_tweets.{stage}", *words]
+    module = ["-m", f"{_PACKAGE}{stage}", *words]
     if processes == 1:
         return [sys.executable, *module]
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     return [sys.executable, *torchrun, *module]
+
+
+def stage_of(arguments: Sequence[str]) -> str:
+    """The stage of a command line."""
+    return next(word for word in arguments if word.startswith(_PACKAGE)).removeprefix(_PACKAGE)
 
 
 def shown(arguments: Sequence[str]) -> str:

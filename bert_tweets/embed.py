@@ -8,7 +8,7 @@ from typing import Any
 from . import options
 from .config import EmbedConfig
 from .errors import run_entry
-from .files import already_made, side_folder, write_json_atomic
+from .files import already_made, side_folder, side_path, write_json_atomic
 from .terminal import console
 
 SETTINGS = "embed.json"
@@ -17,20 +17,29 @@ SETTINGS = "embed.json"
 def stage(argv: list[str]) -> None:
     """Reads the settings, embeds, and prints what was found. Help and mistakes in settings never wait for torch."""
     config = options.load(EmbedConfig, argv)
+    from torch.distributed.elastic.multiprocessing.errors import record
+
     from .data.manifest import Manifest
-    from .engine.world import require_alone
+    from .engine.world import this_world
     from .model.loading import made_from
     from .words.embedding import embed
 
-    require_alone("embed")
+    world = this_world(config.device)
     manifest = Manifest.read(config.data.path)
-    record = made_from(config, manifest)
-    if already_made(config.output, SETTINGS, record, "embed"):
-        print(f"{config.output}: is complete, made from the same settings, tweets and models; nothing to do")
+    settings = made_from(config, manifest)
+    if already_made(config.output, SETTINGS, settings, "embed"):
+        if world.is_main:
+            print(f"{config.output}: is complete, made from the same settings, tweets and models; nothing to do")
+        return
+    # Recorded, so that the root cause that torchrun names is the error of the rank that failed.
+    recorded = record(embed)
+    if not world.is_main:
+        recorded(config, manifest, world, side_path(config.output))
         return
     with side_folder(config.output) as folder:
-        summary = embed(config, manifest, folder)
-        write_json_atomic(folder / SETTINGS, record)
+        summary = recorded(config, manifest, world, folder)
+        assert summary is not None
+        write_json_atomic(folder / SETTINGS, settings)
     _show(summary)
     for note in summary["notes"]:
         print(f"warning: {note}", file=sys.stderr)

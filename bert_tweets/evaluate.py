@@ -15,19 +15,25 @@ METRICS, SETTINGS = "metrics.json", "evaluate.json"
 
 
 def stage(argv: list[str]) -> None:
-    """Reads the settings, evaluates, writes metrics.json and prints what it says."""
+    """Reads the settings, evaluates, writes metrics.json and prints what it says. Of several ranks, 0 writes."""
     config = options.load(EvaluateConfig, argv)
+    from torch.distributed.elastic.multiprocessing.errors import record
+
     from .data.manifest import Manifest
-    from .engine.world import require_alone
+    from .engine.world import this_world
     from .model.loading import made_from
     from .training.evaluation import evaluate
 
-    require_alone("evaluate")
+    world = this_world(config.device)
     settings = made_from(config, Manifest.read(config.data.path))
     if already_made(config.output, SETTINGS, settings, "evaluate"):
-        print(f"{config.output}: is complete already")
+        if world.is_main:
+            print(f"{config.output}: is complete already")
         return
-    metrics = evaluate(config)
+    # Recorded, so that the root cause that torchrun names is the error of the rank that failed.
+    metrics = record(evaluate)(config, world)
+    if metrics is None:
+        return
     with side_folder(config.output) as folder:
         write_json_atomic(folder / METRICS, metrics)
         write_json_atomic(folder / SETTINGS, settings)

@@ -180,6 +180,12 @@ def _listed(different: list[Difference]) -> str:
     return ", ".join([*named, f"and {more:,} more"] if more > 0 else named)
 
 
+def side_path(output: str | Path) -> Path:
+    """Where the side folder of an output is, once somebody has made it."""
+    target = Path(os.path.realpath(output))
+    return target.with_name(f".{target.name}.unfinished")
+
+
 @contextmanager
 def side_folder(
     output: str | Path, made_from: dict[str, Any] | None = None, compare: Compare | None = None
@@ -201,8 +207,8 @@ def side_folder(
             what is there can be gone on with when something is put right.
     """
     with _in_one_line(output):
+        side = side_path(output)
         target = Path(os.path.realpath(output))
-        side = target.with_name(f".{target.name}.unfinished")
         if target.is_mount():
             raise OSError(errno.EBUSY, "is a mount point")
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,7 @@ def stages(config: RunConfig) -> list[list[str]]:
     return [
         commands.command("prepare", [*_source(config), f"output={study}/shards", seed]),
         commands.command("train", [*train, f"precision={config.precision}", seed, device], _devices(config)),
-        commands.command("evaluate", [data, *pair, f"output={study}/eval", seed, device]),
+        commands.command("evaluate", [data, *pair, f"output={study}/eval", seed, device], _devices(config)),
         commands.command(
             "embed",
             [
@@ -101,6 +101,7 @@ def stages(config: RunConfig) -> list[list[str]]:
                 seed,
                 device,
             ],
+            _devices(config),
         ),
         commands.command("report", [*parts, f"output={study}/report.html"]),
     ]
@@ -127,7 +128,7 @@ def _made_ready(config: RunConfig, arguments: list[str]) -> list[str]:
     Words may differ from last time: their folder is of this command's making, and is made anew. Too few tweets leave
     none to evaluate on.
     """
-    study, stage_name = Path(config.output), arguments[2].rpartition(".")[2]
+    study, stage_name = Path(config.output), commands.stage_of(arguments)
     can_evaluate = (
         stage_name not in ("evaluate", "report")
         or Manifest.read(study / "shards").rows("validation") >= _FEWEST_HELD_OUT
@@ -238,7 +239,7 @@ def _source(config: RunConfig) -> list[str]:
 
 
 def _devices(config: RunConfig) -> int:
-    """Processes to train with: one a GPU, or one."""
+    """Processes of the stages that use a model: one a GPU, or one."""
     if config.device == "cpu":
         return 1
     import torch

@@ -17,9 +17,9 @@ from bert_tweets.data.shards import open_split
 from bert_tweets.model.export import export_model
 from bert_tweets.model.loading import load_model
 from bert_tweets.text.tokenizer import fingerprint, load_tokenizer, train_wordpiece
-from bert_tweets.training.evaluation import evaluate
 from tests.helpers import generated_tweets, make_shards
 from tests.processes import stage
+from tests.test_evaluate import evaluate
 
 from .model.tiny import SIZES
 

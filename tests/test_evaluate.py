@@ -13,11 +13,12 @@ import torch
 
 from bert_tweets.config import DataConfig, EvaluateConfig, ModelConfig, ScratchConfig
 from bert_tweets.data.manifest import Manifest
+from bert_tweets.engine.world import this_world
 from bert_tweets.errors import UserError
 from bert_tweets.model.export import export_model
 from bert_tweets.model.loading import load_model
 from bert_tweets.training import evaluation
-from bert_tweets.training.evaluation import Score, evaluate
+from bert_tweets.training.evaluation import Score
 from tests.helpers import make_shards
 from tests.processes import failure, stage
 
@@ -44,6 +45,13 @@ def config_of(shards: Path, model: Path, base: Path | str = "", **more: Any) -> 
     return EvaluateConfig(
         model=str(model), base=str(base), output="-", data=DataConfig(path=str(shards)), device="cpu", **more
     )
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """By one rank."""
+    metrics = evaluation.evaluate(config, this_world(config.device))
+    assert metrics is not None
+    return metrics
 
 
 def test_a_model_against_itself_differs_by_nothing(shards: Path, models: dict[str, Path]) -> None:

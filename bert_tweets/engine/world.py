@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..data.sharing import Share
 from ..errors import UserError
 
+Thing = TypeVar("Thing")
+
 _DRAIN_SECONDS = 0.2
+_UNTIL_ENDED_SECONDS = 5
+# For stages whose ranks meet only now and then: one may be slow, and torchrun ends them all when one is gone.
+_DAY_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,15 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    @property
+    def share(self) -> Share:
+        """Of work that one process could do alone."""
+        return Share(self.rank, self.world_size)
+
+    def local_part(self, things: Sequence[Thing]) -> Sequence[Thing]:
+        """This rank's part of what each machine has to do once."""
+        return things[self.local_rank :: self.local_world_size]
+
     def gather(self, values: list[int]) -> Callable[[], list[list[int]]]:
         """Starts to gather a list of integers from every rank; calling the result waits. See `data.loader`."""
         if self.world_size == 1:
@@ -51,6 +70,17 @@ class World:
             return [other.tolist() for other in everyone]
 
         return wait
+
+    def joined(self, mine: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The arrays of all ranks, one behind the other, on every rank; they differ in their first axis alone."""
+        counts = [count for (count,) in self.gather([len(mine)])()]
+        if self.world_size == 1 or not any(counts):
+            return mine
+        # gloo gathers equal shapes.
+        padded = torch.from_numpy(np.resize(mine, (max(counts), *mine.shape[1:])))
+        everyone = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(everyone, padded)
+        return np.concatenate([other.numpy()[:count] for other, count in zip(everyone, counts, strict=True)])
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum over ranks, in place."""
@@ -138,11 +168,23 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def require_alone(stage: str) -> None:
-    """Refuses several ranks for a stage that runs in one process.
+@contextmanager
+def group(world: World) -> Iterator[None]:
+    """The process group for as long as the block lasts, begun together; one that is there already stays.
 
-    Raises:
-        UserError: there are other ranks.
+    gloo's group must not be started twice in a process: its ranks may find the addresses of the first again.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(f"{stage} runs in one process; start it without torchrun (or srun)")
+    begun = dist.is_initialized()
+    if not begun:
+        start(world, _DAY_SECONDS)
+    try:
+        world.barrier()
+        yield
+    except RuntimeError:
+        # Most likely another rank is gone, which has said why: torchrun ends this one before it adds its own words.
+        if world.world_size > 1:
+            time.sleep(_UNTIL_ENDED_SECONDS)
+        raise
+    finally:
+        if not begun:
+            stop()

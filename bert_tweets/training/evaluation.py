@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,12 @@ from ..data.manifest import Manifest
 from ..data.masking import masking_for
 from ..data.order import Stream
 from ..data.shards import Split, open_split, verify
+from ..engine.fetching import check_local, fetch_and_check
 from ..engine.precision import autocast
-from ..engine.world import choose_device
+from ..engine.world import World, group
 from ..errors import UserError
 from ..model.export import adapted_on
-from ..model.loading import check_model, load_model, weights_identity
+from ..model.loading import load_model, weights_identity
 from ..model.masked_lm import PackedMaskedLM
 
 Floats = npt.NDArray[np.float64]
@@ -53,24 +55,34 @@ class Score:
         return float(self.correct.sum() / self.masked.sum())
 
 
-def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Evaluates a model, beside its base where one is given.
+def evaluate(config: EvaluateConfig, world: World) -> dict[str, Any] | None:
+    """Evaluates a model, beside its base where one is given; each rank scores its share of the tweets.
 
     Returns:
-        What goes into metrics.json.
+        What goes into metrics.json; None on other ranks than 0.
 
     Raises:
         UserError: no validation tweets, or a model that does not fit the shards.
     """
     manifest = Manifest.read(config.data.path)
-    for name in filter(None, (config.model, config.base)):
-        check_model(ModelConfig(name=name), manifest)
+    models = [ModelConfig(name=name) for name in (config.model, config.base) if name]
+    check_local(models, manifest)
+    row_length_of(config.data, manifest)
     if config.data.verify:
-        verify(config.data.path, manifest.splits["validation"])
+        verify(config.data.path, world.local_part(manifest.splits["validation"]))
     split = open_split(config.data.path, manifest, "validation")
     if not len(split):
         raise UserError(f"{config.data.path}: its validation split is empty; prepare with validation_fraction above 0")
+    with group(world):
+        fetch_and_check(models, manifest, world)
+        scores, reasons = _scores(config, manifest, split, world)
+    return _metrics(config, manifest, split, scores, reasons) if world.is_main else None
 
+
+def _scores(
+    config: EvaluateConfig, manifest: Manifest, split: Split, world: World
+) -> tuple[dict[str, Score | None], dict[str, str | None]]:
+    """The score of model and base by role, the same on every rank; or why there is none."""
     scores: dict[str, Score | None] = {}
     reasons: dict[str, str | None] = {}
     for role, name in (("model", config.model), ("base", config.base)):
@@ -80,14 +92,25 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         reasons[role] = None
         if not loaded.has_trained_head:
             reasons[role] = "it is an encoder without a trained masked-LM head: its loss would be that of a random head"
-        scores[role] = None if reasons[role] else _score(loaded.model, split, manifest, config)
-    model, base = scores["model"], scores.get("base")
-    if model is None:
+        scores[role] = None if reasons[role] else _score(loaded.model, split, manifest, config, world)
+    if scores["model"] is None:
         raise UserError(f"{config.model}: {reasons['model']}; evaluate a model that train has exported")
-    if not model.masked.sum():
+    if not scores["model"].masked.sum():
         raise UserError(
             f"{config.data.path}: its {len(split)} held-out tweets have no token to mask; prepare more tweets"
         )
+    return scores, reasons
+
+
+def _metrics(
+    config: EvaluateConfig,
+    manifest: Manifest,
+    split: Split,
+    scores: dict[str, Score | None],
+    reasons: dict[str, str | None],
+) -> dict[str, Any]:
+    model, base = scores["model"], scores.get("base")
+    assert model is not None
     clusters = _clusters(split)
     difference = _paired_difference(model, base, clusters, config) if base else None
     return {
@@ -146,25 +169,28 @@ def verdict(config: EvaluateConfig, model: Score, difference: dict[str, Any] | N
 
 
 @torch.inference_mode()
-def _score(model: Any, split: Split, manifest: Manifest, config: EvaluateConfig) -> Score:
-    device = choose_device(config.device)
-    module = PackedMaskedLM(model).to(device).eval()
+def _score(model: Any, split: Split, manifest: Manifest, config: EvaluateConfig, world: World) -> Score:
+    module = PackedMaskedLM(model).to(world.device).eval()
     masking = masking_for(manifest, config.seed, _MASKED_SHARE, whole_word=False)
-    on_device = masking.to(device)
+    on_device = masking.to(world.device)
     layout = Layout(row_length_of(config.data, manifest), config.tokens_per_device, manifest.pad_id)
     stream = Stream(len(split), config.seed, _TWEETS_A_STEP, min(len(split), config.max_tweets))
     totals = torch.zeros(3, len(split), dtype=torch.float64)
-    for step in StepLoader(split, stream, masking, layout, workers=1).steps():
-        for batch in step.micro_batches:
-            with autocast(device, config.precision):
-                guesses = module.guesses(batch.to(device), on_device)
+    # The steps of a world of one, so that its micro-batches are shared out and not the tweets.
+    units = world.share.units(stream.steps)
+    for step in islice(StepLoader(split, stream, masking, layout, workers=1).steps(units.start), len(units)):
+        for number in world.share.within(step.index, stream.steps, len(step.micro_batches)):
+            batch = step.micro_batches[number]
+            with autocast(world.device, config.precision):
+                guesses = module.guesses(batch.to(world.device), on_device)
             segments = guesses.segments.cpu()
             tweets = batch.tweet_index[segments]
             filled = segments > 0
             parts = (guesses.losses.cpu(), guesses.correct.cpu(), filled)
             for total, part in zip(totals, parts, strict=True):
                 total.index_add_(0, tweets[filled], part[filled].double())
-    loss, correct, masked = totals.numpy()
+    # A tweet is scored by one rank; the others add zeros, which is exact.
+    loss, correct, masked = world.sum(totals).numpy()
     return Score(loss, correct, masked)
 
 

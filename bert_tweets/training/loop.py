@@ -20,10 +20,10 @@ from ..data.masking import masking_for
 from ..data.order import Stream
 from ..data.shards import open_split, verify
 from ..engine import world as ranks
+from ..engine.fetching import check_local, fetch_and_check
 from ..engine.world import World
-from ..hub import is_local
 from ..model.export import export_model
-from ..model.loading import SCRATCH, LoadedModel, check_model, fetch, load_model, weights_identity
+from ..model.loading import SCRATCH, LoadedModel, load_model, weights_identity
 from . import run_folder
 from .flops import matrix_peak
 from .metrics import IntervalMeter, JsonLines, Progress
@@ -56,12 +56,11 @@ def train(config: TrainConfig) -> None:
             f"{config.output}: this run is finished; the model is in {config.output}/{run_folder.MODEL}",
         )
         return
-    if is_local(config.model.name):
-        check_model(config.model, manifest)
+    check_local([config.model], manifest)
     check_engine(config, world)
     if config.data.verify:
         every = [shard for split in SPLITS for shard in manifest.splits[split]]
-        verify(config.data.path, every[world.local_rank :: world.local_world_size])
+        verify(config.data.path, world.local_part(every))
 
     ranks.start(world, config.engine.timeout_seconds, always=config.engine.name == "deepspeed")
     try:
@@ -151,11 +150,7 @@ def _train(config: TrainConfig, manifest: Manifest, stream: Stream, loaded: Load
 
 
 def _load(config: TrainConfig, manifest: Manifest, world: World) -> LoadedModel:
-    if not is_local(config.model.name) and config.model.name != SCRATCH:
-        if world.local_rank == 0:
-            fetch(config.model.name, config.model.revision)
-        world.barrier()
-        check_model(config.model, manifest)
+    fetch_and_check([config.model], manifest, world)
     loaded = load_model(config.model, manifest, config.seed)
     if not loaded.has_trained_head:
         what = "is made from scratch" if config.model.name == SCRATCH else "is an encoder without a masked-LM head"

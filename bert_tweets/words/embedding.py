@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +15,18 @@ from ..config import EmbedConfig, ModelConfig
 from ..data.loader import Layout, row_length_of
 from ..data.manifest import SPLITS, Manifest, mend
 from ..data.shards import Split, verify
-from ..engine.world import choose_device
+from ..engine.fetching import check_local, fetch_and_check
+from ..engine.world import World, group
 from ..errors import UserError
 from ..files import write_json_atomic
-from ..model.loading import check_model, load_model, tokenizer_folder, weights_identity
+from ..model.loading import load_model, tokenizer_folder, weights_identity
 from ..model.masked_lm import PackedMaskedLM
 from ..text.cleaning import USER
 from ..text.tokenizer import fingerprint, load_tokenizer
+from .in_order import in_order
 from .matching import Word, words_of
 from .neighbours import Background, background, nearest, overlap
-from .occurrences import FOUND, STATUSES, Occurrences, Places, align, find, open_corpus, sample
+from .occurrences import FOUND, STATUSES, Occurrences, Places, align, find, open_corpus, sample, shared
 from .tables import OccurrenceWriter, write_word2vec
 from .vectors import Centroids, Floats, Reader, layer_label, resolve_layers
 
@@ -35,6 +38,7 @@ OCCURRENCES, VECTORS, BASE_VECTORS, SUMMARY = (
 )
 
 Neighbours = list[tuple[str, float]]
+Columns = TypeVar("Columns", Places, Occurrences)
 
 
 @dataclass(frozen=True)
@@ -71,34 +75,44 @@ class Space:
     neighbours: list[Neighbours]
 
 
-def embed(config: EmbedConfig, manifest: Manifest, folder: Path) -> dict[str, Any]:
-    """Embeds the words and writes the files of a words folder.
+def embed(config: EmbedConfig, manifest: Manifest, world: World, folder: Path) -> dict[str, Any] | None:
+    """Embeds the words and writes the files of a words folder; each rank looks for, and runs, its share of the tweets.
 
     Args:
         config: the settings.
         manifest: of the shards.
-        folder: takes the files.
+        world: the ranks.
+        folder: takes the files; rank 0 has made it, and the others see it.
 
     Returns:
-        What was written into summary.json.
+        What was written into summary.json; None on other ranks than 0, which write nothing that stays.
 
     Raises:
         UserError: a model, layer or shard that does not fit.
     """
     words = words_of(config.words)
-    models = {role: name for role, name in (("model", config.model), ("base", config.base)) if name}
-    for name in models.values():
-        check_model(ModelConfig(name=name), manifest)
+    names = {role: name for role, name in (("model", config.model), ("base", config.base)) if name}
+    models = [ModelConfig(name=name) for name in names.values()]
+    check_local(models, manifest)
     row_length_of(config.data, manifest)  # a mistake shows before the occurrences are looked for
     if config.data.verify:
-        verify(config.data.path, [shard for split in SPLITS for shard in manifest.splits[split]])
-    study = _study(config, manifest, words)
-    spaces: dict[str, Space] = {}
-    with OccurrenceWriter(folder / OCCURRENCES, study.corpus, words, config.include_text) as writer:
-        for role, name in models.items():
-            print(f"embedding with {name}", flush=True)
-            reader = _reader(config, manifest, name)
-            spaces[role] = _space(study, reader, _written(study, reader, writer, role), config.neighbours)
+        verify(config.data.path, world.local_part([shard for split in SPLITS for shard in manifest.splits[split]]))
+    with group(world):
+        fetch_and_check(models, manifest, world)
+        study = _study(config, manifest, words, world)
+        spaces: dict[str, Space] = {}
+        with _writer(config, study, world, folder) as writer:
+            for role, name in names.items():
+                if world.is_main:
+                    print(f"embedding with {name}", flush=True)
+                reader = _reader(config, manifest, name, world)
+                mine = reader.vectors(study.corpus, study.occurrences, world.share)
+                vectors = in_order(mine, role, world, folder)
+                if writer:
+                    written = _written(vectors, study, reader, writer, role)
+                    spaces[role] = _space(study, reader, written, config.neighbours)
+    if not world.is_main:
+        return None
     write_word2vec(folder / VECTORS, words, spaces["model"].centroids)
     if "base" in spaces:
         write_word2vec(folder / BASE_VECTORS, words, spaces["base"].centroids)
@@ -107,40 +121,60 @@ def embed(config: EmbedConfig, manifest: Manifest, folder: Path) -> dict[str, An
     return summary
 
 
-def _study(config: EmbedConfig, manifest: Manifest, words: list[Word]) -> Study:
+def _study(config: EmbedConfig, manifest: Manifest, words: list[Word], world: World) -> Study:
     tokenizer = load_tokenizer(str(tokenizer_folder(config.data.path)), local_only=True)
     if fingerprint(tokenizer) != manifest.recipe.tokenizer:
         raise UserError(
             f"{tokenizer_folder(config.data.path)}: is not the tokenizer of these shards; {mend(config.data.path)}"
         )
     corpus = open_corpus(config.data.path, manifest)
-    everywhere = find(corpus, words)
+    everywhere = _of_all_ranks(find(corpus, words, world.share), world)
     matches = np.bincount(everywhere.word, minlength=len(words))
     places = sample(everywhere, [word.key for word in words], config.max_occurrences, config.seed)
     others = background(corpus, words, config.background_tweets, config.background_minimum, config.seed)
     numbered_on = Places(others.places.word + len(words), others.places.tweet, others.places.start, others.places.end)
-    print(
-        f"{len(places):,} occurrences of {len(words)} word(s), "
-        f"{len(others.words):,} background words of {others.tweets:,} tweets",
-        flush=True,
-    )
-    occurrences = align(corpus, Places.join([places, numbered_on]), tokenizer, manifest.unknown_id)
+    if world.is_main:
+        print(
+            f"{len(places):,} occurrences of {len(words)} word(s), "
+            f"{len(others.words):,} background words of {others.tweets:,} tweets",
+            flush=True,
+        )
+    mine = shared(Places.join([places, numbered_on]), world.share)
+    occurrences = _of_all_ranks(align(corpus, mine, tokenizer, manifest.unknown_id), world)
     return Study(corpus, words, others, occurrences, matches)
 
 
-def _reader(config: EmbedConfig, manifest: Manifest, name: str) -> Reader:
-    device = choose_device(config.device)
+def _of_all_ranks(mine: Columns, world: World) -> Columns:
+    """The rows of all ranks, one behind the other."""
+    columns: list[Any] = [getattr(mine, field.name) for field in fields(mine)]
+    joined: list[Any] = [_of_all_ranks(one, world) if isinstance(one, Places) else world.joined(one) for one in columns]
+    return type(mine)(*joined)
+
+
+def _writer(
+    config: EmbedConfig, study: Study, world: World, folder: Path
+) -> AbstractContextManager[OccurrenceWriter | None]:
+    """Rank 0 alone writes."""
+    if not world.is_main:
+        return nullcontext()
+    return OccurrenceWriter(folder / OCCURRENCES, study.corpus, study.words, config.include_text)
+
+
+def _reader(config: EmbedConfig, manifest: Manifest, name: str, world: World) -> Reader:
     model = load_model(ModelConfig(name=name), manifest, config.seed).model
     layers = resolve_layers(config.layers, int(model.config.num_hidden_layers), name)
     layout = Layout(row_length_of(config.data, manifest), config.tokens_per_device, manifest.pad_id)
-    return Reader(PackedMaskedLM(model).to(device).eval(), layers, layout, config.precision, device)
+    module = PackedMaskedLM(model).to(world.device).eval()
+    return Reader(module, layers, layout, config.precision, world.device)
 
 
-def _written(study: Study, reader: Reader, writer: OccurrenceWriter, role: str) -> Iterator[tuple[slice, Floats]]:
+def _written(
+    vectors: Iterator[tuple[slice, Floats]], study: Study, reader: Reader, writer: OccurrenceWriter, role: str
+) -> Iterator[tuple[slice, Floats]]:
     """The vectors as they come, each written on its way."""
-    for rows, vectors in reader.vectors(study.corpus, study.occurrences):
-        writer.write(study.occurrences, rows, vectors, role, layer_label(reader.layers))
-        yield rows, vectors
+    for rows, chunk in vectors:
+        writer.write(study.occurrences, rows, chunk, role, layer_label(reader.layers))
+        yield rows, chunk
 
 
 def _space(study: Study, reader: Reader, vectors: Iterator[tuple[slice, Floats]], count: int) -> Space:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from ..arrays import ranges
 from ..data.manifest import SPLITS, Manifest
 from ..data.shards import Split
+from ..data.sharing import ALL, Share
 from ..text.tokenizer import private_backend
 from .matching import Word
 
@@ -92,14 +93,19 @@ class Occurrences:
         yield from tweet_chunks(self.places.tweet)
 
 
-def find(corpus: Split, words: list[Word]) -> Places:
-    """Every place where a word stands, in every tweet.
+def find(corpus: Split, words: list[Word], share: Share = ALL) -> Places:
+    """Every place where a word stands, in every tweet of the share.
 
     Arrow filters each shard's texts for each word; Python looks at what is left.
     """
     found: list[tuple[int, int, int, int]] = []
-    for shard in range(len(corpus.shards)):
-        texts, first = corpus.batch(shard).column("text"), corpus.first_row(shard)
+    tweets = share.of(len(corpus))
+    for shard, entry in enumerate(corpus.shards):
+        begins = corpus.first_row(shard)
+        first, last = max(begins, tweets.start), min(begins + entry.rows, tweets.stop)
+        if first >= last:
+            continue
+        texts = corpus.batch(shard).column("text").slice(first - begins, last - first)
         for number, word in enumerate(words):
             rows = np.flatnonzero(word.candidates(texts).to_numpy(zero_copy_only=False))
             for row, text in zip(rows.tolist(), texts.take(pa.array(rows)).to_pylist(), strict=True):
@@ -156,9 +162,20 @@ def align(corpus: Split, places: Places, tokenizer: Any, unknown_id: int) -> Occ
 
 def tweet_chunks(tweet: Ints) -> Iterator[slice]:
     """Slices of rows ordered by tweet, `CHUNK_TWEETS` tweets each, no tweet in two."""
-    firsts = np.flatnonzero(np.r_[True, tweet[1:] != tweet[:-1]]) if len(tweet) else np.empty(0, np.int64)
-    bounds = [*firsts[::CHUNK_TWEETS].tolist(), len(tweet)]
+    bounds = [*_firsts(tweet)[::CHUNK_TWEETS].tolist(), len(tweet)]
     yield from (slice(first, last) for first, last in pairwise(bounds))
+
+
+def shared(places: Places, share: Share) -> Places:
+    """The places in a rank's share of the tweets that have any; ordered by tweet, as they are."""
+    bounds = np.append(_firsts(places.tweet), len(places))
+    mine = share.of(len(bounds) - 1)
+    return places.take(slice(bounds[mine.start], bounds[mine.stop]))
+
+
+def _firsts(tweet: Ints) -> Ints:
+    """The first row of each tweet, of rows ordered by tweet."""
+    return np.flatnonzero(np.diff(tweet, prepend=-1))
 
 
 def columns_of(corpus: Split, tweets: Ints, names: list[str]) -> pa.Table:

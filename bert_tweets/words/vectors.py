@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from ..data.batches import MicroBatch, take_rows, to_micro_batch
 from ..data.loader import Layout
 from ..data.packing import pack
 from ..data.shards import Split
+from ..data.sharing import ALL, Share
 from ..engine.precision import autocast
 from ..errors import UserError
 from ..model.masked_lm import PackedMaskedLM
@@ -71,27 +73,38 @@ class Reader:
     def width(self) -> int:
         return int(self.module.model.config.hidden_size)
 
-    def vectors(self, corpus: Split, occurrences: Occurrences) -> Iterator[tuple[slice, Floats]]:
+    def vectors(self, corpus: Split, occurrences: Occurrences, share: Share = ALL) -> Iterator[tuple[slice, Floats]]:
         """Runs each tweet with a found occurrence once, some thousand tweets at a time.
+
+        Args:
+            corpus: the tweets.
+            occurrences: in them.
+            share: of the micro-batches.
 
         Returns:
             Slices of the occurrences, in order, with their vectors, float32 [occurrences of the slice, width];
-            NaN where an occurrence is not found.
+            NaN where an occurrence is not found, or is in another rank's share.
         """
         ends = np.cumsum(occurrences.piece_counts)
-        for rows in occurrences.chunks():
+        chunks = list(occurrences.chunks())
+        for number in share.units(len(chunks)):
+            rows = chunks[number]
             first_piece = int(ends[rows.start] - occurrences.piece_counts[rows.start])
             pieces = occurrences.pieces[first_piece : int(ends[rows.stop - 1])]
             found = np.flatnonzero(occurrences.status[rows] == FOUND)
             vectors = np.full((rows.stop - rows.start, self.width), np.nan, np.float32)
             if len(found):
                 tweet, counts = occurrences.places.tweet[rows][found], occurrences.piece_counts[rows][found]
-                vectors[found] = self._vectors(corpus, tweet, counts, pieces)
+                mine = partial(share.within, number, len(chunks))
+                vectors[found] = self._vectors(corpus, tweet, counts, pieces, mine)
             yield rows, vectors
 
     @torch.inference_mode()
-    def _vectors(self, corpus: Split, tweet: Ints, counts: Ints, pieces: Ints) -> Floats:
-        """float32 [occurrences, width], from the tweet and number of pieces of each, and all their pieces."""
+    def _vectors(self, corpus: Split, tweet: Ints, counts: Ints, pieces: Ints, mine: Callable[[int], range]) -> Floats:
+        """float32 [occurrences, width], from the tweet and number of pieces of each, and all their pieces.
+
+        Only of the micro-batches that are `mine` of so many; NaN elsewhere.
+        """
         tweets, home = np.unique(tweet, return_inverse=True)
         rows = pack(corpus.gather(tweets), self.layout.row_length, self.layout.pad_id)
         begins = np.flatnonzero((rows.segment_ids > 0) & (rows.position_ids == 0))
@@ -104,17 +117,20 @@ class Reader:
         owner, place = owner[order], place[order]
 
         batch = to_micro_batch(rows, tweets, np.zeros_like(tweets))
-        vectors = np.empty((len(tweet), self.width), np.float32)
-        for first in range(0, rows.rows, self.layout.rows):
+        vectors = np.full((len(tweet), self.width), np.nan, np.float32)
+        firsts = range(0, rows.rows, self.layout.rows)
+        run = mine(len(firsts))
+        for first in firsts[run.start : run.stop]:
             last = min(first + self.layout.rows, rows.rows)
             micro_batch = take_rows(batch, first, last, last - first, self.layout.pad_id, 1)
             bounds = np.array([first, last]) * self.layout.row_length
             here = slice(*np.searchsorted(place, bounds).tolist())
             states = self._states(micro_batch, torch.from_numpy(place[here] - bounds[0]))
             occurrence, group = np.unique(owner[here], return_inverse=True)
-            sums = states.new_zeros(len(occurrence), self.width)
-            sums.index_add_(0, torch.from_numpy(group).to(self.device), states)
-            vectors[occurrence] = sums.cpu().numpy() / counts[occurrence, None].astype(np.float32)
+            # On the CPU, which adds in order: on a GPU the last bits would change from run to run.
+            sums = torch.zeros(len(occurrence), self.width)
+            sums.index_add_(0, torch.from_numpy(group), states.cpu())
+            vectors[occurrence] = sums.numpy() / counts[occurrence, None].astype(np.float32)
         return vectors
 
     def _states(self, batch: MicroBatch, places: torch.Tensor) -> torch.Tensor:

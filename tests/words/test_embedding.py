@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from bert_tweets.config import DataConfig, EmbedConfig
 from bert_tweets.data.manifest import Manifest
+from bert_tweets.engine.world import this_world
 from bert_tweets.words.embedding import embed
 from tests.helpers import make_shards
 from tests.test_evaluate import export_scratch
@@ -19,7 +20,9 @@ def test_occurrences_that_were_cut_off_have_no_part_in_the_centroid(tmp_path: Pa
     shards = make_shards(tmp_path / "data", texts, max_length=10)
     model = export_scratch(tmp_path / "model", shards, 0)
     config = EmbedConfig(model=str(model), words=["mask"], output="-", data=DataConfig(path=str(shards)), device="cpu")
-    summary = embed(config, Manifest.read(shards), tmp_path)["words"]["mask"]
+    whole = embed(config, Manifest.read(shards), this_world("cpu"), tmp_path)
+    assert whole is not None
+    summary = whole["words"]["mask"]
     assert summary["found"] >= 40 and summary["truncated"] >= 40
     rows = pq.read_table(tmp_path / "occurrences.parquet").to_pylist()
     found = np.array([row["vector"] for row in rows if row["status"] == "found"])

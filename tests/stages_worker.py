@@ -1,0 +1,34 @@
+"""One rank of test_shared_stages.py: several stages in one launch, with small units, so that there is much to share.
+
+Usage: stages_worker.py FILE    (JSON: a list of [stage, [words ...]])
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from bert_tweets import embed, evaluate
+from bert_tweets.engine import world as ranks
+from bert_tweets.training import evaluation
+from bert_tweets.words import occurrences
+
+STAGES: dict[str, Any] = {"embed": embed.stage, "evaluate": evaluate.stage}
+
+SMALL_UNITS: list[tuple[Any, str, int]] = [(occurrences, "CHUNK_TWEETS", 50), (evaluation, "_TWEETS_A_STEP", 16)]
+
+
+def main(file: str) -> None:
+    for module, name, tweets in SMALL_UNITS:
+        setattr(module, name, tweets)
+    world = ranks.this_world("cpu")
+    with ranks.group(world):
+        for stage, words in json.loads(Path(file).read_text(encoding="utf-8")):
+            STAGES[stage](words)
+            world.barrier()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,109 @@
+"""embed and evaluate under torchrun: the files of one process, byte for byte, whatever the number of ranks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from bert_tweets.data.manifest import Manifest
+from tests.helpers import make_shards
+from tests.processes import failure, run
+from tests.stages_worker import SMALL_UNITS, STAGES
+from tests.test_evaluate import export_scratch
+
+WORKER = str(Path(__file__).parent / "stages_worker.py")
+# The last two have less work than ranks: one micro-batch, and nothing at all.
+JOBS = {
+    "words": ("embed", ["words=[mask,the internet,#metoo,no,😷]", "include_text=true", "base"]),
+    "sampled": ("embed", ["words=[mask,virus]", "max_occurrences=30", "precision=bf16"]),
+    "evaluated": ("evaluate", ["base"]),
+    "few": ("evaluate", ["max_tweets=3"]),
+    "rare": ("embed", ["words=[mask]", "max_occurrences=1", "background_tweets=0"]),
+    "nowhere": ("embed", ["words=[pikachu]", "background_tweets=0"]),
+}
+
+
+def jobs(shards: Path, models: list[Path], output: Path) -> list[tuple[str, list[str]]]:
+    """Each stage with its words, into folders of its name."""
+    found = []
+    for name, (stage, more) in JOBS.items():
+        words = [word if word != "base" else f"base={models[1]}" for word in more]
+        where = [f"model={models[0]}", f"data.path={shards}", f"output={output / name}", "device=cpu"]
+        found.append((stage, [*where, "tokens_per_device=128", *words]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def models(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return [export_scratch(folder / str(seed), shards, seed) for seed in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def alone(shards: Path, models: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What one process makes, with the one thread that torchrun gives each of its ranks."""
+    output, threads = tmp_path_factory.mktemp("alone"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        for unit in SMALL_UNITS:
+            patch.setattr(*unit)
+        for stage, words in jobs(shards, models, output):
+            STAGES[stage](words)
+    torch.set_num_threads(threads)
+    yield output
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_the_files_of_any_number_of_ranks_are_those_of_one_process(
+    alone: Path, shards: Path, models: list[Path], tmp_path: Path, processes: int
+) -> None:
+    plan = tmp_path / "jobs.json"
+    plan.write_text(json.dumps(jobs(shards, models, tmp_path)), encoding="utf-8")
+    done = run([WORKER, str(plan)], processes=processes)
+    assert done.returncode == 0, done.stderr
+    plan.unlink()
+    files, expected = ({p.relative_to(at): p.read_bytes() for p in at.rglob("*.*")} for at in (tmp_path, alone))
+    assert files.keys() == expected.keys() and len(files) == 21
+    for name, content in expected.items():
+        assert files[name] == content, name
+    # Rank 0 speaks for all.
+    assert done.stdout.count("embedding with ") == 5 and done.stdout.count("figures: ") == 2
+
+
+def test_there_was_much_to_share(alone: Path, shards: Path) -> None:
+    rows = pq.read_table(alone / "words" / "occurrences.parquet")
+    assert rows.num_rows > 300 and rows["vector"].null_count < rows.num_rows / 2
+    manifest = Manifest.read(shards)
+    assert manifest.rows("validation") > 2 * 16 and manifest.tokens("validation") > 4 * 128
+    assert json.loads((alone / "evaluated/metrics.json").read_text())["difference"]["loss"] != 0
+
+
+@pytest.mark.dist
+def test_a_mistake_that_all_ranks_see_is_said_once(shards: Path, models: list[Path], tmp_path: Path) -> None:
+    _, words = jobs(shards, models, tmp_path)[0]
+    assert "has 1 layers" in failure("embed", *words, "layers=7", processes=2)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.dist
+def test_a_mistake_that_rank_0_alone_sees_ends_all(shards: Path, models: list[Path], tmp_path: Path) -> None:
+    _, words = jobs(shards, models, tmp_path)[0]
+    (tmp_path / ".words.unfinished").mkdir()
+    (tmp_path / ".words.unfinished" / "thesis.txt").write_text("not yours")
+    assert "was not made by this program" in failure("embed", *words, processes=2)
+
+
+@pytest.mark.dist
+def test_what_another_rank_alone_finds_damaged_ends_all(models: list[Path], tmp_path: Path) -> None:
+    """Ranks that wait for it in a collective say nothing of their own."""
+    shards = make_shards(tmp_path / "data")
+    damaged = shards / "train" / "00003.arrow"
+    damaged.write_bytes(damaged.read_bytes()[:-1000])
+    _, words = jobs(shards, models, tmp_path)[0]
+    assert f"{damaged}: damaged shard" in failure("embed", *words, "data.verify=false", processes=2)
