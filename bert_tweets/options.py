@@ -177,8 +177,9 @@ def _split_arguments(argv: list[str]) -> tuple[list[str], dict[str, Any] | None,
 
 
 def _repeated_lists(argv: list[str], config_type: type) -> list[str]:
-    """Lists that are given more than once: the last one overrides, though both may be meant."""
-    lists = {field.key for field in fields_of(config_type) if typing.get_origin(field.kind) is list}
+    """Needed lists, such as the input, that are given more than once: the last one overrides, and both may be meant."""
+    needed = (field for field in fields_of(config_type) if field.metadata["required"])
+    lists = {field.key for field in needed if typing.get_origin(field.kind) is list}
     given = Counter(word.partition("=")[0].strip() for word in argv if "=" in word)
     return [key for key, count in given.items() if count > 1 and key in lists]
 
