@@ -148,7 +148,9 @@ def restart(config: TrainConfig, world: World) -> Found:
     """What a run ends with that went on, and one that began in its middle from the other's weights and optimizer.
 
     The model is large enough for several buckets: it is by where they begin that gloo adds up in one order or another.
+    And the steps are, for every rank to have a part in them: of two numbers there is one sum.
     """
+    config.batch_size = 4 * BATCH_SIZE
     config.model.scratch.hidden_size, config.model.scratch.intermediate_size = 128, 512
     manifest = Manifest.read(config.data.path)
     first = build(config, manifest, world)
