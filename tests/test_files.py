@@ -137,7 +137,6 @@ def test_trouble_with_the_disk_is_one_line(tmp_path, monkeypatch, number, words)
         ("loop/out", "leads to itself"),
         ("/proc/nothing/out", "cannot be made"),
         ("/proc", "files that prepare did not make"),
-        ("/dev/shm", "is a mount point"),
     ],
 )
 def test_outputs_that_cannot_be_end_in_one_line_at_once(tmp_path, name, words):
@@ -148,6 +147,13 @@ def test_outputs_that_cannot_be_end_in_one_line_at_once(tmp_path, name, words):
         made(tmp_path / name)
         with files.side_folder(tmp_path / name):
             pytest.fail("was begun")
+
+
+def test_a_mount_point_is_told_at_once(tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr(files.Path, "is_mount", lambda path: path.name == "disk")
+    with pytest.raises(UserError, match="is a mount point"), files.side_folder(tmp_path / "disk"):
+        pytest.fail("was begun")
 
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EBUSY])

@@ -142,9 +142,10 @@ def test_no_engine_changes_the_weights_before_the_first_step(outcomes: dict[str,
     for name, outcome in outcomes.items():
         if "restart" not in name:
             assert all(np.array_equal(first[key], outcome[key]) for key in names_of(first, "begun")), name
-    # And none is hidden in Adam's moments: exact in bf16 and fp16 too, where nothing but the optimizer differs.
+    # And none is hidden in Adam's moments: in bf16 and fp16, too, where nothing but the optimizer differs, all that 20
+    # steps leave apart is far less than one of them.
     for precision in ("bf16", "fp16"):
-        assert distance(outcomes[f"2-ddp-{precision}"], outcomes[f"2-zero0-{precision}"], "weight") < 1e-6
+        assert distance(outcomes[f"2-ddp-{precision}"], outcomes[f"2-zero0-{precision}"], "weight") < RATE / 5
 
 
 @pytest.mark.dist
