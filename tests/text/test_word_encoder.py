@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 
 import numpy as np
 import pyarrow as pa
@@ -89,6 +90,21 @@ def test_an_added_token_inside_of_plain_words_is_found(tiny_tokenizer):
     assert_same(backend, ["yorkshire newyork york the mask", "york", "new york mask 19 yorkyork"])
 
 
+def test_an_added_token_that_holds_punctuation_is_not_taken_apart(tiny_tokenizer):
+    from tokenizers import AddedToken
+
+    backend = private_backend(tiny_tokenizer)
+    backend.add_tokens([AddedToken("#x", normalized=False)])
+    assert word_encoder.can_encode(backend)
+    assert_same(backend, ["a #x b", "mask#x, #y", "#xy"])
+
+
+def test_more_new_words_than_one_call_takes(tiny_tokenizer):
+    plain, others = ([f"{word}{number}" for number in range(6000)] for word in ("mask", "é"))
+    texts = [" ".join(words[first : first + 20]) for words in (plain, others) for first in range(0, 6000, 20)]
+    assert_same(tiny_tokenizer, texts, 400)
+
+
 def test_no_text_and_empty_texts(tiny_tokenizer):
     assert Encoder(tiny_tokenizer, 8)(pa.array([], pa.string())).lengths.tolist() == []
     assert Encoder(tiny_tokenizer, 8)(pa.array(["", " ", "  a "])).lengths.tolist()[:2] == [2, 2]
@@ -99,7 +115,7 @@ def test_no_text_and_empty_texts(tiny_tokenizer):
 
 
 def test_other_tokenizers_are_read_text_by_text(tiny_tokenizer):
-    from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
     backend = private_backend(tiny_tokenizer)
     assert word_encoder.can_encode(backend)
@@ -108,12 +124,17 @@ def test_other_tokenizers_are_read_text_by_text(tiny_tokenizer):
         lambda b: setattr(b, "normalizer", normalizers.NFKC()),
         lambda b: b.add_tokens([AddedToken("new york", normalized=False)]),
         lambda b: b.add_tokens([AddedToken("york", normalized=False, lstrip=True)]),
+        lambda b: b.add_tokens([AddedToken("york", normalized=False, single_word=True)]),
         lambda b: b.add_tokens([AddedToken("york", normalized=True)]),
+        lambda b: setattr(b, "post_processor", processors.TemplateProcessing("$A", "$A $B", [])),
     ):
         other = private_backend(backend)
         change(other)
         assert not word_encoder.can_encode(other)
     assert not word_encoder.can_encode(Tokenizer(models.BPE()))
+    parts = json.loads(backend.to_str())
+    parts["model"]["continuing_subword_prefix"] = "@@"
+    assert not word_encoder.can_encode(Tokenizer.from_str(json.dumps(parts)))
 
 
 @pytest.mark.real_data
