@@ -149,6 +149,14 @@ class EngineConfig:
 
 
 @dataclass
+class CheckpointConfig:
+    """What a run can go on from (`output/checkpoints`)."""
+
+    every_steps: int = setting(500, "steps between checkpoints; 0: only when asked to stop", unit="steps", at_least=0)
+    keep: int = setting(2, "so many of the newest stay", unit="checkpoints", at_least=1)
+
+
+@dataclass
 class LogConfig:
     """What is written while training."""
 
@@ -174,6 +182,20 @@ class TrainConfig:
     deterministic: bool = setting(False, "on a GPU, kernels that give the same bits every time; slower")
     profile: bool = setting(False, "leave a torch.profiler trace of a few steps, and a table of where the time goes")
     device: str = setting("auto", "where to train; auto: the GPU if there is one", choices=DEVICE)
+    resume: str = setting(
+        "auto",
+        "auto: go on from the newest whole checkpoint in output, if there is one; never: begin anew; "
+        "else the folder of a checkpoint, or of a run, to go on from",
+    )
+    stop_after_steps: int | None = setting(
+        None, "save and leave after so many steps of this launch; the schedule stays", unit="steps", at_least=1
+    )
+    max_skipped_steps: int = setting(
+        10,
+        "steps whose loss or gradient is not finite are skipped; more of them among the last thousand end the run",
+        unit="steps",
+        at_least=0,
+    )
     data: DataConfig = group(DataConfig)
     model: ModelConfig = group(ModelConfig)
     masking: MaskingConfig = group(MaskingConfig)
@@ -181,6 +203,7 @@ class TrainConfig:
     schedule: ScheduleConfig = group(ScheduleConfig)
     validation: ValidationConfig = group(ValidationConfig)
     engine: EngineConfig = group(EngineConfig)
+    checkpoint: CheckpointConfig = group(CheckpointConfig)
     log: LogConfig = group(LogConfig)
 
     def problems(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch.profiler import record_function
 from ..data.batches import MicroBatch, Step, take_rows
 from ..data.masking import Masking
 from ..model.masked_lm import PackedMaskedLM
+from . import adam
 from .precision import MasterWeights, autocast
+from .protocol import EngineState
 from .world import World
 
 
@@ -95,6 +98,9 @@ class DDPEngine:
         self.scaler.unscale_(self.optimizer)
         limit = self.max_grad_norm or float("inf")
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
+        if not self.scaler.is_enabled():
+            # The fused step asks the device, not the host, whether it is to be skipped (as GradScaler has it do).
+            self.optimizer.found_inf = (~torch.isfinite(grad_norm)).float()  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -108,13 +114,30 @@ class DDPEngine:
         with autocast(self.world.device, self.precision):
             return self.module(batch.to(self.world.device), masking)  # type: ignore[no-any-return]
 
-    def state_dict(self, keep: bool = True) -> dict[str, Any] | None:
+    def weights(self, keep: bool = True) -> dict[str, Tensor] | None:
         if not keep:
             return None
-        exact = self.masters.of if self.masters else lambda weight: weight
-        weights = self.module.model.state_dict(keep_vars=True)
         # A copy, on the CPU too: training goes on in these very tensors.
-        return {name: exact(tensor).detach().cpu().clone() for name, tensor in weights.items()}
+        return {name: tensor.detach().cpu().clone() for name, tensor in self._exact()}
+
+    def state(self, keep: bool = True) -> EngineState | None:
+        weights = self.weights(keep)
+        if weights is None:
+            return None
+        numbers = {"optimizer_steps": adam.steps_of(self.optimizer), **adam.scale_of(self.scaler)}
+        return EngineState(weights, adam.moments_of(self.optimizer, self._trained()), numbers)
+
+    def load(self, state: EngineState | None) -> None:
+        adam.put_moments(self.optimizer, self._trained(), state, self.world)
+        adam.put_scale(self.scaler, state, self.world)
+
+    def _exact(self) -> Iterator[tuple[str, Tensor]]:
+        """Each weight by its name, in fp32 where another is behind it."""
+        for name, weight in self.module.model.named_parameters():
+            yield name, self.masters.of(weight) if self.masters else weight
+
+    def _trained(self) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in self._exact() if tensor.requires_grad}
 
     def _forward(self, batch: MicroBatch, masking: Masking) -> Tensor:
         with autocast(self.world.device, self.precision):
