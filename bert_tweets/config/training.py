@@ -132,7 +132,9 @@ class EngineConfig:
     offload_parameters: bool = setting(False, "deepspeed, zero_stage=3: keep the weights' parts on the CPU")
     deepspeed_config: str = setting("", "a JSON file of DeepSpeed's own settings, merged into what ours make")
     compress_gradients: bool = setting(False, "ranks exchange gradients in bf16: half the traffic")
-    timeout_seconds: int = setting(600, "a collective that takes longer ends the run", unit="s", at_least=1)
+    timeout_seconds: int = setting(
+        600, "a step that takes longer ends the run, and each rank's stack is written", unit="s", at_least=1
+    )
 
     def problems(self) -> list[str]:
         """Settings of DeepSpeed that another engine would pass over."""

@@ -247,6 +247,38 @@ def verify(folder: str | Path, shards: Iterable[ShardEntry]) -> None:
                 raise _damaged(path, "its bytes do not fit their checksum")
 
 
+class Unchanged:
+    """Shards that must stay as they are while they are read.
+
+    Args:
+        folder: of the shards.
+        shards: to watch over.
+    """
+
+    def __init__(self, folder: str | Path, shards: Sequence[ShardEntry]):
+        self.folder = Path(folder)
+        self._marks = {entry: self._mark(entry) for entry in shards}
+
+    def require(self) -> None:
+        """Reads again those of which the system says that somebody wrote to them.
+
+        Raises:
+            UserError: names the first file that is not as it was.
+        """
+        for entry, mark in self._marks.items():
+            now = self._mark(entry)
+            if now != mark:
+                verify(self.folder, [entry])
+                self._marks[entry] = now
+
+    def _mark(self, entry: ShardEntry) -> tuple[int, int, int] | None:
+        try:
+            status = shard_path(self.folder, entry).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def shard_path(folder: Path, entry: ShardEntry) -> Path:
     """Where a shard lies; a manifest may not point out of its own folder, by its words or by a link.
 

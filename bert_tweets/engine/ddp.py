@@ -18,6 +18,7 @@ from ..model.masked_lm import PackedMaskedLM
 from . import adam
 from .precision import MasterWeights, autocast
 from .protocol import EngineState
+from .stopwatch import Stopwatch
 from .world import World
 
 
@@ -52,6 +53,7 @@ class DDPEngine:
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
         self.replica = _replicate(module, compress) if world.world_size > 1 else module
         self.settled = False
+        self.stopwatch = Stopwatch(world.device)
 
     def train_step(self, step: Step, masking: Masking, learning_rate: float) -> tuple[Tensor, Tensor]:
         for group in self.optimizer.param_groups:
@@ -63,10 +65,13 @@ class DDPEngine:
         # DDP divides the sum over ranks by their number; the masked count is of all ranks already.
         scale = self.world.world_size / max(1, step.masked_tokens)
         last = len(step.micro_batches) - 1
+        self.stopwatch.start()
         for number, batch in enumerate(step.micro_batches):
             with self._no_all_reduce() if number < last else nullcontext():
                 with record_function("forward"):
                     loss_sum = self._forward(batch, masking)
+                if number == last:
+                    self.stopwatch.stop()
                 with record_function("backward"):
                     torch.autograd.backward(self.scaler.scale(loss_sum * scale))
             share += loss_sum.detach() / max(1, step.masked_tokens)

@@ -16,6 +16,7 @@ from . import adam
 from . import deepspeed_parts as parts
 from .deepspeed_settings import Settings, import_deepspeed
 from .protocol import EngineState
+from .stopwatch import Stopwatch
 from .world import World
 
 # DeepSpeed fills its buckets up to so many elements, and sets memory aside for all of them: 2 GB by its own default.
@@ -39,6 +40,7 @@ class DeepSpeedEngine:
         deepspeed = import_deepspeed(world.device)
         os.environ.setdefault("LOCAL_RANK", str(world.local_rank))  # it insists, without a launcher too
         self.module, self.world = module, world
+        self.stopwatch = Stopwatch(world.device)
         self.stage = int(settings["zero_optimization"]["stage"])
         self.name = f"deepspeed, ZeRO {self.stage}"
         lowered = any(settings.get(section, {}).get("enabled") for section in ("bf16", "fp16"))
@@ -63,11 +65,14 @@ class DeepSpeedEngine:
         # DeepSpeed divides the sum over ranks by their number; the masked count is of all ranks already.
         scale = self.world.world_size / max(1, step.masked_tokens)
         last = len(step.micro_batches) - 1
+        self.stopwatch.start()
         for number, batch in enumerate(step.micro_batches):
             # In place of `no_sync`, which ZeRO 2 and 3 do not know: at 0 and 1 gradients travel at the last alone.
             self.engine.set_gradient_accumulation_boundary(number == last)
             with record_function("forward"):
                 loss_sum = self.engine(batch.to(self.world.device), masking)
+            if number == last:
+                self.stopwatch.stop()
             with record_function("backward"):
                 self.engine.backward(loss_sum * scale, scale_wrt_gas=False)
             share += loss_sum.detach() / max(1, step.masked_tokens)

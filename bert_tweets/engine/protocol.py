@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..data.batches import MicroBatch, Step
 from ..data.masking import Masking
+from .stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,11 @@ class Engine(Protocol):
 
     Attributes:
         name: for people: what it is, and what it parts among the ranks.
+        stopwatch: what each step took up to the backward pass of its last micro-batch.
     """
 
     name: str
+    stopwatch: Stopwatch
 
     def train_step(self, step: Step, masking: Masking, learning_rate: float) -> tuple[Tensor, Tensor]:
         """Takes one optimizer step on the mean loss over the step's masked tokens on all ranks.

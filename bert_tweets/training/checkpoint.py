@@ -17,16 +17,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError
-from safetensors.torch import load as tensors_in
-from safetensors.torch import save as as_bytes
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ..data.records import require_type, sealed, unsealed
 from ..errors import UserError
 from ..files import side_folder, to_json, write_atomic, write_bytes
+
+if TYPE_CHECKING:
+    # Torch is slow to import, and who verifies does without.
+    from torch import Tensor
 
 FOLDER, RECORD, LATEST = "checkpoints", "checkpoint.json", "latest"
 FORMAT_VERSION = 1
@@ -90,6 +89,13 @@ def found_in(checkpoints: Path) -> list[Path]:
     return sorted(named, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
+def named_by(place: Path) -> list[Path]:
+    """The checkpoints that a path names: itself, or those of a run or of its `checkpoints`, the newest first."""
+    if (place / RECORD).is_file():
+        return [place]
+    return found_in(place / FOLDER) or found_in(place)
+
+
 def write(checkpoints: Path, record: Record, tensors: dict[str, dict[str, Tensor]], keep: int) -> Path:
     """Writes a checkpoint and reads it again; only then older ones are removed.
 
@@ -106,6 +112,8 @@ def write(checkpoints: Path, record: Record, tensors: dict[str, dict[str, Tensor
         UserError: it cannot be written.
         Damaged: the disk does not give back what it was given.
     """
+    from safetensors.torch import save
+
     target = checkpoints / name_of(record.step)
     if target.exists():
         # This run came from there, and has not taken a step since; or it is damaged.
@@ -117,7 +125,7 @@ def write(checkpoints: Path, record: Record, tensors: dict[str, dict[str, Tensor
         files = {}
         for name, content in tensors.items():
             if content:
-                data = as_bytes(content)
+                data = save(content)
                 files[f"{name}.safetensors"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
                 write_bytes(side / f"{name}.safetensors", data)
         write_bytes(side / RECORD, to_json(_sealed(record, files)))
@@ -146,11 +154,14 @@ def read(folder: Path) -> Checkpoint:
     Raises:
         Damaged: names the first file that is not as it was written.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     record = read_record(folder)
     tensors = {}
     for name, entry in record.files.items():
         try:
-            tensors[name.removesuffix(".safetensors")] = tensors_in(_read(folder, name, entry))
+            tensors[name.removesuffix(".safetensors")] = load(_read(folder, name, entry))
         except SafetensorError as error:
             raise Damaged(f"{folder / name}: is damaged ({error})") from None
     return Checkpoint(folder, record, tensors)

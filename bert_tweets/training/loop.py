@@ -11,7 +11,7 @@ from ..config import TrainConfig
 from ..data.batches import Step
 from ..data.manifest import SPLITS, Manifest
 from ..data.order import Stream
-from ..data.shards import verify
+from ..data.shards import Unchanged, verify
 from ..engine import world as ranks
 from ..engine.fetching import check_local
 from ..engine.world import World
@@ -30,6 +30,9 @@ from .steady import collect, garbage_by_hand, make_deterministic, profiler
 from .stopping import StopRequest
 from .telling import identity, plan, summary, versions
 from .validation import BestModel, interval_for, validation_for
+from .watchdog import Watchdog
+
+_LATER_SECONDS = 60
 
 
 def train(config: TrainConfig) -> None:
@@ -55,7 +58,8 @@ def train(config: TrainConfig) -> None:
         every = [shard for split in SPLITS for shard in manifest.splits[split]]
         verify(config.data.path, world.local_part(every))
 
-    ranks.start(world, config.engine.timeout_seconds, always=config.engine.name == "deepspeed")
+    # The watchdog comes first, and tells more.
+    ranks.start(world, config.engine.timeout_seconds + _LATER_SECONDS, always=config.engine.name == "deepspeed")
     try:
         run(config, manifest, stream, world)
     finally:
@@ -116,12 +120,16 @@ class Run:
             JsonLines(self.folder / name, world.is_main, self.first)
             for name in (run_folder.METRICS, run_folder.VALIDATION, run_folder.SKIPPED)
         )
-        self.meter = IntervalMeter(world, self.parts.flops_per_token, matrix_peak(world.device, config.precision))
+        peak = matrix_peak(world.device, config.precision)
+        self.meter = IntervalMeter(world, self.engine.stopwatch, self.parts.flops_per_token, peak)
         self.best = BestModel(config.validation.patience, keep=world.is_main)
         self.skipped = SkippedSteps(stream, config.max_skipped_steps, skips)
         self.totals = Totals()
+        every_shard = [shard for split in SPLITS for shard in manifest.splits[split]]
+        self.shards = Unchanged(config.data.path, world.local_part(every_shard))
         told = {"engine": self.engine.name, "ranks": world.world_size, "versions": versions()}
         self.saver = Saver(self.folder, config.checkpoint.keep, world, resumed.expected, told, config.model.dropout > 0)
+        self.watchdog = Watchdog(self.folder, world, config.engine.timeout_seconds)
         self.progress = Progress(stream.steps, world.is_main)
         world.say(plan(config, manifest, stream, self.schedule, world, self.parts))
         self.done = self.first
@@ -138,7 +146,7 @@ class Run:
         config, steps = self.config, self.stream.steps
         tracing = profiler(self.folder, self.world.device, config.profile and self.world.is_main)
         leaving = False
-        with self.saver, self.progress, garbage_by_hand(), tracing as trace:
+        with self.watchdog, self.saver, self.progress, garbage_by_hand(), tracing as trace:
             if not self.first:
                 self._validate()
             asked_at = time.perf_counter()
@@ -175,6 +183,7 @@ class Run:
         self.skipped.add(step.index, grad_norm)
         self.totals.add(step)
         self.done, line = step.index + 1, None
+        self.watchdog.beat(self.done)
         if self.done % self.config.log.every_steps == 0 or self.done == self.stream.steps:
             line = self.meter.line(grad_norm)
             collect()
@@ -188,7 +197,7 @@ class Run:
         if self.validation is None:
             return
         begun = time.perf_counter()
-        loss = self.validation.loss(self.engine)
+        loss = self.validation.loss(self.engine, lambda: self.watchdog.beat(self.done))
         epoch = self.stream.epoch(self.done)
         self.validations.write({"step": self.done, "epoch": epoch, "validation_loss": loss})
         warning = self.best.see(self.done, loss, self.engine)
@@ -198,6 +207,7 @@ class Run:
         self.meter.exclude(time.perf_counter() - begun)
 
     def _save(self) -> None:
+        self.shards.require()
         self.skipped.read()
         standing: dict[str, Any] = {"best": self.best.state(), "meter": self.meter.state()}
         standing |= {"totals": self.totals.state(), "skipped": self.skipped.steps}
@@ -214,6 +224,7 @@ class Run:
         self.skipped.steps = standing["skipped"]
 
     def _export(self) -> None:
+        self.shards.require()
         weights = self.best.chosen(self.engine)
         if self.world.is_main:
             folder = self.folder / run_folder.MODEL

@@ -12,14 +12,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..data.batches import Step
+from ..engine.stopwatch import Stopwatch
 from ..engine.world import World
 from ..files import in_one_line, write_atomic
 
-_COUNTED = ("waited", "steps", "tokens", "tweets", "positions")
+_COUNTED = ("waits", "steps", "tokens", "tweets", "positions")
 
 
 class IntervalMeter:
@@ -27,17 +29,18 @@ class IntervalMeter:
 
     Args:
         world: the ranks.
+        stopwatch: of the engine.
         flops_per_token: of the model.
         peak: matrix peak of one device in FLOP/s.
     """
 
-    def __init__(self, world: World, flops_per_token: float, peak: float):
-        self.world, self.flops_per_token, self.peak = world, flops_per_token, peak
+    def __init__(self, world: World, stopwatch: Stopwatch, flops_per_token: float, peak: float):
+        self.world, self.stopwatch, self.flops_per_token, self.peak = world, stopwatch, flops_per_token, peak
         self._restart()
 
     def _restart(self) -> None:
         self.started = time.perf_counter()
-        self.waited = 0.0
+        self.waits: list[float] = []
         self.steps = self.tokens = self.tweets = self.positions = 0
         # The sum of this rank's losses and the count of masked tokens, of the steps that were not skipped.
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.world.device)
@@ -46,7 +49,7 @@ class IntervalMeter:
     def add(self, step: Step, loss_share: Tensor, grad_norm: Tensor, waited: float) -> None:
         """Counts a step: its loss as this rank's share, its gradient's norm, the seconds that it waited for data."""
         self.steps += 1
-        self.waited += waited
+        self.waits.append(waited)
         self.tokens += step.tokens
         self.tweets += step.tweets
         self.positions += step.positions
@@ -75,10 +78,11 @@ class IntervalMeter:
             mine = torch.stack([by_rank[:, 0].sum() * self.world.is_main, by_rank[0, 1]])
         self.sums = mine.to(self.world.device)
 
-    def line(self, grad_norm: Tensor) -> dict[str, float | None]:
+    def line(self, grad_norm: Tensor) -> dict[str, Any]:
         """The metrics of the interval, the same on every rank; starts the next. Waits for the device.
 
-        What is not a finite number is None, as JSON has no other word for it.
+        What is not a finite number is None, as JSON has no other word for it. `slowest_rank` is the one whose median of
+        computing and waiting for data is the longest.
         """
         assert self.last is not None
         # The losses are of parts of each step, the masked tokens are of all of it.
@@ -93,11 +97,24 @@ class IntervalMeter:
             "tweets_per_second": self.tweets / seconds,
             "mfu": rate * self.flops_per_token / (self.peak * self.world.world_size),
             "padding_fraction": 1 - self.tokens / max(1, self.positions),
-            "data_wait_fraction": self.waited / seconds,
+            "data_wait_fraction": sum(self.waits) / seconds,
             "step_seconds": seconds / self.steps,
         }
+        by_rank = self._by_rank()
         self._restart()
-        return {name: value if math.isfinite(value) else None for name, value in line.items()}
+        return {name: value if math.isfinite(value) else None for name, value in line.items()} | by_rank
+
+    def _by_rank(self) -> dict[str, Any]:
+        """What each rank took by itself in a step, and waited for data: median and 95th percentile, in seconds."""
+        computed = self.stopwatch.read() or [0.0]
+        mine = [np.percentile(values, (50, 95)) for values in (computed, self.waits or [0.0])]
+        every = self.world.joined(np.stack(mine)[None])
+        slowest = int(every[:, :, 0].sum(axis=1).argmax())
+        return {
+            "rank_compute_seconds": every[:, 0].round(6).tolist(),
+            "rank_data_wait_seconds": every[:, 1].round(6).tolist(),
+            "slowest_rank": slowest,
+        }
 
     def exclude(self, seconds: float) -> None:
         """Takes time that was not training (a validation) out of the interval."""
@@ -186,7 +203,7 @@ class Progress:
         if self.bar:
             self.bar.stop()
 
-    def advance(self, done: int, line: dict[str, float | None] | None) -> None:
+    def advance(self, done: int, line: dict[str, Any] | None) -> None:
         """`done` steps are done; `line` where one was logged."""
         text = None
         if line:

@@ -71,7 +71,7 @@ def require_place(config: TrainConfig) -> None:
     Raises:
         UserError: there is no checkpoint.
     """
-    if config.resume not in ("auto", "never") and not _candidates(Path(config.resume)):
+    if config.resume not in ("auto", "never") and not checkpoint.named_by(Path(config.resume)):
         raise UserError(
             f"resume={config.resume}: is no checkpoint, and no run that has one; name a folder such as "
             f"run/{checkpoint.FOLDER}/{checkpoint.name_of(500)}, or say auto or never"
@@ -158,18 +158,11 @@ class Resumed:
         return fit_vocabulary(self._checkpoint.tensors.get(file, {}), by_token, vocabulary_size)
 
 
-def _candidates(place: Path) -> list[Path]:
-    """The checkpoints that a path names: itself, or those of a run, the newest first."""
-    if (place / checkpoint.RECORD).is_file():
-        return [place]
-    return checkpoint.found_in(place / checkpoint.FOLDER) or checkpoint.found_in(place)
-
-
 def _choose(config: TrainConfig, expected: dict[str, Any]) -> Checkpoint | None:
     if config.resume == "never":
         return None
     asked = config.resume != "auto"
-    candidates = _candidates(Path(config.resume if asked else config.output))
+    candidates = checkpoint.named_by(Path(config.resume if asked else config.output))
     reasons = []
     for folder in candidates:
         try:

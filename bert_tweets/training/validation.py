@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,12 +48,18 @@ class Validation:
         """Masked tokens of the whole set, the same on every rank."""
         return sum(step.masked_tokens for step in self.loader.steps())
 
-    def loss(self, engine: Engine) -> float:
-        """Mean loss over the masked tokens, in nats; the same on every rank. Waits for the device."""
+    def loss(self, engine: Engine, alive: Callable[[], None] = lambda: None) -> float:
+        """Mean loss over the masked tokens, in nats; the same on every rank. Waits for the device.
+
+        Args:
+            engine: computes it.
+            alive: is called now and then.
+        """
         loss_sum, masked = torch.zeros((), dtype=torch.float64, device=self.world.device), 0
         for step in self.loader.steps():
             for batch in step.micro_batches:
                 loss_sum += engine.loss_sum(batch, self.on_device)
+            alive()
             masked += step.masked_tokens
         return float(self.world.sum(loss_sum)) / max(1, masked)
 
