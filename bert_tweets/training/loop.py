@@ -117,7 +117,7 @@ class Run:
         self.validation = validation_for(config, manifest, self.parts.layout, world)
         self.validate_every = config.validation.every_steps or interval_for(config, manifest, stream)
         self.metrics, self.validations, skips = (
-            JsonLines(self.folder / name, world.is_main, self.first)
+            JsonLines(self.folder / name, world.is_main, self.first or -1)
             for name in (run_folder.METRICS, run_folder.VALIDATION, run_folder.SKIPPED)
         )
         peak = matrix_peak(world.device, config.precision)
