@@ -86,11 +86,7 @@ def write_shards(
     manifest = Manifest(
         recipe=recipe,
         max_length=config.max_length,
-        vocabulary_size=len(tokenizer),
-        special_ids=tokenizers.special_ids(tokenizer),
-        pad_id=tokenizer.pad_token_id,
-        mask_id=tokenizer.mask_token_id,
-        unknown_id=tokenizer.unk_token_id,
+        **tokenizers.ids_of(tokenizer),
         unknown_tokens=funnel.notes["[UNK] tokens"],
         splits={split: [entries[plan.name] for plan in plans if plan.name.startswith(f"{split}/")] for split in SPLITS},
         groups=list(columns.groups),
