@@ -37,7 +37,7 @@ from .unit_work import KEYS, Job, cleaned, do_unit, report_of
 
 WORK = "work"
 # Of what lies there: to be raised when units are cut, hashed or written in another way.
-WORK_VERSION = 3
+WORK_VERSION = 4
 # More rows than these in another encoding are no accident.
 _STRAY_ROWS, _STRAY_SHARE = 20, 0.05
 # What a vocabulary is learnt from: memory must not grow with the input.

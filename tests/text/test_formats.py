@@ -110,6 +110,25 @@ def test_pages_of_the_second_interface_are_taken_apart(tmp_path):
     assert malformed == 0
 
 
+def test_what_is_called_data_beside_a_text_is_no_page(tmp_path):
+    tweets = [
+        {"text": "one", "id": "1", "data": [1, 2]},
+        {"text": "two", "id": "2", "data": []},
+        {"text": "three", "id": "3", "data": {"text": "another"}},
+        {"text": "four", "id": "4", "data": [{"text": "another"}]},
+    ]
+    rows, malformed, _ = read_all(made(tmp_path, json_lines(tweets), "a.jsonl"))
+    assert [row["text"] for row in rows] == ["one", "two", "three", "four"] and not malformed
+
+
+def test_what_a_page_holds_is_counted_whatever_it_is(tmp_path):
+    pages = [{"data": [{"text": "a"}, None, 5]}, {"data": []}, {"data": [], "meta": {"result_count": 0}}, {"data": None}]
+    path = made(tmp_path, json_lines(pages), "a.jsonl")
+    (block,) = sources.read([str(path)], sources.find_columns([str(path)], {}))
+    assert block.fields["text"].to_pylist() == ["a"]
+    assert (block.read, block.malformed, block.notices, block.unreadable) == (6, 2, 3, (1, 2))
+
+
 def test_retweets_are_told_from_tweets_in_the_first_interface(tmp_path):
     user = {"screen_name": "ann", "id_str": "7"}
     tweets = [
