@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from . import files, options
 from .config import PrepareConfig
 from .data.manifest import FILE as MANIFEST_FILE
-from .data.manifest import FUNNEL_FILE, RECORD_FILE, TOKENIZER_FOLDER, Manifest, mend, require_tokenizer
+from .data.manifest import FUNNEL_FILE, RECORD_FILE, TOKENIZER_FOLDER, Manifest, mend, reachable, require_tokenizer
 from .errors import Interrupted, UserError, require_utf8, run_entry, without_secrets
 from .terminal import console, counting
 
@@ -208,9 +208,11 @@ def _whole(folder: Path) -> Manifest:
     sizes = {entry.file: entry.bytes for split in manifest.splits.values() for entry in split}
     for name in (*sizes, FUNNEL_FILE, TOKENIZER_FOLDER):
         path = folder / name
-        if not path.exists() or path.stat().st_size != sizes.get(name, path.stat().st_size):
-            raise UserError(f"{path}: is missing, or has another size than it had; {mend(folder)}")
-    require_tokenizer(folder, manifest)
+        with reachable(path):
+            if not path.exists() or path.stat().st_size != sizes.get(name, path.stat().st_size):
+                raise UserError(f"{path}: is missing, or has another size than it had; {mend(folder)}")
+    with reachable(folder):
+        require_tokenizer(folder, manifest)
     return manifest
 
 

@@ -38,9 +38,9 @@ def reachable(path: str | Path) -> Iterator[None]:
         # Arrow's own complaints have no number.
         if error.errno in (None, errno.ENOENT):
             raise
+        named, reason = error.filename or path, os.strerror(error.errno)
         raise UserError(
-            f"{path}: cannot be read ({os.strerror(error.errno)}); check its permissions and its disk",
-            found_by_one_rank=True,
+            f"{named}: cannot be read ({reason}); check its permissions and its disk", found_by_one_rank=True
         ) from None
 
 

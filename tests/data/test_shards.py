@@ -115,6 +115,23 @@ def test_what_the_system_refuses_is_no_damage(copy: Path, monkeypatch: pytest.Mo
         assert "remove" not in str(caught.value)
 
 
+@pytest.mark.parametrize("file", ["manifest.json", "funnel.json", "tokenizer/tokenizer.json"])
+def test_a_file_that_may_not_be_read_is_named_and_is_no_damage(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    real = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path == copy / file:
+            raise PermissionError(13, "refused", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    with pytest.raises(UserError, match=f"{file}: cannot be read \\(Permission denied\\)") as caught:
+        inspect.stage([str(copy)])
+    assert "remove" not in str(caught.value)
+
+
 @pytest.mark.parametrize("damage", ["missing", "truncated", "not arrow"])
 def test_a_shard_that_is_not_whole_is_named(copy: Path, damage: str) -> None:
     manifest = Manifest.read(copy)
