@@ -6,7 +6,7 @@ from pathlib import Path
 
 from . import options
 from .config import VerifyConfig
-from .data.manifest import SPLITS, Manifest, mend
+from .data.manifest import SPLITS, Manifest, mend, reachable
 from .errors import UserError, run_entry
 from .terminal import counting
 from .training import checkpoint
@@ -26,7 +26,7 @@ def stage(argv: list[str]) -> None:
         return
     manifest = Manifest.read(config.path)
     total = sum(entry.bytes for split in SPLITS for entry in manifest.splits[split])
-    with counting("verifying", total) as advance:
+    with counting("verifying", total) as advance, reachable(config.path):
         found = list(damages(Path(config.path), manifest, advance))
     if found:
         lines = "\n       ".join(map(str, found))
