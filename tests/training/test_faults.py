@@ -173,13 +173,14 @@ def test_ranks_that_are_killed_start_again_and_end_the_same(
 @pytest.mark.soak
 @pytest.mark.timeout(3000)
 def test_fifty_ranks_are_killed(shards: Path, tmp_path: Path, whole: Callable[[int], Path]) -> None:
-    killed = 0
-    for seed in range(5):
-        output = tmp_path / f"run-{seed}"
-        killed += killed_at_random(shards, output, kills=10, seed=seed)
+    killed = runs = 0
+    while killed < 50:
+        output = tmp_path / f"run-{runs}"
+        # A run may come to its end before its tenth.
+        killed += killed_at_random(shards, output, kills=min(10, 50 - killed), seed=runs)
+        runs += 1
         assert_same(output, whole(2))
-    print(f"\n{killed} ranks killed in 5 runs, all ended as one that nobody touched")
-    assert killed >= 40
+    print(f"\n{killed} ranks killed in {runs} runs, all ended as one that nobody touched")
 
 
 @pytest.mark.soak
@@ -188,7 +189,7 @@ def test_killed_at_every_write(shards: Path, tmp_path: Path, whole: Callable[[in
     for first in (1, 2, 3, 4):
         killed = killed_at_writes(shards, tmp_path / f"run-{first}", first, 4)
         assert_same(tmp_path / f"run-{first}", whole(1))
-        print(f"\nkilled at {killed} writes, from the {first}th on every fourth")
+        print(f"\nkilled at {killed} writes, from number {first} on every fourth")
 
 
 def test_a_rank_that_stands_still_ends_the_run_and_all_stacks_are_written(shards: Path, tmp_path: Path) -> None:
