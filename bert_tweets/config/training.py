@@ -156,6 +156,27 @@ class LogConfig:
 
 
 @dataclass
+class PlanConfig:
+    """What `dry_run=true` reckons with, in place of what is here."""
+
+    devices: int = setting(0, "ranks, a device each; 0: as many as this command was started with", at_least=0)
+    device_memory: float = setting(
+        0.0,
+        "memory of a device; 0: of the one here. With device=cuda, no GPU need be here",
+        unit="GiB",
+        at_least=0.0,
+    )
+    tokens_per_second: float = setting(
+        0.0,
+        "real tokens that one device trains on, as metrics.jsonl of a run has them for all ranks; 0: not known, and "
+        "no time is told",
+        unit="tokens/s",
+        at_least=0.0,
+    )
+    checkpoints: int = setting(0, "checkpoints that the disk should have room for", at_least=0)
+
+
+@dataclass
 class TrainConfig:
     """train: adapt a masked language model to the shards."""
 
@@ -174,6 +195,10 @@ class TrainConfig:
     deterministic: bool = setting(False, "on a GPU, kernels that give the same bits every time; slower")
     profile: bool = setting(False, "leave a torch.profiler trace of a few steps, and a table of where the time goes")
     device: str = setting("auto", "where to train; auto: the GPU if there is one", choices=DEVICE)
+    dry_run: bool = setting(
+        False, "print settings, parameters, memory, steps and disk, and stop; starts and writes nothing"
+    )
+    plan: PlanConfig = group(PlanConfig)
     data: DataConfig = group(DataConfig)
     model: ModelConfig = group(ModelConfig)
     masking: MaskingConfig = group(MaskingConfig)
@@ -199,6 +224,8 @@ class TrainConfig:
                 f"schedule.decay_steps={self.schedule.decay_steps}: schedule.name={self.schedule.name} falls over the "
                 "whole run, or never; only wsd has a decay of its own"
             )
+        if not self.dry_run and self.plan != PlanConfig():
+            found.append("plan: is for dry_run=true alone; leave its keys out, or set dry_run=true too")
         if self.model.scratch.hidden_size % self.model.scratch.num_attention_heads:
             found.append("model.scratch.hidden_size: must be a multiple of model.scratch.num_attention_heads")
         return found

@@ -16,7 +16,7 @@ from .deepspeed_settings import Settings, import_deepspeed
 from .world import World
 
 # DeepSpeed fills its buckets up to so many elements, and sets memory aside for all of them: 2 GB by its own default.
-_BUCKET = 25_000_000
+BUCKET = 25_000_000
 
 
 class DeepSpeedEngine:
@@ -114,6 +114,6 @@ class DeepSpeedEngine:
 
 def _with_buckets(settings: Settings, module: nn.Module) -> Settings:
     """Settings whose buckets are no larger than the model, where the user's own do not say."""
-    size = min(_BUCKET, sum(weight.numel() for weight in module.parameters()))
+    size = min(BUCKET, sum(weight.numel() for weight in module.parameters()))
     buckets = {"reduce_bucket_size": size, "allgather_bucket_size": size}
     return {**settings, "zero_optimization": {**buckets, **settings["zero_optimization"]}}
