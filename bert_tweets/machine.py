@@ -66,7 +66,7 @@ def bf16_units() -> list[str]:
 def disk(path: str | Path) -> Disk:
     """The disk of a file or folder that need not be there yet."""
     there = Path(path).expanduser().absolute()
-    while not there.exists():
+    while not os.access(there, os.F_OK):
         there = there.parent
     usage = shutil.disk_usage(there)
     return Disk(str(path), usage.total, usage.free, os.access(there, os.W_OK))
@@ -93,6 +93,12 @@ def interfaces() -> dict[str, str]:
                 packed = fcntl.ioctl(probe.fileno(), _ADDRESS_OF_INTERFACE, struct.pack("256s", name.encode()[:15]))
                 found[name] = socket.inet_ntoa(packed[20:24])
     return found
+
+
+def infiniband() -> list[str]:
+    """The adapters of InfiniBand or RoCE, by which NCCL goes past the interfaces."""
+    place = Path("/sys/class/infiniband")
+    return sorted(path.name for path in place.iterdir()) if place.is_dir() else []
 
 
 def own_address() -> str:

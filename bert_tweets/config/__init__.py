@@ -27,6 +27,7 @@ from .training import (
 )
 from .using import (
     DemoConfig,
+    DoctorConfig,
     EmbedConfig,
     EvaluateConfig,
     ReportConfig,
@@ -36,6 +37,7 @@ from .using import (
 __all__ = [
     "DataConfig",
     "DemoConfig",
+    "DoctorConfig",
     "EmbedConfig",
     "EngineConfig",
     "EvaluateConfig",

@@ -54,8 +54,8 @@ def fetch(name: str, revision: str) -> None:
         raise UserError(_unreachable(name, error)) from None
 
 
-def check_model(config: ModelConfig, manifest: Manifest) -> None:
-    """Refuses a model that cannot be adapted to these shards, before any weights are read.
+def check_model(config: ModelConfig, manifest: Manifest | None) -> None:
+    """Refuses a model that cannot be adapted to these shards, before any weights are read (None: to any).
 
     Raises:
         UserError: not found, of another architecture, or of another recipe or tokenizer than the shards
@@ -64,6 +64,8 @@ def check_model(config: ModelConfig, manifest: Manifest) -> None:
     if config.name == SCRATCH:
         return
     _settings(config)
+    if manifest is None:
+        return
     own, tokenizer = _own_recipe(config)
     recipe.require_same(manifest.recipe, own, tokenizer, config.name)
 
