@@ -106,22 +106,30 @@ def arithmetic(precision: str, way: Way) -> Arithmetic | None:
 
 
 @dataclass(frozen=True)
-class Held:
-    """What a rank holds from step to step, gradients included.
+class Memory:
+    """Of one rank, on its device but for `host`.
 
     Attributes:
-        host: of these and others, what lies in the host's memory instead.
+        gradients: at the end of a backward pass.
+        workspace: the loss and what is held for a moment.
+        host: in the host's memory, on top of a process's own.
     """
 
     weights: int
     masters: int
     gradients: int
     optimizer: int
+    activations: int = 0
+    workspace: int = 0
     host: int = 0
 
+    @property
+    def device(self) -> int:
+        return self.weights + self.masters + self.gradients + self.optimizer + self.activations + self.workspace
 
-def held(parameters: Parameters, way: Way, numbers: Arithmetic, world_size: int) -> Held:
-    """Of a rank, at the end of a backward pass."""
+
+def held(parameters: Parameters, way: Way, numbers: Arithmetic, world_size: int) -> Memory:
+    """What an engine holds, whatever the batch."""
     every, trained = parameters.total, parameters.trained
     if way.stage is None or way.stage == 0:
         # AdamW: two moments in fp32, and a count of steps for each tensor.
@@ -130,7 +138,7 @@ def held(parameters: Parameters, way: Way, numbers: Arithmetic, world_size: int)
         if numbers.masters:
             # Moved to the masters in fp32; DDP's buckets, of which they were views, stay.
             gradients = FP32 * trained + (gradients if world_size > 1 else 0)
-        return Held(numbers.weights * every, numbers.masters * FP32 * every, gradients, moments)
+        return Memory(numbers.weights * every, numbers.masters * FP32 * every, gradients, moments)
     part = -(-trained // world_size)
     weights = numbers.weights * every
     if way.stage == 3:
@@ -139,12 +147,11 @@ def held(parameters: Parameters, way: Way, numbers: Arithmetic, world_size: int)
     # As they come (in parts from stage 2 on), and the part that the optimizer reads, in fp32.
     coming = numbers.weights * (trained if way.stage == 1 else part)
     state = FP32 * part
-    host = (4 * state if way.offload_optimizer else 0) + (
-        -(-numbers.weights * every // world_size) if way.offload_parameters else 0
-    )
+    host = -(-numbers.weights * every // world_size) if way.offload_parameters else 0
     if way.offload_optimizer:
-        return Held(weights, 0, coming, 0, host)
-    return Held(weights, state, coming + state, 2 * state, host)
+        # Copies, both moments and gradients, in fp32.
+        return Memory(weights, 0, coming, 0, host=host + 4 * state)
+    return Memory(weights, state, coming + state, 2 * state, host=host)
 
 
 @dataclass(frozen=True)
@@ -235,7 +242,7 @@ def _rounded_weights(config: Any, batch: Batch, numbers: Arithmetic) -> int:
     return int(config.num_hidden_layers * numbers.weights * side_by_side) if joined else 0
 
 
-def loss(config: Any, batch: Batch, numbers: Arithmetic) -> int:
+def loss(config: Any, numbers: Arithmetic) -> int:
     """What the loss keeps: the decoder's gradient, found on the way forward (`model.linear_cross_entropy`)."""
     return int(numbers.weights * config.vocab_size * (config.hidden_size + 1))
 
@@ -252,27 +259,6 @@ def workspace(config: Any, batch: Batch, numbers: Arithmetic, way: Way, paramete
     return int(max(logits, inside) + bucket)
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Of one rank.
-
-    Attributes:
-        host: in the host's memory, on top of a process's own.
-    """
-
-    weights: int
-    masters: int
-    gradients: int
-    optimizer: int
-    activations: int
-    workspace: int
-    host: int
-
-    @property
-    def device(self) -> int:
-        return self.weights + self.masters + self.gradients + self.optimizer + self.activations + self.workspace
-
-
 def memory(
     config: Any, parameters: Parameters, way: Way, precision: str, batch: Batch, world_size: int
 ) -> Memory | None:
@@ -281,9 +267,6 @@ def memory(
     if numbers is None:
         return None
     batch = replace(batch, parted=way.stage == 3)
+    brief = loss(config, numbers) + workspace(config, batch, numbers, way, parameters)
     of_state = held(parameters, way, numbers, world_size)
-    kept = activations(config, batch, numbers)
-    brief = loss(config, batch, numbers) + workspace(config, batch, numbers, way, parameters)
-    return Memory(
-        of_state.weights, of_state.masters, of_state.gradients, of_state.optimizer, kept, brief, of_state.host
-    )
+    return replace(of_state, activations=activations(config, batch, numbers), workspace=brief)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from transformers import BertConfig
 
 from bert_tweets.config import ModelConfig, TrainConfig
 from bert_tweets.data.manifest import Manifest
@@ -22,10 +24,11 @@ from bert_tweets.training.memory import Way, arithmetic, held
 from bert_tweets.training.setup import Training, build
 from tests.helpers import make_shards
 from tests.model.tiny import FAMILIES, stock_model
-from tests.processes import stage
+from tests.processes import run, stage
 
 # Of what a forward pass was seen to keep: indices and masks of a few bytes a token are not in the formulae.
 BOUND = 0.005
+NO_BATCH = memory.Batch("cpu", "tweets", 0, 128, 0, 0)
 
 
 def config_of(shards: Path, **more: Any) -> TrainConfig:
@@ -70,7 +73,7 @@ def told_bytes(parts: Training, batch: Any, precision: str) -> int:
     rows, length = batch.input_ids.shape
     shape = memory.Batch("cpu", parts.attention, rows, length, batch.masked_capacity, squares)
     settings = parts.module.model.config
-    return memory.activations(settings, shape, numbers) + memory.loss(settings, shape, numbers)
+    return memory.activations(settings, shape, numbers) + memory.loss(settings, numbers)
 
 
 @pytest.mark.parametrize("family", ["scratch", *FAMILIES])
@@ -168,6 +171,45 @@ def test_zero_parts_what_its_stage_says() -> None:
     away = held(parameters, Way(3, True, True), numbers, 10)
     assert (away.weights, away.masters, away.optimizer, away.host) == (4000, 0, 0, 1600 + 400)
     assert arithmetic("bf16_weights", Way(0)) is None
+
+
+def held_by_deepspeed(shards: str, number: int) -> None:
+    """Prints the bytes of all tensors behind a step, by the number of parameters; in a process of its own."""
+    config = config_of(Path(shards), precision="fp32", batch_size=16)
+    config.engine.name, config.engine.zero_stage = "deepspeed", number
+    config.model.scratch.hidden_size, config.model.scratch.intermediate_size = 256, 1024
+    parameters = memory.count(empty_model(config.model, Manifest.read(shards))).total
+    world = ranks.this_world("cpu")
+    ranks.start(world, 60, always=True)
+    parts = built(config)
+    parts.engine.train_step(next(iter(parts.loader.steps())), parts.masking, 1e-5)
+    gc.collect()
+    tensors = [thing for thing in gc.get_objects() if isinstance(thing, Tensor)]
+    tensors += [tensor.grad for tensor in tensors if tensor.is_leaf and tensor.grad is not None]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    print(f"held {sum(storages.values()) / parameters}")
+    ranks.stop()
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize("number", [1, 3])
+def test_deepspeed_holds_what_is_told(number: int, shards: Path) -> None:
+    pytest.importorskip("deepspeed")
+    program = f"from tests.training import test_dry_run as test; test.held_by_deepspeed({str(shards)!r}, {number})"
+    done = run(["-c", program], DS_ACCELERATOR="cpu")
+    assert done.returncode == 0, done.stderr
+    found = float(done.stdout.rpartition("held ")[2].splitlines()[0])
+    numbers = arithmetic("fp32", Way(number))
+    assert numbers
+    parameters = memory.Parameters(10**6, 0, 0, 10**6, 1)
+    told = held(parameters, Way(number), numbers, 1)
+    between = told.weights + told.masters + told.optimizer
+    if number == 3:
+        # Gathered weights have gone again, half of `weights`. The bucket and the gradients as they came have not; those
+        # that the optimizer read, the other half, have.
+        bucket = memory.workspace(BertConfig(), NO_BATCH, numbers, Way(number), parameters)
+        between += bucket - told.weights // 2 + told.gradients // 2
+    assert found == pytest.approx(between / 10**6, rel=0.02)
 
 
 def test_the_shape_of_a_step_is_what_the_loader_makes(shards: Path) -> None:
