@@ -28,11 +28,11 @@ def stage(argv: list[str]) -> None:
     """
     config = options.load(DoctorConfig, argv)
     from .diagnosis.facts import gather
-    from .diagnosis.findings import Finding, findings, of_ranks, world_size
+    from .diagnosis.findings import Finding, findings, of_ranks, tells, world_size
 
     facts = gather(config, os.environ)
     found = findings(facts)
-    is_main = os.environ.get("RANK", "0") == "0"
+    is_main = tells(facts)
     if is_main:
         _show_facts(facts)
     reports: list[dict[str, Any]] = []

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bert_tweets.diagnosis.facts import Driver, Facts, Gpu, asked_versions, gather
-from bert_tweets.diagnosis.findings import findings, networks, of_ranks
+from bert_tweets.diagnosis.findings import findings, networks, of_ranks, tells
 from bert_tweets.engine.trial import all_reduce, bandwidth
 from bert_tweets.machine import Disk
 from tests.processes import ROOT, failure, free_port, run, stage
@@ -105,6 +105,13 @@ def test_settings_that_are_right_are_no_findings() -> None:
     assert findings(replace(WELL, **full("hub's cache"), **offline)) == []
 
 
+@pytest.mark.parametrize(
+    ("rank", "speaks"), [("0", True), ("1", False), ("15", False), ("16", True), ("one", True), ("", True)]
+)
+def test_one_process_speaks_and_one_that_is_no_rank(rank: str, speaks: bool) -> None:
+    assert tells(replace(WELL, environment={**LAUNCH, "RANK": rank})) == speaks
+
+
 def test_networks_are_chosen_as_the_libraries_do() -> None:
     several = replace(
         WELL, interfaces={"lo": "127.0.0.1", "docker0": "172.17.0.1", "eth0": "10.0.0.2", "eth01": "10.1.0.2"}
@@ -183,6 +190,10 @@ def test_it_ends_with_what_would_stop_a_run(tmp_path: Path) -> None:
     assert "what would stop a run: nothing" in well and "tokenizers" in well
     ill = run(["-m", "bert_tweets.doctor", f"output={tmp_path}", "data.path=/no/such/shards", "device=cpu"])
     assert ill.returncode == 2 and "/no/such/shards: no such folder of shards" in ill.stdout
+    lost = run(
+        ["-m", "bert_tweets.doctor", f"output={tmp_path}", "device=cpu"], LOCAL_WORLD_SIZE="two", MASTER_ADDR="a"
+    )
+    assert lost.returncode == 2 and "LOCAL_WORLD_SIZE=two: is no number" in lost.stdout
     assert "did you mean 'timeout'" in failure("doctor", "timout=3")
 
 

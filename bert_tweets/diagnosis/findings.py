@@ -23,6 +23,7 @@ _SLOWING = {
     "NCCL_IB_DISABLE": "InfiniBand is not used",
     "TORCH_DISTRIBUTED_DEBUG": "every collective is checked first",
 }
+_COUNTS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 _OFF = ("", "0", "OFF", "INFO")
 
 
@@ -55,6 +56,12 @@ def world_size(facts: Facts) -> int:
     """Of the launch; 1 without one, or where that is no number."""
     given = facts.environment.get("WORLD_SIZE", "1")
     return int(given) if given.isdecimal() else 1
+
+
+def tells(facts: Facts) -> bool:
+    """Whether this process is the one that speaks: rank 0, or one that is none of the launch's ranks."""
+    rank = facts.environment.get("RANK", "0")
+    return not rank.isdecimal() or not 0 < int(rank) < world_size(facts)
 
 
 def _local_ranks(facts: Facts) -> int:
@@ -178,9 +185,7 @@ def _disks(facts: Facts) -> Iterator[Finding]:
 
 
 def _ranks(facts: Facts) -> Iterator[Finding]:
-    given = {
-        name: facts.environment[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE") if name in facts.environment
-    }
+    given = {name: facts.environment[name] for name in _COUNTS if name in facts.environment}
     for name, value in given.items():
         if not value.isdecimal():
             yield Finding(True, f"{name}={value}: is no number; leave it to the launcher, or unset it")
