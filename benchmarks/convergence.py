@@ -145,7 +145,7 @@ class Campaign:
 
 
 def _weights(training: Training) -> dict[str, Tensor]:
-    weights = training.engine.state_dict()
+    weights = training.engine.weights()
     assert weights is not None
     return {name: tensor[: training.vocabulary_size] if _by_token(name) else tensor for name, tensor in weights.items()}
 

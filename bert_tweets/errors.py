@@ -36,6 +36,13 @@ class Interrupted(UserError):
     """What kept a stage from its end was no mistake in what it was given: the same command can go on."""
 
 
+class Stopped(Exception):
+    """A run that was asked to stop, and has saved: the same command goes on. Ends the program with `code`."""
+
+    # EX_TEMPFAIL of sysexits.h: try again later.
+    code = 75
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` with the nearest of `known`, case aside, or nothing."""
     lowered = {other.lower(): other for other in known}
@@ -60,7 +67,8 @@ def require_utf8(text: str) -> None:
 def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
     """Runs one stage's main and turns a `UserError` into its line and exit code 2.
 
-    Ctrl-C is one line, too (code 130); where nobody reads the output any more, it ends without a word (141).
+    A run that was asked to stop and has saved is one line (code 75), Ctrl-C is, too (130); where nobody reads the
+    output any more, it ends without a word (141).
 
     Args:
         stage: takes the command-line arguments.
@@ -82,6 +90,11 @@ def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None)
             # torchrun stops all ranks when the first has left: let local rank 0 speak before.
             time.sleep(_PATIENCE_SECONDS)
         raise SystemExit(2) from None
+    except Stopped as error:
+        _tell_torchrun(str(error))
+        if os.environ.get("RANK", "0") == "0":
+            print(error, file=sys.stderr, flush=True)
+        raise SystemExit(error.code) from None
     except KeyboardInterrupt as error:
         print(f"stopped; {error}" if str(error) else "stopped", file=sys.stderr, flush=True)
         raise SystemExit(130) from None

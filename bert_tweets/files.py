@@ -93,13 +93,18 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o666) -> None:
     sync_folder(path.parent)
 
 
-def hold(folder: Path) -> None:
-    """Marks a folder as ours, and keeps other runs out of it for as long as this process lives.
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Marks a folder as ours, and keeps other runs out of it while the block lasts, or this process.
 
     Raises:
         UserError: another run is writing there.
     """
-    _locked(folder / MARKER)
+    lock = _locked(folder / MARKER)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def sync_folder(folder: Path) -> None:
@@ -136,7 +141,7 @@ def already_made(
         UserError: it is a file, holds something else, or was made from other settings or input.
     """
     folder = Path(output)
-    with _in_one_line(output):
+    with in_one_line(output):
         if _is_absent(folder):
             return False
         if not folder.is_dir():
@@ -206,7 +211,7 @@ def side_folder(
         UserError: it cannot be written there, somebody else's folder is in the way, another run writes there, or
             what is there can be gone on with when something is put right.
     """
-    with _in_one_line(output):
+    with in_one_line(output):
         side = side_path(output)
         target = Path(os.path.realpath(output))
         if target.is_mount():
@@ -214,7 +219,7 @@ def side_folder(
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = _begin(side, made_from, compare or differences)
     try:
-        with _in_one_line(output, side, stays=made_from is not None):
+        with in_one_line(output, side, stays=made_from is not None):
             yield side
             _finish(side, target)
     except BaseException as error:
@@ -227,7 +232,7 @@ def side_folder(
 
 
 @contextmanager
-def _in_one_line(output: str | Path, side: Path | None = None, stays: bool = False) -> Iterator[None]:
+def in_one_line(output: str | Path, side: Path | None = None, stays: bool = False) -> Iterator[None]:
     """Tells in one line what keeps the output from being looked at or written.
 
     Args:

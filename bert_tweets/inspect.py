@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import options
 from .config import InspectConfig
-from .data.manifest import SPLITS, Manifest
+from .data.manifest import SPLITS, Manifest, reachable
 from .errors import run_entry
 from .terminal import console, counting
 
@@ -22,7 +22,7 @@ def stage(argv: list[str]) -> None:
 
     manifest = Manifest.read(config.path)
     folder = Path(config.path)
-    with counting("inspecting", min(config.max_tweets, manifest.rows("train"))) as advance:
+    with counting("inspecting", min(config.max_tweets, manifest.rows("train"))) as advance, reachable(config.path):
         seen = inspect(
             folder,
             manifest,

@@ -16,6 +16,7 @@ import types
 import typing
 from collections import Counter
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,14 +119,14 @@ def dump(config: Any) -> str:
 
 def overrides(config: Any) -> list[str]:
     """The `key=value` words that make this configuration from the defaults."""
-    words = []
-    for field in fields_of(type(config)):
-        value = config
-        for part in field.key.split("."):
-            value = getattr(value, part)
-        if value != field.default:
-            words.append(f"{field.key}={shown(value)}")
-    return words
+    values = flat(config)
+    made = [(field.key, values[field.key]) for field in fields_of(type(config)) if values[field.key] != field.default]
+    return [f"{key}={shown(value)}" for key, value in made]
+
+
+def flat(config: Any) -> dict[str, Any]:
+    """Every setting by its dotted key."""
+    return {field.key: attrgetter(field.key)(config) for field in fields_of(type(config))}
 
 
 def print_help(config_type: type) -> None:

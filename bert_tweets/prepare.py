@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from . import files, options
 from .config import PrepareConfig
 from .data.manifest import FILE as MANIFEST_FILE
-from .data.manifest import FUNNEL_FILE, RECORD_FILE, TOKENIZER_FOLDER, Manifest, mend, require_tokenizer
-from .errors import UserError, require_utf8, run_entry, without_secrets
+from .data.manifest import FUNNEL_FILE, RECORD_FILE, TOKENIZER_FOLDER, Manifest, mend, reachable, require_tokenizer
+from .errors import Interrupted, UserError, require_utf8, run_entry, without_secrets
 from .terminal import console, counting
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def prepare(config: PrepareConfig) -> Manifest:
         if not (folder / MANIFEST_FILE).is_file():
             with counting("preparing") as advance:
                 manifest, funnel = write_shards(config, paths, columns, folder, advance)
+            _require_unchanged(paths, record["input"])
             files.write_bytes(folder / RECORD_FILE, files.to_json(record))
             files.write_bytes(folder / FUNNEL_FILE, files.to_json(funnel.to_json()))
             files.write_atomic(folder / MANIFEST_FILE, files.to_json(manifest.to_json()))
@@ -119,21 +120,38 @@ def _require_distinct(paths: list[str]) -> None:
 def _record(config: PrepareConfig, paths: list[str], columns: Columns) -> dict[str, Any]:
     """All that decides what the shards hold, as far as it may be written down."""
     from .data.preparation import recipe_identity, settings_of
-    from .text import sources
     from .text.recipe import FORMAT_VERSION
 
-    inputs: dict[str, Any] = {}
-    for path, traces in sources.identity(paths).items():
-        name = without_secrets(path)
-        inputs[name if name not in inputs else f"{name} {len(inputs)}"] = traces
     record = {
         "settings": settings_of(config),
-        "input": inputs,
+        "input": _identities(paths),
         "columns": asdict(columns),
         "recipe": recipe_identity(config),
         "format": FORMAT_VERSION,
     }
     return {**record, _SALT_CHECK: _salt_check(config.author_salt)} if config.author_salt else record
+
+
+def _identities(paths: list[str]) -> dict[str, Any]:
+    """What tells of each file whether it is still the one that was read, by its name without secrets."""
+    from .text import sources
+
+    found: dict[str, Any] = {}
+    for path, traces in sources.identity(paths).items():
+        name = without_secrets(path)
+        found[name if name not in found else f"{name} {len(found)}"] = traces
+    return found
+
+
+def _require_unchanged(paths: list[str], before: dict[str, Any]) -> None:
+    """Raises Interrupted where a local file is no longer the one that the shards are said to be made from."""
+    from .text.byte_stream import is_url
+
+    # On the web the same file may be told otherwise by the next server.
+    here = [path for path in paths if not is_url(path)]
+    for path in here:
+        if not Path(path).exists() or _identities([path])[path] != before[path]:
+            raise Interrupted(f"{path}: changed while it was read; leave it alone, and give the same command again")
 
 
 def _salt_check(salt: str) -> str:
@@ -190,9 +208,11 @@ def _whole(folder: Path) -> Manifest:
     sizes = {entry.file: entry.bytes for split in manifest.splits.values() for entry in split}
     for name in (*sizes, FUNNEL_FILE, TOKENIZER_FOLDER):
         path = folder / name
-        if not path.exists() or path.stat().st_size != sizes.get(name, path.stat().st_size):
-            raise UserError(f"{path}: is missing, or has another size than it had; {mend(folder)}")
-    require_tokenizer(folder, manifest)
+        with reachable(path):
+            if not path.exists() or path.stat().st_size != sizes.get(name, path.stat().st_size):
+                raise UserError(f"{path}: is missing, or has another size than it had; {mend(folder)}")
+    with reachable(folder):
+        require_tokenizer(folder, manifest)
     return manifest
 
 

@@ -1,4 +1,4 @@
-"""verify: every byte of a folder of shards, and what is damaged by file and row."""
+"""verify: every byte of a folder of shards, and what is damaged by file and row; or of checkpoints."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from pathlib import Path
 
 from . import options
 from .config import VerifyConfig
-from .data.manifest import SPLITS, Manifest, mend
+from .data.manifest import SPLITS, Manifest, mend, reachable
 from .errors import UserError, run_entry
 from .terminal import counting
+from .training import checkpoint
 
 
 def stage(argv: list[str]) -> None:
-    """Checks a folder of shards.
+    """Checks a folder of shards, or of checkpoints.
 
     Raises:
         UserError: names everything that is damaged, a line each.
@@ -20,9 +21,12 @@ def stage(argv: list[str]) -> None:
     config = options.load(VerifyConfig, options.path_first(argv))
     from .data.verification import damages
 
+    if folders := checkpoint.named_by(Path(config.path)):
+        _checkpoints(config.path, folders)
+        return
     manifest = Manifest.read(config.path)
     total = sum(entry.bytes for split in SPLITS for entry in manifest.splits[split])
-    with counting("verifying", total) as advance:
+    with counting("verifying", total) as advance, reachable(config.path):
         found = list(damages(Path(config.path), manifest, advance))
     if found:
         lines = "\n       ".join(map(str, found))
@@ -31,6 +35,24 @@ def stage(argv: list[str]) -> None:
         raise UserError(f"{config.path}: is damaged; {mend(config.path)}\n       {lines}")
     shards = sum(len(manifest.splits[split]) for split in SPLITS)
     print(f"{config.path}: whole: {shards} shards, {total:,} bytes, every one as it was written")
+
+
+def _checkpoints(path: str, folders: list[Path]) -> None:
+    wrong, total = [], 0
+    sizes = {folder: sum(file.stat().st_size for file in folder.glob("*.safetensors")) for folder in folders}
+    with counting("verifying", sum(sizes.values())) as advance:
+        for folder, size in sizes.items():
+            try:
+                record = checkpoint.check(folder)
+                total += size
+                wrong += [f"{stranger}: is none of its files" for stranger in checkpoint.strangers(folder, record)]
+            except checkpoint.Damaged as error:
+                wrong.append(str(error))
+            advance(size)
+    if wrong:
+        lines = "\n       ".join(wrong)
+        raise UserError(f"{path}: is not whole; remove the checkpoints that are damaged\n       {lines}")
+    print(f"{path}: whole: {len(folders)} checkpoint(s), {total:,} bytes, every one as it was written")
 
 
 def main(argv: list[str] | None = None) -> None:

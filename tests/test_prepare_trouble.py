@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import http.server
+import json
 import os
 import signal
 import subprocess
@@ -170,12 +171,41 @@ def test_what_is_no_mistake_of_the_input_leaves_what_is_done(source, tokenizer_f
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("change", ["appended to", "replaced", "removed"])
+def test_a_file_that_changes_while_it_is_read_is_told(source, tokenizer_folder, tmp_path, change):
+    path = tmp_path / "tweets.csv"
+    path.write_bytes(source.read_bytes())
+    config = settings(path, tokenizer_folder, tmp_path / "out", num_workers=1)
+
+    def changed():
+        if change == "removed":
+            path.unlink()
+        elif change == "replaced":
+            path.write_bytes(source.read_bytes().replace(b"the", b"THE"))
+        else:
+            path.write_bytes(source.read_bytes() + b"1000,ann,one more\r\n")
+
+    with pytest.raises(Interrupted, match=f"{path}: changed while it was read; leave it alone"):
+        _at_unit_3(config, changed)
+    assert not (tmp_path / "out").exists()
+    path.write_bytes(source.read_bytes() + b"1000,ann,one more\r\n")
+    prepare(config)
+    assert json.loads((tmp_path / "out" / "funnel.json").read_text())["read"] == 401
+
+
 def _stopped_at_unit_3(config, error):
+    def stop():
+        raise error
+
+    _at_unit_3(config, stop)
+
+
+def _at_unit_3(config, happens):
     real = preparation.do_unit
 
     def stopped(job, unit):
         if unit.number == 3:
-            raise error
+            happens()
         return real(job, unit)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -122,9 +122,11 @@ class PrepareConfig:
 
 @dataclass
 class VerifyConfig:
-    """verify: every byte of a folder of shards, and what is damaged by file and row."""
+    """verify: every byte of a folder of shards, and what is damaged by file and row; or of checkpoints."""
 
-    path: str = setting("", "folder of shards that prepare made; may be given alone", required=True)
+    path: str = setting(
+        "", "folder of shards, of a run with its checkpoints, or of one checkpoint; may be given alone", required=True
+    )
 
 
 @dataclass

@@ -132,7 +132,9 @@ class EngineConfig:
     offload_parameters: bool = setting(False, "deepspeed, zero_stage=3: keep the weights' parts on the CPU")
     deepspeed_config: str = setting("", "a JSON file of DeepSpeed's own settings, merged into what ours make")
     compress_gradients: bool = setting(False, "ranks exchange gradients in bf16: half the traffic")
-    timeout_seconds: int = setting(600, "a collective that takes longer ends the run", unit="s", at_least=1)
+    timeout_seconds: int = setting(
+        600, "a step that takes longer ends the run, and each rank's stack is written", unit="s", at_least=1
+    )
 
     def problems(self) -> list[str]:
         """Settings of DeepSpeed that another engine would pass over."""
@@ -149,6 +151,14 @@ class EngineConfig:
 
 
 @dataclass
+class CheckpointConfig:
+    """What a run can go on from (`output/checkpoints`)."""
+
+    every_steps: int = setting(500, "steps between checkpoints; 0: only when asked to stop", unit="steps", at_least=0)
+    keep: int = setting(2, "so many of the newest stay", unit="checkpoints", at_least=1)
+
+
+@dataclass
 class LogConfig:
     """What is written while training."""
 
@@ -157,7 +167,7 @@ class LogConfig:
 
 @dataclass
 class PlanConfig:
-    """What `dry_run=true` reckons with, in place of what is here."""
+    """What `dry_run=true` reckons with, in place of what is here; a run passes over it."""
 
     devices: int = setting(0, "ranks, a device each; 0: as many as this command was started with", at_least=0)
     device_memory: float = setting(
@@ -173,7 +183,6 @@ class PlanConfig:
         unit="tokens/s",
         at_least=0.0,
     )
-    checkpoints: int = setting(0, "checkpoints that the disk should have room for", at_least=0)
 
 
 @dataclass
@@ -195,6 +204,20 @@ class TrainConfig:
     deterministic: bool = setting(False, "on a GPU, kernels that give the same bits every time; slower")
     profile: bool = setting(False, "leave a torch.profiler trace of a few steps, and a table of where the time goes")
     device: str = setting("auto", "where to train; auto: the GPU if there is one", choices=DEVICE)
+    resume: str = setting(
+        "auto",
+        "auto: go on from the newest whole checkpoint in output, if there is one; never: begin anew; "
+        "else the folder of a checkpoint, or of a run, to go on from",
+    )
+    stop_after_steps: int | None = setting(
+        None, "save and leave after so many steps of this launch; the schedule stays", unit="steps", at_least=1
+    )
+    max_skipped_steps: int = setting(
+        10,
+        "steps whose loss or gradient is not finite are skipped; more of them among the last thousand end the run",
+        unit="steps",
+        at_least=0,
+    )
     dry_run: bool = setting(
         False, "print settings, parameters, memory, steps and disk, and stop; starts and writes nothing"
     )
@@ -206,6 +229,7 @@ class TrainConfig:
     schedule: ScheduleConfig = group(ScheduleConfig)
     validation: ValidationConfig = group(ValidationConfig)
     engine: EngineConfig = group(EngineConfig)
+    checkpoint: CheckpointConfig = group(CheckpointConfig)
     log: LogConfig = group(LogConfig)
 
     def problems(self) -> list[str]:
@@ -224,8 +248,6 @@ class TrainConfig:
                 f"schedule.decay_steps={self.schedule.decay_steps}: schedule.name={self.schedule.name} falls over the "
                 "whole run, or never; only wsd has a decay of its own"
             )
-        if not self.dry_run and self.plan != PlanConfig():
-            found.append("plan: is for dry_run=true alone; leave its keys out, or set dry_run=true too")
         if self.model.scratch.hidden_size % self.model.scratch.num_attention_heads:
             found.append("model.scratch.hidden_size: must be a multiple of model.scratch.num_attention_heads")
         return found

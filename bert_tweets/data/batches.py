@@ -55,6 +55,7 @@ class Step:
         masked_tokens: masked tokens of the step over all ranks: what the loss is divided by.
         tokens, tweets: real tokens and tweets of the step over all ranks.
         positions: token positions of the step over all ranks, padding and empty rows included.
+        is_last: a rank was asked to stop, and this is the step after which all of them do.
     """
 
     index: int
@@ -63,6 +64,7 @@ class Step:
     tokens: int
     tweets: int
     positions: int
+    is_last: bool = False
 
 
 def to_micro_batch(rows: PackedRows, tweet_index: Ints, epoch: Ints) -> MicroBatch:

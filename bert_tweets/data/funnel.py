@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import UserError
-from .manifest import mend
+from .manifest import mend, reachable
 from .records import require_type, sealed, unsealed
 
 # Reasons for a drop, in the order in which they are looked for, and notes on rows that stay.
@@ -105,10 +105,12 @@ class Funnel:
         """The funnel that a folder of shards holds.
 
         Raises:
-            UserError: it is missing, or damaged.
+            UserError: it is missing, damaged, or may not be read.
         """
         try:
-            record = unsealed(path.read_bytes())
+            with reachable(path):
+                content = path.read_bytes()
+            record = unsealed(content)
             del record["kept"]
             require_type(record, Funnel, "the funnel")
         except (OSError, ValueError, KeyError) as error:

@@ -16,7 +16,7 @@ from .funnel import Funnel
 from .manifest import FUNNEL_FILE, TOKENIZER_FOLDER, Manifest, require_tokenizer
 from .order import permute
 from .packing import best_fit
-from .shards import Split, open_split
+from .shards import open_split
 
 _TWEETS_AT_ONCE = 4096
 _PERCENTILES = (1, 25, 50, 75, 95, 99, 100)
@@ -81,7 +81,7 @@ def inspect(
         tweets = split.gather(rows)
         owner = np.repeat(np.arange(len(rows)), tweets.lengths)
         some = np.unique(owner[tweets.input_ids == manifest.unknown_id])
-        worst.update(_unknown_words(_texts(split, rows[some]), backend, manifest.unknown_id))
+        worst.update(_unknown_words(split.texts(rows[some]), backend, manifest.unknown_id))
         lengths.append(tweets.lengths)
         advance(len(rows))
     return Inspection(
@@ -91,7 +91,7 @@ def inspect(
         unknown_tokens=funnel.unknown_share,
         unknown_tweets=funnel.notes["tweets with [UNK]"] / max(1, funnel.kept),
         worst_words=worst.most_common(_WORST_WORDS),
-        samples=[(text, backend.encode(text).tokens) for text in _texts(split, chosen[:samples])],
+        samples=[(text, backend.encode(text).tokens) for text in split.texts(chosen[:samples])],
     )
 
 
@@ -119,14 +119,6 @@ def padding_of(lengths: npt.NDArray[np.int64], batch_size: int, max_length: int)
         "packed, as here": sum(best_fit(batch, max_length).rows for batch in batches) * max_length,
     }
     return {name: 1 - tokens / count for name, count in positions.items()}
-
-
-def _texts(split: Split, rows: npt.NDArray[np.int64]) -> list[str]:
-    homes = split.shard_of(rows)
-    return [
-        split.batch(home).column("text")[row - split.first_row(home)].as_py()
-        for home, row in zip(homes.tolist(), rows.tolist(), strict=True)
-    ]
 
 
 def _unknown_words(texts: list[str], backend: object, unknown_id: int) -> list[str]:

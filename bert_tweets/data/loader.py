@@ -32,6 +32,11 @@ _TWEETS_AT_ONCE = 8192
 Gather = Callable[[list[int]], Callable[[], list[list[int]]]]
 
 
+def never() -> bool:
+    """Nobody asks to stop."""
+    return False
+
+
 def gather_alone(values: list[int]) -> Callable[[], list[list[int]]]:
     """The gathering of a world of one."""
     return lambda: [values]
@@ -104,6 +109,8 @@ class StepLoader:
         workers: threads that pack steps ahead; 0 packs each when it is due.
         pin: hand out page-locked memory.
         data: fingerprint of the manifest, a part of the state.
+        asked: whether this rank was asked to stop. Told with the counts, so that all ranks stop behind the same step,
+            which is the next but one at the latest.
     """
 
     def __init__(
@@ -118,11 +125,12 @@ class StepLoader:
         workers: int = 0,
         pin: bool = False,
         data: str = "",
+        asked: Callable[[], bool] = never,
     ):
         self.split, self.stream, self.masking, self.layout = split, stream, masking, layout
         self.sampler = Sampler(stream, split, rank, world_size)
         self.world_size, self.gather = world_size, gather
-        self.workers, self.pin, self.data = workers, pin, data
+        self.workers, self.pin, self.data, self.asked = workers, pin, data, asked
 
     def state(self, step: int) -> SamplerState:
         """What to keep in order to go on with this step; `SamplerState.step` gives it back, at any world size."""
@@ -133,7 +141,7 @@ class StepLoader:
         waiting: tuple[_Share, Callable[[], list[list[int]]]] | None = None
         for share in self._shares(first):
             # The next step's counts travel while this step is computed.
-            following = (share, self.gather(share.counts()))
+            following = (share, self.gather([*share.counts(), self.asked()]))
             if waiting:
                 yield self._cut(*waiting)
             waiting = following
@@ -200,9 +208,9 @@ class StepLoader:
             masked = rung(masked, self.layout.masked_multiple)
             batch = take_rows(share.batch, first, first + rows, padded, self.layout.pad_id, masked)
             micro_batches.append(batch.pin() if self.pin else batch)
-        _, masked_tokens, tokens, tweets = by_rank.sum(axis=0).tolist()
+        _, masked_tokens, tokens, tweets, asked = by_rank.sum(axis=0).tolist()
         positions = padded * count * self.world_size * self.layout.row_length
-        return Step(share.index, micro_batches, masked_tokens, tokens, tweets, positions)
+        return Step(share.index, micro_batches, masked_tokens, tokens, tweets, positions, asked > 0)
 
 
 def rung(count: int, multiple: int) -> int:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +21,27 @@ FUNNEL_FILE = "funnel.json"
 RECORD_FILE = "prepare.json"
 TOKENIZER_FOLDER = "tokenizer"
 SPLITS = ("train", "validation")
+_SHARD = rf"({'|'.join(SPLITS)})/[\w-]+\.arrow"
 
 
 def mend(folder: str | Path) -> str:
     """What to do about a folder of shards that is damaged: prepare does not write over what is there."""
     return f"remove {folder}, then prepare again"
+
+
+@contextmanager
+def reachable(path: str | Path) -> Iterator[None]:
+    """Tells what the system refuses today from a file that is damaged, which would have to be made again."""
+    try:
+        yield
+    except OSError as error:
+        # Arrow's own complaints have no number.
+        if error.errno in (None, errno.ENOENT):
+            raise
+        named, reason = error.filename or path, os.strerror(error.errno)
+        raise UserError(
+            f"{named}: cannot be read ({reason}); check its permissions and its disk", found_by_one_rank=True
+        ) from None
 
 
 def tokenizer_files(folder: Path) -> dict[str, str]:
@@ -52,6 +73,9 @@ class ShardEntry:
         tokens: tokens, special ones included.
         bytes: size of the file.
         sha256: of the file, as hex.
+
+    Raises:
+        ValueError: the path is that of no shard, or leads out of the folder; or a count is none.
     """
 
     file: str
@@ -59,6 +83,12 @@ class ShardEntry:
     tokens: int
     bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(_SHARD, self.file):
+            raise ValueError(f"it names {self.file[:80]!r}, which is no shard of this folder")
+        if not all(0 <= count < 2**48 for count in (self.rows, self.tokens, self.bytes)):
+            raise ValueError(f"{self.file}: its counts cannot be")
 
 
 @dataclass(frozen=True)
@@ -124,24 +154,39 @@ class Manifest:
             UserError: no such folder, not a folder of shards, of another format version, or changed since.
         """
         path = Path(folder) / FILE
-        if not Path(folder).is_dir():
-            raise UserError(f"{folder}: no such folder of shards; make one with bert-tweets prepare")
-        if not path.is_file():
-            raise UserError(
-                f"{folder}: holds no {FILE}, so it is not a folder of (whole) shards; name one that prepare made, "
-                f"or if this was one, {mend(folder)}"
-            )
+        with reachable(path):
+            if not Path(folder).is_dir():
+                raise UserError(f"{folder}: no such folder of shards; make one with bert-tweets prepare")
+            if not path.is_file():
+                raise UserError(
+                    f"{folder}: holds no {FILE}, so it is not a folder of (whole) shards; name one that prepare made, "
+                    f"or if this was one, {mend(folder)}"
+                )
+            content = path.read_bytes()
         try:
-            record = unsealed(path.read_bytes())
+            record = unsealed(content)
             version = record.pop("format_version")
             if version != FORMAT_VERSION:
                 raise UserError(
                     f"{path}: format version {version}, this program reads {FORMAT_VERSION}; {mend(folder)}"
                 )
-            del record["fingerprint"], record["recipe"]["hash"]
+            fingerprint = record.pop("fingerprint")
+            del record["recipe"]["hash"]
             require_type(record, Manifest, "the manifest")
             record["recipe"] = Recipe.from_json(record["recipe"])
             record["splits"] = {split: [ShardEntry(**entry) for entry in record["splits"][split]] for split in SPLITS}
+            manifest = Manifest(**record)
+            manifest.require_consistent(fingerprint)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: is damaged ({error}); {mend(folder)}") from None
-        return Manifest(**record)
+        return manifest
+
+    def require_consistent(self, fingerprint: str) -> None:
+        """Raises ValueError where one part of the manifest belies another."""
+        for split in SPLITS:
+            counts = self.lengths[split]
+            tokens = sum(length * count for length, count in enumerate(counts))
+            if (sum(counts), tokens, len(counts)) != (self.rows(split), self.tokens(split), self.max_length + 1):
+                raise ValueError(f"its lengths of {split} are not those of its shards")
+        if self.fingerprint != fingerprint:
+            raise ValueError("its fingerprint is not that of its shards")

@@ -37,7 +37,7 @@ from .unit_work import KEYS, Job, cleaned, do_unit, report_of
 
 WORK = "work"
 # Of what lies there: to be raised when units are cut, hashed or written in another way.
-WORK_VERSION = 3
+WORK_VERSION = 4
 # More rows than these in another encoding are no accident.
 _STRAY_ROWS, _STRAY_SHARE = 20, 0.05
 # What a vocabulary is learnt from: memory must not grow with the input.
@@ -86,11 +86,7 @@ def write_shards(
     manifest = Manifest(
         recipe=recipe,
         max_length=config.max_length,
-        vocabulary_size=len(tokenizer),
-        special_ids=tokenizers.special_ids(tokenizer),
-        pad_id=tokenizer.pad_token_id,
-        mask_id=tokenizer.mask_token_id,
-        unknown_id=tokenizer.unk_token_id,
+        **tokenizers.ids_of(tokenizer),
         unknown_tokens=funnel.notes["[UNK] tokens"],
         splits={split: [entries[plan.name] for plan in plans if plan.name.startswith(f"{split}/")] for split in SPLITS},
         groups=list(columns.groups),

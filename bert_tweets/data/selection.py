@@ -299,9 +299,8 @@ def _beyond_share(chunks: Callable[[], Iterator[Records]], limit: int, seed: int
     if not len(first):
         return lambda records: np.zeros(len(records), np.bool_)
     days, places = np.unique(first["key"], return_index=True)
-    last = np.append(places[1:], len(first)) - 1
-    full = last - places + 1 == limit
-    largest = np.where(full, first["row"][last].view(np.uint64), np.uint64(2**64 - 1))
+    # Of a day with fewer rows than the limit this is the last of all: none is beyond it.
+    largest = first["row"][np.append(places[1:], len(first)) - 1].view(np.uint64)
     return lambda records: priority(records) > largest[np.searchsorted(days, records["key"])]
 
 

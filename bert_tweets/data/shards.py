@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from ..arrays import ranges
 from ..errors import UserError
-from .manifest import Manifest, ShardEntry, mend
+from .manifest import Manifest, ShardEntry, mend, reachable
 
 Ints = npt.NDArray[np.int64]
 
@@ -159,6 +160,24 @@ class Split:
         back[order] = np.arange(len(order))
         return self.gather(indices[order]).take(back)
 
+    def texts(self, indices: Ints) -> list[str]:
+        """The texts of the tweets with these indices, in the order asked for; a step a tweet.
+
+        Args:
+            indices: int64 [tweets], each in [0, len(self)).
+        """
+        found = []
+        for index, home in zip(indices.tolist(), self.shard_of(indices).tolist(), strict=True):
+            shard = self._opened(home)
+            text = shard.batch.column("text").slice(index - self.first_row(home), 1)
+            try:
+                # Offsets and bytes come out of a file: an offset that points outside of it would be a crash.
+                text.validate(full=True)
+            except pa.ArrowInvalid:
+                raise _damaged(shard.path, f"the text of row {text.offset} is not whole") from None
+            found += text.to_pylist()
+        return found
+
     def _locate(self, indices: Ints, homes: Ints) -> _Places:
         """Looks up tweets whose shards, `homes`, ascend."""
         firsts = np.flatnonzero(np.diff(homes, prepend=-1))
@@ -207,13 +226,10 @@ class Split:
         path = shard_path(self.folder, entry)
         try:
             # The columns keep the mapping, which needs no open file: many shards do not run out of them.
-            with pa.memory_map(str(path)) as file:
-                reader = pa.ipc.open_file(file)
-                batch = reader.get_batch(0)
-        except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            raise _damaged(path, str(error)) from None
-        if not batch.schema.equals(self._schema) or batch.num_rows != entry.rows or reader.num_record_batches != 1:
-            raise _damaged(path, "its columns or rows are not those of the manifest")
+            with reachable(path), pa.memory_map(str(path)) as file:
+                batch = columns_of(file, self._schema, entry.rows)
+        except (OSError, pa.ArrowException) as error:
+            raise _damaged(path, " ".join(str(error).split())) from None
         ids, starts = batch.column("input_ids"), batch.column("word_starts")
         offsets = ids.offsets.to_numpy()
         tokens = len(ids.values)
@@ -230,6 +246,32 @@ def open_split(folder: str | Path, manifest: Manifest, split: str) -> Split:
     return Split(folder, manifest.splits[split], manifest.vocabulary_size, manifest.groups)
 
 
+def columns_of(source: Any, schema: pa.Schema, rows: int) -> pa.RecordBatch:
+    """The columns of a shard, without a copy.
+
+    What the header says of lengths holds; offsets and values are as the file has them.
+
+    Args:
+        source: a file of Arrow's, or a buffer reader.
+        schema, rows: what the shard must hold.
+
+    Raises:
+        pa.ArrowException, OSError: it does not, or its header promises more than there is.
+    """
+    reader = pa.ipc.open_file(source)
+    if reader.num_record_batches != 1 or not reader.schema.equals(schema):
+        raise pa.ArrowInvalid("its columns are not those of the manifest")
+    batch = reader.get_batch(0)
+    if batch.num_rows != rows:
+        raise pa.ArrowInvalid("its rows are not those of the manifest")
+    # Of lengths alone, so that it costs the same for shards of any size: what is read beyond a buffer is a crash.
+    batch.validate()
+    lists = [batch.column(name) for name in ("input_ids", "word_starts")]
+    if any(part.null_count for column in lists for part in (column, column.values)):
+        raise pa.ArrowInvalid("a token or a tweet is missing")
+    return batch
+
+
 def verify(folder: str | Path, shards: Iterable[ShardEntry]) -> None:
     """Compares shards with their size and checksum.
 
@@ -242,22 +284,51 @@ def verify(folder: str | Path, shards: Iterable[ShardEntry]) -> None:
             raise _damaged(path, "it is missing")
         if path.stat().st_size != entry.bytes:
             raise _damaged(path, f"it has {path.stat().st_size} bytes instead of {entry.bytes}")
-        with path.open("rb") as file:
+        with reachable(path), path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
                 raise _damaged(path, "its bytes do not fit their checksum")
 
 
+class Unchanged:
+    """Shards that must stay as they are while they are read.
+
+    Args:
+        folder: of the shards.
+        shards: to watch over.
+    """
+
+    def __init__(self, folder: str | Path, shards: Sequence[ShardEntry]):
+        self.folder = Path(folder)
+        self._marks = {entry: self._mark(entry) for entry in shards}
+
+    def require(self) -> None:
+        """Reads again those of which the system says that somebody wrote to them.
+
+        Raises:
+            UserError: names the first file that is not as it was.
+        """
+        for entry, mark in self._marks.items():
+            now = self._mark(entry)
+            if now != mark:
+                verify(self.folder, [entry])
+                self._marks[entry] = now
+
+    def _mark(self, entry: ShardEntry) -> tuple[int, int, int] | None:
+        try:
+            status = shard_path(self.folder, entry).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def shard_path(folder: Path, entry: ShardEntry) -> Path:
-    """Where a shard lies; a manifest may not point out of its own folder, by its words or by a link.
+    """Where a shard lies: in its own folder, and not by a link either.
 
     Raises:
-        UserError: it does.
+        UserError: it is a link.
     """
-    parts = PurePosixPath(entry.file)
-    if parts.is_absolute() or ".." in parts.parts or set(entry.file) & set("\\:"):
-        raise UserError(f"{folder}: its manifest names '{entry.file}', which is outside of it; {mend(folder)}")
-    path = folder / parts
-    if any(step.is_symlink() for step in (path, *path.parents[: len(parts.parts) - 1])):
+    path = folder / entry.file
+    if path.is_symlink() or path.parent.is_symlink():
         raise UserError(f"{path}: is a link, and a shard is a file of its own folder; put the file there")
     return path
 

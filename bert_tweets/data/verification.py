@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from ..errors import UserError
 from ..files import MARKER
-from ..text.tokenizer import Encoder, fingerprint, load_tokenizer
+from ..text.tokenizer import Encoder, fingerprint, ids_of, load_tokenizer
 from .checksums import BLOCK_BYTES, block_checksums, checksum_file
 from .funnel import Funnel
 from .manifest import (
@@ -27,8 +28,9 @@ from .manifest import (
     Manifest,
     ShardEntry,
     damaged_tokenizer_files,
+    reachable,
 )
-from .shards import schema, shard_path
+from .shards import columns_of, schema, shard_path
 
 Ints = npt.NDArray[np.int64]
 Span = tuple[int, int]
@@ -70,22 +72,64 @@ def damages(folder: Path, manifest: Manifest, advance: Callable[[int], None] = l
     """
     yield from _strangers(folder, manifest)
     yield from _record_damages(folder, manifest)
-    encoder = _encoder(folder, manifest)
-    if encoder is None:
+    tokenizer = _tokenizer(folder, manifest)
+    encoder = tokenizer and Encoder(tokenizer, manifest.max_length)
+    if tokenizer is None:
         yield Damage(TOKENIZER_FOLDER, "is not the tokenizer that the manifest names")
     else:
+        if any(getattr(manifest, name) != value for name, value in ids_of(tokenizer).items()):
+            yield Damage(FILE, "its ids are not those of the tokenizer")
         for file in damaged_tokenizer_files(folder, manifest):
             yield Damage(file, "is missing, or is not as it was written")
+    tallies, is_whole = {split: _Tally.of(manifest) for split in SPLITS}, True
     for split in SPLITS:
         for entry in manifest.splits[split]:
-            yield from _shard_damages(folder, entry, manifest, encoder)
+            for damage in _shard_damages(folder, entry, manifest, encoder, tallies[split]):
+                is_whole = False
+                yield damage
             advance(entry.bytes)
+    if is_whole:
+        yield from _miscounts(tallies, manifest)
+
+
+@dataclass
+class _Tally:
+    """What the shards of a split hold.
+
+    Attributes:
+        lengths: int64 [max_length + 1], entry n counts the tweets of n tokens.
+        unknown_tokens: [UNK]s.
+    """
+
+    lengths: Ints
+    unknown_tokens: int = 0
+
+    @staticmethod
+    def of(manifest: Manifest) -> _Tally:
+        return _Tally(np.zeros(manifest.max_length + 1, np.int64))
+
+    def add(self, batch: pa.RecordBatch, unknown_id: int) -> None:
+        """Counts the rows of a shard whose offsets and ids are in bounds."""
+        tokens = batch.column("input_ids")
+        self.lengths += np.bincount(np.diff(tokens.offsets.to_numpy()), minlength=len(self.lengths))
+        self.unknown_tokens += int(np.count_nonzero(tokens.values.to_numpy() == unknown_id))
+
+
+def _miscounts(tallies: dict[str, _Tally], manifest: Manifest) -> Iterator[Damage]:
+    for split, tally in tallies.items():
+        if tally.lengths.tolist() != manifest.lengths[split]:
+            yield Damage(FILE, f"its lengths of {split} are not those of the shards")
+    unknown = sum(tally.unknown_tokens for tally in tallies.values())
+    if unknown != manifest.unknown_tokens:
+        yield Damage(FILE, f"counts {manifest.unknown_tokens:,} [UNK] tokens, and the shards hold {unknown:,}")
 
 
 def _strangers(folder: Path, manifest: Manifest) -> Iterator[Damage]:
     shards = {entry.file for split in SPLITS for entry in manifest.splits[split]}
     known = {*shards, *map(checksum_file, shards), FILE, FUNNEL_FILE, RECORD_FILE, TOKENIZER_FOLDER, *SPLITS, MARKER}
-    for path in sorted(chain.from_iterable(place.glob("*") for place in (folder, *map(folder.joinpath, SPLITS)))):
+    known |= {f"{TOKENIZER_FOLDER}/{name}" for name in manifest.tokenizer_files}
+    places = (folder, *(folder / name for name in (*SPLITS, TOKENIZER_FOLDER)))
+    for path in sorted(chain.from_iterable(place.glob("*") for place in places)):
         file = path.relative_to(folder).as_posix()
         if file not in known:
             yield Damage(file, "is no file of these shards; move it away", foreign=True)
@@ -94,7 +138,8 @@ def _strangers(folder: Path, manifest: Manifest) -> Iterator[Damage]:
 def _record_damages(folder: Path, manifest: Manifest) -> Iterator[Damage]:
     """What is wrong with the files that tell how the shards were made."""
     try:
-        same = Funnel.from_file(folder / FUNNEL_FILE).recipe == manifest.recipe.hash
+        funnel = Funnel.from_file(folder / FUNNEL_FILE)
+        same = (funnel.recipe, funnel.lengths) == (manifest.recipe.hash, manifest.lengths)
     except UserError:
         same = False
     if not same:
@@ -107,16 +152,18 @@ def _record_damages(folder: Path, manifest: Manifest) -> Iterator[Damage]:
         yield Damage(RECORD_FILE, "does not hold the settings of the manifest")
 
 
-def _encoder(folder: Path, manifest: Manifest) -> Encoder | None:
+def _tokenizer(folder: Path, manifest: Manifest) -> Any:
+    """The tokenizer of the shards; None where it is another one, or none."""
     try:
         tokenizer = load_tokenizer(str(folder / TOKENIZER_FOLDER), local_only=True)
     except UserError:
         return None
-    same = fingerprint(tokenizer) == manifest.recipe.tokenizer
-    return Encoder(tokenizer, manifest.max_length) if same else None
+    return tokenizer if fingerprint(tokenizer) == manifest.recipe.tokenizer else None
 
 
-def _shard_damages(folder: Path, entry: ShardEntry, manifest: Manifest, encoder: Encoder | None) -> Iterator[Damage]:
+def _shard_damages(
+    folder: Path, entry: ShardEntry, manifest: Manifest, encoder: Encoder | None, tally: _Tally
+) -> Iterator[Damage]:
     path, checksums = shard_path(folder, entry), folder / checksum_file(entry.file)
     if not checksums.is_file():
         yield Damage(checksum_file(entry.file), "is missing")
@@ -126,27 +173,22 @@ def _shard_damages(folder: Path, entry: ShardEntry, manifest: Manifest, encoder:
     if path.stat().st_size != entry.bytes:
         yield Damage(entry.file, f"has {path.stat().st_size:,} bytes instead of {entry.bytes:,}")
         return
-    whole = pa.memory_map(str(path)).read_buffer()
+    with reachable(path):
+        whole = pa.memory_map(str(path)).read_buffer()
     broken = hashlib.sha256(whole).hexdigest() != entry.sha256
-    batch = _opened(whole)
-    columns = schema(manifest.vocabulary_size, manifest.groups)
-    if batch is None or not batch.schema.equals(columns) or batch.num_rows != entry.rows:
+    try:
+        batch = columns_of(pa.BufferReader(whole), schema(manifest.vocabulary_size, manifest.groups), entry.rows)
+    except (OSError, pa.ArrowException):
         yield Damage(entry.file, "its header does not name the columns and rows of the manifest")
         return
     inside = list(_content_damages(entry, batch, manifest))
     if broken and not inside:
         inside = list(_byte_damages(folder, entry, whole, batch, encoder))
     yield from inside
+    if not inside:
+        tally.add(batch, manifest.unknown_id)
     if not broken and checksums.is_file() and checksums.read_bytes() != block_checksums(whole).tobytes():
         yield Damage(checksum_file(entry.file), "is not of its shard")
-
-
-def _opened(whole: pa.Buffer) -> pa.RecordBatch | None:
-    try:
-        reader = pa.ipc.open_file(pa.BufferReader(whole))
-        return reader.get_batch(0) if reader.num_record_batches == 1 else None
-    except (OSError, pa.ArrowInvalid, pa.ArrowKeyError):
-        return None
 
 
 def _content_damages(entry: ShardEntry, batch: pa.RecordBatch, manifest: Manifest) -> Iterator[Damage]:

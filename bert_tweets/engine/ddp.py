@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,7 +15,10 @@ from torch.profiler import record_function
 from ..data.batches import MicroBatch, Step, take_rows
 from ..data.masking import Masking
 from ..model.masked_lm import PackedMaskedLM
+from . import adam
 from .precision import MasterWeights, autocast
+from .protocol import EngineState
+from .stopwatch import Stopwatch
 from .world import World
 
 
@@ -49,6 +53,7 @@ class DDPEngine:
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
         self.replica = _replicate(module, compress) if world.world_size > 1 else module
         self.settled = False
+        self.stopwatch = Stopwatch(world.device)
 
     def train_step(self, step: Step, masking: Masking, learning_rate: float) -> tuple[Tensor, Tensor]:
         for group in self.optimizer.param_groups:
@@ -60,10 +65,13 @@ class DDPEngine:
         # DDP divides the sum over ranks by their number; the masked count is of all ranks already.
         scale = self.world.world_size / max(1, step.masked_tokens)
         last = len(step.micro_batches) - 1
+        self.stopwatch.start()
         for number, batch in enumerate(step.micro_batches):
             with self._no_all_reduce() if number < last else nullcontext():
                 with record_function("forward"):
                     loss_sum = self._forward(batch, masking)
+                if number == last:
+                    self.stopwatch.stop()
                 with record_function("backward"):
                     torch.autograd.backward(self.scaler.scale(loss_sum * scale))
             share += loss_sum.detach() / max(1, step.masked_tokens)
@@ -95,6 +103,9 @@ class DDPEngine:
         self.scaler.unscale_(self.optimizer)
         limit = self.max_grad_norm or float("inf")
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
+        if not self.scaler.is_enabled():
+            # The fused step asks the device, not the host, whether it is to be skipped (as GradScaler has it do).
+            self.optimizer.found_inf = (~torch.isfinite(grad_norm)).float()  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -108,13 +119,30 @@ class DDPEngine:
         with autocast(self.world.device, self.precision):
             return self.module(batch.to(self.world.device), masking)  # type: ignore[no-any-return]
 
-    def state_dict(self, keep: bool = True) -> dict[str, Any] | None:
+    def weights(self, keep: bool = True) -> dict[str, Tensor] | None:
         if not keep:
             return None
-        exact = self.masters.of if self.masters else lambda weight: weight
-        weights = self.module.model.state_dict(keep_vars=True)
         # A copy, on the CPU too: training goes on in these very tensors.
-        return {name: exact(tensor).detach().cpu().clone() for name, tensor in weights.items()}
+        return {name: tensor.detach().cpu().clone() for name, tensor in self._exact()}
+
+    def state(self, keep: bool = True) -> EngineState | None:
+        weights = self.weights(keep)
+        if weights is None:
+            return None
+        numbers = {"optimizer_steps": adam.steps_of(self.optimizer), **adam.scale_of(self.scaler)}
+        return EngineState(weights, adam.moments_of(self.optimizer, self._trained()), numbers)
+
+    def load(self, state: EngineState | None) -> None:
+        adam.put_moments(self.optimizer, self._trained(), state, self.world)
+        adam.put_scale(self.scaler, state, self.world)
+
+    def _exact(self) -> Iterator[tuple[str, Tensor]]:
+        """Each weight by its name, in fp32 where another is behind it."""
+        for name, weight in self.module.model.named_parameters():
+            yield name, self.masters.of(weight) if self.masters else weight
+
+    def _trained(self) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in self._exact() if tensor.requires_grad}
 
     def _forward(self, batch: MicroBatch, masking: Masking) -> Tensor:
         with autocast(self.world.device, self.precision):

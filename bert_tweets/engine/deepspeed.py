@@ -12,7 +12,11 @@ from torch.profiler import record_function
 from ..data.batches import MicroBatch, Step
 from ..data.masking import Masking
 from ..model.masked_lm import PackedMaskedLM
+from . import adam
+from . import deepspeed_parts as parts
 from .deepspeed_settings import Settings, import_deepspeed
+from .protocol import EngineState
+from .stopwatch import Stopwatch
 from .world import World
 
 # DeepSpeed fills its buckets up to so many elements, and sets memory aside for all of them: 2 GB by its own default.
@@ -36,6 +40,7 @@ class DeepSpeedEngine:
         deepspeed = import_deepspeed(world.device)
         os.environ.setdefault("LOCAL_RANK", str(world.local_rank))  # it insists, without a launcher too
         self.module, self.world = module, world
+        self.stopwatch = Stopwatch(world.device)
         self.stage = int(settings["zero_optimization"]["stage"])
         self.name = f"deepspeed, ZeRO {self.stage}"
         lowered = any(settings.get(section, {}).get("enabled") for section in ("bf16", "fp16"))
@@ -46,7 +51,7 @@ class DeepSpeedEngine:
         )
         for weight, value in exact.items():
             if weight.requires_grad:
-                deepspeed.utils.safe_set_full_fp32_param(weight, value.to(world.device))
+                parts.put(weight, value, world)
         self.masters = {weight for weight in exact if weight.requires_grad}
         self.frozen: dict[Tensor, Tensor] = {
             weight: value for weight, value in exact.items() if not weight.requires_grad
@@ -60,11 +65,14 @@ class DeepSpeedEngine:
         # DeepSpeed divides the sum over ranks by their number; the masked count is of all ranks already.
         scale = self.world.world_size / max(1, step.masked_tokens)
         last = len(step.micro_batches) - 1
+        self.stopwatch.start()
         for number, batch in enumerate(step.micro_batches):
             # In place of `no_sync`, which ZeRO 2 and 3 do not know: at 0 and 1 gradients travel at the last alone.
             self.engine.set_gradient_accumulation_boundary(number == last)
             with record_function("forward"):
                 loss_sum = self.engine(batch.to(self.world.device), masking)
+            if number == last:
+                self.stopwatch.stop()
             with record_function("backward"):
                 self.engine.backward(loss_sum * scale, scale_wrt_gas=False)
             share += loss_sum.detach() / max(1, step.masked_tokens)
@@ -73,10 +81,16 @@ class DeepSpeedEngine:
 
     def _update(self) -> Tensor:
         """One optimizer step; the norm of the gradient before clipping."""
-        # At stage 0 DeepSpeed tells none.
-        norm = None if self.stage else self._norm()
+        if self.stage:
+            self.engine.step()
+            # DeepSpeed itself has skipped a step whose gradient is not finite, and tells no norm of it.
+            skipped = self.engine.optimizer.overflow
+            return torch.as_tensor(float("nan") if skipped else self.engine.get_global_grad_norm())
+        norm = self._norm()
+        if not self.engine.torch_autocast_z0_gradscaler:
+            self._adam().found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
         self.engine.step()
-        return torch.as_tensor(self.engine.get_global_grad_norm() if norm is None else norm)
+        return norm
 
     def _norm(self) -> Tensor:
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
@@ -90,11 +104,53 @@ class DeepSpeedEngine:
         self.engine.eval()
         return self.engine(batch.to(self.world.device), masking)  # type: ignore[no-any-return]
 
-    def state_dict(self, keep: bool = True) -> dict[str, Any] | None:
-        weights = self.module.model.state_dict(keep_vars=True)
-        # Tied weights have two names and are gathered once.
-        whole = {weight: self._whole(weight, keep) for weight in weights.values()}
-        return {name: whole[weight] for name, weight in weights.items()} if keep else None
+    def weights(self, keep: bool = True) -> dict[str, Tensor] | None:
+        whole = {name: self._whole(weight, keep) for name, weight in self.module.model.named_parameters()}
+        return {name: weight for name, weight in whole.items() if weight is not None} if keep else None
+
+    def state(self, keep: bool = True) -> EngineState | None:
+        weights, trained = self.weights(keep), self._trained()
+        numbers = {"optimizer_steps": adam.steps_of(self._adam()), **self._scale()}
+        if not self.stage:
+            moments = adam.moments_of(self._adam(), trained) if keep else {}
+        else:
+            moments = parts.moments(self.engine.optimizer, trained, keep) if numbers["optimizer_steps"] else {}
+        return EngineState(weights, moments, numbers) if weights is not None else None
+
+    def load(self, state: EngineState | None) -> None:
+        if not self.stage:
+            adam.put_moments(self._adam(), self._trained(), state, self.world)
+            if scaler := self.engine.torch_autocast_z0_gradscaler:
+                adam.put_scale(scaler, state, self.world)
+            return
+        if scaler := self._scaler():
+            scale = (state.numbers if state else {}).get("loss_scale", scaler.cur_scale)
+            scaler.cur_scale = float(self.world.from_main(torch.tensor(float(scale), dtype=torch.float64)))
+        steps = adam.steps_from_main(state, self.world)
+        if not steps:
+            return
+        parts.prepare_moments(self.engine.optimizer, steps)
+        for name, weight in self._trained().items():
+            shape = getattr(weight, "ds_shape", weight.shape)
+            for moment, value in adam.moments_from_main(name, shape, state, self.world):
+                parts.put(weight, value, self.world, moment)
+
+    def _trained(self) -> dict[str, Tensor]:
+        return {name: weight for name, weight in self.module.model.named_parameters() if weight.requires_grad}
+
+    def _adam(self) -> torch.optim.Optimizer:
+        """The optimizer that was handed over; ZeRO puts another around it."""
+        return getattr(self.engine.optimizer, "optimizer", self.engine.optimizer)  # type: ignore[no-any-return]
+
+    def _scaler(self) -> Any:
+        """ZeRO's own scaler of the loss, in fp16; None otherwise."""
+        scaler = getattr(self.engine.optimizer, "loss_scaler", None)
+        return scaler if getattr(scaler, "dynamic", False) else None
+
+    def _scale(self) -> dict[str, Any]:
+        if scaler := self.engine.torch_autocast_z0_gradscaler:
+            return adam.scale_of(scaler)
+        return {"loss_scale": float(scaler.cur_scale)} if (scaler := self._scaler()) else {}
 
     @torch.no_grad()
     def _whole(self, weight: Tensor, keep: bool) -> Tensor | None:
@@ -114,6 +170,7 @@ class DeepSpeedEngine:
 
 def _with_buckets(settings: Settings, module: nn.Module) -> Settings:
     """Settings whose buckets are no larger than the model, where the user's own do not say."""
-    size = min(BUCKET, sum(weight.numel() for weight in module.parameters()))
+    # Even, as ZeRO 1 and 2 insist.
+    size = min(BUCKET, -(-sum(weight.numel() for weight in module.parameters()) // 2) * 2)
     buckets = {"reduce_bucket_size": size, "allgather_bucket_size": size}
     return {**settings, "zero_optimization": {**buckets, **settings["zero_optimization"]}}

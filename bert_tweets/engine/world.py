@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -52,6 +53,11 @@ class World:
         """Of work that one process could do alone."""
         return Share(self.rank, self.world_size)
 
+    def say(self, text: str) -> None:
+        """A line for people, by rank 0."""
+        if self.is_main:
+            print(text, flush=True)
+
     def local_part(self, things: Sequence[Thing]) -> Sequence[Thing]:
         """This rank's part of what each machine has to do once."""
         return things[self.local_rank :: self.local_world_size]
@@ -81,6 +87,40 @@ class World:
         everyone = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(everyone, padded)
         return np.concatenate([other.numpy()[:count] for other, count in zip(everyone, counts, strict=True)])
+
+    def from_main(self, value: Tensor) -> Tensor:
+        """Rank 0's values of a tensor on the CPU, put in place on every rank."""
+        if self.world_size > 1:
+            dist.broadcast(value, 0)
+        return value
+
+    def told(self, value: Any = None) -> Any:
+        """What rank 0 hands in, as JSON gives it back, on every rank; what the others hand in is not looked at."""
+        if self.world_size == 1:
+            return json.loads(json.dumps(value))
+        text = json.dumps(value).encode() if self.is_main else b""
+        length = int(self.from_main(torch.tensor(len(text))))
+        data = torch.zeros(length, dtype=torch.uint8)
+        if self.is_main:
+            data[:] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        return json.loads(self.from_main(data).numpy().tobytes())
+
+    def by_main(self, work: Callable[[], Any]) -> Any:
+        """Has rank 0 alone do something; what comes of it is told to all ranks, as `told` does.
+
+        Raises:
+            UserError: rank 0 met one; all ranks raise it.
+        """
+        result, trouble = None, ""
+        if self.is_main:
+            try:
+                result = work()
+            except UserError as error:
+                trouble = str(error)
+        result, trouble = self.told([result, trouble])
+        if trouble:
+            raise UserError(trouble)
+        return result
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum over ranks, in place."""

@@ -10,7 +10,7 @@ from ..data.manifest import Manifest
 from ..files import side_folder
 from ..text import recipe
 from ..text.tokenizer import load_tokenizer, save
-from .loading import set_dropout, tokenizer_folder
+from .loading import put_weights, set_dropout, tokenizer_folder
 from .vocabulary_size import cut_vocabulary
 
 
@@ -27,14 +27,14 @@ def export_model(
     Args:
         folder: takes the model; must not exist.
         model: the stock model, on any device.
-        weights: a state dict of such a model, in place of what it holds now: an engine may have cut that into parts.
+        weights: of such a model, see `put_weights`, in place of what it holds now, which an engine may have parted.
         manifest, data_path: the shards it was adapted to; their tokenizer and recipe go with it.
         vocabulary_size: rows beyond it were padding; None: there are none.
     """
     if weights is not None:
         # Not handed to save_pretrained, which would write tied weights twice.
         model = type(model)(model.config)
-        model.load_state_dict(weights)
+        put_weights(model, weights)
     if vocabulary_size is not None:
         cut_vocabulary(model, vocabulary_size)
     if model.config.model_type != "modernbert":

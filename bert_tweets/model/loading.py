@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..config import EmbedConfig, EvaluateConfig, ModelConfig
 from ..data.manifest import TOKENIZER_FOLDER, Manifest
@@ -136,6 +137,25 @@ def extend(model: Any, pieces: list[list[int]], first: int) -> None:
     with torch.no_grad():
         for table in (model.get_input_embeddings().weight, decoder.weight, decoder.bias):
             table[first:size] = torch.stack([table[ids].mean(dim=0) for ids in pieces])
+
+
+def put_weights(model: Any, weights: dict[str, Tensor]) -> None:
+    """Gives a stock model other weights.
+
+    Args:
+        weights: as an engine gives them: under the stock names, each once.
+
+    Raises:
+        ValueError: they are those of another model; says of which weight.
+    """
+    own = dict(model.named_parameters())
+    if own.keys() != weights.keys():
+        raise ValueError(f"the weights differ in {sorted(own.keys() ^ weights.keys())[0]}")
+    with torch.no_grad():
+        for name, weight in own.items():
+            if weight.shape != weights[name].shape:
+                raise ValueError(f"{name} is {list(weights[name].shape)}, not {list(weight.shape)}")
+            weight.copy_(weights[name])
 
 
 def weights_identity(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 # Its exponential is 0 in every precision, and no arithmetic on it overflows.
 _NEVER = -1e4
@@ -32,3 +33,31 @@ def cut_vocabulary(model: Any, size: int) -> None:
     """Takes rows beyond `size` away again."""
     if model.config.vocab_size > size:
         model.resize_token_embeddings(size, mean_resizing=False)
+
+
+def names_by_token(model: Any) -> set[str]:
+    """The names of a model's weights that have a row for each token."""
+    decoder = model.get_output_embeddings()
+    tables = {model.get_input_embeddings().weight, decoder.weight, decoder.bias}
+    return {name for name, weight in model.named_parameters() if weight in tables}
+
+
+def fit_vocabulary(weights: dict[str, Tensor], by_token: set[str], size: int) -> dict[str, Tensor]:
+    """Weights, or what belongs to them by their names, for a vocabulary of another padding.
+
+    Args:
+        weights: under the stock names; those that are not by token stay.
+        by_token: see `names_by_token`.
+        size: rows that they shall have; new ones are as `pad_vocabulary` makes them.
+    """
+
+    def fitted(name: str, weight: Tensor) -> Tensor:
+        if name not in by_token or len(weight) == size:
+            return weight
+        if len(weight) > size:
+            return weight[:size].clone()
+        value = _NEVER if weight.dim() == 1 else 0.0
+        more = torch.full((size - len(weight), *weight.shape[1:]), value, dtype=weight.dtype)
+        return torch.cat([weight, more])
+
+    return {name: fitted(name, weight) for name, weight in weights.items()}

@@ -154,12 +154,15 @@ def readable(path: str) -> Iterator[None]:
 
 
 def require_file(path: str) -> None:
-    """Raises UserError when a local path is a folder, or nothing is there."""
+    """Raises UserError when a local path is a folder, a pipe or a device, or nothing is there."""
     try:
         if Path(path).is_dir():
             raise UserError(f"{path}: is a folder; name the files in it")
         if not Path(path).exists():
             raise UserError(f"{path}: no such file")
+        if not Path(path).is_file():
+            # It is read several times, and a pipe would give its first bytes once and then keep its reader waiting.
+            raise UserError(f"{path}: is a pipe or a device; save it as a file first")
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
 

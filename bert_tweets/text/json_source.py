@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..errors import UserError
 from .byte_stream import ByteStream
-from .rows import FEW, NO_RETWEET, REFERENCES, Columns, Rows, ids_or_null
+from .rows import FEW, NAMES, NO_RETWEET, REFERENCES, Columns, Rows, ids_or_null
 
 UNIT_BYTES = 16 * 2**20
 _LONGEST_LINE = 64 * 2**20
@@ -24,7 +24,9 @@ _FIRST_INTERFACE, _SECOND_INTERFACE = {"id_str", "user"}, {"author_id", "edit_hi
 _NOTICES = {"connected", "control", "delete", "disconnect", "event", "friends", "limit", "scrub_geo"}
 _NOTICES |= {"status_withheld", "user_withheld", "warning"}
 # A page of the v2 interface without a tweet: nothing was found, or something was refused.
-_EMPTY_PAGE, _BESIDE_IT = {"meta", "errors"}, {"includes", "title", "detail", "type", "status"}
+_EMPTY_PAGE, _BESIDE_IT = {"data", "meta", "errors"}, {"includes", "title", "detail", "type", "status"}
+# A tweet of its own, whatever else it holds.
+_TEXTS = frozenset(NAMES["text"])
 
 Object = dict[str, Any]
 
@@ -129,8 +131,12 @@ def _objects(line: bytes) -> list[Object] | None:
     if not isinstance(found, dict):
         return None
     page = found.get("data")
+    if not page or found.keys() & _TEXTS:
+        # Something else than a page may be called data, too.
+        return [found]
     if isinstance(page, list):
-        tweets = [tweet for tweet in page if isinstance(tweet, dict)]
+        # What is no object is a row that cannot be read.
+        tweets = [tweet if isinstance(tweet, dict) else {} for tweet in page]
     elif isinstance(page, dict) and "text" in page:
         tweets = [page]
     else:
@@ -140,7 +146,8 @@ def _objects(line: bytes) -> list[Object] | None:
 
 
 def _is_notice(found: Object) -> bool:
-    is_empty_page = bool(found.keys() & _EMPTY_PAGE) and found.keys() <= _EMPTY_PAGE | _BESIDE_IT
+    is_page = bool(found.keys() & _EMPTY_PAGE) and found.keys() <= _EMPTY_PAGE | _BESIDE_IT
+    is_empty_page = is_page and not found.get("data")
     return is_empty_page or (bool(found) and found.keys() <= _NOTICES)
 
 

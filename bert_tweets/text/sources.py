@@ -6,6 +6,7 @@ Every row that is left out is counted with its reason; a file that cannot be rea
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -83,8 +84,7 @@ def _expand_local(name: str, warn: Callable[[str], None]) -> list[str]:
         if any(mark in name for mark in "*?[") and not path.exists():
             return _matching(str(path)) or _no_match(name)
         if path.is_dir():
-            inside = _matching(f"{glob.escape(str(path))}/**/*")
-            return _tweets_among(name, [(file, Path(file).parent == path) for file in inside], warn)
+            return _tweets_among(name, [(str(file), file.parent == path) for file in _below(path)], warn)
     return [str(path)]
 
 
@@ -92,6 +92,17 @@ def _matching(pattern: str) -> list[str]:
     """Files by a pattern, in order of name."""
     found = glob.glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
     return sorted(path for path in found if not Path(path).is_dir())
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Files in a folder, to any depth, those hidden left out; a folder that links lead back to is looked at once."""
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        if real not in seen:
+            yield from (Path(place, name) for name in names if not name.startswith("."))
+        seen.add(real)
 
 
 def _expand_url(name: str, warn: Callable[[str], None]) -> list[str]:

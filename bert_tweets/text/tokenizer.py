@@ -332,3 +332,14 @@ def special_ids(tokenizer: Any) -> list[int]:
     """Every special token's id, [UNK]'s too, ascending."""
     added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     return sorted(added | set(tokenizer.all_special_ids))
+
+
+def ids_of(tokenizer: Any) -> dict[str, Any]:
+    """What a manifest tells of its tokenizer, by the names of the manifest's fields."""
+    return {
+        "vocabulary_size": len(tokenizer),
+        "special_ids": special_ids(tokenizer),
+        "pad_id": tokenizer.pad_token_id,
+        "mask_id": tokenizer.mask_token_id,
+        "unknown_id": tokenizer.unk_token_id,
+    }

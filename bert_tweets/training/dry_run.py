@@ -10,7 +10,7 @@ import torch
 from rich.table import Table
 
 from .. import machine, options
-from ..config import PlanConfig, TrainConfig
+from ..config import TrainConfig
 from ..data.loader import rung
 from ..data.manifest import Manifest
 from ..data.packing import best_fit
@@ -22,8 +22,9 @@ from ..errors import UserError
 from ..model.loading import empty_model
 from ..terminal import console
 from . import run_folder
-from .memory import FP32, WAYS, Batch, Memory, Parameters, Way, count, memory, padded_square
+from .memory import FP32, WAYS, Batch, Memory, Parameters, Way, checkpoint_size, count, memory, padded_square
 from .optimizer import choose_trainable
+from .resuming import require_place
 from .setup import check_engine, layout_for, stream_for
 
 _GIB = 2**30
@@ -55,10 +56,10 @@ def dry_run(config: TrainConfig) -> None:
         UserError: the run itself would be refused, or there is no GPU here and nothing says how large one is.
     """
     world = planned_world(config)
-    real = replace(config, dry_run=False, plan=PlanConfig())
     manifest = Manifest.read(config.data.path)
     stream_for(config, manifest)
-    state = run_folder.state(real)
+    state = run_folder.state(config)
+    require_place(config)
     check_local([config.model], manifest)
     check_engine(config, world)
     if not world.is_main:
@@ -195,15 +196,14 @@ def _facts(config: TrainConfig, manifest: Manifest, world: World, parameters: Pa
 
 def _disk(config: TrainConfig, parameters: Parameters) -> str:
     model = FP32 * parameters.total
-    # Weights, and the optimizer's two moments of those that are trained.
-    checkpoint = model + 2 * FP32 * parameters.trained
-    wanted = model + config.plan.checkpoints * checkpoint
-    there = machine.disk(config.output)
+    checkpoint = checkpoint_size(parameters)
+    # A new one is whole before the oldest goes.
+    count = config.checkpoint.keep + 1
+    wanted, there = model + count * checkpoint, machine.disk(config.output)
     room = "" if wanted <= there.free else ": TOO LITTLE"
-    kept = f" × {config.plan.checkpoints}" if config.plan.checkpoints else ", of which train writes none yet"
     return (
-        f"model {_size(model)}, a checkpoint {_size(checkpoint)}{kept}; "
-        f"{_size(wanted)} of {_size(there.free)} that are free at {config.output}{room}"
+        f"model {_size(model)}, a checkpoint up to {_size(checkpoint)}, {count} of them at most: {_size(wanted)} of "
+        f"{_size(there.free)} that are free at {config.output}{room}"
     )
 
 

@@ -55,6 +55,11 @@ def _elements(module: nn.Module) -> int:
     return sum(weight.numel() for weight in module.parameters())
 
 
+def checkpoint_size(parameters: Parameters) -> int:
+    """Of a checkpoint on disk: weights, the two moments of what is trained, the best weights where these are others."""
+    return 2 * FP32 * (parameters.total + parameters.trained)
+
+
 @dataclass(frozen=True)
 class Way:
     """An engine, and what it parts among the ranks or keeps on the host.

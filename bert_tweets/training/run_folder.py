@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from .. import options
 from ..config import TrainConfig
 from ..errors import UserError
-from ..files import MARKER, hold, write_atomic, write_json_atomic
+from ..files import MARKER, hold, in_one_line, write_atomic, write_json_atomic
+from . import checkpoint
+from .resuming import settings_that_stay
 
-CONFIG, METRICS, VALIDATION, SUMMARY, MODEL = (
+CONFIG, METRICS, VALIDATION, SKIPPED, SUMMARY, MODEL = (
     "config.yaml",
     "metrics.jsonl",
     "validation.jsonl",
+    "skipped.jsonl",
     "run.json",
     "model",
 )
@@ -40,9 +45,12 @@ def state(config: TrainConfig) -> str:
     if not saved.is_file():
         raise UserError(f"{folder}: holds other files; name a new folder with output=")
     # Batch by batch the same tweets, masks and steps come out of it: only then is it the same run.
-    if saved.read_text(encoding="utf-8") != options.dump(config):
-        changed = _changed(options.load(TrainConfig, ["--config", str(saved)]), config)
-        raise UserError(f"{folder}: holds a run with other settings ({changed}); name a new folder with output=")
+    before = settings_that_stay(options.load(TrainConfig, ["--config", str(saved)]))
+    now = settings_that_stay(config)
+    if changed := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
+        raise UserError(
+            f"{folder}: holds a run with other settings ({', '.join(changed)}); name a new folder with output="
+        )
     return "finished" if (folder / SUMMARY).is_file() else "unfinished"
 
 
@@ -64,27 +72,29 @@ def require_made_from(config: TrainConfig, identity: dict[str, str]) -> None:
         )
 
 
-def begin(config: TrainConfig) -> Path:
-    """Makes the folder, or empties an unfinished run of ours; rank 0 calls it."""
+@contextmanager
+def begun(config: TrainConfig, step: int) -> Iterator[None]:
+    """Makes the folder, or takes one that holds this run, unfinished, for as long as the block lasts; rank 0 calls it.
+
+    Args:
+        step: the run goes on behind it; what there is of later ones is removed.
+
+    Raises:
+        UserError: it cannot be written, or another run is writing there.
+    """
     folder = Path(config.output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        hold(folder)
-        for name in (METRICS, VALIDATION):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / MODEL, ignore_errors=True)
-        write_atomic(folder / CONFIG, options.dump(config).encode())
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}", found_by_one_rank=True) from None
-    return folder
+    with ExitStack() as held:
+        with in_one_line(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(hold(folder))
+            removed = checkpoint.forget_after(folder / checkpoint.FOLDER, step if step else -1)
+            if removed:
+                print(f"removed, as the run goes on without: {', '.join(removed)}", flush=True)
+            shutil.rmtree(folder / MODEL, ignore_errors=True)
+            write_atomic(folder / CONFIG, options.dump(config).encode())
+        yield
 
 
 def finish(folder: Path, summary: dict[str, Any]) -> None:
     """Writes the summary, by which a run counts as finished."""
     write_json_atomic(folder / SUMMARY, summary)
-
-
-def _changed(saved: TrainConfig, asked: TrainConfig) -> str:
-    before, after = set(options.overrides(saved)), set(options.overrides(asked))
-    keys = sorted({word.split("=")[0] for word in before ^ after})
-    return ", ".join(keys) or CONFIG

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from ..config import TrainConfig
-from ..data.loader import Layout, StepLoader, row_length_of
+from ..data.loader import Layout, StepLoader, never, row_length_of
 from ..data.manifest import Manifest
 from ..data.masking import Masking, masking_for
 from ..data.order import Stream, stream_of
@@ -15,12 +16,13 @@ from ..data.shards import Split, open_split
 from ..engine.ddp import DDPEngine
 from ..engine.deepspeed import DeepSpeedEngine
 from ..engine.deepspeed_settings import settings_of, zero_stage
+from ..engine.fetching import fetch_and_check
 from ..engine.precision import PRODUCTS, MasterWeights, allow_tf32
 from ..engine.protocol import Engine
 from ..engine.world import World
 from ..errors import UserError
 from ..model.attention import Shape, backend_for
-from ..model.loading import LoadedModel, load_model
+from ..model.loading import SCRATCH, LoadedModel, load_model
 from ..model.masked_lm import PackedMaskedLM
 from ..model.vocabulary_size import pad_vocabulary
 from .flops import flops_per_token
@@ -73,11 +75,40 @@ def check_engine(config: TrainConfig, world: World) -> None:
         settings_of(config, world.device)
 
 
-def build(config: TrainConfig, manifest: Manifest, world: World, loaded: LoadedModel | None = None) -> Training:
+def load(config: TrainConfig, manifest: Manifest, world: World) -> LoadedModel:
+    """The model, brought onto each machine where it is on the hub, and what there is to say of it.
+
+    Raises:
+        UserError: it cannot be loaded, or is not for these shards.
+    """
+    fetch_and_check([config.model], manifest, world)
+    loaded = load_model(config.model, manifest, config.seed)
+    if not loaded.has_trained_head:
+        what = "is made from scratch" if config.model.name == SCRATCH else "is an encoder without a masked-LM head"
+        world.say(
+            f"{config.model.name} {what}: its head is new, on the scale of the embeddings; "
+            "the early fall of the loss is that head being learnt, not adaptation to tweets",
+        )
+    if loaded.added_tokens:
+        world.say(
+            f"{config.model.name} takes on {loaded.added_tokens} tokens that were added to its tokenizer; "
+            "each begins as the mean of the pieces of its name",
+        )
+    return loaded
+
+
+def build(
+    config: TrainConfig,
+    manifest: Manifest,
+    world: World,
+    loaded: LoadedModel | None = None,
+    asked: Callable[[], bool] = never,
+) -> Training:
     """The parts of a run; its process group has started.
 
     Args:
         loaded: the model, where it is loaded already.
+        asked: whether this rank was asked to stop, see `StepLoader`.
 
     Raises:
         UserError: the model cannot be loaded, or what is asked for cannot be used on this device.
@@ -99,6 +130,7 @@ def build(config: TrainConfig, manifest: Manifest, world: World, loaded: LoadedM
         workers=config.data.workers,
         pin=world.device.type == "cuda",
         data=manifest.fingerprint,
+        asked=asked,
     )
     if config.model.dropout:
         torch.manual_seed(config.seed * world.world_size + world.rank)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from bert_tweets.data import candidates, clusters, spill
 from bert_tweets.data.clusters import CLUSTER, find_clusters, write_keys
-from bert_tweets.data.components import Components
+from bert_tweets.data.components import Components, unite
 from bert_tweets.data.executors import Workers
 from bert_tweets.text.duplicates import Keys, MinHash, jaccard
 
@@ -148,6 +148,26 @@ def test_components_of_any_pairs(pairs: list[tuple[int, int]], range_rows: int) 
         assert not any(Path(folder).iterdir())
     assert np.concatenate([label for label, _ in labels]).tolist() == expected
     assert np.concatenate([value for _, value in labels]).tolist() == [label + 100 for label in expected]
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [(3, 1), (3, 2)],
+        [(3, 2), (3, 1), (5, 4), (5, 3)],
+        [(node + 1, node) for node in range(63)],
+        [(63 - node, 62 - node) for node in range(63)],
+        [(63, node) for node in range(63)],
+        [(node + 32, node) for node in range(32)] + [(node + 33, node) for node in range(31)],
+    ],
+)
+def test_trees_that_meet_in_one_root_or_in_a_long_chain_become_one(pairs: list[tuple[int, int]]) -> None:
+    root, expected = np.arange(64), list(range(64))
+    for left, right in pairs:
+        joined = {expected[left], expected[right]}
+        expected = [min(joined) if label in joined else label for label in expected]
+    unite(root, *np.array(pairs).T)
+    assert root.tolist() == expected
 
 
 def test_a_large_group_makes_few_pairs() -> None:

@@ -182,6 +182,15 @@ def test_the_day_s_share_depends_on_the_seed_and_not_on_the_cutting(tmp_path):
     assert (chosen("seed", [rows], 2) != whole).any()
 
 
+def test_a_day_with_fewer_rows_than_its_share_keeps_all_of_them_beside_one_that_is_cut(tmp_path):
+    rows = [{**PLAIN, "cluster": n, "day": 3 if n % 10 else n // 10} for n in range(100)]
+    chosen = prepared(tmp_path, [rows[:50], rows[50:]], filter=FilterConfig(max_tweets_per_day=5))
+    chosen.decide(Funnel())
+    fates = np.concatenate([chosen.fates(0), chosen.fates(1)])
+    left = Counter(row["day"] for row, fate in zip(rows, fates, strict=True) if fate < 2)
+    assert left == {**dict.fromkeys(range(10), 1), 3: 5}
+
+
 def test_a_shard_is_closed_early_before_it_grows_too_large(tmp_path, monkeypatch):
     monkeypatch.setattr(selection, "LARGEST_SHARD", 25)
     rows = [{**PLAIN, "cluster": n} for n in range(7)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from bert_tweets import inspect
+from bert_tweets import verify as verify_stage
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.records import sealed
 from bert_tweets.data.shards import open_split, schema, verify
@@ -62,6 +65,73 @@ def test_a_flipped_bit_is_found_wherever_it_is(copy: Path) -> None:
             verify(copy, entries)
 
 
+def test_no_bit_of_a_header_ends_in_a_traceback_or_a_crash(copy: Path) -> None:
+    manifest = Manifest.read(copy)
+    entry = manifest.splits["train"][0]
+    path, whole = copy / entry.file, (copy / entry.file).read_bytes()
+    columns = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(whole))).get_batch(0).columns
+    begins = whole.index(columns[0].buffers()[1].to_pybytes())
+    ends = whole.index(columns[-1].buffers()[2].to_pybytes()) + columns[-1].buffers()[2].size
+    refused = 0
+    for bit in range(0, 8 * (begins + len(whole) - ends), 11):
+        place = bit // 8 if bit // 8 < begins else ends + bit // 8 - begins
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            open_split(copy, manifest, "train").gather(np.arange(entry.rows))
+        except UserError as error:
+            assert entry.file in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > 500
+
+
+def test_a_text_that_is_not_whole_is_named_before_it_is_read(copy: Path) -> None:
+    manifest = Manifest.read(copy)
+    entry = manifest.splits["train"][0]
+    path, whole = copy / entry.file, (copy / entry.file).read_bytes()
+    texts = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(whole))).get_batch(0).column("text")
+    offsets, values = (whole.index(buffer.to_pybytes()) for buffer in texts.buffers()[1:])
+    assert open_split(copy, manifest, "train").texts(np.array([7, 2])) == [texts[7].as_py(), texts[2].as_py()]
+    for place, bit in ((values + texts.buffers()[1][28], 7), (offsets + 4 * 7 + 3, 6), (offsets + 4 * 7 + 3, 7)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << bit
+        path.write_bytes(damaged)
+        split = open_split(copy, manifest, "train")
+        with pytest.raises(UserError, match=f"{entry.file}: damaged shard: the text of row [0-9]+ is not whole"):
+            split.texts(np.arange(len(split)))
+
+
+@pytest.mark.parametrize("stage", [verify_stage, inspect])
+def test_what_the_system_refuses_is_no_damage(copy: Path, monkeypatch: pytest.MonkeyPatch, stage: Any) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "refused")
+
+    for place, name in ((pa, "memory_map"), (Path, "is_file"), (Path, "is_dir")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, refuse)
+            with pytest.raises(UserError, match=r"cannot be read \(Permission denied\); check its perm") as caught:
+                stage.stage([str(copy)])
+        assert "remove" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "funnel.json", "tokenizer/tokenizer.json"])
+def test_a_file_that_may_not_be_read_is_named_and_is_no_damage(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    real = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path == copy / file:
+            raise PermissionError(13, "refused", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    with pytest.raises(UserError, match=f"{file}: cannot be read \\(Permission denied\\)") as caught:
+        inspect.stage([str(copy)])
+    assert "remove" not in str(caught.value)
+
+
 @pytest.mark.parametrize("damage", ["missing", "truncated", "not arrow"])
 def test_a_shard_that_is_not_whole_is_named(copy: Path, damage: str) -> None:
     manifest = Manifest.read(copy)
@@ -107,21 +177,54 @@ def record_of(folder: Path) -> dict[str, Any]:
     return record
 
 
-def test_a_manifest_cannot_point_out_of_its_folder(copy: Path) -> None:
-    (copy / "evil").mkdir()
-    for name in ("../other.arrow", "/etc/passwd"):
-        record = record_of(copy)
-        record["splits"]["train"][0]["file"] = name
-        (copy / "evil" / "manifest.json").write_text(json.dumps(sealed(record)))
-        manifest = Manifest.read(copy / "evil")
-        with pytest.raises(UserError, match="outside"):
-            verify(copy, manifest.splits["train"])
+def sealed_manifest(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    """The folder, whose manifest is changed by somebody who knows how it is sealed."""
+    record = record_of(folder)
+    change(record)
+    (folder / "manifest.json").write_text(json.dumps(sealed(record)))
+    return folder
 
 
 def assert_damaged(folder: Path, what: str) -> None:
     with pytest.raises(UserError, match=f"is damaged.*{what}.*; remove {folder}, then prepare again") as caught:
         Manifest.read(folder)
     assert "\n" not in str(caught.value)
+
+
+NO_SHARDS = ["../other.arrow", "/etc/passwd", "train/../../x.arrow", "", ".", "/", "train", "manifest.json"]
+NO_SHARDS += ["train//00000.arrow", "./train/00000.arrow", "train/00000.crc32", "train/a\0b.arrow", "test/00000.arrow"]
+
+
+@pytest.mark.parametrize("file", NO_SHARDS)
+def test_a_manifest_cannot_point_out_of_its_folder_or_at_what_is_no_shard(copy: Path, file: str) -> None:
+    sealed_manifest(copy, lambda record: record["splits"]["train"][0].update(file=file))
+    assert_damaged(copy, "names .* is no shard of this folder")
+
+
+def counts_of(name: str, change: int) -> Callable[[dict[str, Any]], Any]:
+    return lambda record: record["splits"]["train"][0].update({name: record["splits"]["train"][0][name] + change})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (counts_of("tokens", 1), "lengths of train are not those of its shards"),
+        (counts_of("rows", -1), "lengths of train are not those of its shards"),
+        (counts_of("rows", -10_000), "counts cannot be"),
+        (counts_of("rows", 2**70), "counts cannot be"),
+        (counts_of("bytes", 2**63), "counts cannot be"),
+        (lambda record: record["lengths"]["train"].append(0), "lengths of train"),
+        (lambda record: record.update(max_length=10), "lengths of train"),
+        (lambda record: record["lengths"].pop("validation"), "validation"),
+        (lambda record: record["splits"]["validation"].append(record["splits"]["train"].pop()), "lengths of train"),
+        (lambda record: record["splits"]["train"].reverse(), "fingerprint is not that of its shards"),
+        (lambda record: record.update(fingerprint="0" * 64), "fingerprint is not that of its shards"),
+    ],
+)
+def test_a_manifest_whose_parts_belie_each_other_is_refused(
+    copy: Path, change: Callable[[dict[str, Any]], Any], said: str
+) -> None:
+    assert_damaged(sealed_manifest(copy, change), said)
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Manifest)] + ["fingerprint", "format_version"])

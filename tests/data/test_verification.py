@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -129,6 +132,34 @@ def test_a_file_beside_the_shards_that_is_damaged_is_named(
     assert [(damage.file, damage.foreign) for damage in found_in(copy)] == [(file, False)]
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        (
+            "lengths",
+            lambda lengths: [*lengths[:20], lengths[20] + 1, lengths[21] - 2, lengths[22] + 1],
+            "lengths of train",
+        ),
+        ("unknown_tokens", lambda count: count + 1, "UNK"),
+        ("special_ids", lambda ids: [*ids, 99], "ids are not those of the tokenizer"),
+        ("vocabulary_size", lambda size: size + 1, "ids are not those of the tokenizer"),
+        ("mask_id", lambda mask: mask + 1, "ids are not those of the tokenizer"),
+    ],
+)
+def test_what_the_manifest_tells_of_shards_and_tokenizer_is_compared_with_them(
+    whole: Path, name: str, change: Callable[[Any], Any], said: str
+) -> None:
+    manifest = Manifest.read(whole)
+    value = getattr(manifest, name)
+    if name == "lengths":
+        train = change(value["train"])
+        changed = {**value, "train": train + value["train"][len(train) :]}
+    else:
+        changed = change(value)
+    found = list(damages(whole, replace(manifest, **{name: changed})))
+    assert any(damage.file == "manifest.json" and said in damage.what for damage in found)
+
+
 def test_a_flipped_bit_of_the_block_checksums_is_found(copy: Path) -> None:
     path = copy / "train" / "00000.crc32"
     content = bytearray(path.read_bytes())
@@ -141,8 +172,9 @@ def test_what_is_not_ours_is_named_and_no_damage(copy: Path) -> None:
     (copy / "notes.txt").touch()
     (copy / "train" / "00000.arrow.bak").touch()
     (copy / "work").mkdir()
+    (copy / "tokenizer" / "more.txt").touch()
     found = found_in(copy)
-    assert [damage.file for damage in found] == ["notes.txt", "train/00000.arrow.bak", "work"]
+    assert [damage.file for damage in found] == ["notes.txt", "tokenizer/more.txt", "train/00000.arrow.bak", "work"]
     assert all(damage.foreign for damage in found)
     with pytest.raises(UserError, match=r"is whole, but holds what is not its own\n +notes.txt: .*; move it away"):
         verify.stage([str(copy)])

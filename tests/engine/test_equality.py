@@ -172,7 +172,7 @@ def test_frozen_weights_come_out_as_they_went_in(outcomes: dict[str, Outcome], c
     outcome = outcomes[f"2-{case}"]
     names = [key.removeprefix("begun ") for key in names_of(outcome, "begun")]
     changed = {name for name in names if not np.array_equal(outcome[f"begun {name}"], outcome[f"weight {name}"])}
-    assert changed == {"bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"}
+    assert changed == {"bert.embeddings.word_embeddings.weight"}
 
 
 @pytest.mark.dist

@@ -5,7 +5,6 @@ Usage: worker.py SHARDS FOLDER CASE...; leaves FOLDER/RANKS-CASE.npz. The cases 
 
 from __future__ import annotations
 
-import copy
 import functools
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from bert_tweets.data.shards import open_split
 from bert_tweets.engine import world as ranks
 from bert_tweets.engine.deepspeed_settings import import_deepspeed
 from bert_tweets.engine.world import World
+from bert_tweets.model.loading import load_model, put_weights
 from bert_tweets.training.setup import Training, build
 from bert_tweets.training.validation import Validation
 from tests.engine.cases import BATCH_SIZE, CASES, RATE, RESTART_AT, SETTINGS_FILE, Case
@@ -60,7 +60,7 @@ def run(config: TrainConfig, world: World) -> Found:
     manifest = Manifest.read(config.data.path)
     parts = build(config, manifest, world)
     engine: Any = parts.engine
-    begun, gradients, update = engine.state_dict(), {}, engine._update
+    begun, gradients, update = engine.weights(), {}, engine._update
 
     def keep_first() -> Any:
         gradients.update(gradients or gradients_of(parts, config))
@@ -79,7 +79,7 @@ def run(config: TrainConfig, world: World) -> Found:
     found: Found = {"losses": losses, "norms": norms, "travelled": travelled, "micro_batches": micro_batches}
     found["masked"] = world.gather(masked)()
     found["validations"] = [validation_of(parts, config, manifest, world, tweets).loss(engine) for tweets in (1, 20)]
-    weights = engine.state_dict()
+    weights = engine.weights()
     found |= {f"begun {name}": tensor.numpy() for name, tensor in begun.items()}
     found |= {f"weight {name}": tensor.numpy() for name, tensor in weights.items()}
     return found | gradients
@@ -157,17 +157,18 @@ def restart(config: TrainConfig, world: World) -> Found:
     engine: Any = first.engine
     for step in first.loader.steps():
         if step.index == RESTART_AT:
-            kept = copy.deepcopy((first.module.state_dict(), engine.optimizer.state_dict()))
+            kept = engine.state()
         engine.train_step(step, first.masking, 10 * RATE)
-    second = build(config, manifest, world)
+    loaded = load_model(config.model, manifest, config.seed)
+    put_weights(loaded.model, kept.weights)
+    second = build(config, manifest, world, loaded)
     again: Any = second.engine
-    second.module.load_state_dict(kept[0])
-    again.optimizer.load_state_dict(kept[1])
+    again.load(kept)
     for step in second.loader.steps(RESTART_AT):
         again.train_step(step, second.masking, 10 * RATE)
     found = {}
     for kind, one in (("on", engine), ("again", again)):
-        found |= {f"{kind} {name}": tensor.numpy() for name, tensor in one.state_dict().items()}
+        found |= {f"{kind} {name}": tensor.numpy() for name, tensor in one.weights().items()}
         # A last bit of a gradient is seen in Adam's moments, seldom in the weights.
         for number, moments in one.optimizer.state_dict()["state"].items():
             found |= {f"{kind} {number} {name}": tensor.numpy() for name, tensor in moments.items()}

@@ -110,6 +110,30 @@ def test_pages_of_the_second_interface_are_taken_apart(tmp_path):
     assert malformed == 0
 
 
+def test_what_is_called_data_beside_a_text_is_no_page(tmp_path):
+    tweets = [
+        {"text": "one", "id": "1", "data": [1, 2]},
+        {"text": "two", "id": "2", "data": []},
+        {"text": "three", "id": "3", "data": {"text": "another"}},
+        {"text": "four", "id": "4", "data": [{"text": "another"}]},
+    ]
+    rows, malformed, _ = read_all(made(tmp_path, json_lines(tweets), "a.jsonl"))
+    assert [row["text"] for row in rows] == ["one", "two", "three", "four"] and not malformed
+
+
+def test_what_a_page_holds_is_counted_whatever_it_is(tmp_path):
+    pages = [
+        {"data": [{"text": "a"}, None, 5]},
+        {"data": []},
+        {"data": [], "meta": {"result_count": 0}},
+        {"data": None},
+    ]
+    path = made(tmp_path, json_lines(pages), "a.jsonl")
+    (block,) = sources.read([str(path)], sources.find_columns([str(path)], {}))
+    assert block.fields["text"].to_pylist() == ["a"]
+    assert (block.read, block.malformed, block.notices, block.unreadable) == (6, 2, 3, (1, 2))
+
+
 def test_retweets_are_told_from_tweets_in_the_first_interface(tmp_path):
     user = {"screen_name": "ann", "id_str": "7"}
     tweets = [
@@ -309,6 +333,29 @@ def test_a_column_that_is_no_text_is_refused(tmp_path):
         read_all(tmp_path / "a.parquet")
     with pytest.raises(UserError, match="column 'text' is list"):
         read_all(tmp_path / "a.parquet", text="text")
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_a_name_that_stands_twice_where_it_is_not_wanted_is_no_matter(tmp_path, name):
+    table = pa.table([["x"], ["y"], ["a"]], names=["more", "more", "text"])
+    with (tmp_path / name).open("wb") as file:
+        if name == "a.parquet":
+            pq.write_table(table, file)
+        else:
+            pyarrow.feather.write_feather(table, file)
+    assert read_all(tmp_path / name)[0] == [{"number": 0, "text": "a"}]
+    with pytest.raises(UserError, match="2 columns are called 'more'"):
+        read_all(tmp_path / name, text="more")
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_binary(), pa.binary_view()])
+def test_every_kind_of_text_that_is_not_utf8_is_called_so(tmp_path, kind):
+    broken = pa.array([b"caf\xe9"])
+    broken = pa.Array.from_buffers(kind, 1, broken.buffers()) if kind == pa.string() else broken.cast(kind)
+    with pa.ipc.new_file(tmp_path / "a.arrow", pa.schema({"text": kind})) as file:
+        file.write(pa.record_batch({"text": broken}))
+    with pytest.raises(UserError, match="column 'text' holds bytes that are not UTF-8"):
+        read_all(tmp_path / "a.arrow")
 
 
 def test_a_table_whose_text_is_not_utf8_is_refused(tmp_path):

@@ -21,6 +21,7 @@ from bert_tweets.errors import UserError
 from bert_tweets.model.loading import empty_model
 from bert_tweets.training import dry_run, memory
 from bert_tweets.training.memory import Way, arithmetic, held
+from bert_tweets.training.resuming import settings_that_stay
 from bert_tweets.training.setup import Training, build
 from tests.helpers import make_shards
 from tests.model.tiny import FAMILIES, stock_model
@@ -120,6 +121,9 @@ def test_what_a_rank_holds_is_what_the_engine_holds(precision: str, trainable: s
     assert told.masters == size(masters)
     assert told.gradients == found["gradients"]
     assert told.optimizer == size(moments)
+    state = engine.state()
+    on_disk = 2 * size(state.weights.values()) + size(state.moments.values())
+    assert memory.checkpoint_size(memory.count(parts.module.model)) == on_disk
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_weights"])
@@ -228,7 +232,7 @@ def test_nothing_is_started_or_written(shards: Path, tmp_path: Path, capsys: pyt
     """A cluster of GPUs is planned where there is none."""
     config = config_of(shards, dry_run=True, output=str(tmp_path / "run"), batch_size=64)
     config.device, config.plan.device_memory, config.plan.devices = "cuda", 1e-3, 64
-    config.plan.tokens_per_second, config.plan.checkpoints = 10.0, 10**9
+    config.plan.tokens_per_second, config.checkpoint.keep = 10.0, 10**9
     dry_run.dry_run(config)
     said = capsys.readouterr().out
     assert "64 on cuda" in said and "does not fit" in said and "TOO LITTLE" in said
@@ -245,9 +249,14 @@ def test_what_would_stop_the_run_stops_the_plan(shards: Path, tmp_path: Path) ->
     (tmp_path / "run" / "thesis.tex").write_text("all of it")
     with pytest.raises(UserError, match="holds other files"):
         dry_run.dry_run(config_of(shards, dry_run=True, output=str(tmp_path / "run")))
-    config = config_of(shards)
-    config.plan.devices = 8
-    assert config.problems() == ["plan: is for dry_run=true alone; leave its keys out, or set dry_run=true too"]
+    with pytest.raises(UserError, match="is no checkpoint"):
+        dry_run.dry_run(config_of(shards, dry_run=True, resume="/no/such/run"))
+
+
+def test_a_plan_is_no_part_of_a_run(shards: Path) -> None:
+    planned = config_of(shards, dry_run=True)
+    planned.plan.devices, planned.plan.device_memory, planned.plan.tokens_per_second = 8, 80.0, 1e6
+    assert settings_that_stay(planned) == settings_that_stay(config_of(shards))
 
 
 @pytest.mark.dist

@@ -1,0 +1,58 @@
+"""Being asked to stop: signals that a run answers by saving at the next step and leaving."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+# Slurm's warning is what `--signal` says, USR1 as a rule; torchrun hands on TERM.
+_SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
+# A terminal sends Ctrl-C to every process, and torchrun hands it on to its ranks: it may come twice for one.
+_ONE_PRESS_SECONDS = 1.0
+
+
+class StopRequest:
+    """A context in which those signals are taken note of; called, says whether one came.
+
+    Ctrl-C a second time stops at once.
+
+    Args:
+        speaks: whether this rank says that it was asked.
+    """
+
+    def __init__(self, speaks: bool):
+        self.speaks = speaks
+        self.signal = ""
+        self._when = 0.0
+        self._before: dict[str, Any] = {}
+
+    def __call__(self) -> bool:
+        return bool(self.signal)
+
+    def __enter__(self) -> StopRequest:
+        # Python lets no other thread do it.
+        if threading.current_thread() is threading.main_thread():
+            for name in _SIGNALS:
+                if hasattr(signal, name):
+                    self._before[name] = signal.signal(getattr(signal, name), self._take)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name, handler in self._before.items():
+            signal.signal(getattr(signal, name), handler)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if name == "SIGINT" and self.signal == "SIGINT" and time.monotonic() - self._when > _ONE_PRESS_SECONDS:
+            raise KeyboardInterrupt
+        if not self.signal:
+            self.signal, self._when = name, time.monotonic()
+            if self.speaks:
+                again = "; Ctrl-C again stops at once" if name == "SIGINT" else ""
+                print(f"{name}: saving behind the next step, then leaving{again}", file=sys.stderr, flush=True)

@@ -1,0 +1,101 @@
+"""The watchdog: a step that does not end ends the run, and every rank's stack is written down first."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from ..engine.world import World
+from ..files import in_one_line
+
+FOLDER = "stacks"
+# EX_SOFTWARE of sysexits.h.
+EXIT_CODE = 70
+_TICK_SECONDS = 0.5
+_WRITING_SECONDS = 2.0
+_HEADER_BYTES = 64
+
+
+class Watchdog:
+    """A context in which `beat` is to be called at least every so many seconds; else this process ends.
+
+    Before, it has each rank of its machine write its stack into a file. One that was stopped (SIGSTOP) is woken for
+    that: a signal handler in C writes it, whatever Python does.
+
+    Args:
+        run: folder of the run; the stacks go to `stacks/rank-00000.txt` and so on, headed by the step.
+        world: the ranks.
+        seconds: that a step may take.
+    """
+
+    def __init__(self, run: Path, world: World, seconds: float):
+        self.folder, self.world, self.seconds = run / FOLDER, world, seconds
+        self.path = self.folder / f"rank-{world.rank:05d}.txt"
+        self._step, self._beaten = 0, time.monotonic()
+        self._ended = threading.Event()
+
+    def beat(self, step: int) -> None:
+        """The run is alive, and has done so many steps."""
+        self._step, self._beaten = step, time.monotonic()
+
+    def __enter__(self) -> Watchdog:
+        here = zlib.crc32(os.uname().nodename.encode())
+        everyone = self.world.gather([os.getpid(), here])()
+        self._neighbours = [pid for pid, machine in everyone if machine == here]
+        with in_one_line(self.folder):
+            self.folder.mkdir(exist_ok=True)
+            self._file = self.path.open("wb")
+        self._head()
+        self._file.seek(_HEADER_BYTES)
+        faulthandler.register(signal.SIGUSR2, self._file, all_threads=True)
+        self.beat(self._step)
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        faulthandler.unregister(signal.SIGUSR2)
+        self._file.close()
+        # Nothing was to be told; the folder goes with the last rank.
+        self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
+
+    def _watch(self) -> None:
+        told = -1
+        while not self._ended.wait(_TICK_SECONDS):
+            if self._step != told:
+                told = self._step
+                self._head()
+            if time.monotonic() - self._beaten > self.seconds:
+                self._end()
+
+    def _head(self) -> None:
+        text = f"rank {self.world.rank}, {self._step} steps done at {time.strftime('%H:%M:%S')}"
+        os.pwrite(self._file.fileno(), f"{text:<{_HEADER_BYTES - 1}}\n".encode(), 0)
+
+    def _end(self) -> None:
+        print(
+            f"error: rank {self.world.rank}: no step ended for {self.seconds:g} s behind step {self._step} "
+            f"(engine.timeout_seconds); what every rank was doing is in {self.folder}",
+            file=sys.stderr,
+            flush=True,
+        )
+        for pid in self._neighbours:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGUSR2)
+                os.kill(pid, signal.SIGCONT)
+        time.sleep(_WRITING_SECONDS)
+        os._exit(EXIT_CODE)

@@ -1,0 +1,68 @@
+"""Small runs of training, and how they are compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from bert_tweets import options
+from bert_tweets.config import TrainConfig
+from tests.helpers import generated_tweets, make_shards
+
+SETTINGS = [
+    "model.name=scratch",
+    "model.scratch.hidden_size=32",
+    "model.scratch.intermediate_size=64",
+    "precision=fp32",
+    "device=cpu",
+    "optimizer.learning_rate=1e-3",
+]
+# Of a line of metrics, what is a time.
+TIMES = {
+    "tokens_per_second",
+    "tweets_per_second",
+    "mfu",
+    "data_wait_fraction",
+    "step_seconds",
+    "rank_compute_seconds",
+    "rank_data_wait_seconds",
+    "slowest_rank",
+}
+
+
+def short_tweets(folder: Path) -> Path:
+    """Shards of some 45 short tweets to train on, and as many to validate on."""
+    texts = [" ".join(text.split()[: 2 + number % 5]) for number, text in enumerate(generated_tweets(90))]
+    return make_shards(folder, texts, max_length=12, validation_fraction=0.5)
+
+
+def words_of(shards: Path, output: Path, *more: str) -> list[str]:
+    return [f"data.path={shards}", f"output={output}", *SETTINGS, *more]
+
+
+def config_of(shards: Path, output: Path, *more: str) -> TrainConfig:
+    return options.load(TrainConfig, words_of(shards, output, *more))
+
+
+def lines_of(run: Path, name: str = "metrics.jsonl") -> list[dict[str, float]]:
+    """Without what is a time."""
+    lines = [json.loads(line) for line in (run / name).read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def model_of(run: Path) -> dict[str, np.ndarray]:
+    return load_file(run / "model/model.safetensors")
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Two runs that came to the same end by the same way, bit by bit."""
+    assert lines_of(one) == lines_of(other)
+    assert lines_of(one, "validation.jsonl") == lines_of(other, "validation.jsonl")
+    mine, theirs = model_of(one), model_of(other)
+    assert mine.keys() == theirs.keys() and all(np.array_equal(mine[name], theirs[name]) for name in mine)
+    records = [json.loads((run / "run.json").read_text()) for run in (one, other)]
+    assert all(record["steps"] == records[0]["steps"] for record in records)
+    assert all(record["tokens"] == records[0]["tokens"] for record in records)

@@ -1,0 +1,263 @@
+"""Which checkpoint a run goes on from, and which it refuses; one process trains."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bert_tweets.config import TrainConfig
+from bert_tweets.errors import UserError
+from bert_tweets.training import checkpoint
+from bert_tweets.training.loop import train
+from tests.helpers import make_shards
+from tests.training.runs import assert_same, config_of, lines_of, short_tweets
+
+MORE = ["batch_size=6", "max_steps=9", "log.every_steps=2", "validation.every_steps=4", "checkpoint.every_steps=3"]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return short_tweets(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def whole(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(config_of(shards, folder, *MORE))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def half(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, stopped behind step 7; its checkpoints are of steps 6 and 7."""
+    folder = tmp_path_factory.mktemp("half") / "run"
+    train(config_of(shards, folder, *MORE, "stop_after_steps=7"))
+    return folder
+
+
+@pytest.fixture
+def run(half: Path, tmp_path: Path) -> Path:
+    """A copy of it, to go on with."""
+    return Path(shutil.copytree(half, tmp_path / "run"))
+
+
+def go_on(shards: Path, run: Path, *more: str) -> None:
+    train(config_of(shards, run, *MORE, *more))
+
+
+def names_in(run: Path) -> set[str]:
+    return {path.name for path in (run / checkpoint.FOLDER).iterdir()}
+
+
+def flip(path: Path, bit: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def test_so_many_checkpoints_stay(shards: Path, whole: Path, half: Path) -> None:
+    assert names_in(half) == {"step-00000006", "step-00000007", "latest"}
+    assert (half / "checkpoints/latest").read_text() == "step-00000007\n"
+    assert names_in(whole) == {"step-00000006", "step-00000009", "latest"}
+
+
+def test_it_goes_on_and_lines_behind_the_step_are_cut(shards: Path, run: Path, whole: Path) -> None:
+    # As a run leaves them that is killed behind its last checkpoint, the last line in the middle.
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 8, "loss": 1.0}) + '\n{"step": 1')
+    with (run / "validation.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 8, "validation_loss": 1.0}) + "\n")
+    go_on(shards, run)
+    assert_same(run, whole)
+
+
+def test_one_that_is_damaged_is_skipped_with_its_reason(
+    shards: Path, run: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flip(run / "checkpoints/step-00000007/moments.safetensors", 4321)
+    go_on(shards, run)
+    told = capsys.readouterr()
+    assert "step-00000007/moments.safetensors: its bytes are not those that were written" in told.err
+    assert "going on behind step 6" in told.out and "removed, as the run goes on without: step-00000007" in told.out
+    assert_same(run, whole)
+
+
+def test_where_none_is_whole_the_run_begins_anew(
+    shards: Path, run: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "checkpoints/step-00000007/checkpoint.json").write_text("{}")
+    (run / "checkpoints/step-00000006/weights.safetensors").unlink()
+    go_on(shards, run)
+    told = capsys.readouterr()
+    assert "no checkpoint is whole" in told.err and "starting over" in told.out
+    assert_same(run, whole)
+
+
+def test_a_run_without_a_checkpoint_begins_anew(
+    shards: Path, run: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(run / "checkpoints")
+    go_on(shards, run)
+    assert "begun and not finished; starting over" in capsys.readouterr().out
+    assert_same(run, whole)
+
+
+def test_never_begins_anew(shards: Path, run: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    go_on(shards, run, "resume=never")
+    assert "going on" not in capsys.readouterr().out
+    assert_same(run, whole)
+
+
+@pytest.mark.parametrize("place", ["", "checkpoints", "checkpoints/step-00000007"])
+def test_a_path_names_a_run_or_a_checkpoint(shards: Path, run: Path, whole: Path, tmp_path: Path, place: str) -> None:
+    go_on(shards, tmp_path / "other", f"resume={run / place}")
+    assert (tmp_path / "other/run.json").is_file()
+    assert [line["step"] for line in lines_of(tmp_path / "other")] == [8, 9]
+    assert lines_of(tmp_path / "other") == lines_of(whole)[3:]
+
+
+def test_a_path_to_an_older_checkpoint_goes_back(shards: Path, run: Path, whole: Path) -> None:
+    go_on(shards, run, f"resume={run / 'checkpoints/step-00000006'}")
+    assert_same(run, whole)
+
+
+@pytest.mark.parametrize("place", ["nowhere", "checkpoints/step-00000008", "model"])
+def test_a_path_without_a_checkpoint_is_refused(shards: Path, run: Path, place: str) -> None:
+    with pytest.raises(UserError, match="is no checkpoint, and no run that has one"):
+        go_on(shards, run, f"resume={run / place}")
+
+
+def test_a_damaged_checkpoint_that_was_asked_for_is_refused(shards: Path, run: Path) -> None:
+    damaged = run / "checkpoints/step-00000007"
+    flip(damaged / "weights.safetensors", 99)
+    with pytest.raises(UserError, match=r"no checkpoint there is whole; .*weights\.safetensors"):
+        go_on(shards, run, f"resume={damaged}")
+
+
+@pytest.mark.parametrize(
+    "more", ["seed=3", "batch_size=3", "optimizer.learning_rate=1e-4", "max_steps=10", "masking.probability=0.2"]
+)
+def test_another_runs_folder_is_refused(shards: Path, run: Path, more: str) -> None:
+    with pytest.raises(UserError, match=more.split("=")[0]):
+        go_on(shards, run, more)
+
+
+def test_another_runs_checkpoint_is_refused(shards: Path, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is of another run: seed \(0 there, 3 now\)"):
+        go_on(shards, tmp_path / "other", "seed=3", f"resume={run}")
+    assert not (tmp_path / "other").exists()
+
+
+def test_other_tweets_and_another_recipe_are_refused(run: Path, tmp_path: Path) -> None:
+    other = make_shards(tmp_path / "data", [f"word {number}" for number in range(90)], validation_fraction=0.5)
+    with pytest.raises(UserError, match="the recipe's tokenizer"):
+        go_on(other, run)
+
+
+def test_what_does_not_change_the_run_may_be_changed(shards: Path, run: Path, whole: Path) -> None:
+    go_on(shards, run, "data.workers=0", "checkpoint.keep=1", "engine.timeout_seconds=99", "tokens_per_device=4096")
+    assert names_in(run) == {"step-00000009", "latest"}
+    assert_same(run, whole)
+
+
+def test_a_finished_run_stays(shards: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    go_on(shards, run)
+    before = (run / "run.json").read_bytes()
+    go_on(shards, run)
+    assert "this run is finished" in capsys.readouterr().out and (run / "run.json").read_bytes() == before
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(draw=st.data())
+def test_every_flipped_bit_is_found_and_its_file_named(half: Path, draw: st.DataObject) -> None:
+    folder = half / "checkpoints/step-00000007"
+    files = sorted(folder.iterdir())
+    file = draw.draw(st.sampled_from(files))
+    bit = draw.draw(st.integers(0, 8 * file.stat().st_size - 1))
+    flip(file, bit)
+    try:
+        with pytest.raises(checkpoint.Damaged, match=file.name):
+            checkpoint.check(folder)
+        with pytest.raises(checkpoint.Damaged, match=file.name):
+            checkpoint.read(folder)
+    finally:
+        flip(file, bit)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 0.5, 0.999])
+def test_every_truncated_file_is_found_and_named(half: Path, kept: float) -> None:
+    folder = half / "checkpoints/step-00000007"
+    for file in folder.iterdir():
+        data = file.read_bytes()
+        file.write_bytes(data[: int(kept) if kept in (0, 1) else int(len(data) * kept)])
+        try:
+            with pytest.raises(checkpoint.Damaged, match=file.name):
+                checkpoint.read(folder)
+        finally:
+            file.write_bytes(data)
+
+
+def test_a_shard_that_changes_during_training_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = short_tweets(tmp_path / "data")
+    shard = next((shards / "train").glob("*.arrow"))
+    from bert_tweets.engine.ddp import DDPEngine
+
+    step_of = DDPEngine.train_step
+
+    def train_step(self: DDPEngine, step, *rest):  # type: ignore[no-untyped-def]
+        if step.index == 4:
+            flip(shard, 8 * 3000)
+        return step_of(self, step, *rest)
+
+    monkeypatch.setattr(DDPEngine, "train_step", train_step)
+    with pytest.raises(UserError, match=shard.name):
+        go_on(shards, tmp_path / "run")
+    # What came of the changed tweets is not kept.
+    assert names_in(tmp_path / "run") == {"step-00000003", "latest"}
+    assert not (tmp_path / "run/model").exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_that_checkpoint_alone(
+    shards: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write = checkpoint.write
+
+    def fails_once(checkpoints: Path, record: checkpoint.Record, *rest):  # type: ignore[no-untyped-def]
+        if record.step == 3:
+            raise OSError(28, "No space left on device")
+        return write(checkpoints, record, *rest)
+
+    monkeypatch.setattr(checkpoint, "write", fails_once)
+    go_on(shards, tmp_path / "run")
+    assert "No space left on device" in capsys.readouterr().err
+    assert_same(tmp_path / "run", whole)
+
+
+def test_weights_survive_a_vocabulary_that_is_padded_elsewhere(half: Path, shards: Path) -> None:
+    """As on a GPU, where rows are added up to a multiple of 64."""
+    from bert_tweets.data.manifest import Manifest
+    from bert_tweets.model.loading import load_model
+    from bert_tweets.model.vocabulary_size import fit_vocabulary, names_by_token, pad_vocabulary
+
+    config: TrainConfig = config_of(shards, half)
+    model = load_model(config.model, Manifest.read(shards), 0).model
+    size = pad_vocabulary(model, 64)
+    padded = int(model.config.vocab_size)
+    assert padded > size and padded % 64 == 0
+    saved = checkpoint.read(half / "checkpoints/step-00000007").tensors["weights"]
+    fitted = fit_vocabulary(saved, names_by_token(model), padded)
+    assert {name: weight.shape for name, weight in fitted.items()} == {
+        name: weight.shape for name, weight in model.named_parameters()
+    }
+    back = fit_vocabulary(fitted, names_by_token(model), size)
+    assert all(torch.equal(back[name], weight) for name, weight in saved.items())
+    bias = next(weight for name, weight in fitted.items() if name.endswith("predictions.bias"))
+    assert np.all(bias[size:].numpy() == -1e4)
