@@ -1,10 +1,11 @@
 # make demo   sets up, then walks the whole road on generated tweets
 # make test   sets up, then runs the tests
+# make soak   long campaigns, whose last figures are in docs/reliability.md
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test soak lint clean
 
 setup: $(STAMP)
 
@@ -19,6 +20,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+soak: setup
+	$(BIN)/python -m pytest -m soak -s --timeout=3000
 
 lint: setup
 	$(BIN)/ruff check .

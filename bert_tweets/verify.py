@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from . import options
@@ -21,7 +22,10 @@ def stage(argv: list[str]) -> None:
     config = options.load(VerifyConfig, options.path_first(argv))
     from .data.verification import damages
 
-    if folders := checkpoint.named_by(Path(config.path)):
+    folders: list[Path] = []
+    with suppress(OSError):  # the manifest's reader tells what the system refuses
+        folders = checkpoint.named_by(Path(config.path))
+    if folders:
         _checkpoints(config.path, folders)
         return
     manifest = Manifest.read(config.path)

@@ -178,6 +178,17 @@ class Split:
             found += text.to_pylist()
         return found
 
+    def column(self, name: str, indices: Ints) -> list[Any]:
+        """What a column holds of the tweets with these indices, int64 [tweets], in their order."""
+        homes = self.shard_of(indices)
+        found: list[Any] = [None] * len(indices)
+        for home in np.unique(homes).tolist():
+            places = np.flatnonzero(homes == home)
+            values = self.batch(home).column(name).take(pa.array(indices[places] - self.first_row(home)))
+            for place, value in zip(places.tolist(), values.to_pylist(), strict=True):
+                found[place] = value
+        return found
+
     def _locate(self, indices: Ints, homes: Ints) -> _Places:
         """Looks up tweets whose shards, `homes`, ascend."""
         firsts = np.flatnonzero(np.diff(homes, prepend=-1))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..data.sharing import Share
 from ..errors import UserError
+from .rendezvous import fresh_store
 
 Thing = TypeVar("Thing")
 
@@ -188,10 +189,12 @@ def start(world: World, timeout_seconds: int, always: bool = False) -> None:
     backend = "gloo" if world.device.type == "cpu" else "cpu:gloo,cuda:nccl"
     timeout = timedelta(seconds=timeout_seconds)
     if world.world_size > 1:
-        dist.init_process_group(backend, timeout=timeout)
+        store = fresh_store(world.rank, world.world_size, timeout)
+        rank, size = world.rank, world.world_size
+        dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=size)
     elif always:
-        store = dist.HashStore()  # type: ignore[attr-defined]
-        dist.init_process_group(backend, timeout=timeout, store=store, rank=0, world_size=1)
+        alone = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, timeout=timeout, store=alone, rank=0, world_size=1)
 
 
 def tell_deepspeed(device: torch.device) -> None:

@@ -123,7 +123,7 @@ class Run:
         peak = matrix_peak(world.device, config.precision)
         self.meter = IntervalMeter(world, self.engine.stopwatch, self.parts.flops_per_token, peak)
         self.best = BestModel(config.validation.patience, keep=world.is_main)
-        self.skipped = SkippedSteps(stream, config.max_skipped_steps, skips)
+        self.skipped = SkippedSteps(stream, self.parts.loader.split, config.max_skipped_steps, skips)
         self.totals = Totals()
         every_shard = [shard for split in SPLITS for shard in manifest.splits[split]]
         self.shards = Unchanged(config.data.path, world.local_part(every_shard))

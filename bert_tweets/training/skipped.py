@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..data.order import Stream
+from ..data.shards import Split
 from ..errors import UserError
 from .metrics import JsonLines
 
@@ -21,12 +22,13 @@ class SkippedSteps:
 
     Args:
         stream: tells which tweets a step had.
+        split: tells their ids.
         budget: so many may be skipped among the last thousand steps.
         file: takes a line for each skipped step.
     """
 
-    def __init__(self, stream: Stream, budget: int, file: JsonLines):
-        self.stream, self.budget, self.file = stream, budget, file
+    def __init__(self, stream: Stream, split: Split, budget: int, file: JsonLines):
+        self.stream, self.split, self.budget, self.file = stream, split, budget, file
         self.steps: list[int] = []
         self._unread: list[tuple[int, Tensor]] = []
 
@@ -47,8 +49,8 @@ class SkippedSteps:
         last = self._unread[-1][0]
         self._unread.clear()
         for step in skipped:
-            epochs, tweets = self.stream.slice(step, 0, 1)
-            self.file.write({"step": step + 1, "tweets": tweets.tolist(), "epochs": sorted(set(epochs.tolist()))})
+            _, tweets = self.stream.slice(step, 0, 1)
+            self.file.write({"step": step + 1, "ids": self.split.column("id", tweets), "tweets": tweets.tolist()})
         self.steps = [step for step in [*self.steps, *skipped] if step > last - _WINDOW]
         if len(self.steps) > self.budget:
             more = ["..."] if len(self.steps) > _NAMED else []

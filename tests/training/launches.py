@@ -1,14 +1,15 @@
 """Launches of training, one after the other in one start of ranks: `launches.py FILE`, a list of lists of words.
 
-A launch may be preceded by the word `as NAME`, which copies the output folder there first.
+NOT_FINITE_AT are steps (from 0) in which the loss of rank NOT_FINITE_RANK is no number.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,23 +17,50 @@ from bert_tweets import options
 from bert_tweets.config import TrainConfig
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.engine import world as ranks
+from bert_tweets.engine.ddp import DDPEngine
+from bert_tweets.engine.deepspeed import DeepSpeedEngine
 from bert_tweets.errors import Stopped, UserError
+from bert_tweets.model.masked_lm import PackedMaskedLM
 from bert_tweets.training.loop import run
 from bert_tweets.training.setup import stream_for
 from tests.engine.worker import as_in_a_process_of_its_own
 
 
+def break_steps(steps: set[int]) -> None:
+    """Makes the losses of these steps no numbers, on this rank."""
+    step_now = -1
+
+    def told(train_step: Any) -> Any:
+        def call(self: Any, step: Any, *rest: Any) -> Any:
+            nonlocal step_now
+            step_now = step.index
+            try:
+                return train_step(self, step, *rest)
+            finally:
+                step_now = -1
+
+        return call
+
+    forward = PackedMaskedLM.forward
+
+    def broken(self: Any, *arguments: Any) -> Any:
+        loss = forward(self, *arguments)
+        return loss * float("nan") if step_now in steps else loss
+
+    PackedMaskedLM.forward = broken  # type: ignore[method-assign]
+    for engine in (DDPEngine, DeepSpeedEngine):
+        engine.train_step = told(engine.train_step)  # type: ignore[attr-defined]
+
+
 def main(file: Path) -> None:
     world = ranks.this_world("cpu")
     ranks.start(world, timeout_seconds=60, always=True)
+    steps = {int(step) for step in os.environ.get("NOT_FINITE_AT", "").split(",") if step}
+    if steps and os.environ["NOT_FINITE_RANK"] == str(world.rank):
+        break_steps(steps)
     outcomes = []
     for words in json.loads(file.read_text()):
-        config = options.load(TrainConfig, [word for word in words if not word.startswith("copy_of=")])
-        if world.is_main:
-            for word in words:
-                if word.startswith("copy_of="):
-                    shutil.copytree(word.removeprefix("copy_of="), config.output)
-        world.barrier()
+        config = options.load(TrainConfig, words)
         manifest = Manifest.read(config.data.path)
         torch.manual_seed(0)
         outcome = "done"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bert_tweets.config import TrainConfig
+from bert_tweets.data.manifest import Manifest
+from bert_tweets.engine.ddp import DDPEngine
 from bert_tweets.errors import UserError
+from bert_tweets.model.loading import load_model
+from bert_tweets.model.vocabulary_size import fit_vocabulary, names_by_token, pad_vocabulary
 from bert_tweets.training import checkpoint
 from bert_tweets.training.loop import train
 from tests.helpers import make_shards
@@ -208,8 +214,6 @@ def test_every_truncated_file_is_found_and_named(half: Path, kept: float) -> Non
 def test_a_shard_that_changes_during_training_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = short_tweets(tmp_path / "data")
     shard = next((shards / "train").glob("*.arrow"))
-    from bert_tweets.engine.ddp import DDPEngine
-
     step_of = DDPEngine.train_step
 
     def train_step(self: DDPEngine, step, *rest):  # type: ignore[no-untyped-def]
@@ -241,12 +245,41 @@ def test_a_checkpoint_that_cannot_be_written_costs_that_checkpoint_alone(
     assert_same(tmp_path / "run", whole)
 
 
+def test_a_step_waits_for_the_snapshot_alone_and_one_save_is_in_flight(
+    shards: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, step_of, happened = checkpoint.write, DDPEngine.train_step, []
+
+    def slowly(checkpoints: Path, record: checkpoint.Record, *rest: Any) -> Any:
+        happened.append(f"begin {record.step}")
+        # The weights of the snapshot are not those that training goes on in.
+        time.sleep(0.5)
+        written = write(checkpoints, record, *rest)
+        happened.append(f"end {record.step}")
+        return written
+
+    def train_step(self: DDPEngine, step: Any, *rest: Any) -> Any:
+        happened.append(f"step {step.index + 1}")
+        return step_of(self, step, *rest)
+
+    monkeypatch.setattr(checkpoint, "write", slowly)
+    monkeypatch.setattr(DDPEngine, "train_step", train_step)
+    go_on(shards, tmp_path / "run", "stop_after_steps=7")
+    assert happened.index("step 6") < happened.index("end 3") < happened.index("begin 6")
+    assert happened.index("end 6") < happened.index("begin 7") and happened[-1] == "end 7"
+    monkeypatch.setattr(checkpoint, "write", write)
+    go_on(shards, tmp_path / "run")
+    assert_same(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize("place", ["/proc/run", "/sys/run"])
+def test_a_place_that_cannot_be_written_is_one_line(shards: Path, place: str) -> None:
+    with pytest.raises(UserError, match=place):
+        go_on(shards, Path(place))
+
+
 def test_weights_survive_a_vocabulary_that_is_padded_elsewhere(half: Path, shards: Path) -> None:
     """As on a GPU, where rows are added up to a multiple of 64."""
-    from bert_tweets.data.manifest import Manifest
-    from bert_tweets.model.loading import load_model
-    from bert_tweets.model.vocabulary_size import fit_vocabulary, names_by_token, pad_vocabulary
-
     config: TrainConfig = config_of(shards, half)
     model = load_model(config.model, Manifest.read(shards), 0).model
     size = pad_vocabulary(model, 64)

@@ -1,0 +1,255 @@
+"""What is done to a run from outside: signals, kills, a full disk, a rank that stands still. Real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bert_tweets.training import checkpoint, watchdog
+from tests.processes import ROOT, run, wait_for
+from tests.training.runs import assert_same, lines_of, short_tweets, words_of
+
+pytestmark = [pytest.mark.dist, pytest.mark.timeout(200)]
+
+SLOW = str(Path(__file__).parent / "slow_train.py")
+KILLED = str(Path(__file__).parent / "killed_at.py")
+MORE = ["batch_size=6", "max_steps=40", "log.every_steps=4", "validation.every_steps=8", "checkpoint.every_steps=5"]
+STEP_SECONDS = 0.1
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return short_tweets(tmp_path_factory.mktemp("data"))
+
+
+def start(words: list[str], ranks: int = 1, restarts: int = 0, **more: str) -> subprocess.Popen[str]:
+    """Begins to train, in a session of its own, slowly."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    torchrun += [f"--max-restarts={restarts}", "--monitor-interval=0.1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
+    return subprocess.Popen(
+        [sys.executable, *(torchrun if ranks > 1 else []), SLOW, str(STEP_SECONDS), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def steps_of(run: Path) -> int:
+    """Steps that its metrics tell of."""
+    file = run / "metrics.jsonl"
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return int(json.loads(lines[-1])["step"]) if lines else 0
+
+
+def ranks_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes of the ranks, by rank."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = dict(
+                part.split("=", 1) for part in (folder / "environ").read_text().split("\0") if "=" in part
+            )
+            parent = int(re.findall(r"PPid:\t(\d+)", (folder / "status").read_text())[0])
+        except (OSError, ValueError, IndexError):
+            continue
+        if parent == process.pid and "LOCAL_RANK" in environment:
+            found[int(environment["LOCAL_RANK"])] = int(folder.name)
+    return [found[rank] for rank in sorted(found)]
+
+
+@pytest.fixture(scope="module")
+def whole(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """A run that nobody touches, at a number of ranks."""
+    folder, made = tmp_path_factory.mktemp("whole"), set()
+
+    def at(ranks: int) -> Path:
+        output = folder / f"run-{ranks}"
+        if ranks not in made:
+            done = run(["-m", "bert_tweets.train", *words_of(shards, output, *MORE)], processes=ranks * (ranks > 1))
+            assert done.returncode == 0, done.stderr
+            made.add(ranks)
+        return output
+
+    return at
+
+
+def test_each_signal_saves_and_leaves_and_the_same_command_goes_on(
+    shards: Path, tmp_path: Path, whole: Callable[[int], Path]
+) -> None:
+    words, output = words_of(shards, tmp_path / "run", *MORE), tmp_path / "run"
+    for at, number in ((4, signal.SIGTERM), (12, signal.SIGUSR1), (24, signal.SIGINT)):
+        process = start(words)
+        wait_for(lambda at=at: steps_of(output) >= at)  # type: ignore[misc]
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[0]
+        assert process.returncode == 75, said
+        assert f"{number.name}: saving behind the next step" in said
+        step = int(re.findall(r"asked to stop: saved behind step (\d+) of 40", said)[0])
+        # The counts of a step travel ahead of it: the next but one is the latest.
+        assert at <= step <= at + 4 and (output / f"checkpoints/{checkpoint.name_of(step)}").is_dir()
+    process = start(words)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and f"going on behind step {step}" in said, said
+    assert_same(output, whole(1))
+
+
+def test_ctrl_c_twice_stops_at_once(shards: Path, tmp_path: Path) -> None:
+    process = start(words_of(shards, tmp_path / "run", *MORE, "max_steps=4000"))
+    wait_for(lambda: steps_of(tmp_path / "run") >= 4)
+    # Stands in for a step that takes long.
+    process.send_signal(signal.SIGSTOP)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(1.2)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    said = process.communicate(timeout=30)[0]
+    assert process.returncode in (130, 75) and "Traceback" not in said, said
+
+
+def test_all_ranks_leave_behind_the_same_step_when_one_is_asked(
+    shards: Path, tmp_path: Path, whole: Callable[[int], Path]
+) -> None:
+    words, output = words_of(shards, tmp_path / "run", *MORE), tmp_path / "run"
+    process = start(words, ranks=2)
+    wait_for(lambda: steps_of(output) >= 8)
+    os.kill(ranks_of(process)[1], signal.SIGUSR1)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 1 and "asked to stop: saved behind step" in said, said
+    # The launcher asks all of them.
+    process = start(words, ranks=2)
+    wait_for(lambda: steps_of(output) >= 20)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode != 0 and "asked to stop: saved behind step" in said, said
+    process = start(words, ranks=2)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and "going on behind step" in said, said
+    assert_same(output, whole(2))
+
+
+def killed_at_random(shards: Path, output: Path, kills: int, seed: int) -> int:
+    """Kills a random rank of two at random moments; the one launch must end well. How many were killed."""
+    draw = random.Random(seed)
+    process, killed = start(words_of(shards, output, *MORE), ranks=2, restarts=kills), 0
+    for _ in range(kills):
+        wait_for(lambda: len(ranks_of(process)) == 2 or process.poll() is not None)
+        try:
+            process.wait(timeout=draw.uniform(0.0, 8.0))
+            break
+        except subprocess.TimeoutExpired:
+            alive = ranks_of(process)
+        os.kill(draw.choice(alive), signal.SIGKILL)
+        killed += 1
+        wait_for(lambda alive=alive: process.poll() is not None or not set(alive) & set(ranks_of(process)))  # type: ignore[misc]
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, said
+    return killed
+
+
+def test_ranks_that_are_killed_start_again_and_end_the_same(
+    shards: Path, tmp_path: Path, whole: Callable[[int], Path]
+) -> None:
+    assert killed_at_random(shards, tmp_path / "run", kills=2, seed=1) == 2
+    assert_same(tmp_path / "run", whole(2))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3000)
+def test_fifty_ranks_are_killed(shards: Path, tmp_path: Path, whole: Callable[[int], Path]) -> None:
+    killed = runs = 0
+    while killed < 50:
+        output = tmp_path / f"run-{runs}"
+        # A run may come to its end before its tenth.
+        killed += killed_at_random(shards, output, kills=min(10, 50 - killed), seed=runs)
+        runs += 1
+        assert_same(output, whole(2))
+    print(f"\n{killed} ranks killed in {runs} runs, all ended as one that nobody touched")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3000)
+def test_killed_at_every_write(shards: Path, tmp_path: Path, whole: Callable[[int], Path]) -> None:
+    for first in (1, 2, 3, 4):
+        killed = killed_at_writes(shards, tmp_path / f"run-{first}", first, 4)
+        assert_same(tmp_path / f"run-{first}", whole(1))
+        print(f"\nkilled at {killed} writes, from number {first} on every fourth")
+
+
+def test_a_rank_that_stands_still_ends_the_run_and_all_stacks_are_written(shards: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    process = start(words_of(shards, output, *MORE, "engine.timeout_seconds=4"), ranks=2)
+    wait_for(lambda: steps_of(output) >= 8)
+    os.kill(ranks_of(process)[1], signal.SIGSTOP)
+    said = process.communicate(timeout=90)[0]
+    assert process.returncode == 1 and "no step ended for 4 s behind step" in said, said
+    for rank in (0, 1):
+        stack = (output / watchdog.FOLDER / f"rank-{rank:05d}.txt").read_text()
+        assert re.match(rf"rank {rank}, (8|9|1\d) steps done at \d\d:\d\d:\d\d\s+\n", stack), stack
+        assert "most recent call first" in stack and "training/loop.py" in stack
+
+
+def killed_at_writes(shards: Path, output: Path, first: int, step: int) -> int:
+    """Kills one process after the other at its writes, see killed_at.py; how many were killed."""
+    done = run([KILLED, str(first), str(step), *words_of(shards, output, *MORE)], timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return int(re.findall(r"killed (\d+) times", done.stdout)[0])
+
+
+def test_killed_at_its_writes_a_run_ends_the_same(shards: Path, tmp_path: Path, whole: Callable[[int], Path]) -> None:
+    assert killed_at_writes(shards, tmp_path / "run", 5, 13) >= 5
+    assert_same(tmp_path / "run", whole(1))
+
+
+def test_a_full_disk_ends_in_one_line_and_no_half_checkpoint(shards: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    limit = 60_000
+
+    def limited() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "bert_tweets.train", *words_of(shards, output, *MORE)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=limited,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "warning: the last checkpoint was not written" in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.count("error: ") == 1
+    assert checkpoint.found_in(output / checkpoint.FOLDER) == []
+    # There is room again.
+    done = run(["-m", "bert_tweets.train", *words_of(shards, output, *MORE)])
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_slowest_rank_is_named(shards: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    process = start(words_of(shards, output, *MORE, "max_steps=8"), ranks=2, SLOW_RANK="1")
+    assert process.wait(timeout=60) == 0
+    for line in (json.loads(text) for text in (output / "metrics.jsonl").read_text().splitlines()):
+        assert line["slowest_rank"] == 1
+        (one, _), (other, p95) = line["rank_compute_seconds"]
+        assert other > one + 0.04 and p95 >= other
+        assert len(line["rank_data_wait_seconds"]) == 2
+    assert len(lines_of(output)) == 2
