@@ -17,6 +17,7 @@ STAGES = {
     "report": "one page to look at",
     "verify": "is a folder of shards whole, to the last byte?",
     "inspect": "what a folder of shards holds: lengths, padding, [UNK], samples",
+    "doctor": "devices, versions and limits here: what would stop a run, what would slow it",
     "demo": "the whole road on generated tweets, without a download",
 }
 

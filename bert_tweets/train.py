@@ -8,8 +8,13 @@ from .errors import run_entry
 
 
 def stage(argv: list[str]) -> None:
-    """Reads the settings, then trains. Help and mistakes in settings never wait for torch."""
+    """Reads the settings, then trains, or tells what would be trained. Help and mistakes never wait for torch."""
     config = options.load(TrainConfig, argv)
+    if config.dry_run:
+        from .training.dry_run import dry_run
+
+        dry_run(config)
+        return
     from torch.distributed.elastic.multiprocessing.errors import record
 
     from .training.loop import train

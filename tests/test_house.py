@@ -13,7 +13,19 @@ PACKAGE = Path(__file__).parent.parent / "bert_tweets"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up; rooms of one floor do not import each other.
 FLOORS = [
-    {"arrays", "config", "errors", "files", "hashing", "hub", "launchers", "options", "commands", "terminal"},
+    {
+        "arrays",
+        "config",
+        "errors",
+        "files",
+        "hashing",
+        "hub",
+        "launchers",
+        "machine",
+        "options",
+        "commands",
+        "terminal",
+    },
     {"text"},
     {"data"},
     {"model"},

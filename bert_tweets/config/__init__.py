@@ -19,6 +19,7 @@ from .training import (
     MaskingConfig,
     ModelConfig,
     OptimizerConfig,
+    PlanConfig,
     ScheduleConfig,
     ScratchConfig,
     TrainConfig,
@@ -26,6 +27,7 @@ from .training import (
 )
 from .using import (
     DemoConfig,
+    DoctorConfig,
     EmbedConfig,
     EvaluateConfig,
     ReportConfig,
@@ -35,6 +37,7 @@ from .using import (
 __all__ = [
     "DataConfig",
     "DemoConfig",
+    "DoctorConfig",
     "EmbedConfig",
     "EngineConfig",
     "EvaluateConfig",
@@ -45,6 +48,7 @@ __all__ = [
     "ModelConfig",
     "NearConfig",
     "OptimizerConfig",
+    "PlanConfig",
     "PrepareConfig",
     "ReportConfig",
     "RunConfig",

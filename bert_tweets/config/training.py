@@ -166,6 +166,26 @@ class LogConfig:
 
 
 @dataclass
+class PlanConfig:
+    """What `dry_run=true` reckons with, in place of what is here; a run passes over it."""
+
+    devices: int = setting(0, "ranks, a device each; 0: as many as this command was started with", at_least=0)
+    device_memory: float = setting(
+        0.0,
+        "memory of a device; 0: of the one here. With device=cuda, no GPU need be here",
+        unit="GiB",
+        at_least=0.0,
+    )
+    tokens_per_second: float = setting(
+        0.0,
+        "real tokens that one device trains on, as metrics.jsonl of a run has them for all ranks; 0: not known, and "
+        "no time is told",
+        unit="tokens/s",
+        at_least=0.0,
+    )
+
+
+@dataclass
 class TrainConfig:
     """train: adapt a masked language model to the shards."""
 
@@ -198,6 +218,10 @@ class TrainConfig:
         unit="steps",
         at_least=0,
     )
+    dry_run: bool = setting(
+        False, "print settings, parameters, memory, steps and disk, and stop; starts and writes nothing"
+    )
+    plan: PlanConfig = group(PlanConfig)
     data: DataConfig = group(DataConfig)
     model: ModelConfig = group(ModelConfig)
     masking: MaskingConfig = group(MaskingConfig)

@@ -1,4 +1,4 @@
-"""Settings of the stages that use a model, of `run` over all stages, and of the demo."""
+"""Settings of the stages that use a model, of `run` over all stages, of the demo and of the doctor."""
 
 from __future__ import annotations
 
@@ -93,3 +93,29 @@ class DemoConfig:
     tweets: int = setting(8000, "generated tweets", unit="tweets", at_least=500)
     processes: int = setting(2, "torchrun ranks of the training", at_least=1)
     seed: int = setting(0, "seed of the tweets and of all stages", at_least=0)
+
+
+@dataclass
+class DoctorDataConfig:
+    """Shards that a run would read."""
+
+    path: str = setting("", "folder of shards; it is looked into where it is given")
+
+
+@dataclass
+class DoctorModelConfig:
+    """The model that a run would begin from."""
+
+    name: str = setting("", "folder or hub name; whether it can be had is checked where it is given")
+    revision: str = setting("main", "revision of a hub model")
+
+
+@dataclass
+class DoctorConfig:
+    """doctor: devices, versions and limits of this machine, what would stop a run and what would slow it."""
+
+    output: str = setting(".", "folder that a run would write to; need not be there")
+    data: DoctorDataConfig = group(DoctorDataConfig)
+    model: DoctorModelConfig = group(DoctorModelConfig)
+    device: str = setting("auto", "where a run would train; auto: the GPU if there is one", choices=DEVICE)
+    timeout: int = setting(60, "under torchrun: all ranks must have met and added up within it", unit="s", at_least=1)

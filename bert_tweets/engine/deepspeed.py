@@ -20,7 +20,7 @@ from .stopwatch import Stopwatch
 from .world import World
 
 # DeepSpeed fills its buckets up to so many elements, and sets memory aside for all of them: 2 GB by its own default.
-_BUCKET = 25_000_000
+BUCKET = 25_000_000
 
 
 class DeepSpeedEngine:
@@ -171,6 +171,6 @@ class DeepSpeedEngine:
 def _with_buckets(settings: Settings, module: nn.Module) -> Settings:
     """Settings whose buckets are no larger than the model, where the user's own do not say."""
     # Even, as ZeRO 1 and 2 insist.
-    size = min(_BUCKET, -(-sum(weight.numel() for weight in module.parameters()) // 2) * 2)
+    size = min(BUCKET, -(-sum(weight.numel() for weight in module.parameters()) // 2) * 2)
     buckets = {"reduce_bucket_size": size, "allgather_bucket_size": size}
     return {**settings, "zero_optimization": {**buckets, **settings["zero_optimization"]}}

@@ -12,12 +12,12 @@ from torch.utils.checkpoint import checkpoint
 
 from .attention import Backend, Plan
 
-_LIKE_BERT = ("bert", "camembert", "roberta", "xlm-roberta")
+LIKE_BERT = ("bert", "camembert", "roberta", "xlm-roberta")
 
 
 def first_position(config: Any) -> int:
     """What the first token's position is called: RoBERTa and its like count from the padding id + 1."""
-    like_roberta = config.model_type in _LIKE_BERT and config.model_type != "bert"
+    like_roberta = config.model_type in LIKE_BERT and config.model_type != "bert"
     return int(config.pad_token_id) + 1 if like_roberta else 0
 
 
@@ -41,7 +41,7 @@ class Encoder:
         self._project = _three_products if parted else _one_product
         if recompute:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        self._like_bert = model.config.model_type in _LIKE_BERT
+        self._like_bert = model.config.model_type in LIKE_BERT
         self._first_position = first_position(model.config)
 
     def states_at(self, input_ids: Tensor, position_ids: Tensor, plan: Plan, positions: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 IGNORED = -100
 # Logits of so many rows lie in a core's cache, or fill a GPU.
-_ROWS_AT_ONCE = {"cpu": 256, "cuda": 8192}
+ROWS_AT_ONCE = {"cpu": 256, "cuda": 8192}
 
 
 def summed_loss(states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
@@ -56,8 +56,8 @@ def _loss_and_gradients(
     of_states = torch.empty_like(states) if needed[0] else None
     of_weight = torch.zeros_like(weight) if needed[1] else None
     of_bias = torch.zeros_like(bias) if needed[2] else None
-    for first in range(0, len(states), _ROWS_AT_ONCE[states.device.type]):
-        rows = slice(first, first + _ROWS_AT_ONCE[states.device.type])
+    for first in range(0, len(states), ROWS_AT_ONCE[states.device.type]):
+        rows = slice(first, first + ROWS_AT_ONCE[states.device.type])
         logits = torch.addmm(bias.to(dtype), factor[rows], table.t()).float()
         losses, of_logits = _softmax(logits, labels[rows], any(needed))
         loss += losses.sum()

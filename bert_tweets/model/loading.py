@@ -55,8 +55,8 @@ def fetch(name: str, revision: str) -> None:
         raise UserError(_unreachable(name, error)) from None
 
 
-def check_model(config: ModelConfig, manifest: Manifest) -> None:
-    """Refuses a model that cannot be adapted to these shards, before any weights are read.
+def check_model(config: ModelConfig, manifest: Manifest | None) -> None:
+    """Refuses a model that cannot be adapted to these shards, before any weights are read (None: to any).
 
     Raises:
         UserError: not found, of another architecture, or of another recipe or tokenizer than the shards
@@ -65,6 +65,8 @@ def check_model(config: ModelConfig, manifest: Manifest) -> None:
     if config.name == SCRATCH:
         return
     _settings(config)
+    if manifest is None:
+        return
     own, tokenizer = _own_recipe(config)
     recipe.require_same(manifest.recipe, own, tokenizer, config.name)
 
@@ -97,6 +99,25 @@ def load_model(config: ModelConfig, manifest: Manifest, seed: int = 0) -> Loaded
     if missing:
         extend(loaded.model, [token.pieces for token in missing], first)
     return replace(loaded, added_tokens=len(missing))
+
+
+def empty_model(config: ModelConfig, manifest: Manifest, multiple: int = 1) -> Any:
+    """The model of a run without any numbers, on torch's meta device: of its config.json alone.
+
+    Args:
+        multiple: of the vocabulary's size, see `pad_vocabulary`.
+
+    Raises:
+        UserError: see `load_model`; weights are not looked at.
+    """
+    from transformers import AutoModelForMaskedLM
+
+    quiet_transformers()
+    settings = _scratch_settings(config, manifest) if config.name == SCRATCH else _settings(config)
+    size = max(settings.vocab_size, manifest.vocabulary_size if _missing_tokens(config, manifest) else 0)
+    settings.vocab_size = -(-size // multiple) * multiple
+    with torch.device("meta"):
+        return AutoModelForMaskedLM.from_config(settings, attn_implementation=register(), dtype=torch.float32)
 
 
 def extend(model: Any, pieces: list[list[int]], first: int) -> None:
@@ -191,7 +212,15 @@ def _own_recipe(config: ModelConfig) -> tuple[recipe.Recipe | None, str | None]:
 
 
 def _scratch(config: ModelConfig, manifest: Manifest, seed: int) -> LoadedModel:
-    from transformers import BertConfig, BertForMaskedLM
+    from transformers import BertForMaskedLM
+
+    bert = _scratch_settings(config, manifest)
+    bert._attn_implementation = register()
+    return LoadedModel(_seeded(seed, lambda: BertForMaskedLM(bert)), has_trained_head=False)
+
+
+def _scratch_settings(config: ModelConfig, manifest: Manifest) -> Any:
+    from transformers import BertConfig
 
     sizes = config.scratch
     bert = BertConfig(
@@ -204,8 +233,7 @@ def _scratch(config: ModelConfig, manifest: Manifest, seed: int) -> LoadedModel:
         pad_token_id=manifest.pad_id,
     )
     set_dropout(bert, config.dropout)
-    bert._attn_implementation = register()
-    return LoadedModel(_seeded(seed, lambda: BertForMaskedLM(bert)), has_trained_head=False)
+    return bert
 
 
 def _settings(config: ModelConfig) -> Any:

@@ -32,6 +32,8 @@ _FREE = (
     "output",
     "resume",
     "stop_after_steps",
+    "dry_run",
+    "plan.",
     "max_skipped_steps",
     "device",
     "deterministic",

@@ -1,0 +1,224 @@
+"""The run that settings would make: steps, memory, disk and time, told ahead. Starts, allocates and writes nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from .. import machine, options
+from ..config import TrainConfig
+from ..data.loader import rung
+from ..data.manifest import Manifest
+from ..data.packing import best_fit
+from ..engine import world as ranks
+from ..engine.deepspeed_settings import zero_stage
+from ..engine.fetching import check_local
+from ..engine.world import World
+from ..errors import UserError
+from ..model.loading import empty_model
+from ..terminal import console
+from . import run_folder
+from .memory import FP32, WAYS, Batch, Memory, Parameters, Way, checkpoint_size, count, memory, padded_square
+from .optimizer import choose_trainable
+from .resuming import require_place
+from .setup import check_engine, layout_for, stream_for
+
+_GIB = 2**30
+# What is taken where none is asked for: on a GPU, the first that most of them can run; none is tried there.
+_ATTENTION = {"cpu": "tweets", "cuda": "rows"}
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """A step on one rank, from the lengths of the shards' tweets.
+
+    Attributes:
+        tweets: of the rank.
+        micro_batches: of a step.
+        tokens: real ones of a micro-batch.
+        batch: one micro-batch.
+    """
+
+    tweets: int
+    micro_batches: int
+    tokens: int
+    batch: Batch
+
+
+def dry_run(config: TrainConfig) -> None:
+    """Prints the plan of a run; one rank of a launch prints it.
+
+    Raises:
+        UserError: the run itself would be refused, or there is no GPU here and nothing says how large one is.
+    """
+    world = planned_world(config)
+    manifest = Manifest.read(config.data.path)
+    stream_for(config, manifest)
+    state = run_folder.state(config)
+    require_place(config)
+    check_local([config.model], manifest)
+    check_engine(config, world)
+    if not world.is_main:
+        return
+    out = console(width=150)
+    out.print(f"[bold]settings[/bold] (the folder of the run is {state})")
+    out.print(options.dump(config), markup=False)
+    model = empty_model(config.model, manifest, 64 if world.device.type == "cuda" else 1)
+    choose_trainable(model, config.model.trainable)
+    parameters = count(model)
+    shape = step_shape(config, manifest, world)
+    out.print(_facts(config, manifest, world, parameters, shape))
+    out.print(memory_table(config, model.config, parameters, shape, world))
+    out.print(
+        "a rank's memory, in GiB; CUDA's context, NCCL's buffers and fragments come on top; "
+        "formulae: training/memory.py",
+        style="dim",
+    )
+
+
+def planned_world(config: TrainConfig) -> World:
+    """Rank 0 of the ranks that are planned for, on the device that is planned for.
+
+    Raises:
+        UserError: see `dry_run`.
+    """
+    elsewhere = config.device == "cuda" and not torch.cuda.is_available()
+    if elsewhere and not config.plan.device_memory:
+        raise UserError(
+            "device=cuda: there is no GPU here; say how much memory those have that you plan for: plan.device_memory=80"
+        )
+    here = ranks.this_world("cpu" if elsewhere else config.device)
+    device = torch.device("cuda", 0) if elsewhere else here.device
+    return replace(here, device=device, world_size=config.plan.devices or here.world_size)
+
+
+def step_shape(config: TrainConfig, manifest: Manifest, world: World) -> StepShape:
+    """Packs as many tweets as a rank has of a step, with lengths drawn from those of the shards."""
+    layout = layout_for(config, manifest, world)
+    tweets = -(-min(config.batch_size, stream_for(config, manifest).length) // world.world_size)
+    counts = np.array(manifest.lengths["train"], dtype=np.float64)
+    drawn = np.random.default_rng(config.seed).choice(len(counts), tweets, p=counts / counts.sum())
+    rows = best_fit(drawn, layout.row_length).rows
+    micro_batches = -(-rows // layout.rows)
+    most = -(-rows // micro_batches)
+    rows = min(-(-most // layout.row_multiple) * layout.row_multiple, layout.rows)
+    tokens = int(drawn.sum()) // micro_batches
+    # [CLS] and [SEP] are never masked.
+    maskable = int((drawn - 2).clip(0).sum()) / micro_batches
+    masked = rung(max(1, math.ceil(config.masking.probability * maskable)), layout.masked_multiple)
+    squares = sum(padded_square(int(length)) for length in drawn) // micro_batches
+    kind = world.device.type
+    attention = config.model.attention if config.model.attention != "auto" else _ATTENTION[kind]
+    checkpoint = config.model.checkpoint_activations
+    batch = Batch(kind, attention, rows, layout.row_length, masked, squares, checkpoint)
+    return StepShape(tweets, micro_batches, tokens, batch)
+
+
+def device_memory(config: TrainConfig, world: World) -> int:
+    """Bytes of the device of a rank: planned, a GPU's, or a rank's share of this machine's; 0: not known."""
+    if config.plan.device_memory:
+        return int(config.plan.device_memory * _GIB)
+    if world.device.type == "cuda":
+        return int(torch.cuda.get_device_properties(world.device).total_memory)
+    return machine.memory() // world.local_world_size
+
+
+def way_of(config: TrainConfig) -> Way:
+    """The engine of these settings."""
+    if config.engine.name == "ddp":
+        return Way()
+    return Way(zero_stage(config), config.engine.offload_optimizer, config.engine.offload_parameters)
+
+
+def memory_table(
+    config: TrainConfig, settings: object, parameters: Parameters, shape: StepShape, world: World
+) -> Table:
+    """Memory by part, a row an engine; what the settings ask for is marked."""
+    room = device_memory(config, world)
+    parts = ("weights", "masters", "gradients", "optimizer", "activations", "workspace", "device", "host")
+    table = Table(box=None, title_justify="left", title="\nmemory of a rank")
+    table.add_column("engine")
+    for part in parts:
+        table.add_column(part, justify="right")
+    table.add_column(f"of {room / _GIB:.1f}" if room else "")
+    chosen = way_of(config)
+    for way in WAYS if chosen in WAYS else (*WAYS, chosen):
+        found = memory(settings, parameters, way, config.precision, shape.batch, world.world_size)
+        name = f"{way.name} ←" if way == chosen else way.name
+        if found is None:
+            table.add_row(name, *["" for _ in parts], f"not with precision={config.precision}")
+            continue
+        sizes = [f"{getattr(found, part) / _GIB:.3f}" for part in parts]
+        table.add_row(name, *sizes, _verdict(found, room), style="bold" if way == chosen else "")
+    return table
+
+
+def _verdict(found: Memory, room: int) -> str:
+    if not room:
+        return ""
+    return f"{found.device / room:.1%}, {'fits' if found.device <= room else 'does not fit'}"
+
+
+def _facts(config: TrainConfig, manifest: Manifest, world: World, parameters: Parameters, shape: StepShape) -> Table:
+    stream = stream_for(config, manifest)
+    mean = manifest.tokens("train") / manifest.rows("train")
+    tokens = stream.length * mean
+    batch = shape.batch
+    table = Table(box=None, show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row(
+        "parameters",
+        f"{parameters.total:,}: embeddings {parameters.embeddings:,}, layers {parameters.layers:,}, "
+        f"head {parameters.head:,}; {parameters.trained:,} are trained",
+    )
+    table.add_row(
+        "ranks", f"{world.world_size:,} on {world.device.type}, {config.precision}, attention '{batch.attention}'"
+    )
+    table.add_row(
+        "steps",
+        f"{stream.steps:,} of {stream.batch_size:,} tweets: {stream.epoch(stream.steps):.2f} epochs of {stream.rows:,} "
+        f"tweets, {tokens:,.0f} tokens",
+    )
+    table.add_row(
+        "a step",
+        f"of a rank: {shape.tweets:,} tweets in {shape.micro_batches} micro-batch(es) of {batch.rows} rows of "
+        f"{batch.row_length}, some {shape.tokens:,} real tokens and {batch.masked:,} masked",
+    )
+    table.add_row("disk", _disk(config, parameters))
+    table.add_row("time", _time(config, tokens, world.world_size))
+    return table
+
+
+def _disk(config: TrainConfig, parameters: Parameters) -> str:
+    model = FP32 * parameters.total
+    checkpoint = checkpoint_size(parameters)
+    # A new one is whole before the oldest goes.
+    count = config.checkpoint.keep + 1
+    wanted, there = model + count * checkpoint, machine.disk(config.output)
+    room = "" if wanted <= there.free else ": TOO LITTLE"
+    return (
+        f"model {_size(model)}, a checkpoint up to {_size(checkpoint)}, {count} of them at most: {_size(wanted)} of "
+        f"{_size(there.free)} that are free at {config.output}{room}"
+    )
+
+
+def _time(config: TrainConfig, tokens: float, world_size: int) -> str:
+    rate = config.plan.tokens_per_second
+    if not rate:
+        return "not known: no rate is given; plan.tokens_per_second=… a device, from metrics.jsonl of a short run"
+    seconds = tokens / (rate * world_size)
+    unit, length = next(
+        (unit, length)
+        for unit, length in (("hours", 3600), ("minutes", 60), ("seconds", 1))
+        if seconds >= 2 * length or length == 1
+    )
+    return f"{seconds / length:,.1f} {unit} at {rate:,.0f} tokens/s a device, validation and start apart"
+
+
+def _size(size: float) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
