@@ -56,8 +56,10 @@ def test_a_run_leaves_what_the_design_says(trained: Path, shards: Path) -> None:
     lines = lines_of(trained / "metrics.jsonl")
     assert [line["step"] for line in lines] == [10, 20, 30, 40]
     named = "step epoch loss loss_mean learning_rate grad_norm tokens_per_second tweets_per_second mfu"
-    assert set(lines[0]) == {*named.split(), "padding_fraction", "data_wait_fraction", "step_seconds"}
-    assert all(math.isfinite(value) for line in lines for value in line.values())
+    named += " padding_fraction data_wait_fraction step_seconds"
+    by_rank = "rank_compute_seconds rank_data_wait_seconds slowest_rank"
+    assert set(lines[0]) == {*named.split(), *by_rank.split()}
+    assert all(math.isfinite(line[name]) for line in lines for name in named.split())
     assert lines[-1]["loss_mean"] < lines[0]["loss_mean"]
     assert lines[-1]["epoch"] == pytest.approx(40 * 32 / json.loads((trained / "run.json").read_text())["rows"])
     assert (trained / "model" / "recipe.json").is_file()
