@@ -78,9 +78,12 @@ def in_reach() -> bool:
 
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
         return False
-    request = urllib.request.Request(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), method="HEAD")
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    if not endpoint.startswith(("https://", "http://")):
+        return False
+    request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310
     try:
-        urllib.request.urlopen(request, timeout=5).close()
+        urllib.request.urlopen(request, timeout=5).close()  # noqa: S310
     except urllib.error.HTTPError:
         return True
     except (OSError, ValueError):

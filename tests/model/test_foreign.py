@@ -1,4 +1,4 @@
-"""Models of strangers: no code of theirs runs, nothing outside of their folder is read; a hub model tells its commit."""
+"""Models of strangers: no code of theirs runs, no way leads out of their folder; a hub model tells its commit."""
 
 from __future__ import annotations
 
