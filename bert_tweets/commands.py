@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from .errors import without_secrets
+
 _PACKAGE = "bert_tweets."
 
 
@@ -25,12 +27,12 @@ def stage_of(arguments: Sequence[str]) -> str:
 
 
 def shown(arguments: Sequence[str]) -> str:
-    """A command line as one would type it."""
+    """A command line as one would type it, but for what is secret in its URLs."""
     if list(arguments[1:3]) == ["-m", "torch.distributed.run"]:
         arguments = ["torchrun", *arguments[3:]]
     elif arguments[0] == sys.executable:
         arguments = ["python", *arguments[1:]]
-    return shlex.join(arguments)
+    return without_secrets(shlex.join(arguments))
 
 
 def run(arguments: Sequence[str]) -> None:

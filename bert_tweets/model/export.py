@@ -8,6 +8,7 @@ from typing import Any
 
 from ..data.manifest import Manifest
 from ..files import side_folder
+from ..hub import json_object
 from ..text import recipe
 from ..text.tokenizer import load_tokenizer, save
 from .loading import put_weights, set_dropout, tokenizer_folder
@@ -50,5 +51,4 @@ def export_model(
 
 def adapted_on(name: str) -> str | None:
     """The fingerprint of the shards that a model was adapted on; None for a model that we did not export."""
-    path = Path(name) / recipe.FILE
-    return json.loads(path.read_text(encoding="utf-8")).get("data") if path.is_file() else None
+    return json_object(Path(name) / recipe.FILE).get("data")

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..data.batches import Step
 from ..engine.stopwatch import Stopwatch
 from ..engine.world import World
-from ..files import in_one_line, write_atomic
+from ..files import from_json, in_one_line, write_atomic
 
 _COUNTED = ("waits", "steps", "tokens", "tweets", "positions")
 
@@ -167,7 +167,7 @@ def _lines_until(path: Path, done: int) -> Iterator[bytes]:
         return
     for line in path.read_bytes().splitlines(keepends=True):
         with suppress(ValueError, KeyError, TypeError):
-            if line.endswith(b"\n") and json.loads(line)["step"] <= done:
+            if line.endswith(b"\n") and from_json(line)["step"] <= done:
                 yield line
 
 

@@ -71,7 +71,7 @@ def versions() -> dict[str, str]:
 
 
 def identity(config: TrainConfig, manifest: Manifest) -> dict[str, str]:
-    return {"data": manifest.fingerprint, "weights": weights_identity(config.model.name)}
+    return {"data": manifest.fingerprint, "weights": weights_identity(config.model.name, config.model.revision)}
 
 
 def device_name(device: torch.device) -> str:
