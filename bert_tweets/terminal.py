@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+def say(text: str, stream: TextIO) -> None:
+    """A line for people; where its reader has gone, this line and those to come are for nobody.
+
+    What goes on without a reader says its lines with it: Ctrl-C ends the `tee` behind a pipe, too.
+    """
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def console(width: int | None = None) -> Console:

@@ -15,6 +15,7 @@ from types import TracebackType
 
 from ..engine.world import World
 from ..files import in_one_line
+from ..terminal import say
 
 FOLDER = "stacks"
 # EX_SOFTWARE of sysexits.h.
@@ -78,7 +79,9 @@ class Watchdog:
         while not self._ended.wait(_TICK_SECONDS):
             if self._step != told:
                 told = self._step
-                self._head()
+                # Without room for it on the disk, watching goes on.
+                with suppress(OSError):
+                    self._head()
             if time.monotonic() - self._beaten > self.seconds:
                 self._end()
 
@@ -87,15 +90,16 @@ class Watchdog:
         os.pwrite(self._file.fileno(), f"{text:<{_HEADER_BYTES - 1}}\n".encode(), 0)
 
     def _end(self) -> None:
-        print(
+        text = (
             f"error: rank {self.world.rank}: no step ended for {self.seconds:g} s behind step {self._step} "
-            f"(engine.timeout_seconds); what every rank was doing is in {self.folder}",
-            file=sys.stderr,
-            flush=True,
+            f"(engine.timeout_seconds); what every rank was doing is in {self.folder}"
         )
-        for pid in self._neighbours:
-            with suppress(OSError):
-                os.kill(pid, signal.SIGUSR2)
-                os.kill(pid, signal.SIGCONT)
-        time.sleep(_WRITING_SECONDS)
-        os._exit(EXIT_CODE)
+        try:
+            say(text, sys.stderr)
+            for pid in self._neighbours:
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGUSR2)
+                    os.kill(pid, signal.SIGCONT)
+            time.sleep(_WRITING_SECONDS)
+        finally:
+            os._exit(EXIT_CODE)
