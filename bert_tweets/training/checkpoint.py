@@ -171,14 +171,18 @@ def read_record(folder: Path) -> Record:
     """What a checkpoint says of itself.
 
     Raises:
-        Damaged: it is not as it was written, or of another format.
+        Damaged: it is not as it was written.
+        UserError: it is whole, and of another format: nobody shall take it for damaged, and remove it.
     """
     path = folder / RECORD
     try:
         found = unsealed(path.read_bytes())
         version = found.pop("format_version")
         if version != FORMAT_VERSION:
-            raise Damaged(f"{path}: format version {version}, this program reads {FORMAT_VERSION}")
+            raise UserError(
+                f"{path}: format version {version}, this program reads {FORMAT_VERSION}; go on with the program that "
+                "wrote it, or begin anew with resume=never"
+            )
         require_type(found, Record, "the record")
         for name, entry in found["files"].items():
             if not _FILE.fullmatch(name) or set(entry) != {"bytes", "sha256"}:

@@ -166,11 +166,12 @@ class Run:
                 if leaving:
                     break
                 asked_at = time.perf_counter()
-            self.saver.wait()
+            self.saver.wait(needed=leaving)
         if not leaving:
             self._export()
             return
-        where = f"saved behind step {self.done} of {steps} in {self.saver.folder}; the same command goes on from there"
+        what = "the same command" if config.resume == "auto" else "resume=auto"
+        where = f"saved behind step {self.done} of {steps} in {self.saver.folder}; {what} goes on from there"
         if step.is_last:
             raise Stopped(f"asked to stop: {where}")
         self.world.say(where)

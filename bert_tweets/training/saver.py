@@ -14,6 +14,7 @@ from torch import Tensor
 from ..engine.protocol import Engine
 from ..engine.world import World
 from ..errors import UserError
+from ..terminal import say
 from . import checkpoint
 from .checkpoint import Record
 from .generators import generators_of
@@ -61,9 +62,7 @@ class Saver:
         """
         begun = time.perf_counter()
         if step != self.saved:
-            if trouble := self._join():
-                # It costs that checkpoint, not the run.
-                print(f"warning: the last checkpoint was not written: {trouble}", file=sys.stderr, flush=True)
+            self._warn(self._join())
             state = engine.state(keep=self.world.is_main)
             generators = generators_of(self.world) if self.with_generators else {}
             if state is not None:
@@ -73,16 +72,21 @@ class Saver:
             self.saved = step
         return time.perf_counter() - begun
 
-    def wait(self) -> None:
+    def wait(self, needed: bool) -> None:
         """Waits until the last checkpoint is written; all ranks call it.
 
+        Args:
+            needed: the run leaves, to go on from it.
+
         Raises:
-            UserError: it was not; on all ranks.
+            UserError: it was not written, and is needed; on all ranks.
         """
 
         def join() -> None:
-            if trouble := self._join():
+            trouble = self._join()
+            if trouble and needed:
                 raise UserError(f"the last checkpoint was not written: {trouble}")
+            self._warn(trouble)
 
         self.world.by_main(join)
 
@@ -96,6 +100,12 @@ class Saver:
         if not isinstance(error, KeyboardInterrupt):
             self._join()
 
+    @staticmethod
+    def _warn(trouble: str) -> None:
+        """It costs that checkpoint, not the run."""
+        if trouble:
+            say(f"warning: the last checkpoint was not written: {trouble}", sys.stderr)
+
     def _join(self) -> str:
         """Waits for the thread; what went wrong in it, in a line."""
         if self._thread:
@@ -105,13 +115,11 @@ class Saver:
         return trouble
 
     def _begin(self, record: Record, tensors: dict[str, dict[str, Tensor]]) -> None:
-        self.folder.mkdir(exist_ok=True)
-
         def work() -> None:
             try:
                 checkpoint.write(self.folder, record, tensors, self.keep)
-            except (OSError, UserError) as error:
-                self._trouble = str(error)
+            except Exception as error:  # whatever it was, nothing is saved; who waits tells it
+                self._trouble = str(error) if isinstance(error, OSError | UserError) else repr(error)
 
         self._thread = threading.Thread(target=work, name="saver", daemon=True)
         self._thread.start()

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from bert_tweets.config import TrainConfig
 from bert_tweets.data.manifest import Manifest
+from bert_tweets.data.records import sealed, unsealed
 from bert_tweets.engine.ddp import DDPEngine
 from bert_tweets.errors import UserError
+from bert_tweets.files import to_json
 from bert_tweets.model.loading import load_model
 from bert_tweets.model.vocabulary_size import fit_vocabulary, names_by_token, pad_vocabulary
 from bert_tweets.training import checkpoint
@@ -229,13 +231,20 @@ def test_a_shard_that_changes_during_training_ends_the_run(tmp_path: Path, monke
     assert not (tmp_path / "run/model").exists()
 
 
+# Behind the last step a model is to be exported still.
+@pytest.mark.parametrize("step", [3, 9])
 def test_a_checkpoint_that_cannot_be_written_costs_that_checkpoint_alone(
-    shards: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shards: Path,
+    tmp_path: Path,
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step: int,
 ) -> None:
     write = checkpoint.write
 
     def fails_once(checkpoints: Path, record: checkpoint.Record, *rest):  # type: ignore[no-untyped-def]
-        if record.step == 3:
+        if record.step == step:
             raise OSError(28, "No space left on device")
         return write(checkpoints, record, *rest)
 
@@ -243,6 +252,40 @@ def test_a_checkpoint_that_cannot_be_written_costs_that_checkpoint_alone(
     go_on(shards, tmp_path / "run")
     assert "No space left on device" in capsys.readouterr().err
     assert_same(tmp_path / "run", whole)
+
+
+def test_no_place_for_checkpoints_costs_them_alone(shards: Path, run: Path, whole: Path) -> None:
+    shutil.rmtree(run / checkpoint.FOLDER)
+    (run / checkpoint.FOLDER).touch()
+    go_on(shards, run)
+    assert_same(run, whole)
+
+
+def test_who_leaves_never_says_that_it_saved_where_it_did_not(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(checkpoint, "write", fails)
+    with pytest.raises(UserError, match=r"the last checkpoint was not written: MemoryError\(\)"):
+        go_on(shards, tmp_path / "run", "stop_after_steps=2")
+
+
+def test_a_checkpoint_of_another_format_is_not_taken_for_damaged(shards: Path, run: Path) -> None:
+    path = run / "checkpoints/step-00000007/checkpoint.json"
+    path.write_bytes(to_json(sealed({**unsealed(path.read_bytes()), "format_version": 2})))
+    with pytest.raises(UserError, match="format version 2, this program reads 1; go on with the program that wrote it"):
+        go_on(shards, run)
+    assert names_in(run) == {"step-00000006", "step-00000007", "latest"}
+
+
+@pytest.mark.parametrize(("resume", "goes_on"), [("auto", "the same command"), ("never", "resume=auto")])
+def test_who_leaves_says_how_to_go_on(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], resume: str, goes_on: str
+) -> None:
+    go_on(shards, tmp_path / "run", f"resume={resume}", "stop_after_steps=1")
+    assert f"; {goes_on} goes on from there" in capsys.readouterr().out
 
 
 def test_a_step_waits_for_the_snapshot_alone_and_one_save_is_in_flight(
