@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,9 +19,10 @@ from ..engine.world import World
 from ..errors import Stopped
 from ..model.export import export_model
 from ..model.loading import LoadedModel, weights_identity
+from ..terminal import say
 from . import run_folder
 from .flops import matrix_peak
-from .metrics import IntervalMeter, JsonLines, Progress, Totals
+from .metrics import IntervalMeter, JsonLines, Progress, Totals, finite
 from .resuming import Resumed, made_from, require_place
 from .saver import Saver
 from .schedule import schedule_of
@@ -190,17 +192,22 @@ class Run:
             collect()
             epoch = self.stream.epoch(self.done)
             self.metrics.write({"step": self.done, "epoch": epoch, "learning_rate": learning_rate, **line})
-            for number in self.skipped.read():
-                self.progress.say(f"warning: step {number} was skipped: its loss or gradient was not finite")
+            self._tell_skipped()
         self.progress.advance(self.done, line)
+
+    def _tell_skipped(self) -> None:
+        """Waits for the device."""
+        for number in self.skipped.read():
+            self.progress.say(f"warning: step {number} was skipped: its loss or gradient was not finite")
 
     def _validate(self) -> None:
         if self.validation is None:
             return
         begun = time.perf_counter()
+        self._tell_skipped()
         loss = self.validation.loss(self.engine, lambda: self.watchdog.beat(self.done))
         epoch = self.stream.epoch(self.done)
-        self.validations.write({"step": self.done, "epoch": epoch, "validation_loss": loss})
+        self.validations.write({"step": self.done, "epoch": epoch, "validation_loss": finite(loss)})
         warning = self.best.see(self.done, loss, self.engine)
         self.progress.say(f"step {self.done}/{self.stream.steps}  validation loss {loss:.4f}")
         if warning:
@@ -209,7 +216,7 @@ class Run:
 
     def _save(self) -> None:
         self.shards.require()
-        self.skipped.read()
+        self._tell_skipped()
         standing: dict[str, Any] = {"best": self.best.state(), "meter": self.meter.state()}
         standing |= {"totals": self.totals.state(), "skipped": self.skipped.steps}
         sampler = self.parts.loader.state(self.done).to_json()
@@ -236,6 +243,6 @@ class Run:
             record |= {"epochs": self.stream.epoch(self.done), "rows": self.stream.rows}
             record |= {"steps": self.done, "planned_steps": self.stream.steps}
             run_folder.finish(self.folder, record)
-            by_validation = f"step {self.best.step}, the best by validation"
-            print(f"model of {by_validation if self.validation else f'step {self.done}'}: {folder}", flush=True)
+            best = f"step {self.best.step}, the best by validation"
+            say(f"model of {best if self.best.any_chosen else f'step {self.done}'}: {folder}", sys.stdout)
         self.world.barrier()
