@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import BertConfig, BertForMaskedLM
 
 from bert_tweets.config import TrainConfig
 from bert_tweets.data.manifest import Manifest
@@ -20,8 +21,9 @@ from bert_tweets.data.records import sealed, unsealed
 from bert_tweets.engine.ddp import DDPEngine
 from bert_tweets.errors import UserError
 from bert_tweets.files import to_json
-from bert_tweets.model.loading import load_model
+from bert_tweets.model.loading import load_model, tokenizer_folder
 from bert_tweets.model.vocabulary_size import fit_vocabulary, names_by_token, pad_vocabulary
+from bert_tweets.text.tokenizer import load_tokenizer, save
 from bert_tweets.training import checkpoint
 from bert_tweets.training.loop import train
 from tests.helpers import make_shards
@@ -337,3 +339,18 @@ def test_weights_survive_a_vocabulary_that_is_padded_elsewhere(half: Path, shard
     assert all(torch.equal(back[name], weight) for name, weight in saved.items())
     bias = next(weight for name, weight in fitted.items() if name.endswith("predictions.bias"))
     assert np.all(bias[size:].numpy() == -1e4)
+
+
+def test_a_weight_that_no_step_uses_keeps_no_run_from_going_on(shards: Path, tmp_path: Path) -> None:
+    """As the second bias of the output, where a BERT's tables are not tied."""
+    tokenizer = load_tokenizer(str(tokenizer_folder(shards)))
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    untied = BertConfig(vocab_size=len(tokenizer), **sizes, tie_word_embeddings=False)
+    BertForMaskedLM(untied).save_pretrained(tmp_path / "model")
+    save(tokenizer, tmp_path / "model")
+    more = f"model.name={tmp_path / 'model'}"
+    go_on(shards, tmp_path / "whole", more)
+    for step in (2, 5):
+        go_on(shards, tmp_path / "run", more, f"stop_after_steps={step}")
+    go_on(shards, tmp_path / "run", more)
+    assert_same(tmp_path / "run", tmp_path / "whole")
