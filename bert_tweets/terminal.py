@@ -12,17 +12,24 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def say(text: str, stream: TextIO) -> None:
-    """A line for people; where its reader has gone, this line and those to come are for nobody.
+@contextmanager
+def unheard(stream: TextIO) -> Iterator[None]:
+    """Lets what the block says to a stream fail; all that follows is then for nobody.
 
-    What goes on without a reader says its lines with it: Ctrl-C ends the `tee` behind a pipe, too.
+    For what goes on without a reader: Ctrl-C ends the `tee` behind a pipe too, a terminal is closed, a disk is full.
     """
     try:
-        print(text, file=stream, flush=True)
-    except BrokenPipeError:
+        yield
+    except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+def say(text: str, stream: TextIO) -> None:
+    """A line for people, where there are any, see `unheard`."""
+    with unheard(stream):
+        print(text, file=stream, flush=True)
 
 
 def console(width: int | None = None) -> Console:

@@ -20,7 +20,7 @@ from ..data.batches import Step
 from ..engine.stopwatch import Stopwatch
 from ..engine.world import World
 from ..files import in_one_line, write_atomic
-from ..terminal import say
+from ..terminal import say, unheard
 
 _COUNTED = ("waits", "steps", "tokens", "tweets", "positions")
 
@@ -207,7 +207,8 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.bar:
-            self.bar.stop()
+            with unheard(sys.stderr):
+                self.bar.stop()
 
     def advance(self, done: int, line: dict[str, Any] | None) -> None:
         """`done` steps are done; `line` where one was logged."""
@@ -223,6 +224,7 @@ class Progress:
     def say(self, text: str) -> None:
         """A line for the user, by rank 0."""
         if self.bar:
-            self.bar.console.print(text, markup=False, highlight=False)
+            with unheard(sys.stderr):
+                self.bar.console.print(text, markup=False, highlight=False)
         elif self.active:
             say(text, sys.stdout)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,19 +40,23 @@ def test_ctrl_c_twice_stops_at_once_whatever_came_before(
 
 @pytest.mark.dist
 @pytest.mark.timeout(100)
-def test_it_saves_though_nobody_reads_what_it_says(tmp_path: Path) -> None:
-    """As behind a `2>&1 | tee log`, whose tee Ctrl-C ends too."""
+@pytest.mark.parametrize("to", [os.pipe, pty.openpty])
+def test_it_saves_though_nobody_reads_what_it_says(tmp_path: Path, to: Callable[[], tuple[int, int]]) -> None:
+    """As behind a `2>&1 | tee log`, whose tee Ctrl-C ends too, and where a terminal was closed."""
     run = tmp_path / "run"
     words = words_of(short_tweets(tmp_path / "data"), run, "batch_size=6", "max_steps=400", "log.every_steps=1")
+    reader, writer = to()
     process = subprocess.Popen(
         [sys.executable, SLOW, "0.1", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=writer,
+        stderr=writer,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TERM": "xterm"},
+        start_new_session=True,
     )
+    os.close(writer)
     wait_for(lambda: (run / "metrics.jsonl").is_file() and (run / "metrics.jsonl").read_text())
-    assert process.stdout
-    process.stdout.close()
+    os.close(reader)
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 75
     assert len(checkpoint.found_in(run / checkpoint.FOLDER)) == 1
