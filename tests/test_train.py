@@ -275,5 +275,6 @@ def test_another_architecture_is_refused_with_those_that_work(shards: Path, tmp_
     from transformers import GPT2Config
 
     GPT2Config().save_pretrained(tmp_path / "gpt2")
+    (tmp_path / "gpt2/model.safetensors").touch()
     line = failure("train", *words_of(shards, tmp_path / "run", f"model.name={tmp_path}/gpt2"))
     assert "'gpt2' is not supported" in line and "roberta" in line

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import BertConfig, BertForMaskedLM
 
 from bert_tweets.config import TrainConfig
 from bert_tweets.data.manifest import Manifest
+from bert_tweets.data.records import sealed, unsealed
 from bert_tweets.engine.ddp import DDPEngine
 from bert_tweets.errors import UserError
-from bert_tweets.model.loading import load_model
+from bert_tweets.files import to_json
+from bert_tweets.model.loading import load_model, tokenizer_folder
 from bert_tweets.model.vocabulary_size import fit_vocabulary, names_by_token, pad_vocabulary
+from bert_tweets.text.tokenizer import load_tokenizer, save
 from bert_tweets.training import checkpoint
 from bert_tweets.training.loop import train
 from tests.helpers import make_shards
@@ -229,53 +231,60 @@ def test_a_shard_that_changes_during_training_ends_the_run(tmp_path: Path, monke
     assert not (tmp_path / "run/model").exists()
 
 
-def test_a_checkpoint_that_cannot_be_written_costs_that_checkpoint_alone(
-    shards: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+# Behind the last step a model is to be exported still.
+def test_a_checkpoint_of_another_format_is_not_taken_for_damaged(shards: Path, run: Path) -> None:
+    path = run / "checkpoints/step-00000007/checkpoint.json"
+    path.write_bytes(to_json(sealed({**unsealed(path.read_bytes()), "format_version": 2})))
+    with pytest.raises(UserError, match="format version 2, this program reads 1; go on with the program that wrote it"):
+        go_on(shards, run)
+    assert names_in(run) == {"step-00000006", "step-00000007", "latest"}
+
+
+@pytest.mark.parametrize(("resume", "goes_on"), [("auto", "the same command"), ("never", "resume=auto")])
+def test_who_leaves_says_how_to_go_on(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], resume: str, goes_on: str
 ) -> None:
-    write = checkpoint.write
-
-    def fails_once(checkpoints: Path, record: checkpoint.Record, *rest):  # type: ignore[no-untyped-def]
-        if record.step == 3:
-            raise OSError(28, "No space left on device")
-        return write(checkpoints, record, *rest)
-
-    monkeypatch.setattr(checkpoint, "write", fails_once)
-    go_on(shards, tmp_path / "run")
-    assert "No space left on device" in capsys.readouterr().err
-    assert_same(tmp_path / "run", whole)
+    go_on(shards, tmp_path / "run", f"resume={resume}", "stop_after_steps=1")
+    assert f"; {goes_on} goes on from there" in capsys.readouterr().out
 
 
-def test_a_step_waits_for_the_snapshot_alone_and_one_save_is_in_flight(
-    shards: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("launcher", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])
+def test_words_that_a_launcher_starts_again_go_on(
+    shards: Path,
+    run: Path,
+    whole: Path,
+    launcher: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    write, step_of, happened = checkpoint.write, DDPEngine.train_step, []
-
-    def slowly(checkpoints: Path, record: checkpoint.Record, *rest: Any) -> Any:
-        happened.append(f"begin {record.step}")
-        # The weights of the snapshot are not those that training goes on in.
-        time.sleep(0.5)
-        written = write(checkpoints, record, *rest)
-        happened.append(f"end {record.step}")
-        return written
-
-    def train_step(self: DDPEngine, step: Any, *rest: Any) -> Any:
-        happened.append(f"step {step.index + 1}")
-        return step_of(self, step, *rest)
-
-    monkeypatch.setattr(checkpoint, "write", slowly)
-    monkeypatch.setattr(DDPEngine, "train_step", train_step)
-    go_on(shards, tmp_path / "run", "stop_after_steps=7")
-    assert happened.index("step 6") < happened.index("end 3") < happened.index("begin 6")
-    assert happened.index("end 6") < happened.index("begin 7") and happened[-1] == "end 7"
-    monkeypatch.setattr(checkpoint, "write", write)
-    go_on(shards, tmp_path / "run")
-    assert_same(tmp_path / "run", whole)
+    monkeypatch.setenv(launcher, "1")
+    go_on(shards, run, "resume=never")
+    assert "going on behind step 7" in capfd.readouterr().out
+    assert_same(run, whole)
 
 
-@pytest.mark.parametrize("place", ["/proc/run", "/sys/run"])
-def test_a_place_that_cannot_be_written_is_one_line(shards: Path, place: str) -> None:
-    with pytest.raises(UserError, match=place):
-        go_on(shards, Path(place))
+def test_what_cannot_be_read_is_neither_passed_over_nor_removed(
+    shards: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_bytes
+
+    def refused(self: Path) -> bytes:
+        if self.name == "weights.safetensors" and "step-00000007" in str(self):
+            raise PermissionError(13, "Permission denied")
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(UserError, match=r"step-00000007/weights\.safetensors: cannot be read \(Permission denied\)"):
+        go_on(shards, run)
+    assert names_in(run) == {"step-00000006", "step-00000007", "latest"}
+
+
+def test_latest_is_the_newest_that_is_left(run: Path) -> None:
+    checkpoints = run / "checkpoints"
+    assert checkpoint.forget_after(checkpoints, 6) == ["step-00000007"]
+    assert (checkpoints / "latest").read_text() == "step-00000006\n"
+    checkpoint.forget_after(checkpoints, -1)
+    assert names_in(run) == set()
 
 
 def test_weights_survive_a_vocabulary_that_is_padded_elsewhere(half: Path, shards: Path) -> None:
@@ -294,3 +303,18 @@ def test_weights_survive_a_vocabulary_that_is_padded_elsewhere(half: Path, shard
     assert all(torch.equal(back[name], weight) for name, weight in saved.items())
     bias = next(weight for name, weight in fitted.items() if name.endswith("predictions.bias"))
     assert np.all(bias[size:].numpy() == -1e4)
+
+
+def test_a_weight_that_no_step_uses_keeps_no_run_from_going_on(shards: Path, tmp_path: Path) -> None:
+    """As the second bias of the output, where a BERT's tables are not tied."""
+    tokenizer = load_tokenizer(str(tokenizer_folder(shards)))
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    untied = BertConfig(vocab_size=len(tokenizer), **sizes, tie_word_embeddings=False)
+    BertForMaskedLM(untied).save_pretrained(tmp_path / "model")
+    save(tokenizer, tmp_path / "model")
+    more = f"model.name={tmp_path / 'model'}"
+    go_on(shards, tmp_path / "whole", more)
+    for step in (2, 5):
+        go_on(shards, tmp_path / "run", more, f"stop_after_steps={step}")
+    go_on(shards, tmp_path / "run", more)
+    assert_same(tmp_path / "run", tmp_path / "whole")
