@@ -45,7 +45,7 @@ class Record:
         sampler: see `data.sampler.SamplerState`.
         progress: where the run's own counters stood.
         numbers: of the engine, see `EngineState`.
-        told: for people: engine, ranks, versions.
+        told: for people: engine, ranks, versions, and all settings.
         files: of each file beside the record, its bytes and sha256.
     """
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from .. import options
 from ..config import TrainConfig
 from ..data.batches import Step
 from ..data.manifest import SPLITS, Manifest
@@ -129,7 +130,8 @@ class Run:
         self.totals = Totals()
         every_shard = [shard for split in SPLITS for shard in manifest.splits[split]]
         self.shards = Unchanged(config.data.path, world.local_part(every_shard))
-        told = {"engine": self.engine.name, "ranks": world.world_size, "versions": versions()}
+        told: dict[str, Any] = {"engine": self.engine.name, "ranks": world.world_size, "versions": versions()}
+        told["config"] = options.flat(config)
         self.saver = Saver(self.folder, config.checkpoint.keep, world, resumed.expected, told, config.model.dropout > 0)
         self.watchdog = Watchdog(self.folder, world, config.engine.timeout_seconds)
         self.progress = Progress(stream.steps, world.is_main)

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForMaskedLM
 
+from bert_tweets import verify
 from bert_tweets.config import TrainConfig
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.records import sealed, unsealed
@@ -134,6 +135,26 @@ def test_what_does_not_change_the_run_may_be_changed(short_shards: Path, run: Pa
     )
     assert names_in(run) == {"step-00000009", "latest"}
     assert_same(run, whole)
+
+
+def test_latest_is_for_people_alone(short_shards: Path, run: Path, whole: Path) -> None:
+    (run / "checkpoints/latest").unlink()
+    go_on(short_shards, run)
+    assert_same(run, whole)
+
+
+@pytest.mark.parametrize("place", ["", "checkpoints", "checkpoints/step-00000007"])
+def test_verify_reads_every_byte(run: Path, place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    verify.stage([str(run / place)])
+    assert "checkpoint(s)" in capsys.readouterr().out
+    folder = run / "checkpoints/step-00000007"
+    flip(folder / "weights.safetensors", 4000)
+    with pytest.raises(UserError, match=r"is not whole; .*\n.*step-00000007/weights\.safetensors"):
+        verify.stage([str(run / place)])
+    flip(folder / "weights.safetensors", 4000)
+    (folder / "model.bin").touch()
+    with pytest.raises(UserError, match=r"step-00000007/model\.bin: is none of its files"):
+        verify.stage([str(run / place)])
 
 
 def test_a_finished_run_stays(short_shards: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
