@@ -15,7 +15,7 @@ STAGES = {
     "evaluate": "did it help? masked loss on held-out tweets, beside the model before",
     "embed": "vectors of chosen words, an occurrence a row and a centroid a word",
     "report": "one page to look at",
-    "verify": "is a folder of shards whole, to the last byte?",
+    "verify": "is a folder of shards, or a run's checkpoints, whole, to the last byte?",
     "inspect": "what a folder of shards holds: lengths, padding, [UNK], samples",
     "doctor": "devices, versions and limits here: what would stop a run, what would slow it",
     "demo": "the whole road on generated tweets, without a download",

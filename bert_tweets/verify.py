@@ -25,6 +25,8 @@ def stage(argv: list[str]) -> None:
     folders: list[Path] = []
     with suppress(OSError):  # the manifest's reader tells what the system refuses
         folders = checkpoint.named_by(Path(config.path))
+    if not Path(config.path).exists():
+        raise UserError(f"{config.path}: no such folder; name one of shards, of a run, or of a checkpoint")
     if folders:
         _checkpoints(config.path, folders)
         return

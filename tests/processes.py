@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import http.server
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+_WITH_TORCH = ("train", "evaluate", "embed")
 
 
 def run(
@@ -22,29 +26,66 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Runs Python with these arguments, under torchrun where `processes` are given; output is captured."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes else []
-    settings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
-        settings.pop(name, None)
     return subprocess.run(
         [sys.executable, *torchrun, *arguments],
         capture_output=True,
         text=True,
         timeout=timeout,
-        env=settings,
+        env=_environment(environment),
         check=False,
     )
 
 
+def _environment(more: dict[str, str]) -> dict[str, str]:
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        settings.pop(name, None)
+    return settings
+
+
+@cache
+def _warm() -> subprocess.Popen[str]:
+    """See warm.py; lives as long as the tests."""
+    command = [sys.executable, str(Path(__file__).parent / "warm.py")]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment({}), start_new_session=True
+    )
+    assert process.stdin and process.stdout and process.stdout.readline() == "warm\n"
+    atexit.register(process.stdin.close)
+    return process
+
+
+def _run_warm(name: str, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Runs a stage of one process without waiting for the imports of torch and transformers."""
+    process = _warm()
+    assert process.stdin and process.stdout
+    with tempfile.TemporaryDirectory() as folder:
+        command = {"module": f"bert_tweets.{name}", "words": list(words), "environment": _environment({})}
+        command |= {"cwd": str(Path.cwd()), "output": f"{folder}/said"}
+        process.stdin.write(json.dumps(command) + "\n")
+        process.stdin.flush()
+        code = int(process.stdout.readline())
+        said = [Path(f"{folder}/said.{stream}").read_text() for stream in ("out", "err")]
+    return subprocess.CompletedProcess(["-m", command["module"], *words], code, *said)
+
+
+def _run_stage(name: str, words: Sequence[str], processes: int, **environment: str) -> subprocess.CompletedProcess[str]:
+    # What the hub's library reads from its environment it reads when it is imported.
+    if processes or environment or name not in _WITH_TORCH or any(key.startswith("HF_") for key in os.environ):
+        return run(["-m", f"bert_tweets.{name}", *words], processes, **environment)
+    return _run_warm(name, words)
+
+
 def stage(name: str, *words: str, processes: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs a stage; it must succeed."""
-    done = run(["-m", f"bert_tweets.{name}", *words], processes, **environment)
+    done = _run_stage(name, words, processes, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
 
 def failure(name: str, *words: str, processes: int = 0) -> str:
     """Runs a stage that must fail as a user's mistake does: exit code 2 and one line. Returns the line."""
-    done = run(["-m", f"bert_tweets.{name}", *words], processes)
+    done = _run_stage(name, words, processes)
     # torchrun prints a traceback of its own; none may lead through our code.
     assert f'File "{ROOT}/bert_tweets' not in done.stderr, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

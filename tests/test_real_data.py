@@ -66,7 +66,7 @@ def test_packed_states_of_a_real_encoder_equal_the_padded_ones(folder: Path, enc
 
 
 @pytest.mark.dist
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_road_on_two_ranks(folder: Path, encoder: str) -> None:
     at = f"data.path={folder}/shards"
     said = stage(

@@ -75,7 +75,7 @@ def dry_run(config: TrainConfig) -> None:
     out.print(memory_table(config, model.config, parameters, shape, world))
     out.print(
         "a rank's memory, in GiB; CUDA's context, NCCL's buffers and fragments come on top; "
-        "formulae: training/memory.py",
+        "formulae: bert_tweets/training/memory.py",
         style="dim",
     )
 
@@ -187,7 +187,7 @@ def _facts(config: TrainConfig, manifest: Manifest, world: World, parameters: Pa
     table.add_row(
         "a step",
         f"of a rank: {shape.tweets:,} tweets in {shape.micro_batches} micro-batch(es) of {batch.rows} rows of "
-        f"{batch.row_length}, some {shape.tokens:,} real tokens and {batch.masked:,} masked",
+        f"{batch.row_length}, some {shape.tokens:,} real tokens, room for {batch.masked:,} masked ones",
     )
     table.add_row("disk", _disk(config, parameters))
     table.add_row("time", _time(config, tokens, world.world_size))

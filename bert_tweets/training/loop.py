@@ -52,7 +52,7 @@ def train(config: TrainConfig) -> None:
     stream = stream_for(config, manifest)
     if run_folder.state(config) == "finished":
         run_folder.require_made_from(config, identity(config, manifest))
-        world.say(f"{config.output}: this run is finished; the model is in {config.output}/{run_folder.MODEL}")
+        world.say(f"{config.output}: this run is finished; the model is in {Path(config.output) / run_folder.MODEL}")
         return
     require_place(config)
     check_local([config.model], manifest)
@@ -175,6 +175,7 @@ class Run:
             self._export()
             return
         what = "the same command" if config.resume == "auto" else "resume=auto"
+        what += "" if step.is_last or not config.stop_after_steps else ", without stop_after_steps to its end,"
         where = f"saved behind step {self.done} of {steps} in {self.saver.folder}; {what} goes on from there"
         if step.is_last:
             raise Stopped(f"asked to stop: {where}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
 import sys
 import threading
@@ -18,10 +20,15 @@ _SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
 _ONE_PRESS_SECONDS = 1.0
 
 
+# Of prctl.h: the signal that a process gets when its parent ends.
+_PR_SET_PDEATHSIG = 1
+
+
 class StopRequest:
     """A context in which those signals are taken note of; called, says whether one came.
 
-    Ctrl-C a second time stops at once.
+    Ctrl-C a second time stops at once. A rank whose torchrun is killed is asked to stop, too (on Linux): nobody would
+    be there to end the others when one fails, or to tell the user that they go on.
 
     Args:
         speaks: whether this rank says that it was asked.
@@ -42,6 +49,8 @@ class StopRequest:
             for name in _SIGNALS:
                 if hasattr(signal, name):
                     self._before[name] = signal.signal(getattr(signal, name), self._take)
+        if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         return self
 
     def __exit__(

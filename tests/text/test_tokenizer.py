@@ -125,7 +125,8 @@ def test_words_of_a_byte_level_tokenizer(byte_level):
     assert len(joined) == 5
 
 
-@given(st.lists(st.text(max_size=30), min_size=1, max_size=5))
+# Cleaned texts hold no special tokens.
+@given(st.lists(st.text(max_size=30).filter(lambda text: "[" not in text), min_size=1, max_size=5))
 def test_flat_arrays_are_what_the_tokenizer_says_of_each_text(tiny_tokenizer, texts):
     encoded = Encoder(tiny_tokenizer, 16)(texts)
     plain = [tiny_tokenizer(text, truncation=True, max_length=16) for text in texts]

@@ -226,7 +226,7 @@ def test_who_leaves_says_how_to_go_on(
     short_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], resume: str, goes_on: str
 ) -> None:
     go_on(short_shards, tmp_path / "run", f"resume={resume}", "stop_after_steps=1")
-    assert f"; {goes_on} goes on from there" in capsys.readouterr().out
+    assert f"; {goes_on}, without stop_after_steps to its end, goes on from there" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("launcher", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])
