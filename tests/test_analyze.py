@@ -112,7 +112,7 @@ def test_only_what_differs_by_more_than_ordinary_words_has_changed(tmp_path: Pat
     assert (virus["n_a"], virus["n_b"], virus["clusters"], virus["authors"]) == (30, 30, 60, None)
     assert "change of meaning: rank 1 among 205" in virus["statement"] and "whole clusters" in virus["statement"]
     assert "meaning" not in rain["statement"] + goal["statement"] + rare["statement"]
-    assert goal["smallest_effect"] > max(goal["estimate"], 0) and "would have been found" in goal["statement"]
+    assert goal["smallest_effect"] > max(goal["estimate"], 0) and "would have been a finding" in goal["statement"]
     assert rare["estimate"] is None and rare["p_value"] is None
     assert all(field in row for field in FIELDS for row in rows)
 

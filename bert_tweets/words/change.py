@@ -213,7 +213,7 @@ def _rows(
         "p_value": one.test.p_value if one.test else None,
         "q_value": q_value,
         "smallest_p": one.test.smallest if one.test else None,
-        "smallest_effect": one.test.smallest_effect(level, one.spread.error) if one.test and one.spread else None,
+        "smallest_effect": one.test.smallest_effect(level) if one.test else None,
         "rank_among_controls": rank,
         "controls": answers.controls,
         "matched_on": "frequency and pieces" if chosen.pieces else "frequency",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
@@ -28,15 +27,13 @@ class PermutationTest:
     smallest: float
     null: Doubles
 
-    def smallest_effect(self, level: float, error: float, power: float = 0.8) -> float:
-        """The effect that would have been found with this power.
+    def smallest_effect(self, level: float) -> float | None:
+        """The estimate beyond which p would have been within the level; None where no estimate could bring it there.
 
-        A finding lies above the permutations' quantile at the level; the estimate varies around the effect by its
-        standard error.
+        An effect of just that size is found about as often as not.
         """
-        beyond = min(len(self.null), int(level * (len(self.null) + 1)))
-        threshold = self.null[-beyond] if beyond else self.null[-1]
-        return float(max(threshold, 0.0)) + NormalDist().inv_cdf(power) * error
+        beyond = int(level * (len(self.null) + 1) + 1e-9)
+        return float(self.null[-beyond]) if beyond and self.smallest <= level else None
 
 
 def permutation_test(

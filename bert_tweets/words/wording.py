@@ -57,7 +57,9 @@ def statement(answers: Answers, row: dict[str, object]) -> str:
         f"q = {row['q_value']:.2g} by permutation of {row['unit']}; {sizes}"
     )
     if answers.usage == NO_EVIDENCE:
-        seen = f"an energy distance of {row['smallest_effect']:.3g} would have been found in four cases of five"
+        seen = "no distance could have been a finding with so few units and permutations"
+        if row["smallest_effect"] is not None:
+            seen = f"one beyond {row['smallest_effect']:.3g} would have been a finding"
         return f"No evidence that the use of {row['word']} differs {where}: {figures}; {seen}."
     first = f"The use of {row['word']} differs {where}: {figures}."
     rank = f"rank {row['rank_among_controls']} among {answers.controls} control words matched on {row['matched_on']}"

@@ -144,8 +144,12 @@ def test_intervals_hold_what_they_should(share: float) -> None:
 
 
 def powers(draw: Draw, changed: Draw, count: int, share: float, replicates: int) -> list[float]:
-    """The share found at 5 %: energy distance, plain distance of means, average pairwise distance between groups."""
-    sizes = (count // 2, count - count // 2)
+    """The share found at 5 %: energy distance, plain distance of means, average pairwise distance between groups.
+
+    The groups are of unequal size: in equal ones the average pairwise distance orders permutations as the energy
+    distance does, for then the distances within and between groups add up to the same.
+    """
+    sizes = (count // 4, count - count // 4)
     units, found = two_groups(*sizes), []
     for seed in range(replicates):
         random = np.random.default_rng([seed, count])
@@ -163,7 +167,7 @@ def powers(draw: Draw, changed: Draw, count: int, share: float, replicates: int)
 
 def test_the_energy_distance_finds_what_is_there() -> None:
     energy, _, pairwise = powers(occurrences, other_use, 100, 0.5, 40)
-    assert energy > 0.9 and energy >= pairwise
+    assert energy > 0.9 and energy > pairwise
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_tweets.words.distances import between_and_within, distances, spread
+from bert_tweets.words.distances import between_and_within, distances
 from bert_tweets.words.permutations import false_discovery_rates, permutation_test
 from bert_tweets.words.units import Units
 from tests.words.synthetic import occurrences, two_groups
@@ -42,17 +42,19 @@ def test_the_same_seed_gives_the_same_p_and_a_real_difference_the_smallest() -> 
     assert (first.null == second.null).all()
 
 
-def test_the_smallest_effect_lies_beyond_the_threshold_of_the_test() -> None:
+def test_the_smallest_effect_is_where_p_falls_under_the_level() -> None:
     units = two_groups(30, 30)
     found = distances(occurrences(np.random.default_rng(2), 60), units.unit)
     test = permutation_test(found, units, 999, np.random.default_rng(5))
-    threshold = np.quantile(test.null, 0.95)
-    assert test.smallest_effect(0.05, 0.0) == pytest.approx(threshold, rel=0.02)
-    error = spread(found, units).error
-    assert test.smallest_effect(0.05, error) == pytest.approx(
-        test.smallest_effect(0.05, 0.0) + 0.8416 * error, rel=1e-3
-    )
-    assert test.smallest_effect(1e-9, 0.0) == test.null[-1] > test.smallest_effect(0.01, 0.0)
+    for level in (0.001, 0.05, 0.3):
+        threshold = test.smallest_effect(level)
+        assert threshold is not None
+
+        def p_value(estimate: float) -> float:
+            return ((test.null >= estimate).sum() + 1) / 1000
+
+        assert p_value(threshold + 1e-9) <= level < p_value(threshold)
+    assert test.smallest_effect(0.0009) is None
 
 
 def test_q_values_by_hand() -> None:

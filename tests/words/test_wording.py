@@ -40,6 +40,12 @@ def test_a_change_is_said_only_where_both_answers_are_yes() -> None:
         assert "1,200 clusters" in said and "between 2020-01 and 2020-02" in said
 
 
+def test_no_evidence_comes_with_what_would_have_been_evidence() -> None:
+    answers = Answers(NO_EVIDENCE, 0, False)
+    assert "one beyond 0.1 would have been a finding" in statement(answers, ROW)
+    assert "no distance could have been a finding" in statement(answers, ROW | {"smallest_effect": None})
+
+
 def test_findings_are_put_into_words_in_one_place() -> None:
     words = Path(wording.__file__).parent
     said = [file.name for file in words.glob("*.py") if "change of meaning" in file.read_text(encoding="utf-8")]
