@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up
 
-.PHONY: setup demo test soak lint clean
+.PHONY: setup demo test soak lint audit clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,11 @@ test: setup
 
 soak: setup
 	$(BIN)/python -m pytest -m soak -s --timeout=3000
+
+# Asks the registry of advisories, so it is no part of lint, which needs no network.
+audit: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --skip-editable
 
 lint: setup
 	$(BIN)/ruff check .

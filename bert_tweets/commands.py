@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+
+from .errors import without_secrets
 
 _PACKAGE = "bert_tweets."
 
@@ -25,22 +28,36 @@ def stage_of(arguments: Sequence[str]) -> str:
 
 
 def shown(arguments: Sequence[str]) -> str:
-    """A command line as one would type it."""
+    """A command line as one would type it, but for what is secret in its URLs."""
     if list(arguments[1:3]) == ["-m", "torch.distributed.run"]:
         arguments = ["torchrun", *arguments[3:]]
     elif arguments[0] == sys.executable:
         arguments = ["python", *arguments[1:]]
-    return shlex.join(arguments)
+    return without_secrets(shlex.join(arguments))
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Shows a command and runs it.
+    """Shows a command and runs it. One that is asked to stop has the time to save.
 
     Raises:
         SystemExit: it failed; it has said why. The code is its own.
+        KeyboardInterrupt: Ctrl-C, and it came to its end all the same.
     """
     print(f"\n$ {shown(arguments)}", flush=True)
-    code = subprocess.run(arguments, check=False).returncode
+    process, interrupted = subprocess.Popen(arguments), False
+    # A terminal's Ctrl-C reaches it too, a signal to this process does not.
+    before = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+    try:
+        while process.returncode is None:
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                interrupted = True
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    code = process.returncode
+    if not code and interrupted:
+        raise KeyboardInterrupt
     if code:
         raise SystemExit(code if code > 0 else 128 - code)
 

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from .launchers import speak_torchrun
+from .terminal import say
 
 _PATIENCE_SECONDS = 5
 # In URLs: who logs in, and what is asked. `s3://tweets-?.csv` asks nothing.
@@ -93,7 +94,7 @@ def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None)
     except Stopped as error:
         _tell_torchrun(str(error))
         if os.environ.get("RANK", "0") == "0":
-            print(error, file=sys.stderr, flush=True)
+            say(str(error), sys.stderr)
         raise SystemExit(error.code) from None
     except KeyboardInterrupt as error:
         print(f"stopped; {error}" if str(error) else "stopped", file=sys.stderr, flush=True)

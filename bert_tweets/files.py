@@ -61,6 +61,18 @@ def to_json(record: Any) -> bytes:
     return (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
 
 
+def from_json(data: bytes | str) -> Any:
+    """What JSON holds.
+
+    Raises:
+        ValueError: it is none, is not UTF-8, or lies deeper inside of each other than any record of ours.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+
+
 def write_bytes(path: Path, data: Any, mode: int = 0o666) -> None:
     """Writes a file and has the disk keep it.
 
@@ -152,7 +164,7 @@ def already_made(
         if not path.is_file():
             raise UserError(f"{output}: holds files that {stage} did not make; choose a new or an empty folder")
         try:
-            made = json.loads(path.read_text(encoding="utf-8"))
+            made = from_json(path.read_bytes())
         except ValueError:
             raise UserError(f"{path}: is damaged; choose another output, or remove {output}") from None
     different = (compare or differences)(made, json.loads(to_json(record)))
@@ -286,7 +298,7 @@ def _begin(side: Path, made_from: dict[str, Any] | None, compare: Compare) -> in
 def _note_in(side: Path) -> dict[str, Any] | None:
     """What a side folder is made from; None where that is not told."""
     try:
-        note = json.loads((side / MADE_FROM).read_bytes())
+        note = from_json((side / MADE_FROM).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     return note if isinstance(note, dict) else None

@@ -192,8 +192,13 @@ def _read_yaml(path: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise UserError(f"--config {path}: no such file")
     try:
-        tree = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = Path(path).read_text(encoding="utf-8")
+        # Aliases of aliases of ten lines may mean billions of values.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.BaseLoader)):
+            raise UserError(f"--config {path}: has an alias (*name); write the value out where it stands")
+        # This loader makes texts, lists and mappings, whatever a tag asks for.
+        tree = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from None
     if tree in (None, ""):
         return {}

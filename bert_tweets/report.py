@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from . import options
 from .config import EmbedConfig, EvaluateConfig, PrepareConfig, ReportConfig, TrainConfig
-from .errors import UserError, run_entry
-from .files import write_atomic
+from .errors import UserError, run_entry, without_secrets
+from .files import from_json, write_atomic
 
 # What our pages begin with: only such a file is written over.
 PAGE_MARK = '<meta name="generator" content="bert_tweets">'
+# What a record of other fields, or of other types in them, comes to on its way to the page.
+_UNLIKE_OURS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def stage(argv: list[str]) -> None:
@@ -25,7 +26,15 @@ def stage(argv: list[str]) -> None:
         raise UserError(f"{output}: is a folder; name a file with output=report.html")
     if output.is_file() and PAGE_MARK not in output.read_text(encoding="utf-8", errors="replace")[:1000]:
         raise UserError(f"{output}: is no report of ours; name another file with output=")
-    _write(output, render(collect(config)))
+    try:
+        page = render(collect(config))
+    except _UNLIKE_OURS as error:
+        where = ", ".join(f"{key}={path}" for key in ("run", "evaluation", "words") if (path := getattr(config, key)))
+        raise UserError(
+            f"{where}: hold records that are not as this version leaves them ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:80]}); make them again"
+        ) from None
+    _write(output, page)
     print(f"report: {output}")
 
 
@@ -87,7 +96,7 @@ def _record(folder: Path, name: str, stage_name: str, key: str) -> dict[str, Any
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = from_json(path.read_bytes())
     except ValueError:
         record = None
     if not isinstance(record, dict):
@@ -100,7 +109,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [from_json(line) for line in path.read_bytes().splitlines() if line.strip()]
     except ValueError:
         raise UserError(f"{path}: is damaged: not JSON lines; train again into a new folder") from None
 
@@ -144,7 +153,7 @@ def _add_stage(
 def _joined(words: list[str]) -> str:
     import shlex
 
-    return shlex.join(words)
+    return without_secrets(shlex.join(words))
 
 
 def _write(output: Path, page: str) -> None:

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+@contextmanager
+def unheard(stream: TextIO) -> Iterator[None]:
+    """Lets what the block says to a stream fail; all that follows is then for nobody.
+
+    For what goes on without a reader: Ctrl-C ends the `tee` behind a pipe too, a terminal is closed, a disk is full.
+    """
+    try:
+        yield
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def say(text: str, stream: TextIO) -> None:
+    """A line for people, where there are any, see `unheard`."""
+    with unheard(stream):
+        print(text, file=stream, flush=True)
 
 
 def console(width: int | None = None) -> Console:

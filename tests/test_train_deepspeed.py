@@ -56,7 +56,13 @@ def test_the_export_from_zero_3_is_that_of_ddp(shards: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.dist
-@pytest.mark.parametrize("engine", [["engine.name=ddp"], ["engine.name=deepspeed", "engine.zero_stage=3"]])
+@pytest.mark.parametrize(
+    "engine",
+    [
+        pytest.param(["engine.name=ddp"], marks=pytest.mark.soak),
+        ["engine.name=deepspeed", "engine.zero_stage=3"],
+    ],
+)
 def test_a_rank_that_fails_takes_the_others_with_it_and_is_named(
     engine: list[str], shards: Path, tmp_path: Path
 ) -> None:

@@ -65,7 +65,9 @@ class PrepareConfig:
     tokenizer: str = setting(
         "", "folder or hub name of a tokenizer; 'wordpiece': train one on this input", required=True
     )
-    tokenizer_revision: str = setting("main", "revision of a hub tokenizer")
+    tokenizer_revision: str = setting(
+        "main", "revision of a hub tokenizer; a commit pins it, as NAME@COMMIT does in tokenizer"
+    )
     vocabulary_size: int = setting(8000, "size of a trained WordPiece vocabulary", unit="tokens", at_least=100)
     clean: str = setting(
         "auto",

@@ -46,7 +46,7 @@ class ModelConfig:
     """The encoder that is adapted."""
 
     name: str = setting("", "folder or hub name of a BERT or RoBERTa; 'scratch': random weights", required=True)
-    revision: str = setting("main", "revision of a hub model")
+    revision: str = setting("main", "revision of a hub model; a commit pins it, as NAME@COMMIT does in model.name")
     dropout: float = setting(
         0.0,
         "hidden dropout; above 0, runs of different layout agree in data and masks only",

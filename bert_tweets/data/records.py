@@ -9,6 +9,8 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from ..files import from_json
+
 
 def sealed(record: dict[str, Any]) -> dict[str, Any]:
     """A record and its checksum: sha256 of its JSON, the keys sorted."""
@@ -21,10 +23,7 @@ def unsealed(data: bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is not as it was written.
     """
-    try:
-        record = json.loads(data)
-    except RecursionError as error:
-        raise ValueError(error) from None
+    record = from_json(data)
     if not isinstance(record, dict) or "checksum" not in record:
         raise ValueError("it has no checksum")
     if sealed({name: value for name, value in record.items() if name != "checksum"}) != record:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -15,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import UserError
-from ..files import MARKER
+from ..files import MARKER, from_json
 from ..text.tokenizer import Encoder, fingerprint, ids_of, load_tokenizer
 from .checksums import BLOCK_BYTES, block_checksums, checksum_file
 from .funnel import Funnel
@@ -145,7 +144,7 @@ def _record_damages(folder: Path, manifest: Manifest) -> Iterator[Damage]:
     if not same:
         yield Damage(FUNNEL_FILE, "is not the funnel of these shards")
     try:
-        same = json.loads((folder / RECORD_FILE).read_bytes())["settings"] == manifest.settings
+        same = from_json((folder / RECORD_FILE).read_bytes())["settings"] == manifest.settings
     except (OSError, ValueError, KeyError, TypeError):
         same = False
     if not same:

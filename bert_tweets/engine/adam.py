@@ -31,8 +31,8 @@ def moments_of(optimizer: torch.optim.Optimizer, trained: dict[str, Tensor]) -> 
 
 def steps_of(optimizer: torch.optim.Optimizer) -> int:
     """Steps that it took, of which it counts none that it skipped. Waits for the device."""
-    states = list(optimizer.state.values())
-    return int(states[0]["step"]) if states and states[0] else 0
+    # Of a weight that no step uses the count stands still, or there is none.
+    return max((int(state["step"]) for state in optimizer.state.values() if state), default=0)
 
 
 def put_moments(
@@ -62,9 +62,10 @@ def steps_from_main(state: EngineState | None, world: World) -> int:
 def moments_from_main(
     name: str, shape: torch.Size, state: EngineState | None, world: World
 ) -> Iterator[tuple[str, Tensor]]:
-    """Rank 0's moments of a weight of this shape, on every rank."""
+    """Rank 0's moments of a weight of this shape, on every rank; zeros of one that no step uses."""
     for moment in MOMENTS:
-        yield moment, world.from_main(state.moments[f"{moment}.{name}"] if state else torch.empty(shape))
+        saved = state.moments.get(f"{moment}.{name}") if state else None
+        yield moment, world.from_main(torch.zeros(shape) if saved is None else saved)
 
 
 def scale_of(scaler: torch.amp.GradScaler) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class EngineState:
     Attributes:
         weights: float32, under the stock model's names, each once (tied weights have one name); on the CPU.
         moments: float32, AdamW's, as `exp_avg.NAME` and `exp_avg_sq.NAME` for each trained weight; on the CPU; none
-            before the first step.
+            before the first step, nor of a weight that no step uses.
         numbers: `optimizer_steps` that were taken, and in fp16 the engine's own scale of the loss.
     """
 

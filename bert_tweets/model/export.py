@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from ..data.manifest import Manifest
 from ..files import side_folder
+from ..hub import json_object
 from ..text import recipe
 from ..text.tokenizer import load_tokenizer, save
 from .loading import put_weights, set_dropout, tokenizer_folder
@@ -42,13 +49,25 @@ def export_model(
         set_dropout(model.config, 0.1)
         model.config.attention_probs_dropout_prob = 0.1
     with side_folder(folder) as side:
-        model.save_pretrained(side)
+        with _as_system_says():
+            model.save_pretrained(side)
         save(load_tokenizer(str(tokenizer_folder(data_path))), side)
         carried = {**manifest.recipe.to_json(), "data": manifest.fingerprint}
         (side / recipe.FILE).write_text(json.dumps(carried, indent=2), encoding="utf-8")
 
 
+@contextmanager
+def _as_system_says() -> Iterator[None]:
+    """Makes an error of the system's, such as a full disk, an OSError again: safetensors hides it in its words."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if not number:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
+
+
 def adapted_on(name: str) -> str | None:
     """The fingerprint of the shards that a model was adapted on; None for a model that we did not export."""
-    path = Path(name) / recipe.FILE
-    return json.loads(path.read_text(encoding="utf-8")).get("data") if path.is_file() else None
+    return json_object(Path(name) / recipe.FILE).get("data")

@@ -14,11 +14,12 @@ from torch import Tensor
 from ..config import EmbedConfig, EvaluateConfig, ModelConfig
 from ..data.manifest import TOKENIZER_FOLDER, Manifest
 from ..errors import UserError
-from ..hub import in_reach, is_local
+from ..hub import MAIN, in_reach, is_local, parted, snapshot
 from ..text import recipe
 from ..text.tokenizer import fingerprint, load_tokenizer
 from .attention import register
 from .encoder import Head, first_position
+from .foreign import require_harmless
 
 ARCHITECTURES = ("bert", "camembert", "roberta", "xlm-roberta", "modernbert")
 SCRATCH = "scratch"
@@ -50,7 +51,8 @@ def fetch(name: str, revision: str) -> None:
 
     wanted = ["*.json", "*.txt", "*.safetensors"]
     try:
-        snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=not in_reach())
+        place, revision = parted(name, revision)
+        snapshot_download(place, revision=revision, allow_patterns=wanted, local_files_only=not in_reach())
     except Exception as error:  # the hub's client raises many kinds, requests' among them
         raise UserError(_unreachable(name, error)) from None
 
@@ -158,10 +160,11 @@ def put_weights(model: Any, weights: dict[str, Tensor]) -> None:
             weight.copy_(weights[name])
 
 
-def weights_identity(name: str) -> str:
-    """What tells a model's weights from others: sha256 over its safetensors, or the hub's name for them."""
+def weights_identity(name: str, revision: str = MAIN) -> str:
+    """What tells a model's weights from others: sha256 over its safetensors, or the hub's name and commit of them."""
     if not is_local(name):
-        return name
+        taken = snapshot(name, revision)
+        return f"{parted(name)[0]}@{taken.name}" if taken else name
     digest = hashlib.sha256()
     for path in sorted(Path(name).glob("*.safetensors")):
         with path.open("rb") as file:
@@ -246,10 +249,14 @@ def _settings(config: ModelConfig) -> Any:
         inside = Path(config.name) / "model"
         hint = f"did you mean {inside}?" if (inside / "config.json").is_file() else "it holds no config.json"
         raise UserError(f"{config.name}: is not a model; {hint}")
+    if is_local(config.name):
+        require_harmless(Path(config.name), config.name)
     try:
-        settings = AutoConfig.from_pretrained(config.name, **_where(config))
+        settings = AutoConfig.from_pretrained(**_where(config))
     except Exception as error:  # missing, malformed, unreachable: each library on the way has its own kind
         raise UserError(_unreachable(config.name, error)) from None
+    if not is_local(config.name) and (taken := snapshot(config.name, config.revision)):
+        require_harmless(taken, config.name)
     if settings.model_type not in ARCHITECTURES:
         raise UserError(
             f"{config.name}: architecture '{settings.model_type}' is not supported; these are: "
@@ -261,11 +268,13 @@ def _settings(config: ModelConfig) -> Any:
 
 def _where(config: ModelConfig) -> dict[str, Any]:
     """The arguments that tell transformers where to look; without a hub in reach, not for minutes."""
-    return {**_hub_options(config), "trust_remote_code": False}
+    name, options = _hub_options(config)
+    return {"pretrained_model_name_or_path": name, "trust_remote_code": False, **options}
 
 
-def _hub_options(config: ModelConfig) -> dict[str, Any]:
-    return {"revision": config.revision, "local_files_only": is_local(config.name) or not in_reach()}
+def _hub_options(config: ModelConfig) -> tuple[str, dict[str, Any]]:
+    name, revision = parted(config.name, config.revision)
+    return name, {"revision": revision, "local_files_only": is_local(config.name) or not in_reach()}
 
 
 def _pretrained(config: ModelConfig, seed: int) -> LoadedModel:
@@ -276,7 +285,6 @@ def _pretrained(config: ModelConfig, seed: int) -> LoadedModel:
         model, report = _seeded(
             seed,
             lambda: AutoModelForMaskedLM.from_pretrained(
-                config.name,
                 config=settings,
                 dtype=torch.float32,  # a file in fp16 would give a model in fp16 without a word
                 attn_implementation=register(),
@@ -325,8 +333,9 @@ def _hub_folder(config: ModelConfig) -> str:
     """Where a hub model that we exported keeps its recipe on this machine; an empty folder's name if it has none."""
     from huggingface_hub import hf_hub_download
 
+    name, options = _hub_options(config)
     try:
-        return str(Path(hf_hub_download(config.name, recipe.FILE, **_hub_options(config))).parent)
+        return str(Path(hf_hub_download(name, recipe.FILE, **options)).parent)
     except Exception:  # no such file there, or not in reach: the client has many kinds
         return ""
 

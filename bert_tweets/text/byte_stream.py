@@ -36,6 +36,26 @@ _OTHER_KINDS = (
 )
 
 
+# Tweets unpack to some ten times their packed size, at most; a file made to fill a disk, to a thousand times and more.
+MOST_EXPANSION = 100
+_UNPACKED_UNASKED = 2**30  # bytes below which nobody asks
+
+
+class _Counting(io.RawIOBase):
+    """A file whose bytes are counted as they are read."""
+
+    def __init__(self, file: Any):
+        self._file, self.count = file, 0
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._file.read(size)
+        self.count += len(data)
+        return data
+
+    def readable(self) -> bool:
+        return True
+
+
 class ByteStream:
     """The bytes of one file, from its start; a context manager that closes it.
 
@@ -54,7 +74,9 @@ class ByteStream:
             if promised and promised != compression and magic:
                 raise UserError(f"{path}: is not {promised} data, though its name says so; fetch it again")
             self._file = open_file(path, from_start_to_end=True)
-            self._stream = pa.input_stream(self._file, compression=compression) if compression else self._file
+            self._packed = _Counting(self._file) if compression else None
+            self._unpacked = 0
+            self._stream = pa.input_stream(self._packed, compression=compression) if self._packed else self._file
         start = self.read(4096)
         _require_text(path, start)
         self.unread(start.removeprefix(_BYTE_ORDER_MARK))
@@ -63,7 +85,7 @@ class ByteStream:
         """The next `size` bytes; fewer at the end alone.
 
         Raises:
-            UserError: the file cannot be read on.
+            UserError: the file cannot be read on, or unpacks to too much.
         """
         pieces = [self._ahead.read(size)]
         missing = size - len(pieces[0])
@@ -74,7 +96,18 @@ class ByteStream:
                 break
             pieces.append(piece)
             missing -= len(piece)
+            self._require_tame(len(piece))
         return b"".join(pieces)
+
+    def _require_tame(self, more: int) -> None:
+        """Raises UserError for a packed file that unpacks to far more than any tweets do."""
+        self._unpacked += more
+        most = max(_UNPACKED_UNASKED, MOST_EXPANSION * self._packed.count) if self._packed else self._unpacked
+        if self._unpacked > most:
+            raise UserError(
+                f"{self.path}: unpacks to more than {MOST_EXPANSION} times its size, which tweets never do; "
+                "if you know what is in it, unpack it and name the file that comes out"
+            )
 
     def unread(self, data: bytes) -> None:
         """Puts bytes back, to be read next."""

@@ -20,6 +20,7 @@ from .rows import FEW, MANY_LINES, Columns, Rows, ids_or_null
 
 UNIT_BYTES = 4 * 2**20
 _HEAD_BYTES = 2**16
+_MOST_COLUMNS = 10_000
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def _read_header(stream: ByteStream) -> Layout:
         raise UserError(f"{stream.path}: is empty; a CSV file begins with the names of its columns")
     try:
         header = first[: csv_records.first_record_end(first, delimiter)].decode()
+        if header.count(delimiter) >= _MOST_COLUMNS:
+            raise UserError(f"{stream.path}: has more than {_MOST_COLUMNS:,} columns; is this a CSV file?")
         names = next(csv.reader(io.StringIO(header, newline=""), delimiter=delimiter))
     except UnicodeDecodeError:
         raise UserError(f"{stream.path}: its header is not UTF-8; save the file as UTF-8") from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..files import from_json
 
 FORMAT_VERSION = 3
 FILE = "recipe.json"
@@ -85,8 +86,8 @@ def read(folder: str | Path) -> Recipe | None:
     if not str(folder) or not path.is_file():
         return None
     try:
-        return Recipe.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError):
+        return Recipe.from_json(from_json(path.read_bytes()))
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: is not a recipe; export the model again") from None
 
 

@@ -17,6 +17,8 @@ from .rows import REFERENCES, Columns, Rows, ids_or_null
 
 BATCH_ROWS = 65_536
 _BUFFER_BYTES = 4 * 2**20
+# Of a column in a batch: fifty times the longest of tweets, in every row.
+_MOST_BYTES = 2**30
 
 
 class Batch(NamedTuple):
@@ -79,7 +81,7 @@ def read(path: str, kind: str, batch: Batch, columns: Columns) -> Rows:
     names = list(dict.fromkeys(wanted.values()))
     with _opened(path) as source, readable(path):
         if kind == "parquet":
-            batches = _parquet_batches(_parquet(path, source), batch, names)
+            batches = _parquet_batches(_parquet(path, source, names), batch, names)
         else:
             batches = [_arrow(path, source, names).get_batch(batch.group).slice(batch.first, batch.rows)]
         texts = {name: _as_text([found.column(name) for found in batches], name, path) for name in names}
@@ -115,9 +117,14 @@ def _opened(path: str) -> Iterator[Any]:
         source.close()
 
 
-def _parquet(path: str, source: Any) -> Any:
+def _parquet(path: str, source: Any, names: list[str] | None = None) -> Any:
+    """A Parquet file; texts of these columns that it holds once for many rows are not written out yet."""
     with _is_what_its_name_says(path, "parquet"):
-        return pq.ParquetFile(source, buffer_size=_BUFFER_BYTES)
+        file = pq.ParquetFile(source, buffer_size=_BUFFER_BYTES)
+        if names is None:
+            return file
+        texts = [name for name in names if pa.types.is_string(file.schema_arrow.field(name).type)]
+        return pq.ParquetFile(source, metadata=file.metadata, buffer_size=_BUFFER_BYTES, read_dictionary=texts)
 
 
 def _arrow(path: str, source: Any, names: list[str] | None = None) -> Any:
@@ -180,6 +187,16 @@ def _references_as_text(column: pa.ListArray) -> pa.Array:
     return pc.replace_with_mask(pa.repeat("", len(column)), pa.array(is_retweet), written.take(pa.array(first)))
 
 
+def _require_tame(column: pa.ChunkedArray, name: str, path: str) -> None:
+    """Raises UserError for a column that says few texts so often that written out they would fill the memory."""
+    values = column.type.value_type if pa.types.is_dictionary(column.type) else None
+    if values is None or not (pa.types.is_string(values) or pa.types.is_large_string(values)):
+        return
+    parts = (pc.sum(pc.binary_length(part.dictionary).take(part.indices)).as_py() or 0 for part in column.chunks)
+    if sum(parts) > _MOST_BYTES:
+        raise UserError(f"{path}: column '{name}' unpacks to more than 1 GB in {len(column):,} rows; is it tweets?")
+
+
 def _as_text(parts: list[pa.Array], name: str, path: str) -> pa.Array:
     """A column as text, with its nulls."""
     column = pa.chunked_array(parts)
@@ -187,6 +204,7 @@ def _as_text(parts: list[pa.Array], name: str, path: str) -> pa.Array:
     try:
         # Nobody has checked the offsets and bytes of a file from elsewhere.
         column.validate(full=True)
+        _require_tame(column, name, path)
         if _is_references(pa.field(name, kind)):
             return pa.concat_arrays([_references_as_text(chunk) for chunk in column.chunks])
         column = column.cast(kind)

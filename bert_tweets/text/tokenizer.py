@@ -30,12 +30,12 @@ def load_tokenizer(name: str, revision: str = "main", local_only: bool = False) 
     """A fast tokenizer of `transformers`.
 
     Args:
-        name: a folder, or a name on the hub. What looks like a path never goes to the hub.
+        name: a folder, or a name on the hub, see `hub.parted`. What looks like a path never goes to the hub.
         revision: of a hub tokenizer.
         local_only: take only what is on this machine.
 
     Raises:
-        UserError: it cannot be loaded, is not a fast one, or lacks a special token that masking needs.
+        UserError: it cannot be loaded, brings code, is not a fast one, or lacks a special token that masking needs.
     """
     if not name:
         raise UserError("the tokenizer has no name; give a folder or a hub name")
@@ -46,6 +46,8 @@ def load_tokenizer(name: str, revision: str = "main", local_only: bool = False) 
             f"{name}: no such folder; give the folder of a tokenizer, or a hub name such as bert-base-uncased"
         )
     here = {"local_files_only": True, "trust_remote_code": False}
+    if is_path:
+        hub.require_no_code(folder, name)
     try:
         if is_path:
             tokenizer = _class_of(folder).from_pretrained(str(folder), **here)
@@ -62,14 +64,9 @@ def load_tokenizer(name: str, revision: str = "main", local_only: bool = False) 
 def _class_of(folder: Path) -> Any:
     """The class that `AutoTokenizer` would pick, BERT's without it: it takes two seconds to import, for torch."""
 
-    def said(file: str, key: str) -> Any:
-        try:
-            return json.loads((folder / file).read_bytes()).get(key)
-        except (OSError, ValueError, AttributeError):
-            return None
-
-    is_bert = said("tokenizer_config.json", "tokenizer_class") in ("BertTokenizer", "BertTokenizerFast")
-    if is_bert and said("config.json", "model_type") in ("bert", None):
+    said = hub.json_object(folder / "tokenizer_config.json").get("tokenizer_class")
+    kind = hub.json_object(folder / "config.json").get("model_type")
+    if said in ("BertTokenizer", "BertTokenizerFast") and kind in ("bert", None):
         from transformers import BertTokenizerFast
 
         return BertTokenizerFast
@@ -82,16 +79,17 @@ def _from_hub(name: str, revision: str, local_only: bool) -> Any:
     """What the cache holds, else the hub; without a hub in reach that is said at once, not after its retries."""
     from transformers import AutoTokenizer
 
+    place, revision = hub.parted(name, revision)
     arguments = {"revision": revision, "trust_remote_code": False}
     try:
-        return AutoTokenizer.from_pretrained(name, local_files_only=True, **arguments)
+        return AutoTokenizer.from_pretrained(place, local_files_only=True, **arguments)
     except (OSError, ValueError):
         if local_only or not hub.in_reach():
             raise UserError(
                 f"{name}: no such folder, not among the tokenizers downloaded before, and the hub is not in reach; "
                 "give the folder of a tokenizer"
             ) from None
-    return AutoTokenizer.from_pretrained(name, **arguments)
+    return AutoTokenizer.from_pretrained(place, **arguments)
 
 
 def _checked(tokenizer: Any, name: str) -> Any:

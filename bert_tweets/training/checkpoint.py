@@ -45,7 +45,7 @@ class Record:
         sampler: see `data.sampler.SamplerState`.
         progress: where the run's own counters stood.
         numbers: of the engine, see `EngineState`.
-        told: for people: engine, ranks, versions.
+        told: for people: engine, ranks, versions, and all settings.
         files: of each file beside the record, its bytes and sha256.
     """
 
@@ -171,20 +171,26 @@ def read_record(folder: Path) -> Record:
     """What a checkpoint says of itself.
 
     Raises:
-        Damaged: it is not as it was written, or of another format.
+        Damaged: it is not as it was written.
+        UserError: it is whole, and of another format: nobody shall take it for damaged, and remove it.
     """
     path = folder / RECORD
     try:
         found = unsealed(path.read_bytes())
         version = found.pop("format_version")
         if version != FORMAT_VERSION:
-            raise Damaged(f"{path}: format version {version}, this program reads {FORMAT_VERSION}")
+            raise UserError(
+                f"{path}: format version {version}, this program reads {FORMAT_VERSION}; go on with the program that "
+                "wrote it, or begin anew with resume=never"
+            )
         require_type(found, Record, "the record")
         for name, entry in found["files"].items():
             if not _FILE.fullmatch(name) or set(entry) != {"bytes", "sha256"}:
                 raise ValueError(f"no file of a checkpoint is called {name!r}")
+    except FileNotFoundError:
+        raise Damaged(f"{path}: is missing") from None
     except OSError as error:
-        raise Damaged(f"{path}: cannot be read ({error.strerror})") from None
+        raise _unreadable(path, error) from None
     except (ValueError, KeyError) as error:
         raise Damaged(f"{path}: is damaged ({error})") from None
     return Record(**found)
@@ -205,6 +211,12 @@ def forget_after(checkpoints: Path, step: int) -> list[str]:
     later = [path for path in found_in(checkpoints) if int(path.name.removeprefix("step-")) > step]
     for path in later:
         _drop(path)
+    if later:
+        left = found_in(checkpoints)
+        if left:
+            write_atomic(checkpoints / LATEST, f"{left[0].name}\n".encode())
+        else:
+            (checkpoints / LATEST).unlink(missing_ok=True)
     for path in [*checkpoints.glob(f"{_GOING}*"), *checkpoints.glob(".step-*.unfinished")]:
         shutil.rmtree(path)
     return [path.name for path in later]
@@ -226,10 +238,15 @@ def _read(folder: Path, name: str, entry: dict[str, Any]) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise Damaged(f"{path}: cannot be read ({error.strerror})") from None
+        raise _unreadable(path, error) from None
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         raise Damaged(f"{path}: its bytes are not those that were written")
     return data
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    # Not damaged: what may be whole is neither passed over nor removed.
+    return UserError(f"{path}: cannot be read ({error.strerror}); mend that, or name another checkpoint with resume=")
 
 
 def _drop(folder: Path) -> None:

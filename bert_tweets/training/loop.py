@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from .. import options
 from ..config import TrainConfig
 from ..data.batches import Step
 from ..data.manifest import SPLITS, Manifest
@@ -18,9 +20,10 @@ from ..engine.world import World
 from ..errors import Stopped
 from ..model.export import export_model
 from ..model.loading import LoadedModel, weights_identity
+from ..terminal import say
 from . import run_folder
 from .flops import matrix_peak
-from .metrics import IntervalMeter, JsonLines, Progress, Totals
+from .metrics import IntervalMeter, JsonLines, Progress, Totals, finite
 from .resuming import Resumed, made_from, require_place
 from .saver import Saver
 from .schedule import schedule_of
@@ -127,7 +130,8 @@ class Run:
         self.totals = Totals()
         every_shard = [shard for split in SPLITS for shard in manifest.splits[split]]
         self.shards = Unchanged(config.data.path, world.local_part(every_shard))
-        told = {"engine": self.engine.name, "ranks": world.world_size, "versions": versions()}
+        told: dict[str, Any] = {"engine": self.engine.name, "ranks": world.world_size, "versions": versions()}
+        told["config"] = options.flat(config)
         self.saver = Saver(self.folder, config.checkpoint.keep, world, resumed.expected, told, config.model.dropout > 0)
         self.watchdog = Watchdog(self.folder, world, config.engine.timeout_seconds)
         self.progress = Progress(stream.steps, world.is_main)
@@ -166,11 +170,12 @@ class Run:
                 if leaving:
                     break
                 asked_at = time.perf_counter()
-            self.saver.wait()
+            self.saver.wait(needed=leaving, alive=self._alive)
         if not leaving:
             self._export()
             return
-        where = f"saved behind step {self.done} of {steps} in {self.saver.folder}; the same command goes on from there"
+        what = "the same command" if config.resume == "auto" else "resume=auto"
+        where = f"saved behind step {self.done} of {steps} in {self.saver.folder}; {what} goes on from there"
         if step.is_last:
             raise Stopped(f"asked to stop: {where}")
         self.world.say(where)
@@ -189,17 +194,25 @@ class Run:
             collect()
             epoch = self.stream.epoch(self.done)
             self.metrics.write({"step": self.done, "epoch": epoch, "learning_rate": learning_rate, **line})
-            for number in self.skipped.read():
-                self.progress.say(f"warning: step {number} was skipped: its loss or gradient was not finite")
+            self._tell_skipped()
         self.progress.advance(self.done, line)
+
+    def _alive(self) -> None:
+        self.watchdog.beat(self.done)
+
+    def _tell_skipped(self) -> None:
+        """Waits for the device."""
+        for number in self.skipped.read():
+            self.progress.say(f"warning: step {number} was skipped: its loss or gradient was not finite")
 
     def _validate(self) -> None:
         if self.validation is None:
             return
         begun = time.perf_counter()
-        loss = self.validation.loss(self.engine, lambda: self.watchdog.beat(self.done))
+        self._tell_skipped()
+        loss = self.validation.loss(self.engine, self._alive)
         epoch = self.stream.epoch(self.done)
-        self.validations.write({"step": self.done, "epoch": epoch, "validation_loss": loss})
+        self.validations.write({"step": self.done, "epoch": epoch, "validation_loss": finite(loss)})
         warning = self.best.see(self.done, loss, self.engine)
         self.progress.say(f"step {self.done}/{self.stream.steps}  validation loss {loss:.4f}")
         if warning:
@@ -208,12 +221,12 @@ class Run:
 
     def _save(self) -> None:
         self.shards.require()
-        self.skipped.read()
+        self._tell_skipped()
         standing: dict[str, Any] = {"best": self.best.state(), "meter": self.meter.state()}
         standing |= {"totals": self.totals.state(), "skipped": self.skipped.steps}
         sampler = self.parts.loader.state(self.done).to_json()
         best = self.best.weights if self.best.step != self.done else None
-        self.meter.exclude(self.saver.save(self.done, self.engine, sampler, standing, best))
+        self.meter.exclude(self.saver.save(self.done, self.engine, sampler, standing, best, self._alive))
 
     def _restore(self, resumed: Resumed, standing: dict[str, Any]) -> None:
         if not resumed.put_state(self.parts) and self.config.model.dropout:
@@ -235,6 +248,6 @@ class Run:
             record |= {"epochs": self.stream.epoch(self.done), "rows": self.stream.rows}
             record |= {"steps": self.done, "planned_steps": self.stream.steps}
             run_folder.finish(self.folder, record)
-            by_validation = f"step {self.best.step}, the best by validation"
-            print(f"model of {by_validation if self.validation else f'step {self.done}'}: {folder}", flush=True)
+            best = f"step {self.best.step}, the best by validation"
+            say(f"model of {best if self.best.any_chosen else f'step {self.done}'}: {folder}", sys.stdout)
         self.world.barrier()

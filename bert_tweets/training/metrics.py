@@ -19,7 +19,8 @@ from torch import Tensor
 from ..data.batches import Step
 from ..engine.stopwatch import Stopwatch
 from ..engine.world import World
-from ..files import in_one_line, write_atomic
+from ..files import from_json, in_one_line, write_atomic
+from ..terminal import say, unheard
 
 _COUNTED = ("waits", "steps", "tokens", "tweets", "positions")
 
@@ -81,7 +82,7 @@ class IntervalMeter:
     def line(self, grad_norm: Tensor) -> dict[str, Any]:
         """The metrics of the interval, the same on every rank; starts the next. Waits for the device.
 
-        What is not a finite number is None, as JSON has no other word for it. `slowest_rank` is the one whose median of
+        What is not a finite number is None. `slowest_rank` is the one whose median of
         computing and waiting for data is the longest.
         """
         assert self.last is not None
@@ -102,7 +103,7 @@ class IntervalMeter:
         }
         by_rank = self._by_rank()
         self._restart()
-        return {name: value if math.isfinite(value) else None for name, value in line.items()} | by_rank
+        return {name: finite(value) for name, value in line.items()} | by_rank
 
     def _by_rank(self) -> dict[str, Any]:
         """What each rank took by itself in a step, and waited for data: median and 95th percentile, in seconds."""
@@ -119,6 +120,11 @@ class IntervalMeter:
     def exclude(self, seconds: float) -> None:
         """Takes time that was not training (a validation) out of the interval."""
         self.started += seconds
+
+
+def finite(value: float | None) -> float | None:
+    """The number; None where it is none that is finite, for which JSON has no word."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 class JsonLines:
@@ -167,7 +173,7 @@ def _lines_until(path: Path, done: int) -> Iterator[bytes]:
         return
     for line in path.read_bytes().splitlines(keepends=True):
         with suppress(ValueError, KeyError, TypeError):
-            if line.endswith(b"\n") and json.loads(line)["step"] <= done:
+            if line.endswith(b"\n") and from_json(line)["step"] <= done:
                 yield line
 
 
@@ -201,7 +207,8 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.bar:
-            self.bar.stop()
+            with unheard(sys.stderr):
+                self.bar.stop()
 
     def advance(self, done: int, line: dict[str, Any] | None) -> None:
         """`done` steps are done; `line` where one was logged."""
@@ -217,6 +224,7 @@ class Progress:
     def say(self, text: str) -> None:
         """A line for the user, by rank 0."""
         if self.bar:
-            self.bar.console.print(text, markup=False, highlight=False)
+            with unheard(sys.stderr):
+                self.bar.console.print(text, markup=False, highlight=False)
         elif self.active:
-            print(text, flush=True)
+            say(text, sys.stdout)

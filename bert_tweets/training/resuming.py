@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -160,11 +161,19 @@ class Resumed:
         return fit_vocabulary(self._checkpoint.tensors.get(file, {}), by_token, vocabulary_size)
 
 
+def _started_again() -> bool:
+    """Whether torchrun or Slurm has begun this very launch before."""
+    return any(int(os.environ.get(name) or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+
+
 def _choose(config: TrainConfig, expected: dict[str, Any]) -> Checkpoint | None:
-    if config.resume == "never":
+    own = checkpoint.named_by(Path(config.output))
+    # A launcher that starts the same words again does not mean to lose what came of them.
+    resume = "auto" if own and _started_again() else config.resume
+    if resume == "never":
         return None
-    asked = config.resume != "auto"
-    candidates = checkpoint.named_by(Path(config.resume if asked else config.output))
+    asked = resume != "auto"
+    candidates = checkpoint.named_by(Path(resume)) if asked else own
     reasons = []
     for folder in candidates:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 from .. import options
 from ..config import TrainConfig
 from ..errors import UserError
-from ..files import MARKER, hold, in_one_line, write_atomic, write_json_atomic
+from ..files import MARKER, from_json, hold, in_one_line, write_atomic, write_json_atomic
 from . import checkpoint
 from .resuming import settings_that_stay
 
@@ -63,7 +62,11 @@ def require_made_from(config: TrainConfig, identity: dict[str, str]) -> None:
     Raises:
         UserError: says which.
     """
-    summary = json.loads((Path(config.output) / SUMMARY).read_text(encoding="utf-8"))
+    path = Path(config.output) / SUMMARY
+    try:
+        summary = from_json(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error}); name a new folder with output=") from None
     changed = [part for part, value in identity.items() if summary.get(part) != value]
     if changed:
         raise UserError(

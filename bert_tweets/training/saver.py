@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,9 +15,12 @@ from torch import Tensor
 from ..engine.protocol import Engine
 from ..engine.world import World
 from ..errors import UserError
+from ..terminal import say
 from . import checkpoint
 from .checkpoint import Record
 from .generators import generators_of
+
+_PATIENCE_SECONDS = 1.0
 
 
 class Saver:
@@ -47,6 +51,7 @@ class Saver:
         sampler: dict[str, Any],
         progress: dict[str, Any],
         best: dict[str, Tensor] | None,
+        alive: Callable[[], None] = lambda: None,
     ) -> float:
         """Takes a snapshot and has it written; all ranks call it.
 
@@ -55,15 +60,15 @@ class Saver:
             engine: gives its state.
             sampler, progress: of the record.
             best: the weights that would be exported, where they are others than those of now.
+            alive: is called now and then while an earlier checkpoint is being written.
 
         Returns:
             Seconds that training waited, for an earlier checkpoint to be written first too.
         """
         begun = time.perf_counter()
         if step != self.saved:
-            if trouble := self._join():
-                # It costs that checkpoint, not the run.
-                print(f"warning: the last checkpoint was not written: {trouble}", file=sys.stderr, flush=True)
+            self._settle(alive)
+            self._warn(self._join())
             state = engine.state(keep=self.world.is_main)
             generators = generators_of(self.world) if self.with_generators else {}
             if state is not None:
@@ -73,17 +78,24 @@ class Saver:
             self.saved = step
         return time.perf_counter() - begun
 
-    def wait(self) -> None:
+    def wait(self, needed: bool, alive: Callable[[], None] = lambda: None) -> None:
         """Waits until the last checkpoint is written; all ranks call it.
 
+        Args:
+            needed: the run leaves, to go on from it.
+            alive: see `save`.
+
         Raises:
-            UserError: it was not; on all ranks.
+            UserError: it was not written, and is needed; on all ranks.
         """
 
         def join() -> None:
-            if trouble := self._join():
+            trouble = self._join()
+            if trouble and needed:
                 raise UserError(f"the last checkpoint was not written: {trouble}")
+            self._warn(trouble)
 
+        self._settle(alive)
         self.world.by_main(join)
 
     def __enter__(self) -> Saver:
@@ -96,6 +108,22 @@ class Saver:
         if not isinstance(error, KeyboardInterrupt):
             self._join()
 
+    @staticmethod
+    def _warn(trouble: str) -> None:
+        """It costs that checkpoint, not the run."""
+        if trouble:
+            say(f"warning: the last checkpoint was not written: {trouble}", sys.stderr)
+
+    def _settle(self, alive: Callable[[], None]) -> None:
+        """All ranks wait for rank 0's disk, however long that takes, and stay alive."""
+        while self.world.told(self._is_writing()):
+            alive()
+
+    def _is_writing(self) -> bool:
+        if self._thread:
+            self._thread.join(_PATIENCE_SECONDS)
+        return self._thread is not None and self._thread.is_alive()
+
     def _join(self) -> str:
         """Waits for the thread; what went wrong in it, in a line."""
         if self._thread:
@@ -105,13 +133,11 @@ class Saver:
         return trouble
 
     def _begin(self, record: Record, tensors: dict[str, dict[str, Tensor]]) -> None:
-        self.folder.mkdir(exist_ok=True)
-
         def work() -> None:
             try:
                 checkpoint.write(self.folder, record, tensors, self.keep)
-            except (OSError, UserError) as error:
-                self._trouble = str(error)
+            except Exception as error:  # whatever it was, nothing is saved; who waits tells it
+                self._trouble = str(error) if isinstance(error, OSError | UserError) else repr(error)
 
         self._thread = threading.Thread(target=work, name="saver", daemon=True)
         self._thread.start()

@@ -6,8 +6,11 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
+
+from ..terminal import say
 
 # Slurm's warning is what `--signal` says, USR1 as a rule; torchrun hands on TERM.
 _SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
@@ -27,7 +30,7 @@ class StopRequest:
     def __init__(self, speaks: bool):
         self.speaks = speaks
         self.signal = ""
-        self._when = 0.0
+        self._pressed: float | None = None
         self._before: dict[str, Any] = {}
 
     def __call__(self) -> bool:
@@ -48,11 +51,15 @@ class StopRequest:
             signal.signal(getattr(signal, name), handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        if name == "SIGINT" and self.signal == "SIGINT" and time.monotonic() - self._when > _ONE_PRESS_SECONDS:
-            raise KeyboardInterrupt
+        name, now = signal.Signals(number).name, time.monotonic()
+        if name == "SIGINT":
+            if self._pressed is not None and now - self._pressed > _ONE_PRESS_SECONDS:
+                raise KeyboardInterrupt
+            self._pressed = now if self._pressed is None else self._pressed
         if not self.signal:
-            self.signal, self._when = name, time.monotonic()
+            self.signal = name
             if self.speaks:
                 again = "; Ctrl-C again stops at once" if name == "SIGINT" else ""
-                print(f"{name}: saving behind the next step, then leaving{again}", file=sys.stderr, flush=True)
+                # Python forbids it in the middle of another line.
+                with suppress(RuntimeError):
+                    say(f"{name}: saving behind the next step, then leaving{again}", sys.stderr)

@@ -15,6 +15,7 @@ from ..data.manifest import Manifest
 from ..data.order import Stream
 from ..engine.world import World
 from ..model.loading import LoadedModel, weights_identity
+from .metrics import finite
 from .schedule import Schedule
 from .setup import Training
 from .validation import BestModel
@@ -46,9 +47,9 @@ def summary(
     return {
         "model": config.model.name,
         "has_trained_head": loaded.has_trained_head,
-        "best_step": best.step if best.start_loss is not None else None,
-        "validation_loss": best.loss if best.start_loss is not None else None,
-        "start_validation_loss": best.start_loss,
+        "best_step": best.step if best.any_chosen else None,
+        "validation_loss": best.loss if best.any_chosen else None,
+        "start_validation_loss": finite(best.start_loss),
         "stopped_early": best.should_stop,
         "ranks": world.world_size,
         "engine": engine_name,
@@ -71,7 +72,7 @@ def versions() -> dict[str, str]:
 
 
 def identity(config: TrainConfig, manifest: Manifest) -> dict[str, str]:
-    return {"data": manifest.fingerprint, "weights": weights_identity(config.model.name)}
+    return {"data": manifest.fingerprint, "weights": weights_identity(config.model.name, config.model.revision)}
 
 
 def device_name(device: torch.device) -> str:

@@ -117,7 +117,12 @@ class BestModel:
 
     def chosen(self, engine: Engine) -> dict[str, Any] | None:
         """The best weights; where no validation has chosen any, those of now. All ranks call it."""
-        return self.weights if self.loss < float("inf") else engine.weights(self.keep)
+        return self.weights if self.any_chosen else engine.weights(self.keep)
+
+    @property
+    def any_chosen(self) -> bool:
+        """Whether a validation has chosen weights; one whose loss is no number chooses none."""
+        return self.loss < float("inf")
 
     @property
     def should_stop(self) -> bool:

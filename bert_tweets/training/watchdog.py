@@ -15,6 +15,7 @@ from types import TracebackType
 
 from ..engine.world import World
 from ..files import in_one_line
+from ..terminal import say
 
 FOLDER = "stacks"
 # EX_SOFTWARE of sysexits.h.
@@ -22,6 +23,7 @@ EXIT_CODE = 70
 _TICK_SECONDS = 0.5
 _WRITING_SECONDS = 2.0
 _HEADER_BYTES = 64
+_OWN_SPACE = Path("/proc/self/ns/pid")
 
 
 class Watchdog:
@@ -47,7 +49,9 @@ class Watchdog:
         self._step, self._beaten = step, time.monotonic()
 
     def __enter__(self) -> Watchdog:
-        here = zlib.crc32(os.uname().nodename.encode())
+        # Of containers with one host name each has processes of its own.
+        space = _OWN_SPACE.stat().st_ino if _OWN_SPACE.exists() else 0
+        here = zlib.crc32(f"{os.uname().nodename} {space}".encode())
         everyone = self.world.gather([os.getpid(), here])()
         self._neighbours = [pid for pid, machine in everyone if machine == here]
         with in_one_line(self.folder):
@@ -67,10 +71,12 @@ class Watchdog:
         self._ended.set()
         self._thread.join()
         faulthandler.unregister(signal.SIGUSR2)
+        told = self._file.tell() > _HEADER_BYTES
         self._file.close()
-        # Nothing was to be told; the folder goes with the last rank.
-        self.path.unlink(missing_ok=True)
+        # Where nothing was to be told the folder goes, with the last rank.
         with suppress(OSError):
+            if not told:
+                self.path.unlink()
             self.folder.rmdir()
 
     def _watch(self) -> None:
@@ -78,7 +84,9 @@ class Watchdog:
         while not self._ended.wait(_TICK_SECONDS):
             if self._step != told:
                 told = self._step
-                self._head()
+                # Without room for it on the disk, watching goes on.
+                with suppress(OSError):
+                    self._head()
             if time.monotonic() - self._beaten > self.seconds:
                 self._end()
 
@@ -87,15 +95,16 @@ class Watchdog:
         os.pwrite(self._file.fileno(), f"{text:<{_HEADER_BYTES - 1}}\n".encode(), 0)
 
     def _end(self) -> None:
-        print(
+        text = (
             f"error: rank {self.world.rank}: no step ended for {self.seconds:g} s behind step {self._step} "
-            f"(engine.timeout_seconds); what every rank was doing is in {self.folder}",
-            file=sys.stderr,
-            flush=True,
+            f"(engine.timeout_seconds); what every rank was doing is in {self.folder}"
         )
-        for pid in self._neighbours:
-            with suppress(OSError):
-                os.kill(pid, signal.SIGUSR2)
-                os.kill(pid, signal.SIGCONT)
-        time.sleep(_WRITING_SECONDS)
-        os._exit(EXIT_CODE)
+        try:
+            say(text, sys.stderr)
+            for pid in self._neighbours:
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGUSR2)
+                    os.kill(pid, signal.SIGCONT)
+            time.sleep(_WRITING_SECONDS)
+        finally:
+            os._exit(EXIT_CODE)

@@ -44,9 +44,10 @@ def render(material: Material) -> str:
 
     Raises:
         UserError: jinja2 or plotly is not installed.
+        ValueError, TypeError, LookupError: the material has other fields than the stages leave.
     """
     try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
+        from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
         from markupsafe import Markup
     except ImportError:
         raise missing_extra("jinja2") from None
@@ -63,12 +64,16 @@ def render(material: Material) -> str:
         lstrip_blocks=True,
     )
     environment.filters["count"] = lambda number: f"{number:,}"
-    return environment.get_template("page.html").render(
-        **context,
-        too_rare=TOO_RARE,
-        plotly=Markup(script),
-        figures={name: Markup(figure) for name, figure in figures.items()},
-    )
+    try:
+        return environment.get_template("page.html").render(
+            **context,
+            too_rare=TOO_RARE,
+            # Both are plotly's: it writes what stands in a figure as JSON without < and >.
+            plotly=Markup(script),  # noqa: S704
+            figures={name: Markup(figure) for name, figure in figures.items()},  # noqa: S704
+        )
+    except UndefinedError as error:
+        raise ValueError(str(error)) from None
 
 
 def without_mentions(value: Any) -> Any:

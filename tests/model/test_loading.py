@@ -99,7 +99,7 @@ def test_models_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, manifest
     pickled = Path(saved(tmp_path / "pickled", manifest))
     torch.save({}, pickled / "pytorch_model.bin")
     (pickled / "model.safetensors").unlink()
-    assert "cannot be loaded" in refused(str(pickled))
+    assert "holds no model.safetensors" in refused(str(pickled))
     hollow = Path(saved(tmp_path / "hollow", manifest))
     saved(tmp_path / "wide", manifest, hidden_size=64)
     (hollow / "config.json").write_text((tmp_path / "wide" / "config.json").read_text())

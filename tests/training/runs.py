@@ -10,6 +10,8 @@ from safetensors.numpy import load_file
 
 from bert_tweets import options
 from bert_tweets.config import TrainConfig
+from bert_tweets.training import checkpoint
+from bert_tweets.training.loop import train
 from tests.helpers import generated_tweets, make_shards
 
 SETTINGS = [
@@ -20,6 +22,8 @@ SETTINGS = [
     "device=cpu",
     "optimizer.learning_rate=1e-3",
 ]
+# Of a run in one process, with checkpoints.
+MORE = ["batch_size=6", "max_steps=9", "log.every_steps=2", "validation.every_steps=4", "checkpoint.every_steps=3"]
 # Of a line of metrics, what is a time.
 TIMES = {
     "tokens_per_second",
@@ -66,3 +70,18 @@ def assert_same(one: Path, other: Path) -> None:
     records = [json.loads((run / "run.json").read_text()) for run in (one, other)]
     assert all(record["steps"] == records[0]["steps"] for record in records)
     assert all(record["tokens"] == records[0]["tokens"] for record in records)
+
+
+def go_on(shards: Path, run: Path, *more: str) -> None:
+    train(config_of(shards, run, *MORE, *more))
+
+
+def names_in(run: Path) -> set[str]:
+    """Of its checkpoints."""
+    return {path.name for path in (run / checkpoint.FOLDER).iterdir()}
+
+
+def flip(path: Path, bit: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from bert_tweets.data.batches import Step
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.order import Stream
 from bert_tweets.data.shards import open_split
+from bert_tweets.engine.ddp import DDPEngine
 from bert_tweets.errors import UserError
+from bert_tweets.training.loop import train
 from bert_tweets.training.metrics import JsonLines
 from bert_tweets.training.skipped import SkippedSteps
+from bert_tweets.training.validation import Validation
 from tests.processes import run
-from tests.training.runs import lines_of, model_of, short_tweets, words_of
+from tests.training.runs import config_of, lines_of, model_of, short_tweets, words_of
 
 LAUNCHES = str(Path(__file__).parent / "launches.py")
 ENGINES = {"ddp": [], "ddp-bf16": ["precision=bf16"], "ddp-weights": ["precision=bf16_weights"]} | {
@@ -86,3 +92,37 @@ def test_the_budget_is_of_the_last_thousand_steps(shards: Path, tmp_path: Path) 
         skipped.add(2000, torch.tensor(float("nan")))
         skipped.read()
     assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("more", [["stop_after_steps=2"], ["validation.every_steps=2", "validation.patience=1"]])
+def test_a_skipped_step_is_told_where_no_line_of_metrics_follows(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    step_of, losses = DDPEngine.train_step, iter([1.0, 2.0])
+
+    def train_step(self: DDPEngine, step: Step, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, norm = step_of(self, step, *rest)
+        return loss, norm * math.inf if step.index == 1 else norm
+
+    monkeypatch.setattr(DDPEngine, "train_step", train_step)
+    monkeypatch.setattr(Validation, "loss", lambda *_: next(losses))
+    train(config_of(shards, tmp_path / "run", "batch_size=6", "max_steps=9", "log.every_steps=9", *more))
+    assert "step 2 was skipped" in capsys.readouterr().out
+    assert [line["step"] for line in lines_of(tmp_path / "run", "skipped.jsonl")] == [2]
+
+
+def test_validations_that_are_no_numbers_choose_no_model(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Validation, "loss", lambda *_: math.nan)
+    run = tmp_path / "run"
+    train(config_of(shards, run, "batch_size=6", "max_steps=2"))
+    assert "model of step 2:" in capsys.readouterr().out
+
+    def no_json(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    lines = (run / "validation.jsonl").read_text().splitlines()
+    assert all(json.loads(line, parse_constant=no_json)["validation_loss"] is None for line in lines)
+    record = json.loads((run / "run.json").read_text(), parse_constant=no_json)
+    assert record["best_step"] is record["validation_loss"] is record["start_validation_loss"] is None

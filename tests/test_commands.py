@@ -1,0 +1,47 @@
+"""Stages as commands: what is told to the one who runs them reaches them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT, wait_for
+
+# Takes its time to save, as training does.
+STAGE = """
+import signal, sys, time
+from pathlib import Path
+def save(*_):
+    time.sleep(0.6)
+    Path("saved").touch()
+    sys.exit(75)
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, save)
+Path("begun").touch()
+time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stage_that_is_asked_to_stop_has_the_time_to_save(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "stage.py").write_text(STAGE)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from bert_tweets import commands; commands.run([sys.executable, 'stage.py'])",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+    wait_for((tmp_path / "begun").exists, 20)
+    # A terminal sends Ctrl-C to all of its foreground, a scheduler SIGTERM to one process.
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    assert process.wait(timeout=20) == 75
+    assert (tmp_path / "saved").exists()
