@@ -209,9 +209,12 @@ def campaign(name: str, draw: Draw, changed: Draw, replicates: int) -> None:
     print(f"{name}: mean share of false findings {false:.3f}")
     assert false <= 0.05 + 2 * 0.15 / np.sqrt(replicates)
     for sizes in ((60, 60), (60, 120), (50, 200), (150, 150)):
-        held = [coverage(draw, changed, sizes, share, 2 * replicates) for share in (0.0, 0.25, 0.5)]
-        print(f"{name}: {sizes}: intervals hold {' '.join(f'{one:.3f}' for one in held)} at 0, 25, 50 %", flush=True)
-        assert all(0.92 - 0.025 <= one <= 0.97 + 0.025 for one in held)
+        held = [coverage(draw, changed, sizes, share, 2 * replicates) for share in (0.0, 0.1, 0.25, 0.5)]
+        print(
+            f"{name}: {sizes}: intervals hold {' '.join(f'{one:.3f}' for one in held)} at 0, 10, 25, 50 %", flush=True
+        )
+        # A rare new use is held too seldom, as docs/statistics.md says.
+        assert held[1] > 0.8 and all(0.92 - 0.025 <= one <= 0.97 + 0.025 for one in (held[0], *held[2:]))
     for count in (50, 200, 1000):
         for share in (0.1, 0.25, 0.5, 1.0):
             found = powers(draw, changed, count, share, replicates if count < 1000 else replicates // 4)
