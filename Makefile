@@ -1,6 +1,6 @@
 # make demo   sets up, then walks the whole road on generated tweets
 # make test   sets up, then runs the tests
-# make soak   long campaigns, whose last figures are in docs/reliability.md
+# make soak   long campaigns, whose last figures are in docs/reliability.md and docs/statistics.md
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up

@@ -14,6 +14,7 @@ STAGES = {
     "train": "adapt a masked language model to the shards",
     "evaluate": "did it help? masked loss on held-out tweets, beside the model before",
     "embed": "vectors of chosen words, an occurrence a row and a centroid a word",
+    "analyze": "does a word's use differ between groups or over time, and by more than ordinary words' does?",
     "report": "one page to look at",
     "verify": "is a folder of shards, or a run's checkpoints, whole, to the last byte?",
     "inspect": "what a folder of shards holds: lengths, padding, [UNK], samples",

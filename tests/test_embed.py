@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from bert_tweets import embed
+from bert_tweets import analyze, embed
 from bert_tweets.config import ModelConfig
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.model.loading import load_model
 from bert_tweets.text.tokenizer import load_tokenizer
 from bert_tweets.words.occurrences import columns_of, open_corpus
+from tests.helpers import generated_tweets, make_shards, write_csv
 
 WORDS = ["mask", "the internet", "😷", "#metoo", "@user", "no", "007", "nowhere"]
 
@@ -168,3 +169,26 @@ def test_text_is_written_only_when_asked_for(shards: Path, models: tuple[Path, P
     rows = pq.read_table(output / "occurrences.parquet").to_pylist()
     assert len(rows) == 7
     assert all(row["text"][row["start"] : row["end"]].lower() == "mask" for row in rows)
+
+
+def test_what_analyze_needs_is_in_the_table(tmp_path: Path, models: tuple[Path, Path]) -> None:
+    rows = [
+        (str(number), f"2020-{number % 2 + 1:02d}-01", f"a{number}", "left" if number % 3 else "right", text)
+        for number, text in enumerate(generated_tweets(400))
+    ]
+    source = write_csv(tmp_path / "party.csv", ["id", "created_at", "author", "party", "text"], rows)
+    shards = make_shards(tmp_path, None, input=[str(source)], group_columns=["party"])
+    output = tmp_path / "words"
+    embed.stage(arguments(shards, models, output, "words=[mask,unbelievable]"))
+    table = pq.read_table(output / "occurrences.parquet")
+    found = [row for row in table.to_pylist() if row["status"] == "found"]
+    assert {row["group.party"] for row in found} == {"left", "right"}
+    tokenizer = load_tokenizer(str(shards / "tokenizer"))
+    for word in ("mask", "unbelievable"):
+        pieces = {row["pieces"] for row in found if row["word"] == word}
+        assert pieces == {len(tokenizer.tokenize(word))}
+    assert all(row["pieces"] == 0 for row in table.to_pylist() if row["status"] != "found")
+    for by in ("party", "month"):
+        analyze.stage([f"words={output}", f"by={by}", f"output={tmp_path / by}", "permutations=99"])
+        rows = json.loads((tmp_path / by / "change.json").read_text())
+        assert {row["word"] for row in rows} == {"mask", "unbelievable"} and rows[0]["clusters"] > 20

@@ -26,6 +26,7 @@ from .training import (
     ValidationConfig,
 )
 from .using import (
+    AnalyzeConfig,
     DemoConfig,
     DoctorConfig,
     EmbedConfig,
@@ -35,6 +36,7 @@ from .using import (
 )
 
 __all__ = [
+    "AnalyzeConfig",
     "DataConfig",
     "DemoConfig",
     "DoctorConfig",

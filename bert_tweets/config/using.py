@@ -53,6 +53,36 @@ class EmbedConfig:
 
 
 @dataclass
+class AnalyzeConfig:
+    """analyze: does a word's use differ between groups or over time, and by more than ordinary words' does?"""
+
+    words: str = setting("", "folder that embed left", required=True)
+    controls: str = setting(
+        "", "folder that embed left of ordinary words, by the same model; empty: those that `words` marks as controls"
+    )
+    by: str = setting("", "day, week, month or year of the tweet (UTC), or a group column", required=True)
+    output: str = setting("", "folder for change.json; new, empty, or one that analyze made", required=True)
+    model: str = setting("model", "whose vectors: of the model, or of the base", choices=("model", "base"))
+    contrasts: str = setting(
+        "auto",
+        "pairs of groups beside the one test over all; auto: adjacent for times, else all",
+        choices=("auto", "adjacent", "first", "all"),
+    )
+    permutations: int = setting(9999, "permutations of a test", at_least=99)
+    level: float = setting(0.05, "false-discovery rate", above=0.0, at_most=0.5)
+    min_clusters: int = setting(
+        20, "clusters of near-duplicates of a word that a group needs to be compared", unit="clusters", at_least=4
+    )
+    max_occurrences: int = setting(
+        2000, "seeded sample of a word's clusters that are compared", unit="clusters", at_least=20
+    )
+    max_per_author: int = setting(
+        0, "seeded sample of a word's clusters of one author; 0: all", unit="clusters", at_least=0
+    )
+    seed: int = setting(0, "seed of samples and permutations", at_least=0)
+
+
+@dataclass
 class ReportConfig:
     """report: one self-contained page."""
 

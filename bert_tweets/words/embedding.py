@@ -101,7 +101,7 @@ def embed(config: EmbedConfig, manifest: Manifest, world: World, folder: Path) -
         fetch_and_check(models, manifest, world)
         study = _study(config, manifest, words, world)
         spaces: dict[str, Space] = {}
-        with _writer(config, study, world, folder) as writer:
+        with _writer(config, manifest, study, world, folder) as writer:
             for role, name in names.items():
                 if world.is_main:
                     print(f"embedding with {name}", flush=True)
@@ -152,12 +152,12 @@ def _of_all_ranks(mine: Columns, world: World) -> Columns:
 
 
 def _writer(
-    config: EmbedConfig, study: Study, world: World, folder: Path
+    config: EmbedConfig, manifest: Manifest, study: Study, world: World, folder: Path
 ) -> AbstractContextManager[OccurrenceWriter | None]:
     """Rank 0 alone writes."""
     if not world.is_main:
         return nullcontext()
-    return OccurrenceWriter(folder / OCCURRENCES, study.corpus, study.words, config.include_text)
+    return OccurrenceWriter(folder / OCCURRENCES, study.corpus, study.words, config.include_text, manifest.groups)
 
 
 def _reader(config: EmbedConfig, manifest: Manifest, name: str, world: World) -> Reader:

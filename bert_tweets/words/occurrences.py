@@ -31,7 +31,7 @@ CHUNK_TWEETS = 4096
 def open_corpus(folder: str, manifest: Manifest) -> Split:
     """All tweets of a folder of shards, of training and validation, under one index."""
     shards = [shard for split in SPLITS for shard in manifest.splits[split]]
-    return Split(folder, shards, manifest.vocabulary_size)
+    return Split(folder, shards, manifest.vocabulary_size, manifest.groups)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -20,8 +21,8 @@ Floats = npt.NDArray[np.float32]
 CORRECTION = "none"
 
 
-def schema(include_text: bool) -> pa.Schema:
-    """Columns of occurrences.parquet: a row an asked occurrence and model."""
+def schema(include_text: bool, groups: Sequence[str] = ()) -> pa.Schema:
+    """Columns of occurrences.parquet: a row an asked occurrence and model; kept columns are called `group.NAME`."""
     text = [pa.field("text", pa.string(), nullable=False)] if include_text else []
     return pa.schema(
         [
@@ -31,10 +32,13 @@ def schema(include_text: bool) -> pa.Schema:
             pa.field("cluster", pa.int64(), nullable=False),
             pa.field("author", pa.string()),
             pa.field("time", pa.timestamp("s", tz="UTC")),
+            *(pa.field(f"group.{name}", pa.string()) for name in groups),
             # Characters of the cleaned text, end excluded.
             pa.field("start", pa.int32(), nullable=False),
             pa.field("end", pa.int32(), nullable=False),
             pa.field("status", pa.string(), nullable=False),
+            # Tokens of the word; 0 unless it is found.
+            pa.field("pieces", pa.int32(), nullable=False),
             pa.field("model", pa.string(), nullable=False),
             pa.field("layer", pa.string(), nullable=False),
             pa.field("correction", pa.string(), nullable=False),
@@ -53,12 +57,15 @@ class OccurrenceWriter:
         corpus: the tweets.
         words: the asked words; occurrences of later numbers (the background's) are not written.
         include_text: write the cleaned text, too.
+        groups: further columns that were kept.
     """
 
-    def __init__(self, path: Path, corpus: Split, words: list[Word], include_text: bool):
-        self.corpus, self.include_text = corpus, include_text
+    def __init__(self, path: Path, corpus: Split, words: list[Word], include_text: bool, groups: Sequence[str] = ()):
+        self.corpus = corpus
+        self._schema = schema(include_text, groups)
+        self._of_tweets = ["author", "time", *(f"group.{name}" for name in groups), *(["text"] if include_text else [])]
         self.words = pa.array([word.text for word in words], pa.string())
-        self._writer = pq.ParquetWriter(path, schema(include_text), compression="zstd")
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
 
     def __enter__(self) -> OccurrenceWriter:
         return self
@@ -75,25 +82,21 @@ class OccurrenceWriter:
             return
         places = occurrences.places.take(rows).take(asked)
         status = occurrences.status[rows][asked]
-        names = ["id", "author", "time", *(["text"] if self.include_text else [])]
-        tweets = columns_of(self.corpus, places.tweet, names)
+        tweets = columns_of(self.corpus, places.tweet, ["id", *self._of_tweets])
         columns = {
             "word": self.words.take(pa.array(places.word)),
             "tweet_id": tweets.column("id"),
             "cluster": pa.array(occurrences.cluster[rows][asked]),
-            "author": tweets.column("author"),
-            "time": tweets.column("time"),
+            **{name: tweets.column(name) for name in self._of_tweets},
             "start": pa.array(places.start, pa.int32()),
             "end": pa.array(places.end, pa.int32()),
             "status": pa.array(STATUSES).take(pa.array(status)),
+            "pieces": pa.array(occurrences.piece_counts[rows][asked], pa.int32()),
             "vector": _lists(vectors[asked], status == FOUND),
         }
         for name, value in (("model", model), ("layer", layer), ("correction", CORRECTION)):
             columns[name] = pa.repeat(value, len(asked))
-        if self.include_text:
-            columns["text"] = tweets.column("text")
-        kind = schema(self.include_text)
-        self._writer.write_table(pa.table([columns[name] for name in kind.names], schema=kind))
+        self._writer.write_table(pa.table([columns[name] for name in self._schema.names], schema=self._schema))
 
 
 def _lists(vectors: Floats, present: npt.NDArray[np.bool_]) -> pa.Array:

@@ -1,0 +1,87 @@
+"""analyze: does a word's use differ between groups or over time, and by more than that of ordinary words?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from . import options
+from .config import AnalyzeConfig
+from .errors import UserError, run_entry
+from .files import already_made, side_folder, write_json_atomic
+from .terminal import console
+
+CHANGE, SETTINGS = "change.json", "analyze.json"
+
+
+def stage(argv: list[str]) -> None:
+    """Reads the settings, compares, writes change.json and prints what it says. Uses no model."""
+    config = options.load(AnalyzeConfig, argv)
+    settings = {"settings": _settings(config)}
+    settings |= {name: _made_from(folder) for name in ("words", "controls") if (folder := getattr(config, name))}
+    if already_made(config.output, SETTINGS, settings, "analyze"):
+        print(f"{config.output}: is complete already")
+        return
+    from .words.analysis import analyze
+
+    rows, notes = analyze(config)
+    with side_folder(config.output) as folder:
+        write_json_atomic(folder / CHANGE, rows)
+        write_json_atomic(folder / SETTINGS, settings)
+    _show(rows)
+    for note in notes:
+        print(f"warning: {note}", file=sys.stderr)
+    print(f"figures: {config.output}/{CHANGE}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    run_entry(stage, argv)
+
+
+def _settings(config: AnalyzeConfig) -> dict[str, Any]:
+    return {key: value for key, value in asdict(config).items() if key not in ("output", "words", "controls")}
+
+
+def _made_from(folder: str) -> Any:
+    """What embed says that its folder is made from."""
+    path = Path(folder) / "embed.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder}: holds no embed.json; give the folder that embed left") from None
+    except (OSError, ValueError):
+        raise UserError(f"{path}: cannot be read; embed again") from None
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("word", "groups", box=None, header_style="bold")
+    for name in ("energy distance", "p", "q", "rank", "clusters", "authors"):
+        table.add_column(name, justify="right")
+    table.add_column("use")
+    table.add_column("verdict")
+    for row in rows:
+        if row["measure"] != "energy":
+            continue
+        pair = "all" if row["group_a"] is None else f"{row['group_a']} – {row['group_b']}"
+        figures = ["", "", "", ""]
+        if row["estimate"] is not None:
+            figures = [f"{row['estimate']:.3f} ({row['low']:.3f} to {row['high']:.3f})"]
+            figures += [f"{row['p_value']:.4f}", f"{row['q_value']:.4f}"]
+            figures += [f"{row['rank_among_controls']} of {row['controls'] + 1}" if row["controls"] else ""]
+        authors = "" if row["authors"] is None else f"{row['authors']:,}"
+        shown = [*figures, f"{row['clusters']:,}", authors, row["usage"], row["verdict"]]
+        table.add_row(Text(row["word"]), Text(pair), *shown)
+    console(width=140).print(table)
+    for row in rows:
+        if row["measure"] == "energy" and row["contrast"] == "omnibus":
+            console().print(Text(row["statement"]))
+
+
+if __name__ == "__main__":
+    main()

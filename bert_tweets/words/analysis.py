@@ -1,0 +1,111 @@
+"""Analysis: from what embed left to the rows of change.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from ..config import AnalyzeConfig
+from ..errors import UserError
+from ..terminal import counting
+from .change import Comparison, Control, compare, conclude, control
+from .distances import Floats
+from .evidence import PERIODS, Chosen, Table, choose
+from .wording import FEWEST_CONTROLS
+
+# Words whose vectors are in memory at a time.
+_WORDS = 32
+
+
+def analyze(config: AnalyzeConfig) -> tuple[list[dict[str, Any]], list[str]]:
+    """Compares the groups of each word.
+
+    Args:
+        config: the settings.
+
+    Returns:
+        Rows of change.json, and what its reader should know.
+
+    Raises:
+        UserError: the folders do not hold what is asked, or are of different spaces.
+    """
+    table = Table(config.words, config.model, config.by)
+    others = Table(config.controls, config.model, config.by) if config.controls else table
+    _require_one_space(table, others, config)
+    names = sorted(set(table.period.tolist()) - {None})
+    if len(names) < 2:
+        what = f"{len(names)} {config.by}" if config.by in PERIODS else f"{len(names)} value(s) of {config.by}"
+        raise UserError(f"{config.words}: its occurrences are of {what}: nothing to compare; choose another by=")
+    if config.contrasts == "adjacent" and config.by not in PERIODS:
+        raise UserError(f"contrasts=adjacent: the groups of {config.by} have no order; give first or all")
+    comparisons: list[Comparison] = []
+    with counting("words") as advance:
+        for chosen, vectors in _with_vectors(table, choose(table, names, config)):
+            comparisons += compare(chosen, vectors, config)
+            advance(1)
+    asked = {one.groups for one in comparisons if one.test}
+    words = {one.chosen.word.casefold() for one in comparisons}
+    controls: list[Control] = []
+    with counting("controls") as advance:
+        for chosen, vectors in _with_vectors(others, choose(others, names, config, asked=others is not table)):
+            if chosen.word.casefold() not in words:
+                controls.append(control(chosen, vectors, asked, config.min_clusters))
+            advance(1)
+    rows = conclude(comparisons, controls, names, config)
+    return rows, _notes(table, comparisons, controls, config)
+
+
+def _with_vectors(table: Table, words: Iterator[Chosen]) -> Iterator[tuple[Chosen, Floats]]:
+    """Words with their vectors, read for some words at a time."""
+    while several := list(islice(words, _WORDS)):
+        bounds = np.cumsum([0, *(len(chosen.rows) for chosen in several)])
+        vectors = table.vectors(np.concatenate([chosen.rows for chosen in several]))
+        for chosen, first, last in zip(several, bounds[:-1], bounds[1:], strict=True):
+            yield chosen, vectors[first:last]
+
+
+def _require_one_space(table: Table, others: Table, config: AnalyzeConfig) -> None:
+    different = [name for name in table.space if table.space[name] != others.space[name]]
+    if different:
+        raise UserError(
+            f"{config.controls}: its vectors are of another space than those of {config.words}: they differ in "
+            f"{', '.join(different)}; embed both with the same model, layers and shards"
+        )
+
+
+def _notes(
+    table: Table, comparisons: Sequence[Comparison], controls: Sequence[Control], config: AnalyzeConfig
+) -> list[str]:
+    notes = []
+    without = int(sum(period is None for period in table.period))
+    if without:
+        notes.append(f"{without:,} occurrences have no {config.by} and are left out")
+    tests = sum(one.test is not None for one in comparisons)
+    if tests and 1 / (config.permutations + 1) > config.level / tests:
+        notes.append(
+            f"{config.permutations:,} permutations cannot reach the level for one finding among {tests:,} tests; "
+            f"give permutations={int(np.ceil(tests / config.level))}"
+        )
+    tested = [one for one in comparisons if one.test]
+    if any(not one.chosen.by_author for one in tested):
+        notes.append(
+            "authors are not known of all occurrences: clusters of near-duplicates are permuted there, and an author "
+            "who wrote many of them counts as many"
+        )
+    if len(controls) < FEWEST_CONTROLS:
+        notes.append(
+            f"{len(controls)} control words: fewer than {FEWEST_CONTROLS}, so that no change can be told from the "
+            "drift of every word's contexts; embed ordinary words by the same model and give controls=FOLDER"
+        )
+    else:
+        words = len({one.chosen.word for one in tested})
+        if len(controls) + 1 < words / config.level:
+            notes.append(
+                f"a single word among {words} cannot stand out of {len(controls)} controls; "
+                f"{int(np.ceil(words / config.level)) - 1} are needed"
+            )
+        notes.append("control words are not matched on part of speech")
+    return notes

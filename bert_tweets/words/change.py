@@ -1,0 +1,250 @@
+"""Change: comparisons of the groups of each word's occurrences, their tests, and their rank among control words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, pairwise
+from typing import Any
+
+import numpy as np
+
+from ..config import AnalyzeConfig
+from .distances import Distances, Floats, Spread, between_and_within, distances, spread
+from .evidence import PERIODS, Chosen
+from .occurrences import generator
+from .permutations import PermutationTest, false_discovery_rates, permutation_test
+from .wording import DIFFERS, FEWEST_CONTROLS, NO_EVIDENCE, TOO_FEW, Answers, statement
+
+OMNIBUS = "omnibus"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Some groups of one word's occurrences, compared.
+
+    Attributes:
+        chosen: the word's occurrences.
+        contrast: OMNIBUS, or how the pair was chosen.
+        groups: numbers of the groups.
+        estimate: energy distance; None where they are too few.
+        spread: of the estimate.
+        prototype: debiased squared distance of means, and its spread; twice that, averaged over pairs, for more groups.
+        test: of the estimate.
+    """
+
+    chosen: Chosen
+    contrast: str
+    groups: tuple[int, ...]
+    estimate: float | None = None
+    spread: Spread | None = None
+    prototype: tuple[float, Spread] | None = None
+    test: PermutationTest | None = None
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control word.
+
+    Attributes:
+        chosen: its occurrences.
+        estimates: energy distance by groups, where it could be compared.
+    """
+
+    chosen: Chosen
+    estimates: dict[tuple[int, ...], float] = field(default_factory=dict)
+
+
+def pairs_of(contrasts: str, by: str, groups: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
+    """How pairs are chosen, and the pairs, of groups in order. Of two groups the one test over all is their test."""
+    kind = contrasts if contrasts != "auto" else ("adjacent" if by in PERIODS else "all")
+    if len(groups) < 3:
+        return kind, []
+    if kind == "adjacent":
+        return kind, list(pairwise(groups))
+    if kind == "first":
+        return kind, [(groups[0], group) for group in groups[1:]]
+    return kind, list(combinations(groups, 2))
+
+
+def compare(chosen: Chosen, vectors: Floats, config: AnalyzeConfig) -> list[Comparison]:
+    """The one test over all groups of a word that can be compared, then the pairs.
+
+    Args:
+        chosen: the word's occurrences.
+        vectors: float32 [occurrences, width], one model's.
+        config: the settings.
+    """
+    comparable = chosen.comparable(config.min_clusters)
+    present = np.flatnonzero(chosen.tweets).tolist()
+    kind, pairs = pairs_of(config.contrasts, config.by, present)
+    if len(comparable) < 2:
+        # All that there are, told once.
+        return [Comparison(chosen, OMNIBUS, tuple(present))]
+    plain = distances(vectors, chosen.units.unit)
+    squared = distances(vectors, chosen.units.unit, squared=True)
+    asked = [(OMNIBUS, tuple(comparable)), *((kind, pair) for pair in pairs)]
+    return [
+        _compared(chosen, contrast, groups, plain, squared, config)
+        if set(groups) <= set(comparable)
+        else Comparison(chosen, contrast, groups)
+        for contrast, groups in asked
+    ]
+
+
+def _compared(
+    chosen: Chosen,
+    contrast: str,
+    groups: tuple[int, ...],
+    plain: Distances,
+    squared: Distances,
+    config: AnalyzeConfig,
+) -> Comparison:
+    rows, units = chosen.units.among(groups)
+    plain, squared = plain.of(rows), squared.of(rows)
+    random = generator(config.seed, f"permutations of {chosen.word} {contrast} {groups}")
+    of_squares = spread(squared, units)
+    return Comparison(
+        chosen,
+        contrast,
+        groups,
+        float(between_and_within(plain, units)[0]),
+        spread(plain, units),
+        # Of squared distances the statistic is twice the squared distance of means.
+        (float(between_and_within(squared, units)[0]) / 2, Spread(of_squares.pairs / 4, of_squares.linear / 4)),
+        permutation_test(plain, units, config.permutations, random),
+    )
+
+
+def control(chosen: Chosen, vectors: Floats, asked: set[tuple[int, ...]], min_clusters: int) -> Control:
+    """The energy distances of a control word, between the groups that words are compared in."""
+    comparable = set(chosen.comparable(min_clusters))
+    possible = [groups for groups in asked if set(groups) <= comparable]
+    result = Control(chosen)
+    if possible:
+        plain = distances(vectors, chosen.units.unit)
+        for groups in possible:
+            rows, units = chosen.units.among(groups)
+            result.estimates[groups] = float(between_and_within(plain.of(rows), units)[0])
+    return result
+
+
+def matching(chosen: Chosen, controls: Sequence[Control]) -> list[Control]:
+    """Controls of half to twice the word's frequency, and of as many pieces (three or more are one kind)."""
+    return [
+        one
+        for one in controls
+        if chosen.frequency <= 2 * one.chosen.frequency <= 4 * chosen.frequency
+        and min(one.chosen.pieces, 3) == min(chosen.pieces, 3)
+    ]
+
+
+def conclude(
+    comparisons: Sequence[Comparison], controls: Sequence[Control], names: Sequence[str], config: AnalyzeConfig
+) -> list[dict[str, Any]]:
+    """Rows of change.json: what each comparison found, beside all others and the control words.
+
+    Args:
+        comparisons: of all words.
+        controls: the control words.
+        names: of the groups.
+        config: the settings.
+    """
+    tests = [one.test for one in comparisons if one.test]
+    p_values = np.array([test.p_value for test in tests])
+    q_values = iter(false_discovery_rates(p_values).tolist())
+    found = int((false_discovery_rates(p_values) <= config.level).sum())
+    # Where one more finding would have to lie.
+    level = config.level * min(found + 1, len(tests)) / max(len(tests), 1)
+    ranks = [_rank(one, controls) for one in comparisons]
+    outstanding = _outstanding(comparisons, ranks, config.level)
+    rows = []
+    for one, (rank, matched), stands_out in zip(comparisons, ranks, outstanding, strict=True):
+        q_value = next(q_values) if one.test else None
+        usage = NO_EVIDENCE
+        if one.test is None or one.test.smallest > config.level:
+            usage = TOO_FEW
+        elif q_value is not None and q_value <= config.level:
+            usage = DIFFERS
+        rows += _rows(one, names, q_value, level, Answers(usage, matched, stands_out), rank)
+    return rows
+
+
+def _rank(one: Comparison, controls: Sequence[Control]) -> tuple[int | None, int]:
+    """The rank of a comparison, 1 for the largest, and among how many matching controls."""
+    if one.estimate is None:
+        return None, 0
+    others = [each.estimates[one.groups] for each in matching(one.chosen, controls) if one.groups in each.estimates]
+    return (1 + sum(other >= one.estimate for other in others) if others else None), len(others)
+
+
+def _outstanding(
+    comparisons: Sequence[Comparison], ranks: Sequence[tuple[int | None, int]], level: float
+) -> list[bool]:
+    """Which stand out of their controls: of the words' tests over all groups at a false-discovery rate of the level,
+    of a word's pairs those among the first by the level, where the word itself stands out."""
+    shares = [rank / (count + 1) if rank and count >= FEWEST_CONTROLS else 1.0 for rank, count in ranks]
+    whole = [index for index, one in enumerate(comparisons) if one.contrast == OMNIBUS]
+    q_values = false_discovery_rates(np.array([shares[index] for index in whole]))
+    words = {comparisons[index].chosen.word for index, q in zip(whole, q_values.tolist(), strict=True) if q <= level}
+    return [one.chosen.word in words and share <= level for one, share in zip(comparisons, shares, strict=True)]
+
+
+def _rows(
+    one: Comparison,
+    names: Sequence[str],
+    q_value: float | None,
+    level: float,
+    answers: Answers,
+    rank: int | None,
+) -> list[dict[str, Any]]:
+    """The tested row of the energy distance, then the one of the distance of means, which is not tested again."""
+    chosen, pair = one.chosen, one.groups if len(one.groups) == 2 else (None, None)
+    here = np.isin(chosen.units.label, one.groups)
+    authors = np.unique(chosen.authors[here])
+    sizes = [None if group is None else int(chosen.tweets[group]) for group in pair]
+    row: dict[str, Any] = {
+        "word": chosen.word,
+        "contrast": one.contrast,
+        "group_a": None if pair[0] is None else names[pair[0]],
+        "group_b": None if pair[1] is None else names[pair[1]],
+        "measure": "energy",
+        **_figures(one.estimate, one.spread),
+        "p_value": one.test.p_value if one.test else None,
+        "q_value": q_value,
+        "smallest_p": one.test.smallest if one.test else None,
+        "smallest_effect": one.test.smallest_effect(level) if one.test else None,
+        "rank_among_controls": rank,
+        "controls": answers.controls,
+        "matched_on": "frequency and pieces" if chosen.pieces else "frequency",
+        "usage": answers.usage,
+        "verdict": answers.verdict,
+        "groups": [names[group] for group in one.groups],
+        "n": int(chosen.tweets[list(one.groups)].sum()),
+        "n_a": sizes[0],
+        "n_b": sizes[1],
+        "clusters": int(here.sum()),
+        "authors": int((authors >= 0).sum()) if (authors >= 0).any() else None,
+        "spanning_clusters": chosen.spanning,
+        "unit": _unit(chosen),
+    }
+    row["statement"] = statement(answers, row)
+    if one.prototype is None:
+        return [row]
+    untested = ("p_value", "q_value", "smallest_p", "smallest_effect", "rank_among_controls", "statement")
+    means = dict(row, measure="prototype", **_figures(*one.prototype), **dict.fromkeys(untested))
+    return [row, means]
+
+
+def _unit(chosen: Chosen) -> str:
+    """What is exchanged as a whole."""
+    if chosen.by_author:
+        return "whole authors"
+    return "whole authors, and clusters where no author is known" if (chosen.authors >= 0).any() else "whole clusters"
+
+
+def _figures(estimate: float | None, around: Spread | None) -> dict[str, float | None]:
+    if estimate is None or around is None:
+        return {"estimate": None, "low": None, "high": None}
+    low, high = around.interval(estimate)
+    return {"estimate": estimate, "low": low, "high": high}

@@ -1,0 +1,209 @@
+"""Evidence: the occurrences that embed left, those that count of each word, and their vectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..config import AnalyzeConfig
+from ..errors import UserError, did_you_mean
+from .distances import Floats
+from .occurrences import generator
+from .units import Ints, Units, at_most, earliest, spanning
+
+OCCURRENCES, SUMMARY = "occurrences.parquet", "summary.json"
+PERIODS = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m", "year": "%Y"}
+_NEVER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The occurrences of a word that count.
+
+    Attributes:
+        word: as it was asked for.
+        rows: int64 [occurrences], of the table.
+        units: of these; labels are numbers of groups.
+        by_author: units are authors; else some or all are clusters.
+        authors: int64 [occurrences], -1 where not known.
+        tweets: int64 [groups], of all occurrences found, copies too.
+        frequency: clusters, before any sample.
+        pieces: tokens of the word; 0 where the table does not tell.
+        spanning: clusters with occurrences in several groups.
+    """
+
+    word: str
+    rows: Ints
+    units: Units
+    by_author: bool
+    authors: Ints
+    tweets: Ints
+    frequency: int
+    pieces: int
+    spanning: int
+
+    def comparable(self, min_clusters: int) -> list[int]:
+        """Groups with clusters enough, of two units at least."""
+        clusters = np.bincount(self.units.label, minlength=len(self.tweets))
+        units = np.zeros(len(self.tweets), np.int64)
+        if len(self.rows):
+            units[: self.units.groups] = self.units.units_of_groups()
+        return np.flatnonzero((clusters >= min_clusters) & (units >= 2)).tolist()
+
+
+class Table:
+    """The found occurrences of one model in a folder that embed left.
+
+    Args:
+        folder: of embed.
+        role: model or base.
+        by: a period or a group column.
+
+    Raises:
+        UserError: there is no such file, model or column, or it holds vectors of several spaces.
+    """
+
+    def __init__(self, folder: str, role: str, by: str):
+        self.path = Path(folder) / OCCURRENCES
+        if not self.path.is_file():
+            raise UserError(f"{folder}: holds no {OCCURRENCES}; give the folder that embed left")
+        try:
+            names = pq.read_schema(self.path).names
+            self.summary: dict[str, Any] = json.loads((Path(folder) / SUMMARY).read_text(encoding="utf-8"))
+            column = "time" if by in PERIODS else _group_column(by, names, self.path)
+            wanted = {"word", "tweet_id", "cluster", "author", "time", "layer", "correction", column}
+            wanted |= {"pieces", "control"} & set(names)
+            self._kept = (pc.field("model") == role) & (pc.field("status") == "found")
+            self.columns = pq.read_table(self.path, columns=sorted(wanted), filters=self._kept)
+        except (pa.ArrowInvalid, KeyError, ValueError, OSError) as error:
+            raise UserError(
+                f"{self.path}: cannot be read as what embed leaves ({str(error).splitlines()[0]})"
+            ) from None
+        self.role = role
+        self.space = {
+            "weights": self.summary.get("weights", {}).get(role),
+            "recipe": self.summary.get("recipe"),
+            **{name: self._only(name) for name in ("layer", "correction")},
+        }
+        period = self.columns.column(column)
+        if by in PERIODS:
+            period = pc.strftime(period.cast(pa.timestamp("s")), format=PERIODS[by])
+        self.period = np.array(period.to_pylist(), dtype=object)
+
+    def _only(self, name: str) -> str | None:
+        values = self.columns.column(name).unique().to_pylist()
+        if len(values) > 1:
+            raise UserError(
+                f"{self.path}: mixes vectors of {name}={' and '.join(sorted(values))}, which are not comparable"
+            )
+        return values[0] if values else None
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The words, in the order in which they come up."""
+        names: list[str] = self.columns.column("word").unique().to_pylist()
+        return names
+
+    @cached_property
+    def words(self) -> Ints:
+        """int64 [occurrences], the number of each one's word."""
+        found = pc.index_in(self.columns.column("word"), pa.array(self.names, pa.string()))
+        return np.asarray(found.to_numpy(), dtype=np.int64)
+
+    def is_control(self) -> npt.NDArray[np.bool_]:
+        """bool [occurrences]."""
+        if "control" not in self.columns.column_names:
+            return np.zeros(len(self.columns), np.bool_)
+        return np.asarray(self.columns.column("control").to_numpy(), dtype=np.bool_)
+
+    def numbers(self, name: str) -> Ints:
+        """A column of integers, or of texts as numbers that tell them apart; -1 where not known."""
+        column = self.columns.column(name).combine_chunks()
+        if name == "time":
+            seconds = column.cast(pa.timestamp("s")).cast(pa.int64())
+            return np.asarray(pc.fill_null(seconds, _NEVER), dtype=np.int64)
+        if pa.types.is_string(column.type):
+            column = pc.fill_null(column.dictionary_encode().indices, -1)
+        return np.asarray(column, dtype=np.int64)
+
+    def vectors(self, rows: Ints) -> Floats:
+        """float32 [rows, width], in the order of `rows`; one pass over the file."""
+        order = np.argsort(rows, kind="stable")
+        parts, seen = [], 0
+        for batch in pq.ParquetFile(self.path).iter_batches(4096, columns=["model", "status", "vector"]):
+            kept = batch.filter(pc.and_(pc.equal(batch["model"], self.role), pc.equal(batch["status"], "found")))
+            bounds = np.searchsorted(rows[order], [seen, seen + len(kept)])
+            here = rows[order][slice(*bounds)] - seen
+            seen += len(kept)
+            if len(here):
+                lists = kept.column("vector").take(pa.array(here))
+                parts.append(lists.flatten().to_numpy(zero_copy_only=False).reshape(len(here), -1))
+        result = np.empty((len(rows), parts[0].shape[1] if parts else 0), np.float32)
+        result[order] = np.concatenate(parts) if parts else result
+        return result
+
+
+def _group_column(by: str, names: list[str], path: Path) -> str:
+    name = by if by.startswith("group.") else f"group.{by}"
+    if name not in names:
+        known = [other.removeprefix("group.") for other in names if other.startswith("group.")]
+        raise UserError(
+            f"by={by}: is none of {', '.join(PERIODS)}, and no group column of {path}"
+            f"{did_you_mean(by, [*PERIODS, *known])}; it has {', '.join(known) or 'none'}: "
+            "prepare keeps those of group_columns="
+        )
+    return name
+
+
+def choose(table: Table, groups: Sequence[str], config: AnalyzeConfig, asked: bool = True) -> Iterator[Chosen]:
+    """What counts of each word: one occurrence a cluster, the earliest, in one of the groups.
+
+    Args:
+        table: the occurrences.
+        groups: their names, in order.
+        config: the settings.
+        asked: the asked words; else the control words.
+    """
+    number = {name: index for index, name in enumerate(groups)}
+    label = np.array([number.get(name, -1) for name in table.period], np.int64)
+    cluster, author, time = (table.numbers(name) for name in ("cluster", "author", "time"))
+    tweet = table.numbers("tweet_id")
+    pieces = table.numbers("pieces") if "pieces" in table.columns.column_names else np.zeros_like(tweet)
+    controls = table.is_control()
+    counts = (label >= 0) & (~controls if asked else controls)
+    for word, name in enumerate(table.names):
+        rows = np.flatnonzero((table.words == word) & counts)
+        if not len(rows) and not (asked and (table.words[~controls] == word).any()):
+            continue
+        kept = rows[earliest(cluster[rows], time[rows])]
+        frequency = len(kept)
+        random = generator(config.seed, f"occurrences of {name}")
+        owner = np.where(author[kept] >= 0, author[kept], -1 - cluster[kept])
+        kept = kept[at_most(np.unique(owner, return_inverse=True)[1], config.max_per_author, random)]
+        if len(kept) > config.max_occurrences:
+            kept = np.sort(random.choice(kept, config.max_occurrences, replace=False))
+        unit = np.where(author[kept] >= 0, author[kept], -1 - cluster[kept])
+        order = np.lexsort((kept, unit))
+        kept, unit = kept[order], np.unique(unit[order], return_inverse=True)[1]
+        pairs = np.unique(np.stack([label[rows], tweet[rows]]), axis=1)
+        yield Chosen(
+            word=name,
+            rows=kept,
+            units=Units(unit, label[kept]),
+            by_author=bool(len(kept)) and bool((author[kept] >= 0).all()),
+            authors=author[kept],
+            tweets=np.bincount(pairs[0], minlength=len(groups)),
+            frequency=frequency,
+            pieces=int(np.median(pieces[rows])) if len(rows) else 0,
+            spanning=spanning(cluster[rows], label[rows]),
+        )

@@ -1,0 +1,290 @@
+"""analyze: findings where use was made to differ, none where it was not, and no word too much."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bert_tweets import analyze
+from bert_tweets.errors import UserError
+from bert_tweets.words import analysis
+from bert_tweets.words.tables import schema
+from tests.words.synthetic import WIDTH, occurrences
+
+DAY = 86_400
+FIELDS = [
+    "word",
+    "contrast",
+    "group_a",
+    "group_b",
+    "measure",
+    "estimate",
+    "low",
+    "high",
+    "p_value",
+    "q_value",
+    "rank_among_controls",
+    "verdict",
+    "n_a",
+    "n_b",
+    "clusters",
+    "authors",
+]
+
+
+def words_folder(folder: Path, rows: list[dict[str, Any]], weights: str = "w") -> Path:
+    """A folder as embed leaves it, of these occurrences."""
+    folder.mkdir(parents=True)
+    filled = [
+        {
+            "tweet_id": str(number),
+            "cluster": number,
+            "author": None,
+            "time": None,
+            "group.party": None,
+            "start": 0,
+            "end": 4,
+            "status": "found",
+            "pieces": 1,
+            "model": "model",
+            "layer": "mean(1)",
+            "correction": "none",
+            **row,
+        }
+        for number, row in enumerate(rows)
+    ]
+    pq.write_table(pa.Table.from_pylist(filled, schema(False, ["party"])), folder / "occurrences.parquet")
+    (folder / "summary.json").write_text(json.dumps({"weights": {"model": weights, "base": "b"}, "recipe": "r"}))
+    (folder / "embed.json").write_text(json.dumps({"weights": weights}))
+    return folder
+
+
+def word(
+    name: str, count: int = 60, shift: float = 0.0, drift: float = 0.0, seed: int = 0, **columns: Any
+) -> list[dict[str, Any]]:
+    """Occurrences half in January and half in February, in which all (`drift`) or this word (`shift`) is used anew."""
+    vectors = occurrences(np.random.default_rng([seed, *name.encode()]), count)
+    vectors[count // 2 :, 0] += drift
+    vectors[count // 2 :, 1] += shift
+    times = [(0 if number < count // 2 else 40) * DAY + number for number in range(count)]
+    return [
+        {"word": name, "time": time, "vector": vector.tolist(), **columns}
+        for time, vector in zip(times, vectors, strict=True)
+    ]
+
+
+def run(words: Path, output: Path, *more: str) -> list[dict[str, Any]]:
+    analyze.stage([f"words={words}", f"output={output}", "by=month", "permutations=999", *more])
+    rows = json.loads((output / "change.json").read_text(encoding="utf-8"))
+    return [row for row in rows if row["measure"] == "energy"]
+
+
+@pytest.fixture(scope="module")
+def controls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ordinary words, the contexts of all of which drift a little."""
+    drifts = np.random.default_rng(1).uniform(0, 2, 205)
+    rows = [row for number, drift in enumerate(drifts) for row in word(f"c{number}", 60, drift=float(drift))]
+    return words_folder(tmp_path_factory.mktemp("controls") / "words", rows)
+
+
+def test_only_what_differs_by_more_than_ordinary_words_has_changed(tmp_path: Path, controls: Path) -> None:
+    asked = [*word("virus", shift=3.0), *word("rain", drift=1.5), *word("goal"), *word("rare", 8)]
+    rows = run(words_folder(tmp_path / "words", asked), tmp_path / "out", f"controls={controls}")
+    verdicts = {row["word"]: (row["usage"], row["verdict"]) for row in rows}
+    assert verdicts == {
+        "virus": ("differs", "changed"),
+        "rain": ("differs", "no evidence"),
+        "goal": ("no evidence", "no evidence"),
+        "rare": ("too few", "too few"),
+    }
+    virus, rain, goal, rare = rows
+    assert (virus["rank_among_controls"], virus["controls"], virus["matched_on"]) == (1, 205, "frequency and pieces")
+    assert virus["p_value"] == 1 / 1000 and virus["q_value"] == pytest.approx(3 / 1000)
+    assert virus["low"] < virus["estimate"] < virus["high"] and virus["group_a"] == "1970-01"
+    assert (virus["n_a"], virus["n_b"], virus["clusters"], virus["authors"]) == (30, 30, 60, None)
+    assert "change of meaning: rank 1 among 205" in virus["statement"] and "whole clusters" in virus["statement"]
+    assert "meaning" not in rain["statement"] + goal["statement"] + rare["statement"]
+    assert goal["smallest_effect"] > max(goal["estimate"], 0) and "would have been a finding" in goal["statement"]
+    assert rare["estimate"] is None and rare["p_value"] is None
+    assert all(field in row for field in FIELDS for row in rows)
+
+
+def test_without_controls_nothing_has_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = run(words_folder(tmp_path / "words", word("virus", shift=3.0)), tmp_path / "out")
+    assert [(row["usage"], row["verdict"]) for row in rows] == [("differs", "not comparable")]
+    assert "meaning" not in rows[0]["statement"]
+    shown = capsys.readouterr()
+    assert "fewer than 200" in shown.err and "clusters of near-duplicates are permuted" in shown.err
+    assert "not comparable" in shown.out
+
+
+def test_controls_may_stand_in_the_same_folder(tmp_path: Path, controls: Path) -> None:
+    there = pq.read_table(controls / "occurrences.parquet").to_pylist()
+    folder = words_folder(tmp_path / "words", [])
+    rows = [*({**row, "control": True} for row in there)]
+    for row in word("virus", shift=3.0):
+        rows.append({**there[0], **row, "control": False, "tweet_id": f"v{len(rows)}", "cluster": len(rows)})
+    marked = schema(False, ["party"]).append(pa.field("control", pa.bool_()))
+    pq.write_table(pa.Table.from_pylist(rows, marked), folder / "occurrences.parquet")
+    found = run(folder, tmp_path / "out")
+    assert [(row["word"], row["verdict"], row["controls"]) for row in found] == [("virus", "changed", 205)]
+
+
+def test_controls_match_in_frequency_and_pieces(tmp_path: Path, controls: Path) -> None:
+    asked = [*word("many", 130, shift=3.0), *word("pieces", 60, shift=3.0, pieces=2)]
+    rows = run(words_folder(tmp_path / "words", asked), tmp_path / "out", f"controls={controls}")
+    assert [(row["controls"], row["verdict"]) for row in rows] == [(0, "not comparable")] * 2
+
+
+def test_a_word_is_no_control_of_itself(tmp_path: Path, controls: Path) -> None:
+    folder = words_folder(tmp_path / "words", word("C0", shift=3.0))
+    assert run(folder, tmp_path / "out", f"controls={controls}")[0]["controls"] == 204
+
+
+def test_contrasts_follow_the_one_test_over_all(tmp_path: Path) -> None:
+    rows = word("mask", 120)
+    for number, row in enumerate(rows):
+        row["time"] = number // 30 * 40 * DAY
+    folder = words_folder(tmp_path / "words", rows)
+    months = ["1970-01", "1970-02", "1970-03", "1970-05"]
+    expected = {
+        "adjacent": [(0, 1), (1, 2), (2, 3)],
+        "first": [(0, 1), (0, 2), (0, 3)],
+        "all": [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)],
+    }
+    for kind, pairs in expected.items():
+        omnibus, *others = run(folder, tmp_path / kind, f"contrasts={kind}")
+        assert (omnibus["contrast"], omnibus["group_a"], omnibus["groups"]) == ("omnibus", None, months)
+        assert [(row["contrast"], row["group_a"], row["group_b"]) for row in others] == [
+            (kind, months[a], months[b]) for a, b in pairs
+        ]
+        assert omnibus["clusters"] == 120 and all(row["clusters"] == 60 for row in others)
+
+
+def test_groups_may_be_a_column_and_authors_are_exchanged_as_wholes(tmp_path: Path) -> None:
+    rows = word("mask", 80, shift=3.0)
+    for number, row in enumerate(rows):
+        row |= {"author": f"a{number // 2}", "group.party": "left" if number < 40 else "right"}
+    found = run(words_folder(tmp_path / "words", rows), tmp_path / "out", "by=party")
+    assert [(row["group_a"], row["group_b"], row["unit"]) for row in found] == [("left", "right", "whole authors")]
+    assert (found[0]["authors"], found[0]["usage"], found[0]["clusters"]) == (40, "differs", 80)
+    with pytest.raises(UserError, match="have no order"):
+        run(tmp_path / "words", tmp_path / "other", "by=party", "contrasts=adjacent")
+
+
+def test_two_authors_are_no_evidence_however_much_they_wrote(tmp_path: Path) -> None:
+    rows = word("mask", 200, shift=3.0)
+    for number, row in enumerate(rows):
+        row["author"] = f"a{number // 50}"
+    found = run(words_folder(tmp_path / "words", rows), tmp_path / "out")
+    assert [(row["usage"], row["smallest_p"]) for row in found] == [("too few", pytest.approx(1 / 6))]
+
+
+def test_copies_count_once_where_they_came_up_first(tmp_path: Path) -> None:
+    rows = word("mask", 60)
+    rows += [{**rows[0], "cluster": 0, "time": 45 * DAY} for _ in range(50)]
+    found = run(words_folder(tmp_path / "words", rows), tmp_path / "out")[0]
+    assert (found["clusters"], found["n_a"], found["n_b"], found["spanning_clusters"]) == (60, 30, 80, 1)
+
+
+def test_an_author_has_no_more_than_asked_and_a_word_no_more_than_bounded(tmp_path: Path) -> None:
+    rows = word("mask", 100)
+    for number, row in enumerate(rows):
+        row["author"] = "loud" if number < 30 else f"a{number}"
+    folder = words_folder(tmp_path / "words", rows)
+    assert run(folder, tmp_path / "capped", "max_per_author=5")[0]["clusters"] == 75
+    assert run(folder, tmp_path / "sampled", "max_occurrences=50", "min_clusters=10")[0]["clusters"] == 50
+
+
+def test_what_is_found_of_a_word_is_a_function_of_the_seed(tmp_path: Path) -> None:
+    folder = words_folder(tmp_path / "words", [*word("mask"), *word("virus")])
+    alone = words_folder(tmp_path / "alone", word("virus"))
+    first, second = run(folder, tmp_path / "a"), run(folder, tmp_path / "b")
+    assert first == second and first != run(folder, tmp_path / "c", "seed=1")
+    assert first[1]["p_value"] == run(alone, tmp_path / "d")[0]["p_value"]
+
+
+def test_spaces_are_never_mixed(tmp_path: Path) -> None:
+    folder = words_folder(tmp_path / "words", word("mask"))
+    others = words_folder(tmp_path / "others", word("rain"), weights="other")
+    with pytest.raises(UserError, match=r"another space .* differ in weights"):
+        run(folder, tmp_path / "out", f"controls={others}")
+    recipe = words_folder(tmp_path / "recipe", word("rain"))
+    (recipe / "summary.json").write_text(json.dumps({"weights": {"model": "w"}, "recipe": "another"}))
+    with pytest.raises(UserError, match="differ in recipe"):
+        run(folder, tmp_path / "out", f"controls={recipe}")
+    mixed = words_folder(tmp_path / "mixed", [*word("mask"), *word("rain", layer="mean(2)")])
+    with pytest.raises(UserError, match=r"mixes vectors of layer=mean\(1\) and mean\(2\)"):
+        run(mixed, tmp_path / "out")
+    both = [*word("mask"), *({**row, "model": "base", "vector": [9.0, 9.0]} for row in word("mask"))]
+    assert run(words_folder(tmp_path / "both", both), tmp_path / "out")[0]["clusters"] == 60
+    assert not (tmp_path / "out" / "vectors").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["by=monht"], r"by=monht: is none of day, week.*did you mean 'month'.*it has party"),
+        (["by=year"], "its occurrences are of 1 year: nothing to compare"),
+        (["by=party"], r"are of 0 value\(s\) of party"),
+        (["words=nowhere"], "nowhere: holds no embed.json"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(tmp_path: Path, more: list[str], message: str) -> None:
+    folder = words_folder(tmp_path / "words", word("mask"))
+    with pytest.raises(UserError, match=message) as caught:
+        run(folder, tmp_path / "out", *more)
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_a_damaged_table_is_told_in_a_line(tmp_path: Path) -> None:
+    folder = words_folder(tmp_path / "words", word("mask"))
+    (folder / "occurrences.parquet").write_bytes(b"PAR1 and so on PAR1")
+    with pytest.raises(UserError, match="cannot be read as what embed leaves"):
+        run(folder, tmp_path / "out")
+    (folder / "occurrences.parquet").unlink()
+    with pytest.raises(UserError, match=r"holds no occurrences\.parquet"):
+        run(folder, tmp_path / "out")
+
+
+def test_too_few_permutations_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row for name in "abcdef" for row in word(name)]
+    run(words_folder(tmp_path / "words", rows), tmp_path / "out", "permutations=99")
+    assert "cannot reach the level for one finding among 6 tests; give permutations=120" in capsys.readouterr().err
+
+
+def test_words_are_read_in_passes_to_the_same_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row for name in "abcde" for row in word(name)]
+    np.random.default_rng(0).shuffle(rows)  # type: ignore[arg-type]
+    folder = words_folder(tmp_path / "words", rows)
+    whole = run(folder, tmp_path / "whole")
+    monkeypatch.setattr(analysis, "_WORDS", 2)
+    assert run(folder, tmp_path / "parts") == whole
+
+
+def test_no_model_is_needed(tmp_path: Path) -> None:
+    folder = words_folder(tmp_path / "words", word("mask"))
+    code = (
+        "import sys; from bert_tweets import analyze\n"
+        f"analyze.main(['words={folder}', 'by=month', 'output={tmp_path / 'out'}', 'permutations=99'])\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True)
+    again = subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True, text=True)
+    assert "is complete already" in again.stdout
+
+
+def test_the_width_is_that_of_the_vectors(tmp_path: Path) -> None:
+    table = analysis.Table(str(words_folder(tmp_path / "words", word("mask", 10))), "model", "month")
+    rows = np.array([7, 2, 9])
+    expected = pq.read_table(tmp_path / "words" / "occurrences.parquet").column("vector").to_pylist()
+    assert np.allclose(table.vectors(rows), [expected[row] for row in rows.tolist()])
+    assert table.vectors(np.empty(0, np.int64)).shape[0] == 0 and table.vectors(rows).shape == (3, WIDTH)
