@@ -136,6 +136,7 @@ def test_the_search_finds_the_most_that_fits(per_token: float, fixed: float, cur
 
 
 @pytest.mark.dist
+@pytest.mark.soak
 def test_a_small_benchmark_ends_with_rows_a_table_and_a_picture(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

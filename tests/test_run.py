@@ -76,7 +76,7 @@ def test_the_whole_road_and_again(study: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.dist
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_few_tweets_and_other_words_end_in_a_report(study: list[str], tmp_path: Path) -> None:
     source = write_csv(tmp_path / "few.csv", ["text"], [[text] for text in generated_tweets(12)])
     words = [f"input={source}" if word.startswith("input=") else word for word in study]

@@ -138,7 +138,7 @@ def test_weak_and_strong_scaling_compare_what_they_say() -> None:
 
 
 @pytest.mark.dist
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_small_benchmark_ends_with_rows_tables_and_a_picture(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

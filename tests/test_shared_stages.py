@@ -59,7 +59,7 @@ def alone(shards: Path, models: list[Path], tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.dist
-@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("processes", [1, 2, pytest.param(3, marks=pytest.mark.soak)])
 def test_the_files_of_any_number_of_ranks_are_those_of_one_process(
     alone: Path, shards: Path, models: list[Path], tmp_path: Path, processes: int
 ) -> None:

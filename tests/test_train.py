@@ -139,7 +139,7 @@ def test_validation_that_rises_warns_stops_and_exports_the_best(tmp_path: Path) 
     shards = make_shards(tmp_path / "data", validation_fraction=0.4)
     settings = ("epochs=60", "optimizer.learning_rate=2e-2", "optimizer.allow_high_learning_rate=true")
     patience = ("validation.every_steps=10", "validation.patience=3", "schedule.name=constant")
-    said = stage("train", *words_of(shards, tmp_path / "run", *settings, *patience), processes=2).stdout
+    said = stage("train", *words_of(shards, tmp_path / "run", *settings, *patience)).stdout
     assert "validation loss has risen" in said and "stopped early" in said
     summary = json.loads((tmp_path / "run/run.json").read_text())
     validations = lines_of(tmp_path / "run/validation.jsonl")
@@ -182,7 +182,7 @@ def test_two_runs_do_not_share_a_folder(shards: Path, tmp_path: Path) -> None:
     finally:
         first.kill()
         first.wait()
-    assert (tmp_path / "run/metrics.jsonl").is_file()
+    assert (tmp_path / "run/validation.jsonl").is_file()
 
 
 @pytest.mark.dist

@@ -87,6 +87,7 @@ def whole(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[i
     return at
 
 
+@pytest.mark.soak
 def test_each_signal_saves_and_leaves_and_the_same_command_goes_on(
     shards: Path, tmp_path: Path, whole: Callable[[int], Path]
 ) -> None:
