@@ -137,6 +137,20 @@ def test_what_does_not_change_the_run_may_be_changed(short_shards: Path, run: Pa
     assert_same(run, whole)
 
 
+def test_an_early_stop_comes_at_the_same_step(short_shards: Path, tmp_path: Path) -> None:
+    rising = ("max_steps=40", "validation.every_steps=2", "validation.patience=3", "optimizer.learning_rate=3e-2")
+    rising += ("optimizer.allow_high_learning_rate=true", "schedule.name=constant", "checkpoint.every_steps=0")
+    go_on(short_shards, tmp_path / "whole", *rising)
+    summary = json.loads((tmp_path / "whole/run.json").read_text())
+    assert summary["stopped_early"] and summary["best_step"] < summary["steps"] < 40
+    # Behind the best step, and between the validations that are not better.
+    for steps in (summary["best_step"], 3):
+        go_on(short_shards, tmp_path / "parted", *rising, f"stop_after_steps={steps}")
+        assert not (tmp_path / "parted/run.json").exists()
+    go_on(short_shards, tmp_path / "parted", *rising)
+    assert_same(tmp_path / "parted", tmp_path / "whole")
+
+
 def test_latest_is_for_people_alone(short_shards: Path, run: Path, whole: Path) -> None:
     (run / "checkpoints/latest").unlink()
     go_on(short_shards, run)
