@@ -16,6 +16,7 @@ from ..config import TrainConfig
 from ..data.manifest import Manifest
 from ..data.order import Stream
 from ..data.sampler import SamplerState
+from ..engine.adam import MOMENTS
 from ..engine.protocol import EngineState
 from ..engine.world import World
 from ..errors import UserError
@@ -157,7 +158,7 @@ class Resumed:
             return {}
         by_token = names_by_token(model)
         if file == "moments":
-            by_token = {f"{moment}.{name}" for moment in ("exp_avg", "exp_avg_sq") for name in by_token}
+            by_token = {f"{moment}.{name}" for moment in MOMENTS for name in by_token}
         return fit_vocabulary(self._checkpoint.tensors.get(file, {}), by_token, vocabulary_size)
 
 
