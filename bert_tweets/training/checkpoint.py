@@ -81,12 +81,17 @@ def name_of(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def step_of(folder: Path) -> int:
+    """The step that the name of a checkpoint's folder tells."""
+    return int(folder.name.removeprefix("step-"))
+
+
 def found_in(checkpoints: Path) -> list[Path]:
     """The checkpoints of a run, the newest first."""
     if not checkpoints.is_dir():
         return []
     named = [path for path in checkpoints.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
-    return sorted(named, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+    return sorted(named, key=step_of, reverse=True)
 
 
 def named_by(place: Path) -> list[Path]:
@@ -208,7 +213,7 @@ def forget_after(checkpoints: Path, step: int) -> list[str]:
     Returns:
         The names of the checkpoints that were removed.
     """
-    later = [path for path in found_in(checkpoints) if int(path.name.removeprefix("step-")) > step]
+    later = [path for path in found_in(checkpoints) if step_of(path) > step]
     for path in later:
         _drop(path)
     if later:

@@ -123,7 +123,7 @@ class Resumed:
         """Gives the stock model, as it was loaded, the weights of the checkpoint."""
         if not self.record:
             return
-        saved = self._of("weights", model, int(model.config.vocab_size))
+        saved = self._of("weights", model)
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 weight.copy_(self.world.from_main(saved[name] if saved else torch.empty(weight.shape)))
@@ -136,9 +136,8 @@ class Resumed:
         """
         if not self.record:
             return True
-        model = parts.module.model
         if self._checkpoint:
-            moments = self._of("moments", model, int(model.config.vocab_size))
+            moments = self._of("moments", parts.module.model)
             parts.engine.load(EngineState({}, moments, self.record.numbers))
         else:
             parts.engine.load(None)
@@ -148,18 +147,16 @@ class Resumed:
         """The weights that would be exported, on rank 0; None where no validation has chosen any."""
         if not self._checkpoint or self._checkpoint.record.progress["best"]["loss"] is None:
             return None
-        model = parts.module.model
-        name = "best" if "best" in self._checkpoint.tensors else "weights"
-        return self._of(name, model, int(model.config.vocab_size))
+        return self._of("best" if "best" in self._checkpoint.tensors else "weights", parts.module.model)
 
-    def _of(self, file: str, model: Any, vocabulary_size: int) -> dict[str, Tensor]:
-        """The tensors of a file, for a model whose vocabulary has that size; nothing but on rank 0."""
+    def _of(self, file: str, model: Any) -> dict[str, Tensor]:
+        """The tensors of a file, their vocabulary padded as the model's is; nothing but on rank 0."""
         if not self._checkpoint:
             return {}
         by_token = names_by_token(model)
         if file == "moments":
             by_token = {f"{moment}.{name}" for moment in MOMENTS for name in by_token}
-        return fit_vocabulary(self._checkpoint.tensors.get(file, {}), by_token, vocabulary_size)
+        return fit_vocabulary(self._checkpoint.tensors.get(file, {}), by_token, int(model.config.vocab_size))
 
 
 def _started_again() -> bool:
