@@ -111,13 +111,13 @@ def stage(argv: list[str]) -> None:
 
     print("\n== the road: from a CSV of tweets to vectors of chosen words")
     base, data, run = f"{run}/model", f"{folder}/shards", f"{folder}/run"
-    pair = (f"model={run}/model", f"base={base}", f"data.path={data}")
+    model, rest = f"{run}/model", (f"base={base}", f"data.path={data}")
     _run("prepare", f"input={folder}/tweets.csv", f"output={data}", f"tokenizer={base}", held_out, seed)
     train = (*settings, f"data.path={data}", f"model.name={base}", f"output={run}", seed)
     _run("train", *train, processes=config.processes)
-    _run("evaluate", *pair, f"output={folder}/eval", seed)
+    _run("evaluate", f"model={model}", *rest, f"output={folder}/eval", seed)
     words = f"words=[{','.join((*CHANGING, *STABLE))}]"
-    _run("embed", *pair, words, f"output={folder}/words", seed)
+    _run("embed", f"model={options.shown([model])}", *rest, words, f"output={folder}/words", seed)
     parts = (f"run={run}", f"evaluation={folder}/eval", f"words={folder}/words")
     report = folder / "report.html"
     _run("report", *parts, f"output={report}", "title=Demo: words that changed")

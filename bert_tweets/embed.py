@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from . import options
@@ -17,6 +18,8 @@ SETTINGS = "embed.json"
 def stage(argv: list[str]) -> None:
     """Reads the settings, embeds, and prints what was found. Help and mistakes in settings never wait for torch."""
     config = options.load(EmbedConfig, argv)
+    # Of a list, settings leave the tilde as it stands.
+    config.model = [str(Path(name).expanduser()) if name.startswith("~/") else name for name in config.model]
     from torch.distributed.elastic.multiprocessing.errors import record
 
     from .data.manifest import Manifest

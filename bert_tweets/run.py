@@ -83,15 +83,24 @@ def stages(config: RunConfig) -> list[list[str]]:
     """The command of each stage, in order."""
     study = Path(config.output)
     data, device, seed = f"data.path={study}/shards", f"device={config.device}", f"seed={config.seed}"
-    pair = (f"model={study}/run/model", f"base={config.model}")
+    adapted, base = f"{study}/run/model", f"base={config.model}"
     length = f"max_steps={config.max_steps}" if config.max_steps else f"epochs={options.shown(config.epochs or 1.0)}"
     train = [data, f"model.name={config.model}", f"output={study}/run", length, f"batch_size={config.batch_size}"]
-    embed = [data, *pair, f"words={options.shown(config.words)}", f"output={study}/words"]
+    # A list, though of one: the folder's name may hold a comma.
+    embed = [
+        data,
+        f"model={options.shown([adapted])}",
+        base,
+        f"words={options.shown(config.words)}",
+        f"output={study}/words",
+    ]
     parts = [f"run={study}/run", f"evaluation={study}/eval", f"words={study}/words"]
     return [
         commands.command("prepare", [*_source(config), f"output={study}/shards", seed]),
         commands.command("train", [*train, f"precision={config.precision}", seed, device], _devices(config)),
-        commands.command("evaluate", [data, *pair, f"output={study}/eval", seed, device], _devices(config)),
+        commands.command(
+            "evaluate", [data, f"model={adapted}", base, f"output={study}/eval", seed, device], _devices(config)
+        ),
         commands.command(
             "embed",
             [

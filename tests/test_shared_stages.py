@@ -19,8 +19,11 @@ from tests.test_evaluate import export_scratch
 WORKER = str(Path(__file__).parent / "stages_worker.py")
 # The last two have less work than ranks: one micro-batch, and nothing at all.
 JOBS = {
-    "words": ("embed", ["words=[mask,the internet,#metoo,no,😷]", "include_text=true", "base"]),
-    "sampled": ("embed", ["words=[mask,virus]", "max_occurrences=30", "precision=bf16"]),
+    "words": ("embed", ["words=[mask,the internet,#metoo,no,😷]", "include_text=true", "base", "correction=all-but-the-top"]),
+    "sampled": (
+        "embed",
+        ["words=[mask,virus]", "max_occurrences=30", "precision=bf16", "combine=each", "layers=[0,1]", "pooling=max"],
+    ),
     "evaluated": ("evaluate", ["base"]),
     "few": ("evaluate", ["max_tweets=3"]),
     "rare": ("embed", ["words=[mask]", "max_occurrences=1", "background_tweets=0"]),
@@ -69,7 +72,7 @@ def test_the_files_of_any_number_of_ranks_are_those_of_one_process(
     assert done.returncode == 0, done.stderr
     plan.unlink()
     files, expected = ({p.relative_to(at): p.read_bytes() for p in at.rglob("*.*")} for at in (tmp_path, alone))
-    assert files.keys() == expected.keys() and len(files) == 21
+    assert files.keys() == expected.keys() and len(files) == 25
     for name, content in expected.items():
         assert files[name] == content, name
     # Rank 0 speaks for all.

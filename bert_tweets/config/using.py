@@ -28,13 +28,30 @@ class EvaluateConfig:
 class EmbedConfig:
     """embed: vectors of chosen words, an occurrence a row and a centroid a word."""
 
-    model: str = setting("", "folder or hub name of the model", required=True)
+    model: list[str] = setting(
+        [], "folder or hub name of the model; several: training seeds of it, the first makes vectors.txt", required=True
+    )
     base: str = setting("", "folder or hub name of the model to embed the same occurrences with; empty: none")
     words: list[str] = setting([], "words, hashtags, emoji; matched whole, case aside", required=True)
     output: str = setting("", "folder for the vectors; new, empty, or one that embed made", required=True)
     data: DataConfig = group(DataConfig)
     layers: list[int] = setting(
-        [], "layers whose mean is taken; 0: embeddings, 1: the first, -1: the last; empty: the last four"
+        [], "layers that are read; 0: embeddings, 1: the first, -1: the last; empty: the last four"
+    )
+    combine: str = setting(
+        "mean",
+        "mean: one vector of all layers; each: a row a layer, and vectors.txt of the highest",
+        choices=("mean", "each"),
+    )
+    pooling: str = setting(
+        "mean",
+        "of a word's pieces, after the layers' mean: mean, first, largest values",
+        choices=("mean", "first", "max"),
+    )
+    correction: str = setting(
+        "none",
+        "fitted on the background's occurrences, for each model and layer",
+        choices=("none", "center", "standardize", "all-but-the-top"),
     )
     max_occurrences: int = setting(0, "seeded sample of a word's occurrences; 0: all", unit="occurrences", at_least=0)
     background_tweets: int = setting(

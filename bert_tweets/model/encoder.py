@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -56,20 +56,48 @@ class Encoder:
         packed = (self.backend, plan, self._project)
         if not self._like_bert:
             return self.all_states(input_ids, position_ids, plan).last_hidden_state.flatten(0, 1)[positions]  # type: ignore[no-any-return]
-        states = self._base.embeddings(
-            input_ids=input_ids,
-            position_ids=position_ids.long() + self._first_position,
-            token_type_ids=torch.zeros_like(input_ids),
-        )
+        states = self._embedded(input_ids, position_ids)
         *layers, last = self._base.encoder.layer
         for layer in layers:
             if self._recompute:
                 states = checkpoint(_layer, layer, states, packed, use_reentrant=False)
             else:
                 states = _layer(layer, states, packed)
-        context = _self_attention(last.attention.self, states, packed)
-        context, states = (values.flatten(0, 1)[positions] for values in (context, states))
-        return last.feed_forward_chunk(last.attention.output(context, states))  # type: ignore[no-any-return]
+        return _layer(last, states, packed, positions)
+
+    def layers_at(
+        self, input_ids: Tensor, position_ids: Tensor, plan: Plan, positions: Tensor, layers: Sequence[int]
+    ) -> list[Tensor]:
+        """The states of some tokens after some layers: [positions, width] each.
+
+        Of BERT and its like no layer runs above the highest that is asked for, and that one behind its attention at
+        these tokens only; no other states are kept.
+
+        Args:
+            input_ids, position_ids, plan, positions: see `states_at`.
+            layers: ascending, 0 for the embeddings, 1 for the first.
+        """
+        if not self._like_bert:
+            every = self.all_states(input_ids, position_ids, plan, output_hidden_states=True).hidden_states
+            return [every[layer].flatten(0, 1)[positions] for layer in layers]
+        packed = (self.backend, plan, self._project)
+        states = self._embedded(input_ids, position_ids)
+        kept = []
+        for number in range(layers[-1] + 1):
+            if number:
+                layer = self._base.encoder.layer[number - 1]
+                states = _layer(layer, states, packed, positions if number == layers[-1] else None)
+            if number in layers:
+                there = number == layers[-1] and number > 0
+                kept.append(states if there else states.flatten(0, 1)[positions])
+        return kept
+
+    def _embedded(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+        return self._base.embeddings(  # type: ignore[no-any-return]
+            input_ids=input_ids,
+            position_ids=position_ids.long() + self._first_position,
+            token_type_ids=torch.zeros_like(input_ids),
+        )
 
     def all_states(self, input_ids: Tensor, position_ids: Tensor, plan: Plan, **options: Any) -> Any:
         """The stock encoder's own output."""
@@ -87,9 +115,11 @@ class Encoder:
 _Packed = tuple[Backend, Plan, Callable[[Any, Tensor], Tensor]]
 
 
-def _layer(layer: Any, states: Tensor, packed: _Packed) -> Tensor:
-    """What `BertLayer` computes."""
+def _layer(layer: Any, states: Tensor, packed: _Packed, positions: Tensor | None = None) -> Tensor:
+    """What `BertLayer` computes; behind the attention at some tokens only, where these are named."""
     context = _self_attention(layer.attention.self, states, packed)
+    if positions is not None:
+        context, states = (values.flatten(0, 1)[positions] for values in (context, states))
     return layer.feed_forward_chunk(layer.attention.output(context, states))  # type: ignore[no-any-return]
 
 

@@ -173,11 +173,12 @@ def weights_identity(name: str, revision: str = MAIN) -> str:
 
 
 def made_from(config: EvaluateConfig | EmbedConfig, manifest: Manifest) -> dict[str, Any]:
-    """What decides an output of model and base: settings but for its place, tweets, weights."""
+    """What decides an output of models and base: settings but for its place, tweets, weights."""
+    models = config.model if isinstance(config.model, list) else [config.model]
     return {
         "settings": {key: value for key, value in asdict(config).items() if key != "output"},
         "data": manifest.fingerprint,
-        "weights": {name: weights_identity(name) for name in (config.model, config.base) if name},
+        "weights": {name: weights_identity(name) for name in (*models, config.base) if name},
     }
 
 

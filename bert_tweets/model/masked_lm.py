@@ -5,6 +5,7 @@ Engines wrap it whole; nothing outside calls what it holds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +80,21 @@ class PackedMaskedLM(nn.Module):
         plan = self._plan(batch)
         output = self._encoder.all_states(batch.input_ids, batch.position_ids, plan, output_hidden_states=True)
         return tuple(output.hidden_states)
+
+    def layers_at(self, batch: MicroBatch, places: Tensor, layers: Sequence[int]) -> Tensor:
+        """The states of some tokens, as they stand, after some layers; float32.
+
+        Args:
+            batch: the rows.
+            places: int64 [places], in the flattened rows.
+            layers: ascending, 0 for the embeddings, 1 for the first.
+
+        Returns:
+            [layers, places, width].
+        """
+        parts = self._encoder.layers_at(batch.input_ids, batch.position_ids, self._plan(batch), places, layers)
+        # Under autocast the embeddings are of another type than the layers' states.
+        return torch.stack([states.float() for states in parts])
 
     def _plan(self, batch: MicroBatch) -> Plan:
         return self.backend.plan(batch.segment_ids, len(batch.tweet_index) - 1)

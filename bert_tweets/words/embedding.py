@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,65 +13,53 @@ import numpy.typing as npt
 from ..config import EmbedConfig, ModelConfig
 from ..data.loader import Layout, row_length_of
 from ..data.manifest import SPLITS, Manifest, mend
-from ..data.shards import Split, verify
+from ..data.shards import verify
 from ..engine.fetching import check_local, fetch_and_check
+from ..engine.precision import PRODUCTS
 from ..engine.world import World, group
 from ..errors import UserError
 from ..files import write_json_atomic
+from ..model.attention import Shape, backend_for
 from ..model.loading import load_model, tokenizer_folder, weights_identity
 from ..model.masked_lm import PackedMaskedLM
 from ..text.cleaning import USER
 from ..text.tokenizer import fingerprint, load_tokenizer
+from .before_after import Kept, compared, distance_ranks, measured
+from .behind import Behind
+from .corrections import NONE, Correction, Moments
+from .in_order import Vectors as Stream
 from .in_order import in_order
 from .matching import Word, words_of
-from .neighbours import Background, background, nearest, overlap
-from .occurrences import FOUND, STATUSES, Occurrences, Places, align, find, open_corpus, sample, shared
+from .neighbours import background, nearest, origin_of
+from .occurrences import FOUND, Occurrences, Places, align, find, open_corpus, sample, shared
+from .spaces import Space, Vectors
+from .static import static_vectors, usual_tokens
+from .study import BASE, MODEL, Answer, Neighbours, Study
+from .summary import summarize
 from .tables import OccurrenceWriter, write_word2vec
-from .vectors import Centroids, Floats, Reader, layer_label, resolve_layers
+from .vectors import Centroids, Floats, Reader, resolve_layers
 
-OCCURRENCES, VECTORS, BASE_VECTORS, SUMMARY = (
+OCCURRENCES, VECTORS, BASE_VECTORS, STATIC_VECTORS, SUMMARY = (
     "occurrences.parquet",
     "vectors.txt",
     "base_vectors.txt",
+    "static_vectors.txt",
     "summary.json",
 )
 
-Neighbours = list[tuple[str, float]]
 Columns = TypeVar("Columns", Places, Occurrences)
 
 
-@dataclass(frozen=True)
-class Study:
-    """What both models are asked.
+def roles_of(config: EmbedConfig) -> dict[str, str]:
+    """The models by what the rows call them: base first, then `model`, `model.2`, … for further training seeds.
 
-    Attributes:
-        corpus: the tweets of both splits.
-        words: the asked words.
-        background: the words that neighbours are chosen from.
-        occurrences: of the asked words, and of the background's, which are numbered on from there.
-        matches: int64 [words], places of each word in all tweets, before `max_occurrences`.
+    Raises:
+        UserError: a model is given twice.
     """
-
-    corpus: Split
-    words: list[Word]
-    background: Background
-    occurrences: Occurrences
-    matches: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Space:
-    """One model's answer.
-
-    Attributes:
-        layer: what the vectors are, `mean(9,10,11,12)`.
-        centroids: float32 [words, width], NaN where a word was not found.
-        neighbours: of each word, (word, cosine), nearest first.
-    """
-
-    layer: str
-    centroids: Floats
-    neighbours: list[Neighbours]
+    if len(set(config.model)) < len(config.model):
+        raise UserError("model: names one model twice; give each training seed's own, or one")
+    models = {MODEL if not number else f"{MODEL}.{number + 1}": name for number, name in enumerate(config.model)}
+    return ({BASE: config.base} if config.base else {}) | models
 
 
 def embed(config: EmbedConfig, manifest: Manifest, world: World, folder: Path) -> dict[str, Any] | None:
@@ -90,9 +77,8 @@ def embed(config: EmbedConfig, manifest: Manifest, world: World, folder: Path) -
     Raises:
         UserError: a model, layer or shard that does not fit.
     """
-    words = words_of(config.words)
-    names = {role: name for role, name in (("model", config.model), ("base", config.base)) if name}
-    models = [ModelConfig(name=name) for name in names.values()]
+    words, roles = words_of(config.words), roles_of(config)
+    models = [ModelConfig(name=name) for name in roles.values()]
     check_local(models, manifest)
     row_length_of(config.data, manifest)  # a mistake shows before the occurrences are looked for
     if config.data.verify:
@@ -100,23 +86,34 @@ def embed(config: EmbedConfig, manifest: Manifest, world: World, folder: Path) -
     with group(world):
         fetch_and_check(models, manifest, world)
         study = _study(config, manifest, words, world)
-        spaces: dict[str, Space] = {}
+        answers: dict[str, Answer] = {}
+        changes: list[dict[str, list[float | None]]] = []
+        chosen = compared(study.occurrences, [word.key for word in study.embedded], config.seed)
         with _writer(config, manifest, study, world, folder) as writer:
-            for role, name in names.items():
-                if world.is_main:
-                    print(f"embedding with {name}", flush=True)
+            for role, name in roles.items():
+                world.say(f"embedding with {name}")
                 reader = _reader(config, manifest, name, world)
-                mine = reader.vectors(study.corpus, study.occurrences, world.share)
-                vectors = in_order(mine, role, world, folder)
-                if writer:
-                    written = _written(vectors, study, reader, writer, role)
-                    spaces[role] = _space(study, reader, written, config.neighbours)
+                _require_alike(reader, name, answers)
+                streams = [
+                    in_order(reader.vectors(study.corpus, some, world.share), f"{role}-{kind}", world, folder)
+                    for kind, some in (("background", study.background_occurrences), ("asked", study.occurrences))
+                ]
+                if not writer:
+                    continue
+                answer = _answer(config, manifest, study, reader, name, role, streams, writer, chosen)
+                if role == MODEL:
+                    write_word2vec(folder / STATIC_VECTORS, words, _static(study, reader))
+                if config.base and role != BASE:
+                    changes.append(measured(answers[BASE].side, answer.side))
+                # Of later models no distances are asked any more.
+                answers[role] = answer if role == BASE else replace(answer, distances=[])
     if not world.is_main:
         return None
-    write_word2vec(folder / VECTORS, words, spaces["model"].centroids)
-    if "base" in spaces:
-        write_word2vec(folder / BASE_VECTORS, words, spaces["base"].centroids)
-    summary = _summary(config, manifest, study, spaces)
+    for role, file in ((MODEL, VECTORS), (BASE, BASE_VECTORS)):
+        if role in answers:
+            write_word2vec(folder / file, words, answers[role].centroids.values[: len(words)])
+    summary = summarize(config, manifest, study, answers, changes)
+    summary["notes"] = _notes(config, manifest, study, summary["words"])
     write_json_atomic(folder / SUMMARY, summary)
     return summary
 
@@ -132,16 +129,22 @@ def _study(config: EmbedConfig, manifest: Manifest, words: list[Word], world: Wo
     matches = np.bincount(everywhere.word, minlength=len(words))
     places = sample(everywhere, [word.key for word in words], config.max_occurrences, config.seed)
     others = background(corpus, words, config.background_tweets, config.background_minimum, config.seed)
-    numbered_on = Places(others.places.word + len(words), others.places.tweet, others.places.start, others.places.end)
     if world.is_main:
         print(
             f"{len(places):,} occurrences of {len(words)} word(s), "
             f"{len(others.words):,} background words of {others.tweets:,} tweets",
             flush=True,
         )
-    mine = shared(Places.join([places, numbered_on]), world.share)
-    occurrences = _of_all_ranks(align(corpus, mine, tokenizer, manifest.unknown_id), world)
-    return Study(corpus, words, others, occurrences, matches)
+    occurrences, background_occurrences = (
+        _of_all_ranks(align(corpus, shared(some, world.share), tokenizer, manifest.unknown_id), world)
+        for some in (places, Places.join([others.places]))
+    )
+    if config.correction != NONE and not (background_occurrences.status == FOUND).any():
+        raise UserError(
+            f"correction={config.correction}: is fitted on the background's words, and there are none; raise "
+            "background_tweets or lower background_minimum"
+        )
+    return Study(corpus, words, [], others, occurrences, background_occurrences, matches)
 
 
 def _of_all_ranks(mine: Columns, world: World) -> Columns:
@@ -157,78 +160,102 @@ def _writer(
     """Rank 0 alone writes."""
     if not world.is_main:
         return nullcontext()
-    return OccurrenceWriter(folder / OCCURRENCES, study.corpus, study.words, config.include_text, manifest.groups)
+    return OccurrenceWriter(folder / OCCURRENCES, study.corpus, study.embedded, config.include_text, manifest.groups)
 
 
 def _reader(config: EmbedConfig, manifest: Manifest, name: str, world: World) -> Reader:
     model = load_model(ModelConfig(name=name), manifest, config.seed).model
-    layers = resolve_layers(config.layers, int(model.config.num_hidden_layers), name)
+    settings = model.config
+    layers = resolve_layers(config.layers, int(settings.num_hidden_layers), name)
     layout = Layout(row_length_of(config.data, manifest), config.tokens_per_device, manifest.pad_id)
-    module = PackedMaskedLM(model).to(world.device).eval()
-    return Reader(module, layers, layout, config.precision, world.device)
+    shape = Shape(
+        device=world.device.type,
+        dtype=PRODUCTS[config.precision],
+        head_size=settings.hidden_size // settings.num_attention_heads,
+        row_length=layout.row_length,
+        windowed=bool(getattr(settings, "sliding_window", None)),
+    )
+    module = PackedMaskedLM(model, backend_for("auto", shape)).to(world.device).eval()
+    return Reader(module, layers, layout, config.precision, world.device, config.combine, config.pooling)
 
 
-def _written(
-    vectors: Iterator[tuple[slice, Floats]], study: Study, reader: Reader, writer: OccurrenceWriter, role: str
-) -> Iterator[tuple[slice, Floats]]:
-    """The vectors as they come, each written on its way."""
+def _require_alike(reader: Reader, name: str, answers: dict[str, Answer]) -> None:
+    """Training seeds are of one model: the same layers and width."""
+    first = answers.get(MODEL)
+    if first and (first.layers, first.centroids.values.shape[1]) != (reader.labels, reader.width):
+        raise UserError(
+            f"model: {first.name} has vectors of {', '.join(first.layers)} and width "
+            f"{first.centroids.values.shape[1]}, {name} of {', '.join(reader.labels)} and {reader.width}; several "
+            "models are training seeds of one, and alike"
+        )
+
+
+def _answer(
+    config: EmbedConfig,
+    manifest: Manifest,
+    study: Study,
+    reader: Reader,
+    name: str,
+    role: str,
+    streams: list[Stream],
+    writer: OccurrenceWriter,
+    chosen: list[npt.NDArray[np.int64]],
+) -> Answer:
+    """Fits the correction to the background, then corrects, writes and sums up what is asked as it comes."""
+    of_background, of_asked = streams
+    others, correction = _background(config.correction, study, reader, of_background)
+    space = Space(
+        weights_identity(name),
+        manifest.recipe.hash,
+        reader.labels[-1],
+        config.pooling,
+        correction.kind,
+        correction.of_label(-1).identity,
+    )
+    centroids = Centroids(len(study.embedded), reader.width)
+    kept = Kept(chosen if config.base else [], reader.width)
+    with Behind() as behind:
+        for rows, raw in of_asked:
+            vectors = correction.apply(raw)
+            behind.do(writer.write, study.occurrences, rows, vectors, role, reader.labels, correction.kind)
+            found = study.occurrences.status[rows] == FOUND
+            centroids.add(study.occurrences.places.word[rows][found], vectors[found, -1])
+            kept.add(rows, vectors[:, -1])
+    background_vectors = Vectors(space, others)
+    origin = origin_of(background_vectors)
+    means = Vectors(space, centroids.means())
+    distances = [distance_ranks(Vectors(space, kept.of(word)), origin) for word in range(len(kept.parts))]
+    neighbours = _neighbours(study, means, background_vectors, config.neighbours)
+    return Answer(name, reader.labels, means, neighbours, distances)
+
+
+def _background(kind: str, study: Study, reader: Reader, vectors: Stream) -> tuple[Floats, Correction]:
+    """The corrected centroids of the background's words, at the highest layer, and the correction."""
+    moments = Moments(kind, len(reader.labels), reader.width)
+    centroids = Centroids(len(study.background.words), reader.width)
     for rows, chunk in vectors:
-        writer.write(study.occurrences, rows, chunk, role, layer_label(reader.layers))
-        yield rows, chunk
+        found = study.background_occurrences.status[rows] == FOUND
+        moments.add(chunk[found])
+        centroids.add(study.background_occurrences.places.word[rows][found], chunk[found, -1])
+    correction = moments.fit()
+    # Corrections are affine: that of a mean is the mean of the corrected.
+    return correction.of_label(-1).apply(centroids.means()[:, None])[:, 0], correction
 
 
-def _space(study: Study, reader: Reader, vectors: Iterator[tuple[slice, Floats]], count: int) -> Space:
-    asked, others = len(study.words), study.background.words
-    centroids = Centroids(asked + len(others), reader.width)
-    for rows, chunk in vectors:
-        found = study.occurrences.status[rows] == FOUND
-        centroids.add(study.occurrences.places.word[rows][found], chunk[found])
-    means = centroids.means()
-    parts = [set(word.key.split()) for word in study.words]
-    near = nearest(means[:asked], means[asked:], count + max(map(len, parts)))
+def _neighbours(study: Study, words: Vectors, others: Vectors, count: int) -> list[Neighbours]:
+    names = study.background.words
+    parts = [set(word.key.split()) for word in study.embedded]
+    near = nearest(words, others, count + max(map(len, parts)))
     # A phrase lies near its own words, which says nothing.
-    named = [
-        [(others[row], round(cosine, 4)) for row, cosine in ranked if others[row] not in own][:count]
+    return [
+        [(names[row], round(cosine, 4)) for row, cosine in ranked if names[row] not in own][:count]
         for own, ranked in zip(parts, near, strict=True)
     ]
-    return Space(layer_label(reader.layers), means[:asked], named)
 
 
-def _summary(config: EmbedConfig, manifest: Manifest, study: Study, spaces: dict[str, Space]) -> dict[str, Any]:
-    base = spaces.get("base")
-    words = {word.text: _word_summary(study, number, spaces["model"], base) for number, word in enumerate(study.words)}
-    return {
-        "words": words,
-        "asked": [word.text for word in study.words],
-        "layers": spaces["model"].layer,
-        "base_layers": base.layer if base else None,
-        "model": config.model,
-        "base": config.base or None,
-        "weights": {role: weights_identity(getattr(config, role)) for role in spaces},
-        "recipe": manifest.recipe.hash,
-        "data": manifest.fingerprint,
-        "background": {"tweets": study.background.tweets, "words": len(study.background.words)},
-        "seed": config.seed,
-        "notes": _notes(config, manifest, study, words),
-    }
-
-
-def _word_summary(study: Study, number: int, model: Space, base: Space | None) -> dict[str, Any]:
-    occurrences = study.occurrences
-    mine = occurrences.places.word == number
-    found = mine & (occurrences.status == FOUND)
-    counts = np.bincount(occurrences.status[mine], minlength=len(STATUSES)).tolist()
-    before = base.neighbours[number] if base else []
-    after = model.neighbours[number]
-    return {
-        **dict(zip(STATUSES, counts, strict=True)),
-        "matches": int(study.matches[number]),
-        "tweets": len(np.unique(occurrences.places.tweet[found])),
-        "clusters": len(np.unique(occurrences.cluster[found])),
-        "neighbours": [list(pair) for pair in after],
-        "base_neighbours": [list(pair) for pair in before],
-        "neighbour_overlap": overlap([word for word, _ in before], [word for word, _ in after]),
-    }
+def _static(study: Study, reader: Reader) -> Floats:
+    matrix = reader.module.model.get_input_embeddings().weight.detach().float().cpu().numpy()
+    return static_vectors(matrix, usual_tokens(study.corpus, study.occurrences, len(study.words)))
 
 
 def _notes(config: EmbedConfig, manifest: Manifest, study: Study, words: dict[str, Any]) -> list[str]:

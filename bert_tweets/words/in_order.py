@@ -24,8 +24,8 @@ def in_order(mine: Vectors, name: str, world: World, folder: Path) -> Vectors:
     """What all ranks have made, slice by slice, as one process would have made it. Every rank calls it.
 
     Args:
-        mine: contiguous slices in ascending order, with their vectors, float32 [rows, width]; rows of NaN where they
-            are another rank's. Of two neighbours one may end in the slice that the other begins with.
+        mine: contiguous slices in ascending order, with their vectors, float32 [rows, labels, width]; rows of NaN
+            where they are another rank's. Of two neighbours one may end in the slice that the other begins with.
         name: of what they are, for files: other ranks may be at the next before rank 0 is done.
         world: the ranks.
         folder: on a disk that all of them see; their files lie there until rank 0 is done.
@@ -53,7 +53,7 @@ def in_order(mine: Vectors, name: str, world: World, folder: Path) -> Vectors:
 def _keep(vectors: Vectors, path: Path) -> None:
     with path.open("wb") as file:
         for rows, values in vectors:
-            there = np.flatnonzero(~np.isnan(values).all(axis=1))
+            there = np.flatnonzero(~np.isnan(values).all(axis=(1, 2)))
             for array in (np.array([rows.start, rows.stop]), there, values[there]):
                 np.save(file, array)
 
@@ -65,7 +65,7 @@ def _together(paths: list[Path]) -> Vectors:
         whole = None
         for _, there, values in parts:
             if whole is None:
-                whole = np.full((stop - start, values.shape[1]), np.nan, np.float32)
+                whole = np.full((stop - start, *values.shape[1:]), np.nan, np.float32)
             whole[there] = values
         assert whole is not None
         yield slice(start, stop), whole

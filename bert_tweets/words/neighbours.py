@@ -11,14 +11,13 @@ from functools import cache
 from itertools import groupby
 
 import numpy as np
-import numpy.typing as npt
 
 from ..data.shards import Split
 from ..text.cleaning import LINK
+from .corrections import NONE
 from .matching import Word, fold, is_word_character
 from .occurrences import Places, columns_of, generator, sample
-
-Floats = npt.NDArray[np.float32]
+from .spaces import Doubles, Vectors
 
 # Occurrences of a background word that its centroid is made of, at most.
 _OCCURRENCES = 50
@@ -91,25 +90,22 @@ def _word_pattern() -> re.Pattern[str]:
     return re.compile(rf"[#＃@＠]?[\w{''.join(marks)}]+")
 
 
-def nearest(words: Floats, others: Floats, count: int) -> list[list[tuple[int, float]]]:
-    """The nearest of the background for each word, by cosine after the background's mean is taken off.
-
-    Contextual vectors share a large common direction, beside which all cosines look alike; taking off the mean
-    is the first step of Mu and Viswanath 2018, "All-but-the-top", section 3.
+def nearest(words: Vectors, others: Vectors, count: int) -> list[list[tuple[int, float]]]:
+    """The nearest of the background for each word, by cosine after the origin is moved, see `origin_of`.
 
     Args:
-        words: float32 [words, width], one model's centroids; NaN for a word that was not found.
-        others: float32 [background, width], the same model's; NaN likewise.
+        words: one model's centroids; NaN for a word that was not found.
+        others: those of the background, in the same space; NaN likewise.
         count: neighbours of a word.
 
     Returns:
         For each word its neighbours as (row of `others`, cosine), nearest first; none for one not found.
+
+    Raises:
+        UserError: they lie in different spaces.
     """
-    known = np.flatnonzero(~np.isnan(others).any(axis=1))
-    if not len(known):
-        return [[] for _ in words]
-    mean = others[known].mean(axis=0, dtype=np.float64)
-    cosines = _unit(words - mean) @ _unit(others[known] - mean).T
+    known = np.flatnonzero(~np.isnan(others.values).any(axis=1))
+    cosines = words.cosines(others.take(known), origin_of(others))
     ranked = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
     return [
         [] if np.isnan(row).any() else [(int(known[column]), float(row[column])) for column in best]
@@ -117,14 +113,21 @@ def nearest(words: Floats, others: Floats, count: int) -> list[list[tuple[int, f
     ]
 
 
+def origin_of(others: Vectors) -> Doubles | None:
+    """What is taken off before cosines: the mean of the background's words; None in a space that is corrected.
+
+    Contextual vectors share a large common direction, beside which all cosines look alike; taking off the mean
+    is the first step of Mu and Viswanath 2018, "All-but-the-top", section 3.
+    """
+    known = others.values[~np.isnan(others.values).any(axis=1)]
+    if others.space.correction != NONE or not len(known):
+        return None
+    mean: Doubles = known.mean(axis=0, dtype=np.float64)
+    return mean
+
+
 def overlap(before: list[str], after: list[str]) -> float | None:
     """The share of neighbours that stayed, from 0 to 1; None where a side has none."""
     if not before or not after:
         return None
     return len(set(before) & set(after)) / min(len(before), len(after))
-
-
-def _unit(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: npt.NDArray[np.float64] = vectors / np.maximum(lengths, 1e-12)
-    return unit

@@ -18,8 +18,6 @@ from .occurrences import FOUND, STATUSES, Occurrences, columns_of
 
 Floats = npt.NDArray[np.float32]
 
-CORRECTION = "none"
-
 
 def schema(include_text: bool, groups: Sequence[str] = ()) -> pa.Schema:
     """Columns of occurrences.parquet: a row an asked occurrence and model; kept columns are called `group.NAME`."""
@@ -65,7 +63,9 @@ class OccurrenceWriter:
         self._schema = schema(include_text, groups)
         self._of_tweets = ["author", "time", *(f"group.{name}" for name in groups), *(["text"] if include_text else [])]
         self.words = pa.array([word.text for word in words], pa.string())
-        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
+        # Dictionaries are for what repeats: of the vectors' numbers one would take half of the time, in vain.
+        repeating = [name for name in self._schema.names if name not in ("vector", "text")]
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd", use_dictionary=repeating)
 
     def __enter__(self) -> OccurrenceWriter:
         return self
@@ -75,8 +75,16 @@ class OccurrenceWriter:
     ) -> None:
         self._writer.close()
 
-    def write(self, occurrences: Occurrences, rows: slice, vectors: Floats, model: str, layer: str) -> None:
-        """Writes a slice of the occurrences with its vectors, float32 [rows, width]."""
+    def write(
+        self,
+        occurrences: Occurrences,
+        rows: slice,
+        vectors: Floats,
+        model: str,
+        layers: Sequence[str],
+        correction: str = "none",
+    ) -> None:
+        """Writes a slice of the occurrences with its vectors, float32 [rows, layers, width], a row a layer."""
         asked = np.flatnonzero(occurrences.places.word[rows] < len(self.words))
         if not len(asked):
             return
@@ -92,11 +100,13 @@ class OccurrenceWriter:
             "end": pa.array(places.end, pa.int32()),
             "status": pa.array(STATUSES).take(pa.array(status)),
             "pieces": pa.array(occurrences.piece_counts[rows][asked], pa.int32()),
-            "vector": _lists(vectors[asked], status == FOUND),
+            "model": pa.repeat(model, len(asked)),
+            "correction": pa.repeat(correction, len(asked)),
         }
-        for name, value in (("model", model), ("layer", layer), ("correction", CORRECTION)):
-            columns[name] = pa.repeat(value, len(asked))
-        self._writer.write_table(pa.table([columns[name] for name in self._schema.names], schema=self._schema))
+        for number, layer in enumerate(layers):
+            columns["layer"] = pa.repeat(layer, len(asked))
+            columns["vector"] = _lists(vectors[asked, number], status == FOUND)
+            self._writer.write_table(pa.table([columns[name] for name in self._schema.names], schema=self._schema))
 
 
 def _lists(vectors: Floats, present: npt.NDArray[np.bool_]) -> pa.Array:

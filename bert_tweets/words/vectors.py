@@ -1,15 +1,19 @@
-"""Vectors of occurrences: the mean over a word's pieces of the mean over the chosen layers."""
+"""Vectors of occurrences: pooled over a word's pieces, of the mean over the chosen layers or of each of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
+from ..arrays import ranges
 from ..data.batches import MicroBatch, take_rows, to_micro_batch
 from ..data.loader import Layout
 from ..data.packing import pack
@@ -22,6 +26,7 @@ from .occurrences import FOUND, Occurrences
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+Thing = TypeVar("Thing")
 
 
 def resolve_layers(asked: list[int], layers: int, name: str) -> list[int]:
@@ -46,21 +51,26 @@ def resolve_layers(asked: list[int], layers: int, name: str) -> list[int]:
     return sorted({layer % (layers + 1) for layer in asked})
 
 
-def layer_label(layers: list[int]) -> str:
-    """The layers as they are written beside a vector: `mean(9,10,11,12)`."""
-    return f"mean({','.join(map(str, layers))})"
+def layer_labels(layers: list[int], combine: str) -> list[str]:
+    """The layers as they are written beside a vector: `mean(9,10,11,12)`, or with `combine=each` `9`, `10`, …"""
+    return list(map(str, layers)) if combine == "each" else [f"mean({','.join(map(str, layers))})"]
 
 
 @dataclass(frozen=True)
 class Reader:
     """A model, and how it is run over the tweets.
 
+    An occurrence's vector is made in this order: the states of its pieces at each layer; their mean over the layers
+    (`combine=mean`), or no mean (`each`); then the pieces' mean, first or largest values. A correction comes after.
+
     Attributes:
         module: on the device, in evaluation mode.
-        layers: the layers whose mean is taken, see `resolve_layers`.
+        layers: the layers that are read, see `resolve_layers`.
         layout: of the micro-batches.
         precision: fp32 or bf16.
         device: where the module is.
+        combine: mean: one vector of all layers; each: one of each layer.
+        pooling: of a word's pieces: mean, first, or max (the largest value of each dimension).
     """
 
     module: PackedMaskedLM
@@ -68,10 +78,17 @@ class Reader:
     layout: Layout
     precision: str
     device: torch.device
+    combine: str = "mean"
+    pooling: str = "mean"
 
     @property
     def width(self) -> int:
         return int(self.module.model.config.hidden_size)
+
+    @property
+    def labels(self) -> list[str]:
+        """Of the vectors of an occurrence; that of the highest layer is the last."""
+        return layer_labels(self.layers, self.combine)
 
     def vectors(self, corpus: Split, occurrences: Occurrences, share: Share = ALL) -> Iterator[tuple[slice, Floats]]:
         """Runs each tweet with a found occurrence once, some thousand tweets at a time.
@@ -82,7 +99,7 @@ class Reader:
             share: of the micro-batches.
 
         Returns:
-            Slices of the occurrences, in order, with their vectors, float32 [occurrences of the slice, width];
+            Slices of the occurrences, in order, with their vectors, float32 [occurrences of the slice, labels, width];
             NaN where an occurrence is not found, or is in another rank's share.
         """
         ends = np.cumsum(occurrences.piece_counts)
@@ -92,53 +109,113 @@ class Reader:
             first_piece = int(ends[rows.start] - occurrences.piece_counts[rows.start])
             pieces = occurrences.pieces[first_piece : int(ends[rows.stop - 1])]
             found = np.flatnonzero(occurrences.status[rows] == FOUND)
-            vectors = np.full((rows.stop - rows.start, self.width), np.nan, np.float32)
+            vectors = np.full((rows.stop - rows.start, len(self.labels), self.width), np.nan, np.float32)
             if len(found):
                 tweet, counts = occurrences.places.tweet[rows][found], occurrences.piece_counts[rows][found]
+                if self.pooling == "first":
+                    pieces, counts = pieces[np.cumsum(counts) - counts], np.ones_like(counts)
                 mine = partial(share.within, number, len(chunks))
-                vectors[found] = self._vectors(corpus, tweet, counts, pieces, mine)
+                for which, values in self._vectors(corpus, tweet, counts, pieces, mine):
+                    vectors[found[which]] = values
             yield rows, vectors
 
-    @torch.inference_mode()
-    def _vectors(self, corpus: Split, tweet: Ints, counts: Ints, pieces: Ints, mine: Callable[[int], range]) -> Floats:
-        """float32 [occurrences, width], from the tweet and number of pieces of each, and all their pieces.
+    def _vectors(
+        self, corpus: Split, tweet: Ints, counts: Ints, pieces: Ints, mine: Callable[[int], range]
+    ) -> Iterator[tuple[Ints, Floats]]:
+        """Which occurrences, and their vectors, a micro-batch at a time.
 
-        Only of the micro-batches that are `mine` of so many; NaN elsewhere.
+        Args:
+            corpus: the tweets.
+            tweet, counts: int64 [occurrences], the tweet and the number of pieces of each.
+            pieces: int64 [sum of counts], of all of them, by their positions in the tweet.
+            mine: which micro-batches of so many are run.
         """
         tweets, home = np.unique(tweet, return_inverse=True)
         rows = pack(corpus.gather(tweets), self.layout.row_length, self.layout.pad_id)
         begins = np.flatnonzero((rows.segment_ids > 0) & (rows.position_ids == 0))
         tweet_start = np.empty(len(tweets), np.int64)
         tweet_start[rows.segment_ids.ravel()[begins] - 1] = begins
-        owner = np.repeat(np.arange(len(tweet)), counts)
-        place = tweet_start[home[owner]] + pieces
-        # In the order of the packed rows, so that a micro-batch's pieces are a slice.
-        order = np.argsort(place, kind="stable")
-        owner, place = owner[order], place[order]
+        start = tweet_start[home]
+        size = self.layout.rows * self.layout.row_length
+        # In the order of the packed rows, so that a micro-batch's occurrences are a slice, each one's pieces together.
+        order = np.argsort(start, kind="stable")
+        piece = ranges((np.cumsum(counts) - counts)[order], counts[order])
+        counts = counts[order]
+        place = np.repeat(start[order], counts) + pieces[piece]
+        piece_ends = np.concatenate([[0], np.cumsum(counts)])
 
         batch = to_micro_batch(rows, tweets, np.zeros_like(tweets))
-        vectors = np.full((len(tweet), self.width), np.nan, np.float32)
-        firsts = range(0, rows.rows, self.layout.rows)
-        run = mine(len(firsts))
-        for first in firsts[run.start : run.stop]:
-            last = min(first + self.layout.rows, rows.rows)
-            micro_batch = take_rows(batch, first, last, last - first, self.layout.pad_id, 1)
-            bounds = np.array([first, last]) * self.layout.row_length
-            here = slice(*np.searchsorted(place, bounds).tolist())
-            states = self._states(micro_batch, torch.from_numpy(place[here] - bounds[0]))
-            occurrence, group = np.unique(owner[here], return_inverse=True)
-            # On the CPU, which adds in order: on a GPU the last bits would change from run to run.
-            sums = torch.zeros(len(occurrence), self.width)
-            sums.index_add_(0, torch.from_numpy(group), states.cpu())
-            vectors[occurrence] = sums.numpy() / counts[occurrence, None].astype(np.float32)
-        return vectors
+        of_batches = mine(-(-rows.rows // self.layout.rows))
+        bounds = np.searchsorted(start[order], np.arange(of_batches.start, of_batches.stop + 1) * size)
 
-    def _states(self, batch: MicroBatch, places: torch.Tensor) -> torch.Tensor:
-        """The mean over the chosen layers at some places of the flattened rows; float32 [places, width]."""
+        def states() -> Iterator[tuple[slice, Waiting]]:
+            for number, (first, last) in zip(of_batches, pairwise(bounds.tolist()), strict=True):
+                top = number * self.layout.rows
+                bottom = min(top + self.layout.rows, rows.rows)
+                micro_batch = take_rows(batch, top, bottom, bottom - top, self.layout.pad_id, 1)
+                here = place[piece_ends[first] : piece_ends[last]] - number * size
+                yield slice(first, last), self._states(micro_batch, torch.from_numpy(here))
+
+        for which, waiting in one_ahead(states()):
+            yield order[which], pooled(waiting.wait(), counts[which], self.pooling)
+
+    @torch.inference_mode()
+    def _states(self, batch: MicroBatch, places: Tensor) -> Waiting:
+        """The layers, or their mean, at some places of the flattened rows; float32 [places, labels, width]."""
         with autocast(self.device, self.precision):
-            states = self.module.hidden_states(batch.to(self.device))
-        at = places.to(self.device)
-        return torch.stack([states[layer].flatten(0, 1)[at].float() for layer in self.layers]).mean(dim=0)
+            moved = places.to(self.device, non_blocking=True)
+            states = self.module.layers_at(batch.to(self.device), moved, self.layers)
+        if self.combine == "mean":
+            states = states.mean(dim=0, keepdim=True)
+        return Waiting(states.transpose(0, 1))
+
+
+class Waiting:
+    """A tensor on its way to the CPU, while its device goes on.
+
+    Args:
+        values: on any device.
+    """
+
+    def __init__(self, values: Tensor):
+        self._values = values.to("cpu", non_blocking=True)
+        self._there = None
+        if values.is_cuda:
+            self._there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._there.record()
+
+    def wait(self) -> Tensor:
+        if self._there is not None:
+            self._there.synchronize()
+        return self._values
+
+
+def one_ahead(things: Iterable[Thing]) -> Iterator[Thing]:
+    """The same things, each after the next one has been begun: what is done with one, and the next, overlap."""
+    waiting: list[Thing] = []
+    for thing in things:
+        yield from waiting
+        waiting = [thing]
+    yield from waiting
+
+
+def pooled(states: Tensor, counts: Ints, pooling: str) -> Floats:
+    """A vector an occurrence.
+
+    On the CPU, which adds in order: on a GPU the last bits would change from run to run.
+
+    Args:
+        states: float32 [pieces, labels, width].
+        counts: int64 [occurrences], pieces of each, one at least.
+        pooling: mean, first (of which the one piece is there), or max.
+
+    Returns:
+        float32 [occurrences, labels, width].
+    """
+    if int(counts.sum()) == len(counts):
+        return states.numpy()
+    reduced = torch.segment_reduce(states, "max" if pooling == "max" else "mean", lengths=torch.from_numpy(counts))
+    return reduced.numpy()
 
 
 class Centroids:
@@ -150,15 +227,16 @@ class Centroids:
     """
 
     def __init__(self, words: int, width: int):
-        self._sums = np.zeros((words, width), np.float64)
+        self._sums = torch.zeros(words, width, dtype=torch.float64)
         self.counts = np.zeros(words, np.int64)
 
     def add(self, word: Ints, vectors: Floats) -> None:
         """Takes vectors [rows, width] of words [rows]."""
-        np.add.at(self._sums, word, vectors)
+        # Seven times as fast as numpy's add.at.
+        self._sums.index_add_(0, torch.from_numpy(word), torch.from_numpy(vectors).double())
         self.counts += np.bincount(word, minlength=len(self.counts))
 
     def means(self) -> Floats:
         """float32 [words, width]; NaN for a word without a vector."""
         with np.errstate(invalid="ignore"):
-            return (self._sums / self.counts[:, None]).astype(np.float32)
+            return (self._sums.numpy() / self.counts[:, None]).astype(np.float32)

@@ -19,7 +19,9 @@ def test_occurrences_that_were_cut_off_have_no_part_in_the_centroid(tmp_path: Pa
     texts = [f"mask {number} mask and so on until the end of it comes the mask" for number in range(40)]
     shards = make_shards(tmp_path / "data", texts, max_length=10)
     model = export_scratch(tmp_path / "model", shards, 0)
-    config = EmbedConfig(model=str(model), words=["mask"], output="-", data=DataConfig(path=str(shards)), device="cpu")
+    config = EmbedConfig(
+        model=[str(model)], words=["mask"], output="-", data=DataConfig(path=str(shards)), device="cpu"
+    )
     whole = embed(config, Manifest.read(shards), this_world("cpu"), tmp_path)
     assert whole is not None
     summary = whole["words"]["mask"]

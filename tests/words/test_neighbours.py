@@ -10,6 +10,9 @@ from bert_tweets.data.manifest import Manifest
 from bert_tweets.words.matching import fold, words_of
 from bert_tweets.words.neighbours import background, nearest, overlap, words_in
 from bert_tweets.words.occurrences import columns_of, open_corpus
+from bert_tweets.words.spaces import Space, Vectors
+
+SPACE = Space("weights", "recipe", "12")
 
 
 def test_the_words_of_a_text() -> None:
@@ -45,7 +48,7 @@ def test_the_common_direction_is_taken_off() -> None:
     common = np.full(8, 100.0)
     others = np.eye(8)[:4] + common
     words = np.array([[0, 0, 1, 0, 0, 0, 0, 0.0], [1, 0.5, 0, 0, 0, 0, 0, 0]]) + common
-    near = nearest(words.astype(np.float32), others.astype(np.float32), 2)
+    near = nearest(Vectors(SPACE, words.astype(np.float32)), Vectors(SPACE, others.astype(np.float32)), 2)
     assert near[0][0][0] == 2
     assert [row for row, _ in near[1]] == [0, 1]
     assert near[0][0][1] > 0.9 > 0.1 > near[0][1][1]
@@ -53,9 +56,11 @@ def test_the_common_direction_is_taken_off() -> None:
 
 def test_words_without_a_vector_have_and_are_no_neighbours() -> None:
     others = np.array([[1, 0], [np.nan, np.nan], [0, 1]], np.float32)
-    near = nearest(np.array([[1, 0.1], [np.nan, np.nan]], np.float32), others, 5)
+    words = Vectors(SPACE, np.array([[1, 0.1], [np.nan, np.nan]], np.float32))
+    near = nearest(words, Vectors(SPACE, others), 5)
     assert [row for row, _ in near[0]] == [0, 2] and near[1] == []
-    assert nearest(np.ones((1, 2), np.float32), np.empty((0, 2), np.float32), 5) == [[]]
+    none = Vectors(SPACE, np.empty((0, 2), np.float32))
+    assert nearest(Vectors(SPACE, np.ones((1, 2), np.float32)), none, 5) == [[]]
 
 
 def test_the_share_that_stayed() -> None:

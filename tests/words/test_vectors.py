@@ -17,7 +17,7 @@ from bert_tweets.text.tokenizer import load_tokenizer
 from bert_tweets.words import occurrences as occurrences_module
 from bert_tweets.words.matching import words_of
 from bert_tweets.words.occurrences import FOUND, Occurrences, align, find, open_corpus
-from bert_tweets.words.vectors import Centroids, Floats, Reader, layer_label, resolve_layers
+from bert_tweets.words.vectors import Centroids, Floats, Reader, layer_labels, resolve_layers
 from tests.helpers import make_shards
 
 WORDS = ["mask", "photographer", "the internet", "internet", "😷", "grandmothers"]
@@ -48,10 +48,10 @@ def vectors(read: Reader, corpus: Split, found: Occurrences) -> Floats:
 def test_layout_changes_nothing(study: tuple[Manifest, Split, Occurrences], monkeypatch: pytest.MonkeyPatch) -> None:
     manifest, corpus, found = study
     expected = vectors(reader(manifest, 4096, [1, 2]), corpus, found)
-    assert expected.dtype == np.float32 and expected.shape == (len(found), 128)
+    assert expected.dtype == np.float32 and expected.shape == (len(found), 1, 128)
     assert 0 < (found.status != FOUND).sum() < len(found)
-    np.testing.assert_array_equal(np.isnan(expected).all(axis=1), found.status != FOUND)
-    np.testing.assert_array_equal(np.isnan(expected).any(axis=1), found.status != FOUND)
+    np.testing.assert_array_equal(np.isnan(expected).all(axis=(1, 2)), found.status != FOUND)
+    np.testing.assert_array_equal(np.isnan(expected).any(axis=(1, 2)), found.status != FOUND)
     for tokens_per_device, row_length in ((128, 0), (1, 0), (4096, 97)):
         other = vectors(reader(manifest, tokens_per_device, [1, 2], row_length), corpus, found)
         np.testing.assert_allclose(other, expected, atol=1e-5)
@@ -82,14 +82,14 @@ def test_equal_to_the_stock_model_a_tweet_at_a_time(
             )
         states = torch.stack([output.hidden_states[layer][0] for layer in layers]).mean(dim=0)
         pieces = found.pieces[ends[row] - found.piece_counts[row] : ends[row]]
-        np.testing.assert_allclose(mine[row], states[pieces].mean(dim=0).numpy(), atol=1e-5)
+        np.testing.assert_allclose(mine[row, 0], states[pieces].mean(dim=0).numpy(), atol=1e-5)
 
 
 def test_layers_count_from_both_ends() -> None:
     assert resolve_layers([-4, -3, -2, -1], 12, "m") == [9, 10, 11, 12]
     assert resolve_layers([0, -1, 12], 12, "m") == [0, 12]
     assert resolve_layers([-13], 12, "m") == [0]
-    assert layer_label([9, 12]) == "mean(9,12)"
+    assert layer_labels([9, 12], "mean") == ["mean(9,12)"] and layer_labels([0, 9], "each") == ["0", "9"]
 
 
 @pytest.mark.parametrize("layer", [3, -4])
