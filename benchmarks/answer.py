@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import answer_picture
-from benchmarks.common import ROOT, command_of, machine, table, words_of, write_rows
+from benchmarks.common import ROOT, command_of, machine, table, words_of
 
 Row = dict[str, Any]
 Part = tuple[str, Callable[[], list[Row]]]
@@ -81,9 +81,10 @@ class Answer:
                 if arm in ARMS and ARMS[arm].padding and seed >= self.given["padded"]:
                     continue
                 yield f"arm-{arm}-{seed}", lambda arm=arm, seed=seed: self.arm(arm, seed)  # type: ignore[misc]
-        yield "longer", lambda: self.arm(LONGER, 0)
-        yield "occurrences", self.occurrences
-        yield "movement", self.movement
+            if seed == 0:
+                yield "longer", lambda: self.arm(LONGER, 0)
+                yield "occurrences", self.occurrences
+                yield "movement", self.movement
 
     def tweets(self) -> list[Row]:
         from benchmarks.answer_tweets import write_tweets
@@ -186,9 +187,11 @@ class Answer:
 
     def occurrences(self) -> list[Row]:
         from benchmarks import answer_words
+        from benchmarks.answer_tweets import PROBES, USES
 
-        words = answer_words.common_words(self.work / "words", 200, max(3, self.given["background"] // 130))
-        folder = self._embedded("words", [*answer_words.USES, *words], model=self.base, include_text="true")
+        words = answer_words.common_words(self.work / "words", 100, max(3, self.given["background"] // 130))
+        asked = dict.fromkeys([*USES, *(probe for some in PROBES.values() for probe in some), *words])
+        folder = self._embedded("words", list(asked), model=self.base, include_text="true", max_occurrences=1000)
         return answer_words.occurrences(folder, self.base)
 
     def movement(self) -> list[Row]:
@@ -207,7 +210,7 @@ class Answer:
         shutil.rmtree(folder, ignore_errors=True)
         asked = {"words": json.dumps(words), "output": folder, "data.path": self.work / shards}
         sizes = {"max_occurrences": 300, "background_tweets": 500, "precision": self.given["precision"]}
-        stage("embed", **about, **asked, **sizes)
+        stage("embed", **asked, **sizes | about)
         return folder
 
 
@@ -268,9 +271,25 @@ def main(words: list[str]) -> None:
     output = ROOT / given["output"]
     kept = [word for word in words if word.split("=")[0] not in ("work", "seconds")]
     about = {"part": "about", **machine(), "command": command_of("answer", kept), "settings": _settings(given)}
-    write_rows(f"{output}.json", [about, *rows])
+    _write(Path(f"{output}.json"), [about, *rows])
     answer_picture.picture(rows, Path(f"{output}.png"))
     print(shown(rows))
+
+
+def _write(path: Path, rows: list[Row]) -> None:
+    """A row a line: losses are long."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(json.dumps(_rounded(row), ensure_ascii=False) for row in rows)
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
+def _rounded(value: Any) -> Any:
+    """With five digits of each figure."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in value.items()}
+    return [_rounded(part) for part in value] if isinstance(value, list) else value
 
 
 def _settings(given: Row) -> Row:

@@ -182,8 +182,8 @@ def train(
             group["lr"] = uncorrected(arm.rate, step) if arm.as_asked else arm.rate
         optimizer.step()
         optimizer.zero_grad()
-        parts = (losses.detach()[labelled & where].mean().item() for where in (~batch.real, batch.real))
+        parts = [losses.detach()[labelled & where].mean().item() for where in (~batch.real, batch.real)]
         for name, value in zip(found, (loss.item(), *parts), strict=True):
             found[name].append([step, value] if math.isfinite(value) else [step, None])
         look(step, save)
-    return {"steps": step, **found}, save
+    return {"steps": step, **(found if arm.padding else {"losses": found["losses"]})}, save

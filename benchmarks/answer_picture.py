@@ -14,8 +14,8 @@ import numpy as np
 
 Row = dict[str, Any]
 
-_BLUE, _RED, _ORANGE, _GREY = "#1f6feb", "#d1495b", "#f2a33a", "#8a939e"
-_LOOPS = {"question": _RED, "inputs as labels": _ORANGE, "corrected loop": _BLUE}
+_BLUE, _RED, _ORANGE, _GREY, _GREEN = "#1f6feb", "#d1495b", "#f2a33a", "#8a939e", "#2e8b57"
+_LOOPS = {"question": _RED, "inputs as labels": _ORANGE, "padding counted": _GREEN, "corrected loop": _BLUE}
 _LINES = {"base": _GREY, "unigram": "#444c56"}
 
 
@@ -74,10 +74,10 @@ def _losses(axis: Any, rows: list[Row]) -> None:
     ticks = [0, 0.5, 1, 2, 5, 10, 20, 50]
     axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_ylim(bottom=0)
-    _title(axis, "The loss that a loop prints (thin), and masked loss on held-out tweets (dots)")
+    _title(axis, "Thin: the loss a loop prints. Dots: masked loss on held-out tweets")
     axis.set_xlabel("steps of 20 tweets", fontsize=9)
     axis.set_ylabel("nats", fontsize=9)
-    axis.legend(fontsize=9, frameon=False)
+    axis.legend(fontsize=9, frameon=False, ncols=2, loc="upper right")
 
 
 def _learnt(axis: Any, rows: list[Row]) -> None:
@@ -86,7 +86,7 @@ def _learnt(axis: Any, rows: list[Row]) -> None:
     colours = [_BLUE if name.startswith(("bert_tweets", "corrected")) else _RED for name in names]
     axis.barh(names, [np.mean(some) for some in values], color=colours, height=0.6)
     for place, some in enumerate(values):
-        axis.text(max(some) + 0.1, place, f"{np.mean(some):.2f}", va="center", fontsize=9)
+        axis.text(max(some) + 0.15, place, f"{np.mean(some):.2f}", va="center", fontsize=9, backgroundcolor="white")
     for name, colour in _LINES.items():
         line = next(row["masked"]["loss"] for row in rows if row["who"] == name)
         axis.axvline(line, color=colour, linestyle="--", linewidth=1.2, label=f"{name}: {line:.2f}")
@@ -105,7 +105,8 @@ def _moved(axis: Any, rows: list[Row]) -> None:
         values = [100 * (1 - row[f"{kind}_overlap"]) for row in rows]
         axis.bar(places, values, width=0.38, color=colour, label=label)
         for place, value in zip(places, values, strict=True):
-            axis.text(place, value + 0.3, f"{value:.1f} %", ha="center", fontsize=9)
+            axis.text(place, value + 0.1, f"{value:.1f} %", ha="center", fontsize=9)
+    axis.margins(y=0.15)
     axis.set_xticks(range(len(rows)), [row["who"] for row in rows])
     _title(axis, "Of ten nearest neighbours, how many adaptation exchanged")
     axis.set_ylabel("% of neighbours, mean over words", fontsize=9)

@@ -15,13 +15,16 @@ from typing import Any
 USES: dict[str, dict[str, tuple[str, str]]] = {
     "talk": {
         "to talk": ("before", r"\b(to|we|i|you|they|can|don.t|please|let.s|lets|gotta|wanna|never)\s$"),
-        "a talk": ("before", r"\b(a|the|this|that|my|your|his|her|our|ted|small|trash|good|great|real)\s$"),
+        "a talk": ("before", r"\b(a|the|this|my|your|his|her|our|ted|small|trash|good|great|real)\s$"),
     },
     "apple": {
         "the company": ("anywhere", r"\b(iphone|ipad|ios|mac|macbook|ipod|itunes|siri|samsung|google|app store)s?\b"),
         "the fruit": ("anywhere", r"\b(pies?|juice|cider|eat|eating|sauce|cinnamon|fruit|baked|caramel|crisp)\b"),
     },
 }
+
+# Words to hold the uses against: the first two are nearer to the one use in sense, the others to the other.
+PROBES = {"talk": ("speak", "tell", "interview", "speech"), "apple": ("iphone", "google", "juice", "pizza")}
 
 
 def use_of(word: str, text: str, start: int) -> str | None:
@@ -43,7 +46,7 @@ def write_tweets(given: dict[str, Any], work: Path) -> None:
 
     study: the first `tweets` + `held_out` rows whose column `column` is `topic`, in their order; of all rows a seeded
     sample where no topic is given. general: a seeded sample of the others. words: the others that hold a word of
-    `USES`, and some thousand more.
+    `USES`, some that hold one of `PROBES`, and some thousand more.
     """
     rows = list(_rows(Path(given["data"]), given["column"]))
     draw, size = random.Random(0), given["tweets"] + given["held_out"]
@@ -57,8 +60,10 @@ def write_tweets(given: dict[str, Any], work: Path) -> None:
     off_topic = (number for number, (topic, _) in enumerate(rows) if not given["topic"] or topic != given["topic"])
     others = [number for number in off_topic if number not in chosen]
     draw.shuffle(others)
-    asked = re.compile(rf"\b({'|'.join(USES)})\b", re.IGNORECASE)
+    probes = [probe for some in PROBES.values() for probe in some]
+    asked, beside = (re.compile(rf"\b({'|'.join(some)})\b", re.IGNORECASE) for some in (USES, probes))
     words = [number for number in others if asked.search(rows[number][1])] + others[: given["background"]]
+    words += [number for number in others if beside.search(rows[number][1])][: given["background"]]
     parts = {"study": study, "general": others[: given["general"]], "words": dict.fromkeys(words)}
     for name, numbers in parts.items():
         with (work / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:

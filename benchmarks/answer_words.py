@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from scipy.spatial.distance import pdist
 
 from benchmarks.answer_measures import load
-from benchmarks.answer_tweets import USES, use_of
+from benchmarks.answer_tweets import PROBES, USES, use_of
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.shards import open_split
 from bert_tweets.text.tokenizer import load_tokenizer
@@ -34,7 +34,7 @@ def common_words(shards: Path, limit: int, minimum: int) -> list[str]:
 
 
 def occurrences(folder: Path, model: Path) -> list[Row]:
-    """Of each word of `USES`: how its occurrences spread, whether its uses are told apart, and what is near to each.
+    """Of each word of `USES`: how its occurrences spread, whether its uses are told apart, and what each is near to.
 
     Args:
         folder: that embed left, of these words and of others to be their neighbours, with texts.
@@ -49,6 +49,7 @@ def occurrences(folder: Path, model: Path) -> list[Row]:
     centroids = np.stack([vectors[names == word].mean(axis=0) for word in others])
     vectors, centroids = vectors - centroids.mean(axis=0), centroids - centroids.mean(axis=0)
     static = static_vectors(model, [*USES, *others])
+    static -= static[len(USES) :].mean(axis=0)
     rows = []
     for number, word in enumerate(USES):
         here = np.flatnonzero(names == word)
@@ -56,14 +57,22 @@ def occurrences(folder: Path, model: Path) -> list[Row]:
             continue
         uses = [use_of(word, texts[row], starts[row]) for row in here.tolist()]
         row = {"part": "occurrences", "word": word, **_spread(vectors[here], uses, list(USES[word]))}
-        row |= {"cosine_other_words": _mean_cosine(vectors[here], vectors[~np.isin(names, list(USES))])}
-        row["neighbours_static"] = _near(static[[number]], static[len(USES) :], others)[0]
-        for use in USES[word]:
-            mine = here[[found == use for found in uses]]
-            centre = vectors[mine].mean(axis=0, keepdims=True) if len(mine) else None
-            row[f"neighbours of {use}"] = [] if centre is None else _near(centre, centroids, others)[0]
+        row["cosine_other_words"] = _mean_cosine(vectors[here], vectors[~np.isin(names, list(USES))])
+        means = {use: vectors[here[[found == use for found in uses]]] for use in USES[word]}
+        probes = [probe for probe in PROBES[word] if probe in others]
+        row["probes"] = {
+            "input matrix": _cosines(static[number], static[len(USES) :], others, probes),
+            **{use: _cosines(some.mean(axis=0), centroids, others, probes) for use, some in means.items() if len(some)},
+        }
         rows.append(row)
     return rows
+
+
+def _cosines(vector: Floats, others: Floats, names: list[str], chosen: list[str]) -> dict[str, float]:
+    """Of a vector with those of chosen words of the same space, the background's mean taken off."""
+    rows = others[[names.index(word) for word in chosen]]
+    cosines = rows @ vector / (np.linalg.norm(rows, axis=1) * np.linalg.norm(vector))
+    return dict(zip(chosen, cosines.tolist(), strict=True))
 
 
 def _spread(vectors: Floats, uses: list[str | None], names: list[str]) -> Row:
@@ -110,11 +119,6 @@ def static_vectors(model: Path, words: list[str]) -> Floats:
     matrix = load(model).get_input_embeddings().weight.detach().numpy().astype(np.float64)
     pieces = tokenizer(words, add_special_tokens=False)["input_ids"]
     return np.stack([matrix[ids].mean(axis=0) for ids in pieces])
-
-
-def _near(centres: Floats, others: Floats, names: list[str]) -> list[list[str]]:
-    ranked = nearest(centres.astype(np.float32), others.astype(np.float32), _NEIGHBOURS)
-    return [[names[row] for row, _ in near] for near in ranked]
 
 
 def movement(folder: Path, words: list[str], model: Path, base: Path) -> Row:
