@@ -50,6 +50,7 @@ class Chart:
         title: above it.
         alt: a sentence for those who do not see it.
         series: what it shows, the lowest layer first.
+        about: a line under the title where the picture stands alone, without the page's sentences around it.
         x_title, y_title: of the axes.
         horizontal: values lie along x, rows have names.
         share: values are shares, shown in percent.
@@ -64,6 +65,7 @@ class Chart:
     title: str
     alt: str
     series: list[Series] = field(default_factory=list)
+    about: str = ""
     x_title: str = ""
     y_title: str = ""
     horizontal: bool = False

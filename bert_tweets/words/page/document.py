@@ -135,7 +135,7 @@ def _packed(values: npt.NDArray[Any], kind: str) -> str:
 def _as_script(record: Any) -> str:
     """JSON that ends no script."""
     text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return text.replace("<", "\\u003c")
 
 
 def _columns(maps: list[WordMap]) -> list[dict[str, str]]:

@@ -187,6 +187,7 @@ def _pair_chart(change: Change, name: str, word: str, rows: list[dict[str, Any]]
         alt=f"Energy distance of {word} between {len(rows)} pairs of groups with 95 % intervals; the largest is "
         f"{largest['estimate']:.3g}, between {largest['group_a']} and {largest['group_b']}.",
         series=series,
+        about=f"energy distance, 95 % interval{'; grey: nine tenths of the control words' if all(middles) else ''}",
         x_title=before if in_time else "",
         zero=True,
         extent=extent,
@@ -220,6 +221,7 @@ def _sense_chart(name: str, word: str, clusters: list[dict[str, Any]], by: str) 
         alt=f"Shares of {len(clusters)} usage clusters of {word} by {by or 'group'}, with 95 % intervals; "
         f"{clusters[0]['name']}{ends}.",
         series=series,
+        about="shares of its usage clusters, 95 % interval",
         share=True,
         extent=(0.0, 1.0),
         legend=by not in PERIODS,

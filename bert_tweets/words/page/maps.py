@@ -25,8 +25,10 @@ _MOST_VALUES = 5
 _OTHER = "other"
 # A map of fewer says nothing.
 _FEWEST = 5
-# Characters of a tweet on either side of the word.
-_AROUND = 60
+# Points of all words together, so that a page of many words stays a page.
+_ALL_POINTS = 40_000
+# Characters of a tweet on either side of the word; fewer where all texts together would take more bytes than this.
+_AROUND, _TEXT_BYTES = 60, 3_000_000
 _KEYS = ("word", "tweet_id", "start", "end")
 
 Floats = npt.NDArray[np.float32]
@@ -155,6 +157,7 @@ def _depth(layer: str) -> tuple[bool, int]:
 def _maps(path: Path, table: pa.Table, wanted: Wanted) -> Iterator[WordMap]:
     roles = [role for role in wanted.titles if pc.any(pc.equal(table["model"], role)).as_py()]
     senses = _senses(wanted)
+    most = max(_FEWEST, min(wanted.points, _ALL_POINTS // max(1, len(wanted.words))))
     chosen: list[tuple[str, int, list[pa.Table]]] = []
     for number, word in enumerate(wanted.words):
         of_word = table.filter(pc.equal(table["word"], word))
@@ -166,19 +169,25 @@ def _maps(path: Path, table: pa.Table, wanted: Wanted) -> Iterator[WordMap]:
             raise ValueError(f"occurrences of {word} differ between models")
         total = len(parts[0])
         rows = np.arange(total)
-        if total > wanted.points:
+        if total > most:
             random = np.random.default_rng([wanted.seed, number])
-            rows = np.sort(random.choice(total, wanted.points, replace=False))
+            rows = np.sort(random.choice(total, most, replace=False))
         chosen.append((word, total, [part.take(pa.array(rows)) for part in parts]))
     rows_of_file = [np.asarray(part["row"].to_numpy(), np.int64) for _, _, parts in chosen for part in parts]
-    vectors = iter(_read(path, rows_of_file, wanted.include_text))
-    for word, total, parts in chosen:
-        read = [next(vectors) for _ in parts]
+    vectors = _read(path, rows_of_file, wanted.include_text)
+    models = len(roles)
+    spans = [(texts, parts[0]) for (_, texts), (_, _, parts) in zip(vectors[::models], chosen, strict=True)]
+    size = sum(len(extract.encode()) for texts, table in spans for extract in _extracts(table, texts, _AROUND))
+    around = min(_AROUND, _AROUND * _TEXT_BYTES // max(1, size))
+    for number, (word, total, parts) in enumerate(chosen):
+        read = vectors[number * models : (number + 1) * models]
         spaces = [
             Space(wanted.titles[role], *_projected(values, wanted))
             for role, (values, _) in zip(roles, read, strict=True)
         ]
-        yield WordMap(word, total, spaces, _columns(parts[0], word, senses, wanted), _extracts(parts[0], read[0][1]))
+        yield WordMap(
+            word, total, spaces, _columns(parts[0], word, senses, wanted), _extracts(parts[0], read[0][1], around)
+        )
 
 
 def _read(path: Path, wanted: list[Ints], with_text: bool) -> list[tuple[Floats, list[str]]]:
@@ -274,10 +283,10 @@ def _sense_column(table: pa.Table, word: str, senses: pa.Table, names: list[str]
     return Column(np.where(codes < len(names), codes, -1), list(names))
 
 
-def _extracts(table: pa.Table, texts: list[str]) -> list[str]:
-    """The tweets around the word."""
+def _extracts(table: pa.Table, texts: list[str], around: int) -> list[str]:
+    """The tweets, so many characters around the word."""
     result = []
     for text, start, end in zip(texts, table["start"].to_pylist(), table["end"].to_pylist(), strict=bool(texts)):
-        first, last = max(0, start - _AROUND), end + _AROUND
+        first, last = max(0, start - around), end + around
         result.append(f"{'…' if first else ''}{text[first:last].strip()}{'…' if last < len(text) else ''}")
     return result

@@ -10,7 +10,7 @@ from .charts import without_mentions
 from .context import context, funnel_rows
 from .findings import OMNIBUS
 from .material import Change, Material
-from .references import used
+from .references import used, works
 
 METHODS_MARK = "<!-- Made by bert_tweets report. -->"
 MADE_BY = "bert_tweets report"
@@ -32,7 +32,14 @@ def methods(material: Material) -> str:
         text += "\n# What was not known\n\n" + "".join(f"- {line}\n" for line in unknown)
     cited = [f"- `{key}`" for key in used(material)]
     text += "\nKeys in brackets are those of references.bib:\n\n" + "\n".join(cited) + "\n"
-    return str(without_mentions(text))
+    return _masked(text)
+
+
+def _masked(text: str) -> str:
+    """Accounts masked, keys of works not."""
+    for key in works():
+        text = text.replace(f"@{key}", f"\0{key}")
+    return str(without_mentions(text)).replace("\0", "@")
 
 
 def _data(material: Material) -> str:

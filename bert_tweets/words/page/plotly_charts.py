@@ -9,6 +9,8 @@ from .charts import GREY, Chart, Series, missing_extra, spread_out
 _CONFIG = {"responsive": True, "displayModeBar": False}
 _GRID = "rgba(125,133,144,0.28)"
 _ROW, _SMALL, _TALL = 30, 230, 320
+# Points of a line that are marked.
+_MOST_MARKS = 25
 _MARKERS: dict[str, dict[str, Any]] = {
     "points": {"size": 9},
     "line": {"size": 6},
@@ -91,7 +93,7 @@ def _traces(chart: Chart, one: Series) -> list[Any]:
         "type": "scatter",
         "x": x,
         "y": y,
-        "mode": "lines+markers" if one.kind == "line" else "markers",
+        "mode": "markers" if one.kind != "line" else "lines+markers" if len(x) < _MOST_MARKS else "lines",
         "marker": {**_MARKERS[one.kind], "color": one.colour},
         "line": {"color": one.colour, "width": 2},
         **common,

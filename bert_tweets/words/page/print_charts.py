@@ -13,9 +13,13 @@ from .charts import COLOURS, Chart, Series, missing_extra, spread_out
 from .maps import WordMap
 
 _DOTS = 200
+# Old to new, as on the page.
+_RAMP = ("#9ecae1", "#4292c6", "#084081")
 _WIDTH = 6.6
 # Names side by side that do not overlap.
 _MOST_TICKS = 8
+# Points of a line that are marked.
+_MOST_MARKS = 25
 _BESIDE: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9}
 _STYLE = {
     "figure.facecolor": "white",
@@ -93,16 +97,19 @@ def print_map(word: WordMap, name: str, title: str) -> dict[str, bytes]:
     """
     with _plain_style():
         import numpy as np
+        from matplotlib.colors import LinearSegmentedColormap
         from matplotlib.figure import Figure
 
         count = len(word.spaces)
         figure = Figure(figsize=(3.3 * count + 0.8, 3.6), layout="constrained")
         panels = figure.subplots(1, count, squeeze=False)[0]
         column = word.columns[name]
+        ramp = LinearSegmentedColormap.from_list("time", _RAMP)
         figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
         for axes, space in zip(panels, word.spaces, strict=True):
             axes.set_title(space.title, fontsize=9.5, fontweight="normal")
-            axes.set(xticks=[], yticks=[], aspect="equal")
+            axes.set(xticks=[], yticks=[], aspect="equal", xlim=(-1.08, 1.08), ylim=(-1.08, 1.08))
+            axes.spines[:].set(visible=True, color="#d9dee3")
             axes.grid(False)
             # Thousands of points are a picture within the picture, or the SVG would be megabytes.
             marks: dict[str, Any] = {"s": 9, "linewidths": 0, "alpha": 0.75, "rasterized": len(space.points) > 500}
@@ -111,7 +118,7 @@ def print_map(word: WordMap, name: str, title: str) -> dict[str, bytes]:
                 axes.scatter(*space.points[rows].T, color=COLOURS[number % len(COLOURS)], label=value, **marks)
             if not column.names:
                 known = np.flatnonzero(column.codes >= 0)
-                drawn = axes.scatter(*space.points[known].T, c=column.codes[known], cmap="viridis_r", **marks)
+                drawn = axes.scatter(*space.points[known].T, c=column.codes[known], cmap=ramp, **marks)
         if column.names:
             figure.legend(
                 *panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False, markerscale=2
@@ -145,7 +152,8 @@ def _draw(axes: Any, chart: Chart, one: Series, place: dict[Any, int] | None) ->
         bars = axes.barh(y, x, color=one.colour, height=0.65)
         axes.bar_label(bars, one.notes, padding=4, fontsize=9.5)
     elif one.kind == "line":
-        axes.plot(x, y, "-o", color=one.colour, linewidth=1.8, markersize=4, label=one.name)
+        marks = {"marker": "o", "markersize": 4} if len(x) < _MOST_MARKS else {}
+        axes.plot(x, y, color=one.colour, linewidth=1.8, label=one.name, **marks)
     else:
         _points(axes, chart, one, x, y)
 
@@ -159,7 +167,14 @@ def _points(axes: Any, chart: Chart, one: Series, x: Sequence[Any], y: Sequence[
         around = [[max(0.0, length) for length in side] for side in (below, above)]
         key = "xerr" if chart.horizontal else "yerr"
         axes.errorbar(x, y, **{key: around}, fmt="none", ecolor=one.colour, elinewidth=1.8)
-    axes.plot(x, y, "*" if one.kind == "star" else "o", color=one.colour, markersize=6, label=one.name)
+    axes.plot(
+        x,
+        y,
+        "*" if one.kind == "star" else "o",
+        color=one.colour,
+        markersize=12 if one.kind == "star" else 6,
+        label=one.name,
+    )
     for note, across, up in zip(one.notes, x, y, strict=bool(one.notes)):
         axes.annotate(note, (across, up), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9)
 
@@ -167,7 +182,11 @@ def _points(axes: Any, chart: Chart, one: Series, x: Sequence[Any], y: Sequence[
 def _finish(axes: Any, chart: Chart, place: dict[Any, int] | None) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    axes.set_title(chart.title, pad=22 if chart.legend else 8)
+    lines = bool(chart.about) + chart.legend
+    axes.set_title(chart.title, pad=8 + 15 * lines)
+    if chart.about:
+        above = {"xycoords": "axes fraction", "textcoords": "offset points", "fontsize": 9.5, "color": "#3d454d"}
+        axes.annotate(chart.about, (0, 1), xytext=(0, 6 + 15 * chart.legend), **above)
     axes.set(xlabel=chart.x_title, ylabel=chart.y_title)
     values, names = (axes.xaxis, axes.yaxis) if chart.horizontal else (axes.yaxis, axes.xaxis)
     names.grid(False)
