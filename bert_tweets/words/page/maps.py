@@ -29,6 +29,8 @@ _FEWEST = 5
 _ALL_POINTS = 40_000
 # Characters of a tweet on either side of the word; fewer where all texts together would take more bytes than this.
 _AROUND, _TEXT_BYTES = 60, 3_000_000
+# Rows of the file that are in memory at a time.
+_BATCH = 4096
 _KEYS = ("word", "tweet_id", "start", "end")
 
 Floats = npt.NDArray[np.float32]
@@ -197,7 +199,7 @@ def _read(path: Path, wanted: list[Ints], with_text: bool) -> list[tuple[Floats,
     vectors: list[Any] = [None] * len(every)
     texts: list[str] = [""] * len(every)
     seen = 0
-    for batch in pq.ParquetFile(path).iter_batches(4096, columns=["vector", *(["text"] if with_text else [])]):
+    for batch in pq.ParquetFile(path).iter_batches(_BATCH, columns=["vector", *(["text"] if with_text else [])]):
         first, last = np.searchsorted(every[order], [seen, seen + len(batch)])
         here = order[first:last]
         if len(here):

@@ -61,6 +61,12 @@ def test_a_sample_is_the_same_in_both_models_and_each_time(folder: Path) -> None
     assert few[0].spaces[0].points.shape == few[0].spaces[1].points.shape
 
 
+def test_how_the_file_is_read_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = map_data(word_maps(folder / "words", wanted(folder, points=30, include_text=True)))
+    monkeypatch.setattr("bert_tweets.words.page.maps._BATCH", 7)
+    assert map_data(word_maps(folder / "words", wanted(folder, points=30, include_text=True))) == whole
+
+
 def test_maps_of_many_words_share_the_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bert_tweets.words.page.maps._ALL_POINTS", 60)
     assert [len(one.spaces[0].points) for one in word_maps(folder / "words", wanted(folder))] == [20, 20, 12]
