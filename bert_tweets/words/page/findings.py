@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..wording import CHANGED, DIFFERS, NO_EVIDENCE, NOT_COMPARABLE, TOO_FEW
+from ..wording import CHANGED, NO_EVIDENCE, NOT_COMPARABLE, TOO_FEW, label
 from .charts import BLUE, COLOURS, GREY, ORANGE, Chart, Series, file_names
 from .material import Change
 
@@ -16,7 +16,7 @@ OMNIBUS, ENERGY = "omnibus", "energy"
 PERIODS = ("day", "week", "month", "year")
 
 # What a reader looks for first stands first.
-_ORDER = (CHANGED, NOT_COMPARABLE, DIFFERS, NO_EVIDENCE, TOO_FEW)
+_ORDER = (CHANGED, NOT_COMPARABLE, NO_EVIDENCE, TOO_FEW)
 # The middle nine tenths of the control words.
 _MIDDLE = (5, 95)
 _MOST_LISTED = 8
@@ -29,8 +29,7 @@ def claims(change: Change | None) -> list[dict[str, Any]]:
         {
             "word": row["word"],
             "verdict": row["verdict"],
-            # A verdict of no evidence has two reasons, which are no one's to mix up.
-            "label": "no more than ordinary words" if _only_usage(row) else row["verdict"],
+            "label": label(row["usage"], row["verdict"]),
             "strong": row["verdict"] == CHANGED,
             "statement": row["statement"],
             "n": row["n"],
@@ -38,11 +37,7 @@ def claims(change: Change | None) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
-    return sorted(listed, key=lambda claim: _ORDER.index(claim["verdict"]))
-
-
-def _only_usage(row: dict[str, Any]) -> bool:
-    return bool(row["verdict"] == NO_EVIDENCE and row["usage"] == DIFFERS)
+    return sorted(listed, key=lambda claim: (_ORDER.index(claim["verdict"]), claim["label"] == claim["verdict"]))
 
 
 def _is(row: dict[str, Any], contrast: str) -> bool:
@@ -76,7 +71,7 @@ def rank_chart(change: Change) -> Chart | None:
     beside = f" beside {len(change.controls or [])} control words" if ordinary else ""
     return Chart(
         name="words-among-controls",
-        title="Words among ordinary words" if ordinary else "How much the use of each word differs",
+        title="Words among ordinary words" if ordinary else "Each word over all its groups",
         alt=f"Energy distance over all groups of {len(rows)} words with 95 % intervals{beside}; the largest is that of "
         f"{best['word']}, {best['estimate']:.3g}. The table that follows has the numbers.",
         series=series,
@@ -100,7 +95,7 @@ def rank_rows(change: Change) -> list[dict[str, Any]]:
             else " – ".join(row["groups"]),
             **_figures(row),
             "rank": _rank(row),
-            "label": "no more than ordinary words" if _only_usage(row) else row["verdict"],
+            "label": label(row["usage"], row["verdict"]),
             **_sizes(row),
         }
         for row in rows
@@ -112,7 +107,7 @@ def pair_rows(change: Change) -> list[dict[str, Any]]:
     return [
         {"word": row["word"], "groups": f"{row['group_a']} – {row['group_b']}", **_figures(row), **_sizes(row)}
         | {"rank": _rank(row)}
-        | {"label": "no more than ordinary words" if _only_usage(row) else row["verdict"]}
+        | {"label": label(row["usage"], row["verdict"])}
         for row in change.rows
         if _is(row, "pairs")
     ]
@@ -205,7 +200,9 @@ def sense_charts(senses: dict[str, Any] | None, by: str) -> list[Chart]:
 def _sense_chart(name: str, word: str, clusters: list[dict[str, Any]], by: str) -> Chart:
     series = []
     for number, one in enumerate(clusters):
-        colour, shares = COLOURS[number % len(COLOURS)], one.get("shares") or []
+        # Of a group without an occurrence there is no share.
+        shares = [share for share in one.get("shares") or [] if share["share"] is not None]
+        colour = COLOURS[number % len(COLOURS)]
         groups, values, low, high = ([share[key] for share in shares] for key in ("group", "share", "low", "high"))
         groups = [str(group) for group in groups]
         if by in PERIODS and len(groups) > 1:
@@ -213,7 +210,7 @@ def _sense_chart(name: str, word: str, clusters: list[dict[str, Any]], by: str) 
             series.append(Series(one["name"], "line", groups, values, low, high, colour, labelled=True))
         else:
             series.append(Series(one["name"], "points", groups, values, low, high, colour))
-    shares = clusters[0].get("shares") or []
+    shares = [share for share in clusters[0].get("shares") or [] if share["share"] is not None]
     ends = f", from {shares[0]['share']:.0%} to {shares[-1]['share']:.0%}" if shares else ""
     return Chart(
         name=name,
@@ -265,7 +262,8 @@ def regression_rows(rows: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
             "estimate": "–" if row["estimate"] is None else f"{row['estimate']:.4f}",
             "p": "–" if row.get("p_value") is None else f"{row['p_value']:.4f}",
             "q": "–" if row.get("q_value") is None else f"{row['q_value']:.4f}",
-            **{key: row.get(key) for key in ("n", "clusters", "authors", "unit", "permutations")},
+            **{key: row.get(key) for key in ("n", "clusters", "authors", "permutations")},
+            "unit": row.get("unit") if row.get("p_value") is not None else row.get("reason"),
         }
         for row in rows or []
     ]

@@ -276,10 +276,8 @@ def _sense_column(table: pa.Table, word: str, senses: pa.Table, names: list[str]
     if "model" in mine.column_names and len(mine):
         mine = mine.filter(pc.equal(mine["model"], mine["model"][0]))
     numbers = np.asarray(mine["sense"].to_numpy(), np.int64)
-    # Numbered from 1, as in virus#1, or from 0.
-    first = 1 if len(numbers) and numbers.max() >= len(names) else 0
     keys = zip(*(mine[name].to_pylist() for name in _KEYS[1:]), strict=True)
-    known = dict(zip(keys, (numbers - first).tolist(), strict=True))
+    known = dict(zip(keys, numbers.tolist(), strict=True))
     asked = zip(*(table[name].to_pylist() for name in _KEYS[1:]), strict=True)
     codes = np.array([known.get(key, -1) for key in asked], np.int64)
     return Column(np.where(codes < len(names), codes, -1), list(names))

@@ -121,7 +121,7 @@ def write_change(folder: Path, names: list[str], points: int, authors: bool) -> 
         (change / f"{name}.json").write_text(json.dumps(record))
     table = pq.read_table(folder / "words/occurrences.parquet", columns=["word", "tweet_id", "start", "end", "model"])
     table = table.filter(pa.compute.equal(table["model"], "model"))
-    numbers = [1 + (place % 2) for place in range(len(table))]
+    numbers = [place % 2 for place in range(len(table))]
     pq.write_table(table.append_column("sense", pa.array(numbers, pa.int32())), change / "senses.parquet")
 
 
