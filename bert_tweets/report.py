@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from . import options
-from .config import EmbedConfig, EvaluateConfig, PrepareConfig, ReportConfig, TrainConfig
+from .config import AnalyzeConfig, EmbedConfig, EvaluateConfig, PrepareConfig, ReportConfig, TrainConfig
 from .errors import UserError, run_entry, without_secrets
-from .files import from_json, write_atomic
+from .files import from_json
 
-# What our pages begin with: only such a file is written over.
-PAGE_MARK = '<meta name="generator" content="bert_tweets">'
 # What a record of other fields, or of other types in them, comes to on its way to the page.
 _UNLIKE_OURS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
@@ -19,22 +18,23 @@ _UNLIKE_OURS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueEr
 def stage(argv: list[str]) -> None:
     """Reads what the stages left and writes the page. Imports neither torch nor transformers."""
     config = options.load(ReportConfig, argv)
-    from .words.page import render
+    from .words.page.beside import pictures, require_ours, texts, write
+    from .words.page.document import render
 
     output = Path(config.output)
-    if output.is_dir():
-        raise UserError(f"{output}: is a folder; name a file with output=report.html")
-    if output.is_file() and PAGE_MARK not in output.read_text(encoding="utf-8", errors="replace")[:1000]:
-        raise UserError(f"{output}: is no report of ours; name another file with output=")
+    require_ours(output)
     try:
-        page = render(collect(config))
+        material = collect(config)
+        page, charts = render(material)
+        beside, drawn = texts(material), pictures(material, charts) if config.pictures else {}
     except _UNLIKE_OURS as error:
-        where = ", ".join(f"{key}={path}" for key in ("run", "evaluation", "words") if (path := getattr(config, key)))
+        keys = ("run", "evaluation", "words", "change")
+        where = ", ".join(f"{key}={path}" for key in keys if (path := getattr(config, key)))
         raise UserError(
             f"{where}: hold records that are not as this version leaves them ({type(error).__name__}: "
             f"{' '.join(str(error).split())[:80]}); make them again"
         ) from None
-    _write(output, page)
+    write(output, page, beside, drawn)
     print(f"report: {output}")
 
 
@@ -46,12 +46,12 @@ def collect(config: ReportConfig) -> Any:
     """What the page is made of.
 
     Returns:
-        `words.page.Material`.
+        `words.page.material.Material`.
 
     Raises:
         UserError: a folder is missing, unfinished or damaged, or was made from other tweets.
     """
-    from .words.page import Material
+    from .words.page.material import Material
 
     folder = Path(config.run)
     run = _record(folder, "run.json", "train", "run")
@@ -59,18 +59,19 @@ def collect(config: ReportConfig) -> Any:
         raise UserError(f"run={folder}: holds no config.yaml, so it is not whole; train again into a new folder")
     training = options.load(TrainConfig, ["--config", str(folder / "config.yaml")])
     evaluation = words = None
-    commands = [f"bert-tweets train {_joined(options.overrides(training))}"]
-    seeds = {"train": training.seed}
+    made = _Made([f"bert-tweets train {_joined(options.overrides(training))}"], {"train": training.seed})
+    made.settings["train"] = asdict(training)
     if config.evaluation:
         evaluation = _record(Path(config.evaluation), "metrics.json", "evaluate", "evaluation")
         _require_same_study(run, evaluation, f"evaluation={config.evaluation}")
-        _add_stage(commands, seeds, Path(config.evaluation) / "evaluate.json", EvaluateConfig, config.evaluation)
+        made.add(Path(config.evaluation) / "evaluate.json", EvaluateConfig, {"output": config.evaluation})
     if config.words:
         words = _record(Path(config.words), "summary.json", "embed", "words")
         _require_same_study(run, words, f"words={config.words}")
-        _add_stage(commands, seeds, Path(config.words) / "embed.json", EmbedConfig, config.words)
+        made.add(Path(config.words) / "embed.json", EmbedConfig, {"output": config.words})
+    change = _change(config, made)
     shards = Path(training.data.path)
-    _add_stage(commands, seeds, shards / "manifest.json", PrepareConfig, str(shards), first=True)
+    made.add(shards / "manifest.json", PrepareConfig, {"output": str(shards)}, first=True)
     return Material(
         title=config.title,
         run=run,
@@ -79,27 +80,82 @@ def collect(config: ReportConfig) -> Any:
         funnel=_json(shards / "funnel.json") if (shards / "funnel.json").is_file() else None,
         evaluation=evaluation,
         words=words,
-        commands=commands,
-        seeds=seeds,
+        change=change,
+        maps=_maps(config, words, change) if words else [],
+        projection=config.projection,
+        commands=made.commands,
+        seeds=made.seeds,
+        settings=made.settings,
     )
 
 
+def _change(config: ReportConfig, made: _Made) -> Any:
+    """What analyze left, in a folder of its own or in that of the words; None where there is nothing."""
+    from .words.page.material import Change
+
+    folder = Path(config.change or config.words)
+    if not config.change and not (config.words and (folder / "change.json").is_file()):
+        return None
+    if not config.words:
+        raise UserError(f"change={folder}: give words= too, the folder that it was made from")
+    rows = _json(_there(folder, "change.json", "analyze", "change"), list)
+    settings = _json(folder / "analyze.json") if (folder / "analyze.json").is_file() else {}
+    _require_same_words(settings, Path(config.words), folder)
+    if settings:
+        made.add(folder / "analyze.json", AnalyzeConfig, {"output": str(folder), "words": config.words})
+    left: dict[str, Any] = {}
+    for name, kind in (("controls", list), ("senses", dict), ("regression", list)):
+        path = folder / f"{name}.json"
+        left[name] = _json(path, kind) if path.is_file() else None
+    of_analyze = settings.get("settings", {})
+    return Change(rows=rows, by=str(of_analyze.get("by", "")), settings=of_analyze, **left)
+
+
+def _require_same_words(settings: dict[str, Any], words: Path, folder: Path) -> None:
+    made = words / "embed.json"
+    if "words" in settings and made.is_file() and settings["words"] != _json(made):
+        raise UserError(f"change={folder}: was made from other vectors than words={words}; analyze these")
+
+
+def _maps(config: ReportConfig, words: dict[str, Any], change: Any) -> Any:
+    from .words.page.maps import Wanted, word_maps
+
+    titles = {"model": "the adapted model", "base": "the model before"}
+    senses = (change.senses if change else None) or {}
+    wanted = Wanted(
+        words=[str(word) for word in words.get("asked") or sorted(words["words"])],
+        titles=titles if words["base"] else {"model": titles["model"]},
+        layer=change.settings.get("layer") if change else None,
+        points=config.map_points,
+        projection=config.projection,
+        include_text=config.include_text,
+        seed=config.seed,
+        senses={word: [one["name"] for one in sense["clusters"]] for word, sense in senses.items()},
+        change=Path(config.change or config.words),
+    )
+    return word_maps(Path(config.words), wanted)
+
+
 def _record(folder: Path, name: str, stage_name: str, key: str) -> dict[str, Any]:
+    return dict(_json(_there(folder, name, stage_name, key)))
+
+
+def _there(folder: Path, name: str, stage_name: str, key: str) -> Path:
     if not folder.is_dir():
         raise UserError(f"{key}={folder}: no such folder; make it with bert-tweets {stage_name}")
     if not (folder / name).is_file() and (folder.parent / name).is_file():
         raise UserError(f"{key}={folder}: did you mean {folder.parent}?")
     if not (folder / name).is_file():
         raise UserError(f"{key}={folder}: holds no {name}, so {stage_name} has not finished there; run it again")
-    return _json(folder / name)
+    return folder / name
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, kind: type = dict) -> Any:
     try:
         record = from_json(path.read_bytes())
     except ValueError:
         record = None
-    if not isinstance(record, dict):
+    if not isinstance(record, kind):
         raise UserError(f"{path}: is damaged: not JSON; make it again")
     return record
 
@@ -130,39 +186,37 @@ def _require_same_study(run: dict[str, Any], other: dict[str, Any], where: str) 
         )
 
 
-def _add_stage(
-    commands: list[str], seeds: dict[str, int], path: Path, config_type: type, output: str, first: bool = False
-) -> None:
-    """Adds a stage's command and seed from the settings that it left behind, where it left any."""
-    if not path.is_file():
-        return
-    settings = _json(path).get("settings", {})
-    words = []
-    for setting in options.fields_of(config_type):
-        value: Any = {**settings, "output": output}
-        for part in setting.key.split("."):
-            value = value.get(part, setting.default) if isinstance(value, dict) else setting.default
-        # Of the secret only whether there was one is known.
-        if value != setting.default and setting.key != "author_salt":
-            words.append(f"{setting.key}={options.shown(value)}")
-    name = (config_type.__doc__ or "").split(":")[0]
-    commands.insert(0 if first else len(commands), f"bert-tweets {name} {_joined(words)}")
-    seeds[name] = settings.get("seed", 0)
+@dataclass
+class _Made:
+    """How the stages were run: their commands, seeds and settings, from what they left behind."""
+
+    commands: list[str]
+    seeds: dict[str, int]
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, path: Path, config_type: type, known: dict[str, str], first: bool = False) -> None:
+        """Adds a stage whose settings a file holds, where there is one; `known` are those that it does not hold."""
+        if not path.is_file():
+            return
+        settings = _json(path).get("settings", {})
+        words = []
+        for setting in options.fields_of(config_type):
+            value: Any = {**settings, **known}
+            for part in setting.key.split("."):
+                value = value.get(part, setting.default) if isinstance(value, dict) else setting.default
+            # Of the secret only whether there was one is known.
+            if value != setting.default and setting.key != "author_salt":
+                words.append(f"{setting.key}={options.shown(value)}")
+        name = (config_type.__doc__ or "").split(":")[0]
+        self.commands.insert(0 if first else len(self.commands), f"bert-tweets {name} {_joined(words)}")
+        self.seeds[name] = settings.get("seed", 0)
+        self.settings[name] = settings
 
 
 def _joined(words: list[str]) -> str:
     import shlex
 
     return without_secrets(shlex.join(words))
-
-
-def _write(output: Path, page: str) -> None:
-    """Writes the page whole or not at all."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(output, page.encode())
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written: {error.strerror}") from None
 
 
 if __name__ == "__main__":

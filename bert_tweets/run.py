@@ -126,6 +126,7 @@ def _require_study(config: RunConfig) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder with output=")
     ours = {"shards", "run", "eval", "words", "report.html"}
+    ours |= {"methods.md", "references.bib", "reproduce.json", "pictures"}
     strangers = [p.name for p in folder.glob("*") if p.name not in ours and not p.name.endswith(".unfinished")]
     if strangers:
         raise UserError(f"{folder}: holds other files ({strangers[0]}); name a new folder with output=")

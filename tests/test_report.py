@@ -131,7 +131,7 @@ def study(folder: Path, evaluation: Any = EVALUATION, words: Any = WORDS, run: A
     for name, record in records.items():
         (folder / f"{name}.json").write_text(json.dumps(record), encoding="utf-8")
     parts = [f"{key}={folder / name}" for key, name in (("run", "run"), ("evaluation", "eval"), ("words", "words"))]
-    return [*parts, f"output={folder / 'report.html'}"]
+    return [*parts, f"output={folder / 'report.html'}", "pictures=false"]
 
 
 def page_of(arguments: list[str]) -> Page:
@@ -146,7 +146,9 @@ def test_the_page_stands_alone(tmp_path: Path) -> None:
     assert page.loads == [] and "link" not in page.tags and "iframe" not in page.tags
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "default-src 'none'" in text and text.count("plotly.js v") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["eval", "report.html", "run", "shards", "words"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("eval", "methods.md", "references.bib", "report.html", "reproduce.json", "run", "shards", "words")
+    ]
 
 
 def test_it_shows_what_was_done_and_found(tmp_path: Path) -> None:
@@ -208,7 +210,7 @@ def test_no_gain_is_claimed_for_a_head_that_was_learnt(tmp_path: Path) -> None:
 
 
 def test_a_run_alone_makes_a_page(tmp_path: Path) -> None:
-    run, *_, output = study(tmp_path)
+    run, *_, output, _ = study(tmp_path)
     (tmp_path / "shards/funnel.json").unlink()
     (tmp_path / "run/validation.jsonl").unlink()
     summary = {**RUN, "best_step": None, "validation_loss": None, "start_validation_loss": None}

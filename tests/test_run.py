@@ -65,7 +65,8 @@ def test_the_whole_road_and_again(study: list[str], tmp_path: Path) -> None:
     )
     folder = tmp_path / "study"
     names = {path.name for path in folder.iterdir()}
-    assert names == {"shards", "run", "eval", "words", "report.html"}
+    made = {"methods.md", "references.bib", "reproduce.json", "pictures"}
+    assert names == {"shards", "run", "eval", "words", "report.html", *made}
     summary = json.loads((folder / "words/summary.json").read_text())["words"]
     assert summary["mask"]["found"] > 0 and summary["zebra"]["found"] == 0
     assert "6 steps" in said

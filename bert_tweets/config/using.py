@@ -106,8 +106,14 @@ class ReportConfig:
     run: str = setting("", "folder that train left", required=True)
     evaluation: str = setting("", "folder that evaluate left; empty: none")
     words: str = setting("", "folder that embed left; empty: none")
-    output: str = setting("report.html", "the page")
+    change: str = setting("", "folder that analyze left; empty: the words' folder, where it holds change.json")
+    output: str = setting("report.html", "the page; methods, references and pictures are written beside it")
     title: str = setting("Words in tweets", "heading of the page")
+    include_text: bool = setting(False, "show tweets' text on hover; embed must have kept it")
+    projection: str = setting("pca", "two dimensions of a word's occurrences", choices=("pca", "tsne"))
+    map_points: int = setting(2000, "seeded sample of a word's occurrences on its map", unit="points", at_least=10)
+    pictures: bool = setting(True, "draw each picture as PNG and SVG, too")
+    seed: int = setting(0, "seed of the samples on maps", at_least=0)
 
 
 @dataclass

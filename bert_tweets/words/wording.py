@@ -40,6 +40,15 @@ class Answers:
         return CHANGED if self.stands_out else NO_EVIDENCE
 
 
+def label(usage: str, verdict: str) -> str:
+    """Both answers in a few words, for a table: no word of theirs says more than `statement`."""
+    if usage != DIFFERS or verdict == CHANGED:
+        return verdict
+    if verdict == NOT_COMPARABLE:
+        return "differs; beside ordinary words not comparable"
+    return "differs; no evidence of more than ordinary words"
+
+
 def statement(answers: Answers, row: dict[str, object]) -> str:
     """Both answers in sentences.
 

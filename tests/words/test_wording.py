@@ -6,8 +6,19 @@ import re
 from itertools import product
 from pathlib import Path
 
+import pytest
+
 from bert_tweets.words import wording
-from bert_tweets.words.wording import CHANGED, DIFFERS, FEWEST_CONTROLS, NO_EVIDENCE, TOO_FEW, Answers, statement
+from bert_tweets.words.wording import (
+    CHANGED,
+    DIFFERS,
+    FEWEST_CONTROLS,
+    NO_EVIDENCE,
+    TOO_FEW,
+    Answers,
+    label,
+    statement,
+)
 
 ROW = {
     "word": "virus",
@@ -51,3 +62,14 @@ def test_findings_are_put_into_words_in_one_place() -> None:
     said = [file.name for file in words.glob("*.py") if "change of meaning" in file.read_text(encoding="utf-8")]
     said += [file.name for file in words.parent.glob("*.py") if "change of meaning" in file.read_text(encoding="utf-8")]
     assert said == ["wording.py"]
+
+
+@pytest.mark.parametrize("usage", [DIFFERS, NO_EVIDENCE, TOO_FEW])
+@pytest.mark.parametrize("controls", [0, 199, 200])
+@pytest.mark.parametrize("stands_out", [False, True])
+def test_a_label_claims_no_more_than_the_verdict(usage: str, controls: int, stands_out: bool) -> None:
+    answers = Answers(usage, controls, stands_out)
+    said = label(usage, answers.verdict)
+    assert ("changed" in said) == (answers.verdict == CHANGED)
+    assert ("differs" in said) == (usage == DIFFERS and answers.verdict != CHANGED)
+    assert "ordinary" not in said or "no evidence" in said or "not comparable" in said

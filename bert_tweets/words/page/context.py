@@ -1,105 +1,56 @@
-"""The page: what a study found, in one self-contained HTML file without a tweet's text."""
+"""Context: what the page's template shows, as texts and numbers that are ready to be read."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
 from typing import Any
 
-from .figures import funnel_figure, loss_figure, missing_extra, plotly_script
+from . import findings
+from .material import Material
 
 TOO_RARE = 20
 
-_MENTION = re.compile(r"(?<!\w)[@＠]\w+")
 
-
-@dataclass(frozen=True)
-class Material:
-    """What the stages left behind.
-
-    Attributes:
-        title: of the page.
-        run: run.json.
-        training, validation: lines of metrics.jsonl and validation.jsonl.
-        funnel: funnel.json, None where the shards are gone.
-        evaluation: metrics.json, None where there was none.
-        words: summary.json, None where there was none.
-        commands: command lines of the stages.
-        seeds: by stage.
-    """
-
-    title: str
-    run: dict[str, Any]
-    training: list[dict[str, Any]]
-    validation: list[dict[str, Any]]
-    funnel: dict[str, Any] | None = None
-    evaluation: dict[str, Any] | None = None
-    words: dict[str, Any] | None = None
-    commands: list[str] = field(default_factory=list)
-    seeds: dict[str, int] = field(default_factory=dict)
-
-
-def render(material: Material) -> str:
-    """The page as HTML.
+def context(material: Material) -> dict[str, Any]:
+    """All that the template names but the charts.
 
     Raises:
-        UserError: jinja2 or plotly is not installed.
         ValueError, TypeError, LookupError: the material has other fields than the stages leave.
     """
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
-        from markupsafe import Markup
-    except ImportError:
-        raise missing_extra("jinja2") from None
-    script = plotly_script()
-    context = without_mentions(_context(material))
-    figures = {"loss": loss_figure(material.training, material.validation, material.run.get("best_step"))}
-    if context["funnel"]:
-        figures["funnel"] = funnel_figure(context["funnel"])
-    environment = Environment(
-        loader=PackageLoader("bert_tweets.words", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["count"] = lambda number: f"{number:,}"
-    try:
-        return environment.get_template("page.html").render(
-            **context,
-            too_rare=TOO_RARE,
-            # Both are plotly's: it writes what stands in a figure as JSON without < and >.
-            plotly=Markup(script),  # noqa: S704
-            figures={name: Markup(figure) for name, figure in figures.items()},  # noqa: S704
-        )
-    except UndefinedError as error:
-        raise ValueError(str(error)) from None
-
-
-def without_mentions(value: Any) -> Any:
-    """A record with every @name in its texts as @user: no account is named on a page that is passed around."""
-    if isinstance(value, str):
-        return _MENTION.sub("@user", value)
-    if isinstance(value, dict):
-        return {key: without_mentions(inner) for key, inner in value.items()}
-    return [without_mentions(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _context(material: Material) -> dict[str, Any]:
+    change = material.change
+    words = _words(material.words)
     return {
         "title": material.title,
         "run": material.run,
         "verdict": _verdict(material),
         "facts": _facts(material),
-        "funnel": _funnel_rows(material.funnel),
+        "funnel": funnel_rows(material.funnel),
         "funnel_notes": _notes(material.funnel),
         "evaluation": _evaluation(material.evaluation),
-        "words": _words(material.words),
+        "words": words,
         "study": material.words,
+        "seeds_of_models": _seeds_of_models(material.words),
         "commands": material.commands,
         "seeds": material.seeds,
         "fall": _fall(material.run),
+        "claims": findings.claims(change),
+        "compared": change is not None,
+        "by": change.by if change else "",
+        "rare": [f"{word['name']} ({_how_rare(word)})" for word in words if word["flag"]],
+        "ranks": findings.rank_rows(change) if change else [],
+        "pairs": findings.pair_rows(change) if change else [],
+        "senses": findings.sense_rows(change.senses if change else None),
+        "regression": findings.regression_rows(change.regression if change else None),
+        "has_controls": bool(change and change.controls),
     }
+
+
+def _how_rare(word: dict[str, Any]) -> str:
+    return f"{word['found']:,} found" if word["flag"] == "too rare" else str(word["flag"])
+
+
+def _seeds_of_models(summary: dict[str, Any] | None) -> int | None:
+    """Training seeds behind the before and after; None where there is no before."""
+    return int(summary.get("seeds") or 1) if summary and summary["base"] else None
 
 
 def _comparable(evaluation: dict[str, Any]) -> bool:
@@ -145,7 +96,8 @@ def _fall(run: dict[str, Any]) -> dict[str, str] | None:
     return {"start": f"{run['start_validation_loss']:.3f}", "best": f"{run['validation_loss']:.3f}"}
 
 
-def _funnel_rows(funnel: dict[str, Any] | None) -> list[dict[str, Any]]:
+def funnel_rows(funnel: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """What was read, dropped and kept: name, count, kind (read, dropped, kept, split) and share, top first."""
     if not funnel:
         return []
     read = max(1, funnel["read"])
@@ -219,7 +171,18 @@ def _word(name: str, record: dict[str, Any], has_base: bool) -> dict[str, Any]:
         "before": [_neighbour(pair, has_base and pair[0] not in after) for pair in record["base_neighbours"]],
         "after": [_neighbour(pair, has_base and pair[0] not in before) for pair in record["neighbours"]],
         "overlap": None if overlap is None else f"{overlap:.0%}",
+        "before_after": record.get("before_after"),
+        "beside": _beside(record.get("before_after")),
     }
+
+
+def _beside(before_after: dict[str, Any] | None) -> str | None:
+    """A word's overlap of neighbours beside the control words'."""
+    one = (before_after or {}).get("neighbour_overlap")
+    if not one or not one.get("controls") or one.get("rank") is None:
+        return None
+    low, middle, high = one["controls"]
+    return f"ordinary words keep {middle:.0%} ({low:.0%} to {high:.0%}); rank {one['rank']} of {one['of']}"
 
 
 def _flag(record: dict[str, Any]) -> str | None:
