@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..config import AnalyzeConfig
+from .covariates import PERIODS
 from .distances import Distances, Floats, Spread, between_and_within, distances, spread
-from .evidence import PERIODS, Chosen
+from .evidence import Chosen
 from .occurrences import generator
 from .permutations import PermutationTest, false_discovery_rates, permutation_test
 from .wording import DIFFERS, FEWEST_CONTROLS, NO_EVIDENCE, TOO_FEW, Answers, statement
@@ -129,13 +130,35 @@ def control(chosen: Chosen, vectors: Floats, asked: set[tuple[int, ...]], min_cl
     return result
 
 
-def matching(chosen: Chosen, controls: Sequence[Control]) -> list[Control]:
-    """Controls of half to twice the word's frequency, and of as many pieces (three or more are one kind)."""
+def matches(chosen: Chosen, control: Chosen) -> bool:
+    """Whether a control is of half to twice the frequency, and of as many pieces (three or more are one kind)."""
+    alike = chosen.frequency <= 2 * control.frequency <= 4 * chosen.frequency
+    return alike and min(control.pieces, 3) == min(chosen.pieces, 3)
+
+
+def matched_on(chosen: Chosen) -> str:
+    """In words."""
+    return "frequency and pieces" if chosen.pieces else "frequency"
+
+
+def rows_of_controls(controls: Sequence[Control], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of controls.json: what the words are ranked among.
+
+    Args:
+        controls: the control words.
+        names: of the groups.
+    """
     return [
-        one
+        {
+            "word": one.chosen.word,
+            "groups": [names[group] for group in groups],
+            "estimate": estimate,
+            "clusters": int(np.isin(one.chosen.units.label, groups).sum()),
+            "pieces": one.chosen.pieces,
+            "frequency": one.chosen.frequency,
+        }
         for one in controls
-        if chosen.frequency <= 2 * one.chosen.frequency <= 4 * chosen.frequency
-        and min(one.chosen.pieces, 3) == min(chosen.pieces, 3)
+        for groups, estimate in one.estimates.items()
     ]
 
 
@@ -174,7 +197,8 @@ def _rank(one: Comparison, controls: Sequence[Control]) -> tuple[int | None, int
     """The rank of a comparison, 1 for the largest, and among how many matching controls."""
     if one.estimate is None:
         return None, 0
-    others = [each.estimates[one.groups] for each in matching(one.chosen, controls) if one.groups in each.estimates]
+    matching = [each for each in controls if matches(one.chosen, each.chosen)]
+    others = [each.estimates[one.groups] for each in matching if one.groups in each.estimates]
     return (1 + sum(other >= one.estimate for other in others) if others else None), len(others)
 
 
@@ -216,7 +240,7 @@ def _rows(
         "smallest_effect": one.test.smallest_effect(level) if one.test else None,
         "rank_among_controls": rank,
         "controls": answers.controls,
-        "matched_on": "frequency and pieces" if chosen.pieces else "frequency",
+        "matched_on": matched_on(chosen),
         "usage": answers.usage,
         "verdict": answers.verdict,
         "groups": [names[group] for group in one.groups],
@@ -226,7 +250,7 @@ def _rows(
         "clusters": int(here.sum()),
         "authors": int((authors >= 0).sum()) if (authors >= 0).any() else None,
         "spanning_clusters": chosen.spanning,
-        "unit": _unit(chosen),
+        "unit": chosen.exchanged,
     }
     row["statement"] = statement(answers, row)
     if one.prototype is None:
@@ -234,13 +258,6 @@ def _rows(
     untested = ("p_value", "q_value", "smallest_p", "smallest_effect", "rank_among_controls", "statement")
     means = dict(row, measure="prototype", **_figures(*one.prototype), **dict.fromkeys(untested))
     return [row, means]
-
-
-def _unit(chosen: Chosen) -> str:
-    """What is exchanged as a whole."""
-    if chosen.by_author:
-        return "whole authors"
-    return "whole authors, and clusters where no author is known" if (chosen.authors >= 0).any() else "whole clusters"
 
 
 def _figures(estimate: float | None, around: Spread | None) -> dict[str, float | None]:
