@@ -332,6 +332,15 @@ def test_a_word_too_rare_for_its_covariates_is_told(tmp_path: Path) -> None:
     assert {row["reason"] for row in few} == {"too few"} and "cannot be told: too few" in few[0]["statement"]
 
 
+def test_an_author_of_more_than_all_others_is_cut_to_a_size_that_others_have(tmp_path: Path) -> None:
+    rows = word("mask", 100)
+    for number, row in enumerate(rows):
+        row["author"] = "loud" if number % 3 == 0 else f"a{number}"
+    found = regression(words_folder(tmp_path / "words", rows), tmp_path / "out", "covariates=time")[0]
+    assert (found["clusters"], found["authors"], found["unit"]) == (67, 67, "whole authors")
+    assert found["left_out"] == {"unknown": 0, "rare level": 0, "more than others of the same author": 33}
+
+
 def test_a_term_is_ranked_among_control_words(tmp_path: Path, controls: Path) -> None:
     rows = [*word("mask", 60, drift=4.0), *word("rain", 60, drift=1.0)]
     folder = words_folder(tmp_path / "words", rows)

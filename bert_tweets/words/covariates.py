@@ -37,9 +37,8 @@ def column_of(name: str, names: Sequence[str], path: Path) -> str:
     if column not in names:
         there = [TIME, *PERIODS, *(one for one in CONTEXT if one in names)]
         there += [one.removeprefix("group.") for one in names if one.startswith("group.")]
-        raise UserError(
-            f"covariates={name}: is no column of {path}{did_you_mean(name, there)}; it has {', '.join(dict.fromkeys(there))}"
-        )
+        has = ", ".join(dict.fromkeys(there))
+        raise UserError(f"covariates={name}: is no column of {path}{did_you_mean(name, there)}; it has {has}")
     return column
 
 

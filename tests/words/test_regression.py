@@ -136,6 +136,30 @@ def test_the_campaign_of_regressions(crossed: bool) -> None:
     print(f"\nregression, authors {'crossed' if crossed else 'in one group'}: {check_calibration(crossed, 2000)}")
 
 
+def test_estimates_of_few_occurrences_are_unbiased_even_beside_a_unit_that_outweighs_the_others() -> None:
+    random = np.random.default_rng(0)
+    for unit in (np.arange(10), np.concatenate([np.arange(20), np.full(20, 20)])):
+        # The loud one has few arrangements of his own, and much weight.
+        columns = [random.integers(0, 2, (unit.max() + 1, 1)).astype(float)[unit], random.random((len(unit), 1))]
+        columns[0][:2] = [[0], [1]]
+        design, found = Design(columns), []
+        for _ in range(1500):
+            vectors = random.standard_normal((unit.max() + 1, 8))[unit] + 0.5 * random.standard_normal((len(unit), 8))
+            norms = Regression((vectors + 5).astype(np.float32), design, unit).effects()[0].norms
+            assert norms is not None
+            found.append(norms[0])
+        assert abs(np.mean(found)) <= 3.3 * np.std(found) / np.sqrt(len(found))
+
+
+def test_blocks_of_different_size_are_never_exchanged() -> None:
+    unit = np.repeat(np.arange(6), [1, 1, 1, 2, 2, 3])
+    column = np.arange(6.0)[unit][:, None]
+    exchange = Regression(np.ones((10, 2), np.float32), Design([column]), unit).exchange()
+    assert exchange.arrangements() == pytest.approx(6 * 2 * 1)
+    sizes = np.array([1, 1, 1, 2, 2, 3])
+    assert all((sizes[labels] == sizes[unit]).all() for labels in exchange.shuffled(50, np.random.default_rng(0)))
+
+
 def test_what_is_there_is_found_and_measured() -> None:
     random = np.random.default_rng(0)
     found = []
