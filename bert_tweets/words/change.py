@@ -49,7 +49,7 @@ class Control:
 
     Attributes:
         chosen: its occurrences.
-        estimates: energy distance by groups, where it could be compared.
+        estimates: energy distance by groups, where it could be compared; in a regression the estimate of a term.
     """
 
     chosen: Chosen
@@ -130,15 +130,14 @@ def control(chosen: Chosen, vectors: Floats, asked: set[tuple[int, ...]], min_cl
     return result
 
 
-def matches(chosen: Chosen, control: Chosen) -> bool:
-    """Whether a control is of half to twice the frequency, and of as many pieces (three or more are one kind)."""
-    alike = chosen.frequency <= 2 * control.frequency <= 4 * chosen.frequency
-    return alike and min(control.pieces, 3) == min(chosen.pieces, 3)
-
-
-def matched_on(chosen: Chosen) -> str:
-    """In words."""
-    return "frequency and pieces" if chosen.pieces else "frequency"
+def matching(chosen: Chosen, controls: Sequence[Control]) -> list[Control]:
+    """Controls of half to twice the word's frequency, and of as many pieces (three or more are one kind)."""
+    return [
+        one
+        for one in controls
+        if chosen.frequency <= 2 * one.chosen.frequency <= 4 * chosen.frequency
+        and min(one.chosen.pieces, 3) == min(chosen.pieces, 3)
+    ]
 
 
 def rows_of_controls(controls: Sequence[Control], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -197,8 +196,7 @@ def _rank(one: Comparison, controls: Sequence[Control]) -> tuple[int | None, int
     """The rank of a comparison, 1 for the largest, and among how many matching controls."""
     if one.estimate is None:
         return None, 0
-    matching = [each for each in controls if matches(one.chosen, each.chosen)]
-    others = [each.estimates[one.groups] for each in matching if one.groups in each.estimates]
+    others = [each.estimates[one.groups] for each in matching(one.chosen, controls) if one.groups in each.estimates]
     return (1 + sum(other >= one.estimate for other in others) if others else None), len(others)
 
 
@@ -240,7 +238,7 @@ def _rows(
         "smallest_effect": one.test.smallest_effect(level) if one.test else None,
         "rank_among_controls": rank,
         "controls": answers.controls,
-        "matched_on": matched_on(chosen),
+        "matched_on": "frequency and pieces" if chosen.pieces else "frequency",
         "usage": answers.usage,
         "verdict": answers.verdict,
         "groups": [names[group] for group in one.groups],

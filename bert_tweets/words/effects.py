@@ -10,7 +10,7 @@ import numpy as np
 
 from ..config import AnalyzeConfig
 from ..terminal import counting
-from .change import matched_on, matches
+from .change import Control, matching
 from .covariates import of_common_levels
 from .distances import Floats
 from .evidence import Chosen, Table, choose, with_vectors
@@ -55,14 +55,15 @@ def regress(table: Table, others: Table, config: AnalyzeConfig) -> list[dict[str
             rows += _rows(table, _regressed(table, chosen, vectors, config), config)
             advance(1)
     words = {chosen.word.casefold() for chosen, _ in rows}
-    controls: list[tuple[Chosen, list[float | None]]] = []
+    controls: list[Control] = []
     with counting("regressions of controls") as advance:
         chosen_controls = choose(others, _complete(others), 1, config, asked=others is not table)
         for chosen, vectors in with_vectors(others, chosen_controls):
             if chosen.word.casefold() not in words:
                 regression = _regressed(others, chosen, vectors, config).regression
-                if regression:
-                    controls.append((chosen, [effect.estimate for effect in regression.effects()]))
+                estimates = [effect.estimate for effect in regression.effects()] if regression else []
+                known = {(term,): estimate for term, estimate in enumerate(estimates) if estimate is not None}
+                controls.append(Control(chosen, known))
             advance(1)
     _conclude(rows, controls, config)
     return [row for _, row in rows]
@@ -176,7 +177,7 @@ def _found(regression: Regression, one: Regressed, config: AnalyzeConfig) -> lis
 
 def _conclude(
     rows: Sequence[tuple[Chosen, dict[str, Any]]],
-    controls: Sequence[tuple[Chosen, list[float | None]]],
+    controls: Sequence[Control],
     config: AnalyzeConfig,
 ) -> None:
     """Adds to the rows what depends on all of them, and the place among control words."""
@@ -186,11 +187,9 @@ def _conclude(
         row["q_value"] = q_value
     for chosen, row in rows:
         row.setdefault("q_value", None)
-        number = config.covariates.index(row["term"])
-        others = [each[number] for control, each in controls if matches(chosen, control)]
-        comparable = [] if row["estimate"] is None else [other for other in others if other is not None]
-        above = sum(other >= row["estimate"] for other in comparable)
-        row["rank_among_controls"] = 1 + above if comparable else None
-        row["controls"] = len(comparable)
-        row["matched_on"] = matched_on(chosen)
+        term = (config.covariates.index(row["term"]),)
+        comparable = [one for one in controls if term in one.estimates and row["estimate"] is not None]
+        others = [one.estimates[term] for one in matching(chosen, comparable)]
+        row["rank_among_controls"] = 1 + sum(other >= row["estimate"] for other in others) if others else None
+        row["controls"] = len(others)
         row["statement"] = association(row, config.level)
