@@ -14,7 +14,9 @@ from .errors import UserError, run_entry
 from .files import already_made, side_folder, write_json_atomic
 from .terminal import console
 
-CHANGE, SETTINGS = "change.json", "analyze.json"
+CHANGE, CONTROLS, REGRESSION = "change.json", "controls.json", "regression.json"
+SETTINGS = "analyze.json"
+_FIGURES = {"estimate": ".4f", "p_value": ".4f", "q_value": ".4f"}
 
 
 def stage(argv: list[str]) -> None:
@@ -27,12 +29,17 @@ def stage(argv: list[str]) -> None:
         return
     from .words.analysis import analyze
 
-    rows, notes = analyze(config)
+    found = analyze(config)
     with side_folder(config.output) as folder:
-        write_json_atomic(folder / CHANGE, rows)
+        write_json_atomic(folder / CHANGE, found.change)
+        write_json_atomic(folder / CONTROLS, found.controls)
+        if found.regression is not None:
+            write_json_atomic(folder / REGRESSION, found.regression)
         write_json_atomic(folder / SETTINGS, settings)
-    _show(rows)
-    for note in notes:
+    _show(found.change)
+    if found.regression is not None:
+        _show_regression(found.regression)
+    for note in found.notes:
         print(f"warning: {note}", file=sys.stderr)
     print(f"figures: {config.output}/{CHANGE}")
 
@@ -81,6 +88,23 @@ def _show(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["measure"] == "energy" and row["contrast"] == "omnibus":
             console().print(Text(row["statement"]))
+
+
+def _show_regression(rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("word", "term", box=None, header_style="bold")
+    for name in ("partial R²", "p", "q", "rank", "clusters", "authors"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for row in rows:
+        figures = [f"{row[name]:{form}}" if row[name] is not None else "" for name, form in _FIGURES.items()]
+        figures += [f"{row['rank_among_controls']} of {row['controls'] + 1}" if row["controls"] else ""]
+        authors = "" if row["authors"] is None else f"{row['authors']:,}"
+        figures += [f"{row['clusters']:,}", authors, row["reason"] or ""]
+        table.add_row(Text(row["word"]), Text(row["term"]), *figures)
+    console(width=140).print(table)
 
 
 if __name__ == "__main__":

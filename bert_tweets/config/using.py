@@ -78,6 +78,12 @@ class AnalyzeConfig:
         "", "folder that embed left of ordinary words, by the same model; empty: those that `words` marks as controls"
     )
     by: str = setting("", "day, week, month or year of the tweet (UTC), or a group column", required=True)
+    covariates: list[str] = setting(
+        [],
+        "what vectors are regressed on, each beside the others: time, day, week, month, year, group columns, "
+        "links, retweet, tweet_length, position, casing, pieces; empty: no regression",
+    )
+    layer: str = setting("", "whose vectors, of a folder with several layers, as embed names it")
     output: str = setting("", "folder for change.json; new, empty, or one that analyze made", required=True)
     model: str = setting("model", "whose vectors: of the model, or of the base", choices=("model", "base"))
     contrasts: str = setting(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,29 +11,43 @@ import numpy as np
 from ..config import AnalyzeConfig
 from ..errors import UserError
 from ..terminal import counting
-from .change import Comparison, Control, compare, conclude, control
-from .distances import Floats
-from .evidence import PERIODS, Chosen, Table, choose
+from .change import Comparison, Control, compare, conclude, control, rows_of_controls
+from .covariates import PERIODS
+from .effects import regress
+from .evidence import Table, choose, with_vectors
 from .wording import FEWEST_CONTROLS
 
-# Words whose vectors are in memory at a time.
-_WORDS = 32
+Rows = list[dict[str, Any]]
 
 
-def analyze(config: AnalyzeConfig) -> tuple[list[dict[str, Any]], list[str]]:
-    """Compares the groups of each word.
+@dataclass(frozen=True)
+class Findings:
+    """What analyze leaves.
+
+    Attributes:
+        change: rows of change.json.
+        controls: rows of controls.json.
+        regression: rows of regression.json; None where nothing is regressed.
+        notes: what their reader should know.
+    """
+
+    change: Rows
+    controls: Rows
+    regression: Rows | None
+    notes: list[str]
+
+
+def analyze(config: AnalyzeConfig) -> Findings:
+    """Compares the groups of each word, and regresses its vectors on the covariates.
 
     Args:
         config: the settings.
 
-    Returns:
-        Rows of change.json, and what its reader should know.
-
     Raises:
         UserError: the folders do not hold what is asked, or are of different spaces.
     """
-    table = Table(config.words, config.model, config.by)
-    others = Table(config.controls, config.model, config.by) if config.controls else table
+    table = _table(config.words, config)
+    others = _table(config.controls, config) if config.controls else table
     _require_one_space(table, others, config)
     names = sorted(set(table.period.tolist()) - {None})
     if len(names) < 2:
@@ -43,28 +57,28 @@ def analyze(config: AnalyzeConfig) -> tuple[list[dict[str, Any]], list[str]]:
         raise UserError(f"contrasts=adjacent: the groups of {config.by} have no order; give first or all")
     comparisons: list[Comparison] = []
     with counting("words") as advance:
-        for chosen, vectors in _with_vectors(table, choose(table, names, config)):
+        for chosen, vectors in with_vectors(table, choose(table, table.labels(names), len(names), config)):
             comparisons += compare(chosen, vectors, config)
             advance(1)
     asked = {one.groups for one in comparisons if one.test}
     words = {one.chosen.word.casefold() for one in comparisons}
     controls: list[Control] = []
     with counting("controls") as advance:
-        for chosen, vectors in _with_vectors(others, choose(others, names, config, asked=others is not table)):
+        labelled = choose(others, others.labels(names), len(names), config, asked=others is not table)
+        for chosen, vectors in with_vectors(others, labelled):
             if chosen.word.casefold() not in words:
                 controls.append(control(chosen, vectors, asked, config.min_clusters))
             advance(1)
-    rows = conclude(comparisons, controls, names, config)
-    return rows, _notes(table, comparisons, controls, config)
+    return Findings(
+        conclude(comparisons, controls, names, config),
+        rows_of_controls(controls, names),
+        regress(table, others, config) if config.covariates else None,
+        _notes(table, comparisons, controls, config),
+    )
 
 
-def _with_vectors(table: Table, words: Iterator[Chosen]) -> Iterator[tuple[Chosen, Floats]]:
-    """Words with their vectors, read for some words at a time."""
-    while several := list(islice(words, _WORDS)):
-        bounds = np.cumsum([0, *(len(chosen.rows) for chosen in several)])
-        vectors = table.vectors(np.concatenate([chosen.rows for chosen in several]))
-        for chosen, first, last in zip(several, bounds[:-1], bounds[1:], strict=True):
-            yield chosen, vectors[first:last]
+def _table(folder: str, config: AnalyzeConfig) -> Table:
+    return Table(folder, config.model, config.by, config.layer, config.covariates)
 
 
 def _require_one_space(table: Table, others: Table, config: AnalyzeConfig) -> None:

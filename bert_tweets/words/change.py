@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..config import AnalyzeConfig
+from .covariates import PERIODS
 from .distances import Distances, Floats, Spread, between_and_within, distances, spread
-from .evidence import PERIODS, Chosen
+from .evidence import Chosen
 from .occurrences import generator
 from .permutations import PermutationTest, false_discovery_rates, permutation_test
 from .wording import DIFFERS, FEWEST_CONTROLS, NO_EVIDENCE, TOO_FEW, Answers, statement
@@ -48,7 +49,7 @@ class Control:
 
     Attributes:
         chosen: its occurrences.
-        estimates: energy distance by groups, where it could be compared.
+        estimates: energy distance by groups, where it could be compared; in a regression the estimate of a term.
     """
 
     chosen: Chosen
@@ -139,6 +140,27 @@ def matching(chosen: Chosen, controls: Sequence[Control]) -> list[Control]:
     ]
 
 
+def rows_of_controls(controls: Sequence[Control], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of controls.json: what the words are ranked among.
+
+    Args:
+        controls: the control words.
+        names: of the groups.
+    """
+    return [
+        {
+            "word": one.chosen.word,
+            "groups": [names[group] for group in groups],
+            "estimate": estimate,
+            "clusters": int(np.isin(one.chosen.units.label, groups).sum()),
+            "pieces": one.chosen.pieces,
+            "frequency": one.chosen.frequency,
+        }
+        for one in controls
+        for groups, estimate in one.estimates.items()
+    ]
+
+
 def conclude(
     comparisons: Sequence[Comparison], controls: Sequence[Control], names: Sequence[str], config: AnalyzeConfig
 ) -> list[dict[str, Any]]:
@@ -226,7 +248,7 @@ def _rows(
         "clusters": int(here.sum()),
         "authors": int((authors >= 0).sum()) if (authors >= 0).any() else None,
         "spanning_clusters": chosen.spanning,
-        "unit": _unit(chosen),
+        "unit": chosen.exchanged,
     }
     row["statement"] = statement(answers, row)
     if one.prototype is None:
@@ -234,13 +256,6 @@ def _rows(
     untested = ("p_value", "q_value", "smallest_p", "smallest_effect", "rank_among_controls", "statement")
     means = dict(row, measure="prototype", **_figures(*one.prototype), **dict.fromkeys(untested))
     return [row, means]
-
-
-def _unit(chosen: Chosen) -> str:
-    """What is exchanged as a whole."""
-    if chosen.by_author:
-        return "whole authors"
-    return "whole authors, and clusters where no author is known" if (chosen.authors >= 0).any() else "whole clusters"
 
 
 def _figures(estimate: float | None, around: Spread | None) -> dict[str, float | None]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ import pyarrow.parquet as pq
 
 from ..config import AnalyzeConfig
 from ..errors import UserError, did_you_mean
+from .covariates import PERIODS, column_of, covariate
 from .distances import Floats
 from .occurrences import generator
 from .units import Ints, Units, at_most, earliest, spanning
 
 OCCURRENCES, SUMMARY = "occurrences.parquet", "summary.json"
-PERIODS = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m", "year": "%Y"}
 _NEVER = np.iinfo(np.int64).max
+# Words whose vectors are in memory at a time.
+_WORDS = 32
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,14 @@ class Chosen:
     pieces: int
     spanning: int
 
+    @property
+    def exchanged(self) -> str:
+        """What is exchanged as a whole."""
+        if self.by_author:
+            return "whole authors"
+        known = (self.authors >= 0).any()
+        return "whole authors, and clusters where no author is known" if known else "whole clusters"
+
     def comparable(self, min_clusters: int) -> list[int]:
         """Groups with clusters enough, of two units at least."""
         clusters = np.bincount(self.units.label, minlength=len(self.tweets))
@@ -68,12 +79,14 @@ class Table:
         folder: of embed.
         role: model or base.
         by: a period or a group column.
+        layer: as embed names it; empty: the only one.
+        covariates: to regress on.
 
     Raises:
-        UserError: there is no such file, model or column, or it holds vectors of several spaces.
+        UserError: there is no such file, model, layer or column, or it holds vectors of several spaces.
     """
 
-    def __init__(self, folder: str, role: str, by: str):
+    def __init__(self, folder: str, role: str, by: str, layer: str = "", covariates: Sequence[str] = ()):
         self.path = Path(folder) / OCCURRENCES
         if not self.path.is_file():
             raise UserError(f"{folder}: holds no {OCCURRENCES}; give the folder that embed left")
@@ -83,13 +96,17 @@ class Table:
             column = "time" if by in PERIODS else _group_column(by, names, self.path)
             wanted = {"word", "tweet_id", "cluster", "author", "time", "layer", "correction", column}
             wanted |= {"pieces", "control"} & set(names)
-            self._kept = (pc.field("model") == role) & (pc.field("status") == "found")
-            self.columns = pq.read_table(self.path, columns=sorted(wanted), filters=self._kept)
+            of_covariates = {name: column_of(name, names, self.path) for name in covariates}
+            self._kept = {"model": role, "status": "found"} | ({"layer": layer} if layer else {})
+            kept = [(name, "==", value) for name, value in self._kept.items()]
+            self.columns = pq.read_table(self.path, columns=sorted(wanted | {*of_covariates.values()}), filters=kept)
         except (pa.ArrowInvalid, KeyError, ValueError, OSError) as error:
             raise UserError(
                 f"{self.path}: cannot be read as what embed leaves ({str(error).splitlines()[0]})"
             ) from None
-        self.role = role
+        self.covariates = [covariate(name, self.columns.column(one)) for name, one in of_covariates.items()]
+        if layer and not len(self.columns):
+            self._no_layer(layer)
         self.space = {
             "weights": self.summary.get("weights", {}).get(role),
             "recipe": self.summary.get("recipe"),
@@ -103,10 +120,17 @@ class Table:
     def _only(self, name: str) -> str | None:
         values = self.columns.column(name).unique().to_pylist()
         if len(values) > 1:
+            choice = f"; give layer=, one of {', '.join(values)}" if name == "layer" else ""
             raise UserError(
-                f"{self.path}: mixes vectors of {name}={' and '.join(sorted(values))}, which are not comparable"
+                f"{self.path}: mixes vectors of {name}={' and '.join(values)}, which are not comparable{choice}"
             )
         return values[0] if values else None
+
+    def _no_layer(self, layer: str) -> None:
+        there = pq.read_table(self.path, columns=["layer"], filters=pc.field("model") == self._kept["model"])
+        layers = there.column("layer").unique().to_pylist()
+        if layers and layer not in layers:
+            raise UserError(f"layer={layer}: {self.path} has none such; it has {', '.join(layers)}")
 
     @cached_property
     def names(self) -> list[str]:
@@ -119,6 +143,11 @@ class Table:
         """int64 [occurrences], the number of each one's word."""
         found = pc.index_in(self.columns.column("word"), pa.array(self.names, pa.string()))
         return np.asarray(found.to_numpy(), dtype=np.int64)
+
+    def labels(self, groups: Sequence[str]) -> Ints:
+        """int64 [occurrences], the place of each one's group in `groups`, -1 where it is none of them."""
+        number = {name: index for index, name in enumerate(groups)}
+        return np.array([number.get(name, -1) for name in self.period], np.int64)
 
     def is_control(self) -> npt.NDArray[np.bool_]:
         """bool [occurrences]."""
@@ -140,8 +169,9 @@ class Table:
         """float32 [rows, width], in the order of `rows`; one pass over the file."""
         order = np.argsort(rows, kind="stable")
         parts, seen = [], 0
-        for batch in pq.ParquetFile(self.path).iter_batches(4096, columns=["model", "status", "vector"]):
-            kept = batch.filter(pc.and_(pc.equal(batch["model"], self.role), pc.equal(batch["status"], "found")))
+        for batch in pq.ParquetFile(self.path).iter_batches(4096, columns=[*self._kept, "vector"]):
+            same = [pc.equal(batch[name], value) for name, value in self._kept.items()]
+            kept = batch.filter(reduce(pc.and_, same))
             bounds = np.searchsorted(rows[order], [seen, seen + len(kept)])
             here = rows[order][slice(*bounds)] - seen
             seen += len(kept)
@@ -165,17 +195,16 @@ def _group_column(by: str, names: list[str], path: Path) -> str:
     return name
 
 
-def choose(table: Table, groups: Sequence[str], config: AnalyzeConfig, asked: bool = True) -> Iterator[Chosen]:
+def choose(table: Table, label: Ints, groups: int, config: AnalyzeConfig, asked: bool = True) -> Iterator[Chosen]:
     """What counts of each word: one occurrence a cluster, the earliest, in one of the groups.
 
     Args:
         table: the occurrences.
-        groups: their names, in order.
+        label: int64 [occurrences], the group of each; -1: none.
+        groups: how many.
         config: the settings.
         asked: the asked words; else the control words.
     """
-    number = {name: index for index, name in enumerate(groups)}
-    label = np.array([number.get(name, -1) for name in table.period], np.int64)
     cluster, author, time = (table.numbers(name) for name in ("cluster", "author", "time"))
     tweet = table.numbers("tweet_id")
     pieces = table.numbers("pieces") if "pieces" in table.columns.column_names else np.zeros_like(tweet)
@@ -202,8 +231,17 @@ def choose(table: Table, groups: Sequence[str], config: AnalyzeConfig, asked: bo
             units=Units(unit, label[kept]),
             by_author=bool(len(kept)) and bool((author[kept] >= 0).all()),
             authors=author[kept],
-            tweets=np.bincount(pairs[0], minlength=len(groups)),
+            tweets=np.bincount(pairs[0], minlength=groups),
             frequency=frequency,
             pieces=int(np.median(pieces[rows])) if len(rows) else 0,
             spanning=spanning(cluster[rows], label[rows]),
         )
+
+
+def with_vectors(table: Table, words: Iterator[Chosen]) -> Iterator[tuple[Chosen, Floats]]:
+    """Words with their vectors, float32 [occurrences, width], read for some words at a time."""
+    while several := list(islice(words, _WORDS)):
+        bounds = np.cumsum([0, *(len(chosen.rows) for chosen in several)])
+        vectors = table.vectors(np.concatenate([chosen.rows for chosen in several]))
+        for chosen, first, last in zip(several, bounds[:-1], bounds[1:], strict=True):
+            yield chosen, vectors[first:last]

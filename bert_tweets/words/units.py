@@ -42,13 +42,41 @@ def at_most(owner: Ints, limit: int, random: np.random.Generator) -> Ints:
     Returns:
         int64 [rows that stay], in ascending order.
     """
-    if not limit:
-        return np.arange(len(owner))
+    return _sampled(owner, np.full(int(owner.max(initial=-1)) + 1, limit), random) if limit else np.arange(len(owner))
+
+
+def levelled(unit: Ints, together: int, random: np.random.Generator) -> Ints:
+    """A seeded choice of rows after which so many units have an equal number of rows, as far as may be.
+
+    Blocks can be exchanged with blocks of equal size only, so that a unit of a size of its own would never be, and
+    one that outweighs all others would decide what is found. From the largest down, units are cut to the size of the
+    one that makes them so many. Where too few are left over at the end, they keep the size of their smallest.
+
+    Args:
+        unit: int64 [rows], ascending from 0.
+        together: units of one size.
+
+    Returns:
+        int64 [rows that stay], in ascending order.
+    """
+    sizes = np.bincount(unit)
+    order = np.argsort(-sizes, kind="stable")
+    limits = np.empty_like(sizes)
+    first = 0
+    while first < len(order):
+        smallest = sizes[order[min(first + together, len(order)) - 1]]
+        last = int(np.searchsorted(-sizes[order], -smallest, side="right"))
+        limits[order[first:last]] = smallest
+        first = last
+    return _sampled(unit, limits, random)
+
+
+def _sampled(owner: Ints, limits: Ints, random: np.random.Generator) -> Ints:
     order = np.lexsort((random.permutation(len(owner)), owner))
     firsts = np.flatnonzero(np.diff(owner[order], prepend=-1))
     sizes = np.diff(firsts, append=len(owner))
     rank = np.arange(len(owner)) - np.repeat(firsts, sizes)
-    return np.sort(order[rank < limit])
+    return np.sort(order[rank < limits[owner[order]]])
 
 
 def spanning(cluster: Ints, group: Ints) -> int:
@@ -118,14 +146,18 @@ class Exchange:
     in many months), a unit's labels travel together, among units of as many occurrences: whole-block exchange, for
     which blocks must be of equal size (Winkler et al. 2015, "Multi-level block permutation", NeuroImage 123).
     Within a unit nothing is shuffled: an author's own drift is no evidence of others'.
+
+    Args:
+        units: of the occurrences.
+        equal_sizes: exchange among units of as many occurrences in any case.
     """
 
-    def __init__(self, units: Units):
+    def __init__(self, units: Units, equal_sizes: bool = False):
         starts = units.starts
         sizes = np.diff(starts, append=len(units))
         firsts = units.label[starts]
         self.units = units
-        if (units.label == np.repeat(firsts, sizes)).all():
+        if not equal_sizes and (units.label == np.repeat(firsts, sizes)).all():
             everything = np.arange(len(units))
             self._strata = [_Stratum(firsts[:, None], everything, units.unit, np.zeros_like(units.unit))]
         else:
@@ -139,9 +171,20 @@ class Exchange:
             total += math.lgamma(len(stratum.profiles) + 1) - sum(math.lgamma(count + 1) for count in counts.tolist())
         return math.exp(total) if total < 700 else math.inf
 
-    def shuffled(self, count: int, random: np.random.Generator) -> Iterator[Ints]:
-        """Labels exchanged at random `count` times; int64 [some of the times, occurrences]."""
-        step = max(1, _SHUFFLED_AT_ONCE // (len(self.units) * self.units.groups))
+    def exchanged(self) -> int:
+        """How many occurrences are of units that have another to be exchanged with."""
+        return sum(len(stratum.rows) for stratum in self._strata if len(stratum.profiles) > 1)
+
+    def shuffled(self, count: int, random: np.random.Generator, numbers: int = 0) -> Iterator[Ints]:
+        """Labels exchanged at random `count` times; int64 [some of the times, occurrences].
+
+        Args:
+            count: times.
+            random: the generator.
+            numbers: that the caller makes of each time's labels, which bounds how many come at once; 0: one for each
+                occurrence and group.
+        """
+        step = max(1, _SHUFFLED_AT_ONCE // (numbers or len(self.units) * self.units.groups))
         for first in range(0, count, step):
             times = min(step, count - first)
             labels = np.empty((times, len(self.units)), np.int64)

@@ -80,3 +80,29 @@ def statement(answers: Answers, row: dict[str, object]) -> str:
             f"{answers.controls} of {FEWEST_CONTROLS} control words match."
         )
     return f"{first} No evidence that it does by more than that of ordinary words: {rank}."
+
+
+def association(row: dict[str, object], level: float) -> str:
+    """What a term of a regression is found to explain.
+
+    Args:
+        row: of regression.json.
+        level: the false-discovery rate.
+    """
+    what, word = row["term"], row["word"]
+    if row["p_value"] is None or row["q_value"] is None:
+        return f"Whether {what} goes with how {word} is used cannot be told: {row['reason']}."
+    q_value, beside = float(str(row["q_value"])), row["beside"]
+    assert isinstance(beside, list)
+    other = f" beside {', '.join(beside)}" if beside else ""
+    sizes = f"{row['clusters']:,} clusters of near-duplicates"
+    sizes += f", {row['authors']:,} authors" if row["authors"] is not None else ", authors unknown"
+    share = "not estimable" if row["estimate"] is None else f"{row['estimate']:.3g}"
+    figures = (
+        f"partial R² {share}, p = {row['p_value']:.2g}, q = {q_value:.2g} by permutation of {row['unit']}; {sizes}"
+    )
+    if row["controls"]:
+        figures += f"; rank {row['rank_among_controls']} among {row['controls']} control words"
+    if q_value > level:
+        return f"No evidence that {what} goes with how {word} is used{other}: {figures}."
+    return f"How {word} is used goes with {what}{other}: {figures}."
