@@ -62,7 +62,9 @@ def regress(table: Table, others: Table, config: AnalyzeConfig) -> list[dict[str
             if chosen.word.casefold() not in words:
                 regression = _regressed(others, chosen, vectors, config).regression
                 estimates = [effect.estimate for effect in regression.effects()] if regression else []
-                known = {(term,): estimate for term, estimate in enumerate(estimates) if estimate is not None}
+                known: dict[tuple[int, ...], float] = {
+                    (term,): estimate for term, estimate in enumerate(estimates) if estimate is not None
+                }
                 controls.append(Control(chosen, known))
             advance(1)
     _conclude(rows, controls, config)
