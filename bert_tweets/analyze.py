@@ -25,12 +25,39 @@ def stage(argv: list[str]) -> None:
     if already_made(config.output, SETTINGS, settings, "analyze"):
         print(f"{config.output}: is complete already")
         return
+    with side_folder(config.output) as folder:
+        rows, notes = _compared(config, folder)
+        write_json_atomic(folder / SETTINGS, settings)
+    _tell(config, rows, notes)
+
+
+def within(words: str, by: str, seed: int) -> None:
+    """The comparison that `embed by=...` ends with: what `analyze` would write, in the folder of the words itself.
+
+    Args:
+        words: folder that embed left whole; one that holds a comparison stays as it is.
+        by, seed: as embed was given them.
+
+    Raises:
+        UserError: there is nothing to compare; the folder stays whole.
+    """
+    folder = Path(words)
+    if (folder / CHANGE).is_file():
+        return
+    config = AnalyzeConfig(words=words, by=by, output=words, seed=seed)
+    _tell(config, *_compared(config, folder))
+
+
+def _compared(config: AnalyzeConfig, folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Compares, and writes what comes of it into a folder, the rows last."""
     from .words.analysis import analyze
 
     rows, notes = analyze(config)
-    with side_folder(config.output) as folder:
-        write_json_atomic(folder / CHANGE, rows)
-        write_json_atomic(folder / SETTINGS, settings)
+    write_json_atomic(folder / CHANGE, rows)
+    return rows, notes
+
+
+def _tell(config: AnalyzeConfig, rows: list[dict[str, Any]], notes: list[str]) -> None:
     _show(rows)
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)

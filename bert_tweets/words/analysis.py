@@ -11,7 +11,7 @@ import numpy as np
 from ..config import AnalyzeConfig
 from ..errors import UserError
 from ..terminal import counting
-from .change import Comparison, Control, compare, conclude, control
+from .change import MATCHED_ON_ALL, Comparison, Control, compare, conclude, control
 from .distances import Floats
 from .evidence import PERIODS, Chosen, Table, choose
 from .wording import FEWEST_CONTROLS
@@ -35,6 +35,9 @@ def analyze(config: AnalyzeConfig) -> tuple[list[dict[str, Any]], list[str]]:
     table = Table(config.words, config.model, config.by)
     others = Table(config.controls, config.model, config.by) if config.controls else table
     _require_one_space(table, others, config)
+    if table.summary.get("data") != others.summary.get("data"):
+        # Counts in other tweets say nothing of how frequent a word is in these.
+        table.told = others.told = {}
     names = sorted(set(table.period.tolist()) - {None})
     if len(names) < 2:
         what = f"{len(names)} {config.by}" if config.by in PERIODS else f"{len(names)} value(s) of {config.by}"
@@ -55,7 +58,8 @@ def analyze(config: AnalyzeConfig) -> tuple[list[dict[str, Any]], list[str]]:
                 controls.append(control(chosen, vectors, asked, config.min_clusters))
             advance(1)
     rows = conclude(comparisons, controls, names, config)
-    return rows, _notes(table, comparisons, controls, config)
+    matched_on = {str(row["matched_on"]) for row in rows}
+    return rows, _notes(table, comparisons, controls, matched_on, config)
 
 
 def _with_vectors(table: Table, words: Iterator[Chosen]) -> Iterator[tuple[Chosen, Floats]]:
@@ -77,7 +81,11 @@ def _require_one_space(table: Table, others: Table, config: AnalyzeConfig) -> No
 
 
 def _notes(
-    table: Table, comparisons: Sequence[Comparison], controls: Sequence[Control], config: AnalyzeConfig
+    table: Table,
+    comparisons: Sequence[Comparison],
+    controls: Sequence[Control],
+    matched_on: set[str],
+    config: AnalyzeConfig,
 ) -> list[str]:
     notes = []
     without = int(sum(period is None for period in table.period))
@@ -98,7 +106,7 @@ def _notes(
     if len(controls) < FEWEST_CONTROLS:
         notes.append(
             f"{len(controls)} control words: fewer than {FEWEST_CONTROLS}, so that no change can be told from the "
-            "drift of every word's contexts; embed ordinary words by the same model and give controls=FOLDER"
+            "drift of every word's contexts; embed with controls=250 or more, or give controls=FOLDER"
         )
     else:
         words = len({one.chosen.word for one in tested})
@@ -107,5 +115,6 @@ def _notes(
                 f"a single word among {words} cannot stand out of {len(controls)} controls; "
                 f"{int(np.ceil(words / config.level)) - 1} are needed"
             )
-        notes.append("control words are not matched on part of speech")
+        if matched_on != {MATCHED_ON_ALL}:
+            notes.append("control words are not matched on part of speech, or not those of every word")
     return notes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..config import EmbedConfig, ModelConfig
 from ..data.loader import Layout, row_length_of
 from ..data.manifest import SPLITS, Manifest, mend
-from ..data.shards import Split, verify
+from ..data.shards import verify
 from ..engine.fetching import check_local, fetch_and_check
 from ..engine.world import World, group
 from ..errors import UserError
@@ -23,10 +23,16 @@ from ..model.loading import load_model, tokenizer_folder, weights_identity
 from ..model.masked_lm import PackedMaskedLM
 from ..text.cleaning import USER
 from ..text.tokenizer import fingerprint, load_tokenizer
+from .asked import asked_for
+from .choosing import choose, of_all_ranks, usual_pieces
+from .controls import Control
+from .groups import group_column
 from .in_order import in_order
-from .matching import Word, words_of
+from .matching import Asked
 from .neighbours import Background, background, nearest, overlap
-from .occurrences import FOUND, STATUSES, Occurrences, Places, align, find, open_corpus, sample, shared
+from .occurrences import FOUND, STATUSES, UNKNOWN, Corpus, Occurrences, Places, align, open_corpus, shared
+from .parts_of_speech import part_of_speech
+from .span_corpus import SpanCorpus, merged
 from .tables import OccurrenceWriter, write_word2vec
 from .vectors import Centroids, Floats, Reader, layer_label, resolve_layers
 
@@ -38,7 +44,6 @@ OCCURRENCES, VECTORS, BASE_VECTORS, SUMMARY = (
 )
 
 Neighbours = list[tuple[str, float]]
-Columns = TypeVar("Columns", Places, Occurrences)
 
 
 @dataclass(frozen=True)
@@ -48,13 +53,15 @@ class Study:
     Attributes:
         corpus: the tweets of both splits.
         words: the asked words.
-        background: the words that neighbours are chosen from.
-        occurrences: of the asked words, and of the background's, which are numbered on from there.
-        matches: int64 [words], places of each word in all tweets, before `max_occurrences`.
+        controls: ordinary words, numbered on from the asked ones.
+        background: the words that neighbours are chosen from, numbered on from the controls.
+        occurrences: of all of these.
+        matches: int64 [words and controls], places of each in all tweets, before any sample.
     """
 
-    corpus: Split
-    words: list[Word]
+    corpus: Corpus
+    words: list[Asked]
+    controls: list[Control]
     background: Background
     occurrences: Occurrences
     matches: npt.NDArray[np.int64]
@@ -75,7 +82,9 @@ class Space:
     neighbours: list[Neighbours]
 
 
-def embed(config: EmbedConfig, manifest: Manifest, world: World, folder: Path) -> dict[str, Any] | None:
+def embed(
+    config: EmbedConfig, manifest: Manifest, world: World, folder: Path, spans: SpanCorpus | None = None
+) -> dict[str, Any] | None:
     """Embeds the words and writes the files of a words folder; each rank looks for, and runs, its share of the tweets.
 
     Args:
@@ -83,6 +92,7 @@ def embed(config: EmbedConfig, manifest: Manifest, world: World, folder: Path) -
         manifest: of the shards.
         world: the ranks.
         folder: takes the files; rank 0 has made it, and the others see it.
+        spans: what `occurrences=` asks for, in place of shards; the manifest is theirs.
 
     Returns:
         What was written into summary.json; None on other ranks than 0, which write nothing that stays.
@@ -90,16 +100,19 @@ def embed(config: EmbedConfig, manifest: Manifest, world: World, folder: Path) -
     Raises:
         UserError: a model, layer or shard that does not fit.
     """
-    words = words_of(config.words)
+    words: list[Asked] = [*spans.words] if spans else asked_for(config)
+    if config.by:
+        group_column(config.by, manifest.groups, config.occurrences or config.data.path)
     names = {role: name for role, name in (("model", config.model), ("base", config.base)) if name}
     models = [ModelConfig(name=name) for name in names.values()]
     check_local(models, manifest)
     row_length_of(config.data, manifest)  # a mistake shows before the occurrences are looked for
-    if config.data.verify:
+    if config.data.verify and not spans:
         verify(config.data.path, world.local_part([shard for split in SPLITS for shard in manifest.splits[split]]))
     with group(world):
         fetch_and_check(models, manifest, world)
-        study = _study(config, manifest, words, world)
+        study = _study_of_spans(config, manifest, spans) if spans else _study(config, manifest, words, world)
+        _tell(study, world)
         spaces: dict[str, Space] = {}
         with _writer(config, manifest, study, world, folder) as writer:
             for role, name in names.items():
@@ -121,34 +134,42 @@ def embed(config: EmbedConfig, manifest: Manifest, world: World, folder: Path) -
     return summary
 
 
-def _study(config: EmbedConfig, manifest: Manifest, words: list[Word], world: World) -> Study:
+def _study(config: EmbedConfig, manifest: Manifest, words: list[Asked], world: World) -> Study:
     tokenizer = load_tokenizer(str(tokenizer_folder(config.data.path)), local_only=True)
     if fingerprint(tokenizer) != manifest.recipe.tokenizer:
         raise UserError(
             f"{tokenizer_folder(config.data.path)}: is not the tokenizer of these shards; {mend(config.data.path)}"
         )
     corpus = open_corpus(config.data.path, manifest)
-    everywhere = _of_all_ranks(find(corpus, words, world.share), world)
-    matches = np.bincount(everywhere.word, minlength=len(words))
-    places = sample(everywhere, [word.key for word in words], config.max_occurrences, config.seed)
+    choice = choose(config, corpus, words, tokenizer, manifest.unknown_id, world)
     others = background(corpus, words, config.background_tweets, config.background_minimum, config.seed)
-    numbered_on = Places(others.places.word + len(words), others.places.tweet, others.places.start, others.places.end)
-    if world.is_main:
-        print(
-            f"{len(places):,} occurrences of {len(words)} word(s), "
-            f"{len(others.words):,} background words of {others.tweets:,} tweets",
-            flush=True,
-        )
-    mine = shared(Places.join([places, numbered_on]), world.share)
-    occurrences = _of_all_ranks(align(corpus, mine, tokenizer, manifest.unknown_id), world)
-    return Study(corpus, words, others, occurrences, matches)
+    first = len(choice.matches)
+    numbered_on = Places(others.places.word + first, others.places.tweet, others.places.start, others.places.end)
+    mine = shared(Places.join([choice.places, numbered_on]), world.share)
+    occurrences = of_all_ranks(align(corpus, mine, tokenizer, manifest.unknown_id), world)
+    return Study(corpus, words, choice.controls, others, occurrences, choice.matches)
 
 
-def _of_all_ranks(mine: Columns, world: World) -> Columns:
-    """The rows of all ranks, one behind the other."""
-    columns: list[Any] = [getattr(mine, field.name) for field in fields(mine)]
-    joined: list[Any] = [_of_all_ranks(one, world) if isinstance(one, Places) else world.joined(one) for one in columns]
-    return type(mine)(*joined)
+def _study_of_spans(config: EmbedConfig, manifest: Manifest, spans: SpanCorpus) -> Study:
+    """Every rank makes all of it: a file of spans is no corpus of tweets."""
+    words: list[Asked] = [*spans.words]
+    others = background(spans.background, words, config.background_tweets, config.background_minimum, config.seed)
+    places = others.places
+    shifted = Places(places.word + len(words), places.tweet + len(spans.occurrences), places.start, places.end)
+    tokenizer = load_tokenizer(config.model)
+    aligned = align(spans.corpus, shifted, tokenizer, manifest.unknown_id)
+    matches = np.bincount(spans.occurrences.places.word, minlength=len(words))
+    return Study(spans.corpus, words, [], others, merged(spans.occurrences, aligned), matches)
+
+
+def _tell(study: Study, world: World) -> None:
+    counts = np.bincount(study.occurrences.places.word, minlength=len(study.matches))
+    asked = int(counts[: len(study.words)].sum())
+    controls = int(counts[len(study.words) : len(study.matches)].sum())
+    world.say(
+        f"{asked:,} occurrences of {len(study.words)} word(s), {controls:,} of {len(study.controls):,} control words, "
+        f"{len(study.background.words):,} background words of {study.background.tweets:,} tweets"
+    )
 
 
 def _writer(
@@ -157,7 +178,10 @@ def _writer(
     """Rank 0 alone writes."""
     if not world.is_main:
         return nullcontext()
-    return OccurrenceWriter(folder / OCCURRENCES, study.corpus, study.words, config.include_text, manifest.groups)
+    names = [*(word.text for word in study.words), *(word.text for word in study.controls)]
+    return OccurrenceWriter(
+        folder / OCCURRENCES, study.corpus, names, len(study.words), config.include_text, manifest.groups
+    )
 
 
 def _reader(config: EmbedConfig, manifest: Manifest, name: str, world: World) -> Reader:
@@ -179,13 +203,14 @@ def _written(
 
 def _space(study: Study, reader: Reader, vectors: Iterator[tuple[slice, Floats]], count: int) -> Space:
     asked, others = len(study.words), study.background.words
-    centroids = Centroids(asked + len(others), reader.width)
+    first = asked + len(study.controls)
+    centroids = Centroids(first + len(others), reader.width)
     for rows, chunk in vectors:
         found = study.occurrences.status[rows] == FOUND
         centroids.add(study.occurrences.places.word[rows][found], chunk[found])
     means = centroids.means()
-    parts = [set(word.key.split()) for word in study.words]
-    near = nearest(means[:asked], means[asked:], count + max(map(len, parts)))
+    parts = [word.parts for word in study.words]
+    near = nearest(means[:asked], means[first:], count + max(map(len, parts)))
     # A phrase lies near its own words, which says nothing.
     named = [
         [(others[row], round(cosine, 4)) for row, cosine in ranked if others[row] not in own][:count]
@@ -200,6 +225,7 @@ def _summary(config: EmbedConfig, manifest: Manifest, study: Study, spaces: dict
     return {
         "words": words,
         "asked": [word.text for word in study.words],
+        "controls": _control_summary(study),
         "layers": spaces["model"].layer,
         "base_layers": base.layer if base else None,
         "model": config.model,
@@ -223,11 +249,24 @@ def _word_summary(study: Study, number: int, model: Space, base: Space | None) -
     return {
         **dict(zip(STATUSES, counts, strict=True)),
         "matches": int(study.matches[number]),
+        "pieces": usual_pieces(occurrences, number),
+        "part_of_speech": part_of_speech(study.words[number].key),
         "tweets": len(np.unique(occurrences.places.tweet[found])),
         "clusters": len(np.unique(occurrences.cluster[found])),
         "neighbours": [list(pair) for pair in after],
         "base_neighbours": [list(pair) for pair in before],
         "neighbour_overlap": overlap([word for word, _ in before], [word for word, _ in after]),
+    }
+
+
+def _control_summary(study: Study) -> dict[str, Any]:
+    return {
+        word.text: {
+            "matches": word.matches,
+            "pieces": usual_pieces(study.occurrences, number),
+            "part_of_speech": word.part_of_speech,
+        }
+        for number, word in enumerate(study.controls, len(study.words))
     }
 
 
@@ -246,6 +285,11 @@ def _notes(config: EmbedConfig, manifest: Manifest, study: Study, words: dict[st
         notes.append(
             f"{', '.join(lost)}: in the tweets, but the tokenizer has no such sign and writes [UNK]; "
             "prepare with emoji=added, or with the tokenizer of a model that knows it"
+        )
+    if config.occurrences and (gone := int((study.occurrences.status == UNKNOWN).sum())):
+        notes.append(
+            f"{gone:,} of the spans are [UNK] to the tokenizer, or lie within what the model's recipe rewrites "
+            "(links, mentions)"
         )
     if len(study.background.words) < 2 * config.neighbours:
         notes.append(

@@ -13,12 +13,11 @@ import torch
 from ..data.batches import MicroBatch, take_rows, to_micro_batch
 from ..data.loader import Layout
 from ..data.packing import pack
-from ..data.shards import Split
 from ..data.sharing import ALL, Share
 from ..engine.precision import autocast
 from ..errors import UserError
 from ..model.masked_lm import PackedMaskedLM
-from .occurrences import FOUND, Occurrences
+from .occurrences import FOUND, Corpus, Occurrences
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -73,7 +72,7 @@ class Reader:
     def width(self) -> int:
         return int(self.module.model.config.hidden_size)
 
-    def vectors(self, corpus: Split, occurrences: Occurrences, share: Share = ALL) -> Iterator[tuple[slice, Floats]]:
+    def vectors(self, corpus: Corpus, occurrences: Occurrences, share: Share = ALL) -> Iterator[tuple[slice, Floats]]:
         """Runs each tweet with a found occurrence once, some thousand tweets at a time.
 
         Args:
@@ -100,7 +99,7 @@ class Reader:
             yield rows, vectors
 
     @torch.inference_mode()
-    def _vectors(self, corpus: Split, tweet: Ints, counts: Ints, pieces: Ints, mine: Callable[[int], range]) -> Floats:
+    def _vectors(self, corpus: Corpus, tweet: Ints, counts: Ints, pieces: Ints, mine: Callable[[int], range]) -> Floats:
         """float32 [occurrences, width], from the tweet and number of pieces of each, and all their pieces.
 
         Only of the micro-batches that are `mine` of so many; NaN elsewhere.
