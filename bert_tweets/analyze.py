@@ -26,12 +26,18 @@ def stage(argv: list[str]) -> None:
         print(f"{config.output}: is complete already")
         return
     from .words.analysis import analyze
+    from .words.sense_files import write_senses
+    from .words.senses import require_learners
 
+    if config.senses:
+        require_learners()
     rows, notes = analyze(config)
     with side_folder(config.output) as folder:
         write_json_atomic(folder / CHANGE, rows)
+        senses = write_senses(folder, config) if config.senses else {}
         write_json_atomic(folder / SETTINGS, settings)
     _show(rows)
+    _show_senses(senses)
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)
     print(f"figures: {config.output}/{CHANGE}")
@@ -81,6 +87,16 @@ def _show(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["measure"] == "energy" and row["contrast"] == "omnibus":
             console().print(Text(row["statement"]))
+
+
+def _show_senses(records: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    for word, record in records.items():
+        if record["count"] > 1:
+            shares = ", ".join(f"{cluster['share']:.0%}" for cluster in record["clusters"])
+            told = f"{word}: {record['count']} usage clusters ({shares}), stability {record['stability']:.2f}"
+            console().print(Text(told))
 
 
 if __name__ == "__main__":

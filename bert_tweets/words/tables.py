@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..data.shards import Split
+from .exports import write_word2vec_text
 from .matching import Word
 from .occurrences import FOUND, STATUSES, Occurrences, columns_of
 
@@ -126,10 +127,4 @@ def write_word2vec(path: Path, words: list[Word], centroids: Floats) -> None:
         words: the asked words.
         centroids: float32 [words, width].
     """
-    found = np.flatnonzero(~np.isnan(centroids).any(axis=1))
-    lines = [f"{len(found)} {centroids.shape[1]}"]
-    for row in found.tolist():
-        # Nine digits give a float32 back exactly.
-        numbers = " ".join(f"{value:.9g}" for value in centroids[row].tolist())
-        lines.append(f"{words[row].text.replace(' ', '_')} {numbers}")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_word2vec_text(path, [word.text for word in words], centroids)
