@@ -19,7 +19,10 @@ from tests.test_evaluate import export_scratch
 WORKER = str(Path(__file__).parent / "stages_worker.py")
 # The last two have less work than ranks: one micro-batch, and nothing at all.
 JOBS = {
-    "words": ("embed", ["words=[mask,the internet,#metoo,no,😷]", "include_text=true", "base", "correction=all-but-the-top"]),
+    "words": (
+        "embed",
+        ["words=[mask,the internet,#metoo,no,😷]", "include_text=true", "base", "correction=all-but-the-top"],
+    ),
     "sampled": (
         "embed",
         ["words=[mask,virus]", "max_occurrences=30", "precision=bf16", "combine=each", "layers=[0,1]", "pooling=max"],
