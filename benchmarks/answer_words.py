@@ -17,7 +17,7 @@ from benchmarks.answer_tweets import PROBES, USES, use_of
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.shards import open_split
 from bert_tweets.text.tokenizer import load_tokenizer
-from bert_tweets.words.neighbours import nearest, overlap, words_in
+from bert_tweets.words.neighbours import overlap, words_in
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
@@ -42,6 +42,8 @@ def occurrences(folder: Path, model: Path) -> list[Row]:
     """
     read = pq.read_table(folder / "occurrences.parquet")
     read = read.filter(pc.equal(read["status"], "found"))
+    if "control" in read.column_names:
+        read = read.filter(pc.invert(read["control"]))
     words, texts, starts = (read[name].to_pylist() for name in ("word", "text", "start"))
     vectors = np.stack(read["vector"].to_numpy()).astype(np.float64)
     names = np.array(words)
@@ -146,9 +148,11 @@ def movement(folder: Path, words: list[str], model: Path, base: Path) -> Row:
 
 
 def _mutual(vectors: Floats, words: list[str]) -> list[list[str]]:
-    """The nearest of the same words, each without itself."""
-    ranked = nearest(vectors.astype(np.float32), vectors.astype(np.float32), _NEIGHBOURS + 1)
-    return [[words[row] for row, _ in near if row != own][:_NEIGHBOURS] for own, near in enumerate(ranked)]
+    """The nearest of the same words, each without itself: by cosine, the words' mean taken off, as embed does."""
+    centred = vectors - vectors.mean(axis=0)
+    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    ranked = np.argsort(-(unit @ unit.T), axis=1, kind="stable")
+    return [[words[row] for row in near if row != own][:_NEIGHBOURS] for own, near in enumerate(ranked.tolist())]
 
 
 def _read_word2vec(path: Path) -> dict[str, Floats]:
