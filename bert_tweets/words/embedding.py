@@ -92,7 +92,7 @@ def embed(config: EmbedConfig, manifest: Manifest, world: World, folder: Path) -
         with _writer(config, manifest, study, world, folder) as writer:
             for role, name in roles.items():
                 world.say(f"embedding with {name}")
-                reader = _reader(config, manifest, name, world)
+                reader = reader_of(config, manifest, name, world)
                 _require_alike(reader, name, answers)
                 streams = [
                     in_order(reader.vectors(study.corpus, some, world.share), f"{role}-{kind}", world, folder)
@@ -100,9 +100,9 @@ def embed(config: EmbedConfig, manifest: Manifest, world: World, folder: Path) -
                 ]
                 if not writer:
                     continue
-                answer = _answer(config, manifest, study, reader, name, role, streams, writer, chosen)
+                answer = answer_of(config, manifest, study, reader, name, role, streams, writer, chosen)
                 if role == MODEL:
-                    write_word2vec(folder / STATIC_VECTORS, words, _static(study, reader))
+                    write_word2vec(folder / STATIC_VECTORS, study.words, _static(study, reader))
                 if config.base and role != BASE:
                     changes.append(measured(answers[BASE].side, answer.side))
                 # Of later models no distances are asked any more.
@@ -111,7 +111,7 @@ def embed(config: EmbedConfig, manifest: Manifest, world: World, folder: Path) -
         return None
     for role, file in ((MODEL, VECTORS), (BASE, BASE_VECTORS)):
         if role in answers:
-            write_word2vec(folder / file, words, answers[role].centroids.values[: len(words)])
+            write_word2vec(folder / file, study.words, answers[role].centroids.values[: len(study.words)])
     summary = summarize(config, manifest, study, answers, changes)
     summary["notes"] = _notes(config, manifest, study, summary["words"])
     write_json_atomic(folder / SUMMARY, summary)
@@ -163,7 +163,7 @@ def _writer(
     return OccurrenceWriter(folder / OCCURRENCES, study.corpus, study.embedded, config.include_text, manifest.groups)
 
 
-def _reader(config: EmbedConfig, manifest: Manifest, name: str, world: World) -> Reader:
+def reader_of(config: EmbedConfig, manifest: Manifest, name: str, world: World) -> Reader:
     model = load_model(ModelConfig(name=name), manifest, config.seed).model
     settings = model.config
     layers = resolve_layers(config.layers, int(settings.num_hidden_layers), name)
@@ -190,7 +190,7 @@ def _require_alike(reader: Reader, name: str, answers: dict[str, Answer]) -> Non
         )
 
 
-def _answer(
+def answer_of(
     config: EmbedConfig,
     manifest: Manifest,
     study: Study,
