@@ -9,11 +9,13 @@ states of every token, with the same attention and precision, by the faster of t
 layers (`forward_stock`) and ours (`forward_fused`). The ways take turns. Real tokens are counted. What embed can save
 and `forward` does not: layers above the highest that is read, and of that one all but the words' tokens.
 
-Every `key=value` of embed is understood, and `turns`. Writes benchmarks/results/embedding.json and prints a table.
+Every `key=value` of embed is understood, and `turns`. Writes benchmarks/results/embedding.json, where
+rows of another precision stay, and prints a table.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 import tempfile
@@ -26,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.common import command_of, machine, table, usage, write_rows
+from benchmarks.common import ROOT, command_of, machine, table, usage, write_rows
 from bert_tweets import options
 from bert_tweets.config import EmbedConfig
 from bert_tweets.data.batches import MicroBatch
@@ -40,6 +42,7 @@ from bert_tweets.words.study import Study
 from bert_tweets.words.tables import OccurrenceWriter
 from bert_tweets.words.vectors import Reader
 
+RESULTS = "benchmarks/results/embedding.json"
 WAYS = ("embed", "forward_stock", "forward_fused")
 
 
@@ -158,7 +161,8 @@ def main(words: list[str]) -> None:
     turns = int(next((word.split("=", 1)[1] for word in words if word.startswith("turns=")), "5"))
     config = options.load(EmbedConfig, [*(word for word in words if not word.startswith("turns=")), "output=-"])
     rows = rows_of(config, measure(config, this_world(config.device), turns), words)
-    write_rows("benchmarks/results/embedding.json", rows)
+    earlier = json.loads((ROOT / RESULTS).read_text(encoding="utf-8")) if (ROOT / RESULTS).is_file() else []
+    write_rows(RESULTS, [row for row in earlier if row["precision"] != config.precision] + rows)
     print(table(("way", "real tokens/s"), [(row["who"], f"{row['tokens_per_second']:,.0f}") for row in rows]))
     spread = rows[0]["of_forward_by_turn"]
     print(f"\nembed to the faster forward pass: {rows[0]['of_forward']:.3f} ({min(spread):.3f} to {max(spread):.3f})")

@@ -76,12 +76,12 @@ def test_what_is_kept_of_a_stream() -> None:
 
 def test_a_word_stands_beside_the_controls_and_the_seeds() -> None:
     seeds = [
-        {"neighbour_overlap": [0.2, None, 0.1, 0.3, 0.5], "distance_correlation": [0.9, None, None, None, None]},
-        {"neighbour_overlap": [0.4, None, 0.5, 0.5, 0.7], "distance_correlation": [0.7, None, None, None, None]},
+        {"neighbour_overlap": [0.25, None, 0.125, 0.375, 0.5], "distance_correlation": [0.9, None, None, None, None]},
+        {"neighbour_overlap": [0.5, None, 0.625, 0.625, 0.75], "distance_correlation": [0.7, None, None, None, None]},
     ]
     first, second = (one["neighbour_overlap"] for one in summarized(seeds, asked=2))
-    # Controls' means are .3, .4 and .6: one lies as low as the word, and counts against it.
-    assert first == {"by_seed": [0.2, 0.4], "controls": [0.305, 0.4, 0.59], "rank": 2, "of": 3}
-    assert second == {"by_seed": [None, None], "controls": [0.305, 0.4, 0.59], "rank": None, "of": 3}
+    # Controls' means are .375, .5 and .625: one lies as low as the word, and counts against it.
+    assert first == {"by_seed": [0.25, 0.5], "controls": [0.3812, 0.5, 0.6188], "rank": 2, "of": 3}
+    assert second == {"by_seed": [None, None], "controls": [0.3812, 0.5, 0.6188], "rank": None, "of": 3}
     alone = summarized(seeds, asked=2)[0]["distance_correlation"]
     assert alone == {"by_seed": [0.9, 0.7], "controls": None, "rank": None, "of": 0}

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from scipy.spatial.distance import pdist
+from scipy.stats import spearmanr
 from transformers import AutoModelForMaskedLM
 
 from bert_tweets.config import DataConfig, EmbedConfig, ModelConfig, ScratchConfig
@@ -20,6 +22,9 @@ from bert_tweets.model.loading import load_model
 from bert_tweets.text.tokenizer import load_tokenizer
 from bert_tweets.words import embedding
 from bert_tweets.words.embedding import embed
+from bert_tweets.words.occurrences import FOUND
+from bert_tweets.words.spaces import Vectors
+from bert_tweets.words.study import Study
 from tests.helpers import make_shards
 from tests.test_evaluate import export_scratch
 
@@ -51,6 +56,15 @@ def matrix(rows: list[dict[str, Any]], **wanted: str) -> np.ndarray[Any, Any]:
     """Vectors of the found rows that have these values."""
     mine = [row["vector"] for row in rows if row["vector"] and all(row[key] == wanted[key] for key in wanted)]
     return np.array(mine)
+
+
+def spearman(rows: list[dict[str, Any]], *roles: str, **wanted: str) -> float:
+    """Of the cosine distances between occurrences, one a cluster."""
+    first: dict[tuple[str, int], dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault((row["model"], row["cluster"]), row) if all(row[k] == v for k, v in wanted.items()) else None
+    vectors = (matrix(list(first.values()), model=role) for role in roles)
+    return float(spearmanr(*(pdist(values, "cosine") for values in vectors)).statistic)
 
 
 def test_occurrences_that_were_cut_off_have_no_part_in_the_centroid(tmp_path: Path) -> None:
@@ -93,8 +107,28 @@ def test_seeds_and_layers_are_rows_of_the_same_occurrences(shards: Path, models:
         matrix(rows, model="model", layer="1", word="mask").mean(axis=0),
         atol=1e-5,
     )
+    measured = summary["words"]["mask"]["before_after"]["distance_correlation"]["by_seed"]
+    assert measured == [1.0, pytest.approx(spearman(rows, "base", "model.2", word="mask", layer="1"), abs=1e-4)]
     told = {"layers": "0, 1", "vectors_layer": "1", "seeds": 2, "pooling": "first", "correction": "center"}
     assert told.items() <= summary.items() and set(summary["weights"]) == roles
+
+
+def test_neighbours_are_chosen_in_the_corrected_space(
+    shards: Path, models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Vectors, Vectors]] = []
+    studies: list[Study] = []
+    plain, study = embedding.nearest, embedding._study
+    monkeypatch.setattr(embedding, "nearest", lambda *given: (seen.append(given[:2]), plain(*given))[1])
+    monkeypatch.setattr(embedding, "_study", lambda *given: (studies.append(study(*given)), studies[-1])[1])
+    embedded(shards, models[:1], tmp_path, correction="center")
+    (words, others), background = seen[0], studies[0].background_occurrences
+    np.testing.assert_array_equal(words.values[0], written(tmp_path / "vectors.txt")["mask"].astype(np.float32))
+    # Of the occurrences that it was fitted on, the corrected mean is nothing.
+    counts = np.bincount(background.places.word[background.status == FOUND], minlength=len(others))
+    known = counts > 0
+    assert np.abs(others.values[known]).max() > 0.1
+    np.testing.assert_allclose(counts[known] @ others.values[known] / counts.sum(), 0, atol=1e-5)
 
 
 def test_what_did_not_change_is_told_from_what_did(shards: Path, models: list[str], tmp_path: Path) -> None:
