@@ -39,6 +39,7 @@ def context(material: Material) -> dict[str, Any]:
         "ranks": findings.rank_rows(change) if change else [],
         "pairs": findings.pair_rows(change) if change else [],
         "senses": findings.sense_rows(change.senses if change else None),
+        "criterion": findings.usual_criterion(change.senses) if change and change.senses else None,
         "regression": findings.regression_rows(change.regression if change else None),
         "has_controls": bool(change and change.controls),
     }

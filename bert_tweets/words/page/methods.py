@@ -8,9 +8,9 @@ from typing import Any
 
 from .charts import without_mentions
 from .context import context, funnel_rows
-from .findings import OMNIBUS
+from .findings import OMNIBUS, usual_criterion
 from .material import Change, Material
-from .references import used, works
+from .references import CORRECTIONS, compares_distances, used, works
 
 METHODS_MARK = "<!-- Made by bert_tweets report. -->"
 MADE_BY = "bert_tweets report"
@@ -110,7 +110,7 @@ def _vectors(material: Material, words: dict[str, Any]) -> str:
     )
     correction = words.get("correction", "none")
     if correction != "none":
-        cited = " [@mu2018allbutthetop]" if correction == "all-but-the-top" else ""
+        cited = f" [@{CORRECTIONS[correction]}]" if correction in CORRECTIONS else ""
         text += f", corrected by {correction}{cited} fitted on background occurrences"
     lost = [sum(record[key] for record in words["words"].values()) for key in ("truncated", "unknown")]
     text += f"; {lost[0]:,} occurrences were truncated away and {lost[1]:,} lost to unknown tokens."
@@ -123,8 +123,10 @@ def _vectors(material: Material, words: dict[str, Any]) -> str:
         trained = "one training seed" if seeds == 1 else f"{seeds} training seeds"
         text += (
             " Before and after adaptation only quantities within one model's space were compared, on the same "
-            f"occurrences, over {trained}."
+            f"occurrences, over {trained}: the overlap of the nearest neighbours"
         )
+        compared = compares_distances(words)
+        text += " and the correlation of distances between occurrences [@kriegeskorte2008rsa]." if compared else "."
     return text
 
 
@@ -164,11 +166,12 @@ def _comparison(change: Change) -> str:
 def _senses(change: Change) -> str:
     if not change.senses:
         return ""
-    criteria = sorted({str(sense["criterion"]) for sense in change.senses.values()})
     several = sum(sense["count"] > 1 for sense in change.senses.values())
     return (
         f"Usage clusters were fitted blind to the groups with scikit-learn [@pedregosa2011sklearn], their number "
-        f"chosen by: {'; '.join(criteria)}. Of {len(change.senses)} words {several} have more than one."
+        f"chosen by: {usual_criterion(change.senses)} (adjusted Rand index: [@hubert1985partitions]). "
+        f"Of {len(change.senses)} words {several} have more than one; intervals of shares are Wilson's "
+        "[@wilson1927inference] at an effective size over whole units [@korn1998proportions]."
     )
 
 
@@ -177,8 +180,8 @@ def _regression(change: Change) -> str:
         return ""
     terms = sorted({row["term"] for row in change.regression})
     return (
-        f"Vectors were regressed on {', '.join(terms)}; partial effects (partial R²) were tested by permutation of "
-        "residuals of whole units [@freedman1983nonstochastic]."
+        f"Vectors were regressed on {', '.join(terms)} [@rodriguez2023embedding]; partial effects (partial "
+        "R²) were tested by permutation of residuals of whole units [@freedman1983nonstochastic]."
     )
 
 
