@@ -220,7 +220,7 @@ def _sense_chart(name: str, word: str, clusters: list[dict[str, Any]], by: str) 
         series=series,
         about="shares of its usage clusters, 95 % interval",
         share=True,
-        extent=(0.0, 1.0),
+        extent=(-0.03, 1.03),
         legend=by not in PERIODS,
     )
 

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .charts import without_mentions
-from .context import context, funnel_rows
+from .context import context, funnel_rows, short_name
 from .findings import OMNIBUS, usual_criterion
 from .material import Change, Material
 from .references import CORRECTIONS, compares_distances, used, works
@@ -68,8 +68,8 @@ def _training(material: Material) -> str:
     run, settings = material.run, material.settings["train"]
     rate, masking = settings["optimizer"]["learning_rate"], settings["masking"]
     text = (
-        f"A pre-trained BERT [@devlin2019bert] ({run['model']}) was trained further as a masked language model on "
-        f"{run['rows']:,} tweets for {run['epochs']:.2f} epochs ({run['steps']:,} steps of {settings['batch_size']:,} "
+        f"A pre-trained BERT [@devlin2019bert] ({short_name(run['model'])}) was trained further as a masked language model "
+        f"on {run['rows']:,} tweets for {run['epochs']:.2f} epochs ({run['steps']:,} steps of {settings['batch_size']:,} "
         f"tweets, {run['tokens']:,} tokens), "
         f"{masking['probability']:.0%} of the {'words' if masking['whole_word'] else 'tokens'} masked anew each epoch, "
         f"by AdamW [@loshchilov2019adamw] with a learning rate of {rate:g}, {settings['schedule']['name']} decay and a "
@@ -169,9 +169,9 @@ def _senses(change: Change) -> str:
     several = sum(sense["count"] > 1 for sense in change.senses.values())
     return (
         f"Usage clusters were fitted blind to the groups with scikit-learn [@pedregosa2011sklearn], their number "
-        f"chosen by: {usual_criterion(change.senses)} (adjusted Rand index: [@hubert1985partitions]). "
-        f"Of {len(change.senses)} words {several} have more than one; intervals of shares are Wilson's "
-        "[@wilson1927inference] at an effective size over whole units [@korn1998proportions]."
+        f"chosen by: {usual_criterion(change.senses)}; partitions are compared by the adjusted Rand index "
+        f"[@hubert1985partitions]. Of {len(change.senses)} words {several} have more than one; intervals of shares are "
+        "Wilson's [@wilson1927inference] at an effective size over whole units [@korn1998proportions]."
     )
 
 
