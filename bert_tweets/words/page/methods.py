@@ -68,9 +68,9 @@ def _training(material: Material) -> str:
     run, settings = material.run, material.settings["train"]
     rate, masking = settings["optimizer"]["learning_rate"], settings["masking"]
     text = (
-        f"A pre-trained BERT [@devlin2019bert] ({short_name(run['model'])}) was trained further as a masked language model "
-        f"on {run['rows']:,} tweets for {run['epochs']:.2f} epochs ({run['steps']:,} steps of {settings['batch_size']:,} "
-        f"tweets, {run['tokens']:,} tokens), "
+        f"A pre-trained BERT [@devlin2019bert] ({short_name(run['model'])}) was trained further as a masked language "
+        f"model on {run['rows']:,} tweets for {run['epochs']:.2f} epochs ({run['steps']:,} steps of "
+        f"{settings['batch_size']:,} tweets, {run['tokens']:,} tokens), "
         f"{masking['probability']:.0%} of the {'words' if masking['whole_word'] else 'tokens'} masked anew each epoch, "
         f"by AdamW [@loshchilov2019adamw] with a learning rate of {rate:g}, {settings['schedule']['name']} decay and a "
         f"weight decay of {settings['optimizer']['weight_decay']:g}, in {run['precision']}, with seed "
