@@ -125,7 +125,7 @@ def _maps(config: ReportConfig, words: dict[str, Any], change: Any) -> Any:
     wanted = Wanted(
         words=[str(word) for word in words.get("asked") or sorted(words["words"])],
         titles=titles if words["base"] else {"model": titles["model"]},
-        layer=change.settings.get("layer") if change else None,
+        layer=(change.settings.get("layer") if change else None) or words.get("vectors_layer"),
         points=config.map_points,
         projection=config.projection,
         include_text=config.include_text,

@@ -45,8 +45,8 @@ def label(usage: str, verdict: str) -> str:
     if usage != DIFFERS or verdict == CHANGED:
         return verdict
     if verdict == NOT_COMPARABLE:
-        return "differs; beside ordinary words not comparable"
-    return "differs; no evidence of more than ordinary words"
+        return "differs; not comparable"
+    return "differs; no evidence beyond ordinary words"
 
 
 def statement(answers: Answers, row: dict[str, object]) -> str:

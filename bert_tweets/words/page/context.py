@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from . import findings
@@ -28,6 +29,8 @@ def context(material: Material) -> dict[str, Any]:
         "evaluation": _evaluation(material.evaluation),
         "words": words,
         "study": material.words,
+        "begun_from": short_name(material.run["model"]),
+        "base": short_name(material.words["base"]) if material.words and material.words["base"] else None,
         "seeds_of_models": _seeds_of_models(material.words),
         "commands": material.commands,
         "seeds": material.seeds,
@@ -39,6 +42,7 @@ def context(material: Material) -> dict[str, Any]:
         "ranks": findings.rank_rows(change) if change else [],
         "pairs": findings.pair_rows(change) if change else [],
         "senses": findings.sense_rows(change.senses if change else None),
+        "criterion": findings.usual_criterion(change.senses) if change and change.senses else None,
         "regression": findings.regression_rows(change.regression if change else None),
         "has_controls": bool(change and change.controls),
     }
@@ -51,6 +55,12 @@ def _how_rare(word: dict[str, Any]) -> str:
 def _seeds_of_models(summary: dict[str, Any] | None) -> int | None:
     """Training seeds behind the before and after; None where there is no before."""
     return int(summary.get("seeds") or 1) if summary and summary["base"] else None
+
+
+def short_name(name: str) -> str:
+    """A model's name for readers: of a path its last two parts, for the rest is the writer's own disk."""
+    parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
+    return "/".join(parts[-2:]) or name
 
 
 def _comparable(evaluation: dict[str, Any]) -> bool:
@@ -126,7 +136,7 @@ def _evaluation(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
         "not_comparable": (base.get("reason") or "its figures mean something else")
         if base and not comparable
         else None,
-        "base_name": base["name"] if base else None,
+        "base_name": short_name(base["name"]) if base else None,
         "difference": {
             "loss": f"{difference['loss']:+.4f}",
             "interval": f"{difference['low']:+.4f} to {difference['high']:+.4f}",
@@ -141,7 +151,7 @@ def _evaluation(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def _figures(figures: dict[str, Any]) -> dict[str, Any]:
     return {
-        "name": figures["name"],
+        "name": short_name(figures["name"]),
         "loss": f"{figures['loss']:.4f}",
         "interval": f"{figures['low']:.4f} to {figures['high']:.4f}",
         "perplexity": f"{figures['perplexity']:.2f}",

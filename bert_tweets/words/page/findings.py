@@ -220,18 +220,25 @@ def _sense_chart(name: str, word: str, clusters: list[dict[str, Any]], by: str) 
         series=series,
         about="shares of its usage clusters, 95 % interval",
         share=True,
-        extent=(0.0, 1.0),
+        extent=(-0.03, 1.03),
         legend=by not in PERIODS,
     )
 
 
+def usual_criterion(senses: dict[str, Any]) -> str:
+    """How the number of clusters was chosen, of most words."""
+    said = [str(sense["criterion"]) for sense in senses.values()]
+    return max(dict.fromkeys(said), key=said.count)
+
+
 def sense_rows(senses: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The table of usage clusters: of each word how many and why, and what each is made of."""
+    """The table of usage clusters: of each word how many, why where others had another reason, and of what."""
+    usual = usual_criterion(senses) if senses else None
     return [
         {
             "word": word,
             "count": sense["count"],
-            "criterion": sense["criterion"],
+            "criterion": None if sense["criterion"] == usual else sense["criterion"],
             "stability": None if sense.get("stability") is None else f"{sense['stability']:.2f}",
             "clusters": [_cluster(one) for one in sense["clusters"]],
         }

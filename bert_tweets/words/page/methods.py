@@ -7,10 +7,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .charts import without_mentions
-from .context import context, funnel_rows
-from .findings import OMNIBUS
+from .context import context, funnel_rows, short_name
+from .findings import OMNIBUS, usual_criterion
 from .material import Change, Material
-from .references import used, works
+from .references import CORRECTIONS, compares_distances, used, works
 
 METHODS_MARK = "<!-- Made by bert_tweets report. -->"
 MADE_BY = "bert_tweets report"
@@ -68,9 +68,9 @@ def _training(material: Material) -> str:
     run, settings = material.run, material.settings["train"]
     rate, masking = settings["optimizer"]["learning_rate"], settings["masking"]
     text = (
-        f"A pre-trained BERT [@devlin2019bert] ({run['model']}) was trained further as a masked language model on "
-        f"{run['rows']:,} tweets for {run['epochs']:.2f} epochs ({run['steps']:,} steps of {settings['batch_size']:,} "
-        f"tweets, {run['tokens']:,} tokens), "
+        f"A pre-trained BERT [@devlin2019bert] ({short_name(run['model'])}) was trained further as a masked language "
+        f"model on {run['rows']:,} tweets for {run['epochs']:.2f} epochs ({run['steps']:,} steps of "
+        f"{settings['batch_size']:,} tweets, {run['tokens']:,} tokens), "
         f"{masking['probability']:.0%} of the {'words' if masking['whole_word'] else 'tokens'} masked anew each epoch, "
         f"by AdamW [@loshchilov2019adamw] with a learning rate of {rate:g}, {settings['schedule']['name']} decay and a "
         f"weight decay of {settings['optimizer']['weight_decay']:g}, in {run['precision']}, with seed "
@@ -110,7 +110,7 @@ def _vectors(material: Material, words: dict[str, Any]) -> str:
     )
     correction = words.get("correction", "none")
     if correction != "none":
-        cited = " [@mu2018allbutthetop]" if correction == "all-but-the-top" else ""
+        cited = f" [@{CORRECTIONS[correction]}]" if correction in CORRECTIONS else ""
         text += f", corrected by {correction}{cited} fitted on background occurrences"
     lost = [sum(record[key] for record in words["words"].values()) for key in ("truncated", "unknown")]
     text += f"; {lost[0]:,} occurrences were truncated away and {lost[1]:,} lost to unknown tokens."
@@ -123,8 +123,10 @@ def _vectors(material: Material, words: dict[str, Any]) -> str:
         trained = "one training seed" if seeds == 1 else f"{seeds} training seeds"
         text += (
             " Before and after adaptation only quantities within one model's space were compared, on the same "
-            f"occurrences, over {trained}."
+            f"occurrences, over {trained}: the overlap of the nearest neighbours"
         )
+        compared = compares_distances(words)
+        text += " and the correlation of distances between occurrences [@kriegeskorte2008rsa]." if compared else "."
     return text
 
 
@@ -164,11 +166,12 @@ def _comparison(change: Change) -> str:
 def _senses(change: Change) -> str:
     if not change.senses:
         return ""
-    criteria = sorted({str(sense["criterion"]) for sense in change.senses.values()})
     several = sum(sense["count"] > 1 for sense in change.senses.values())
     return (
         f"Usage clusters were fitted blind to the groups with scikit-learn [@pedregosa2011sklearn], their number "
-        f"chosen by: {'; '.join(criteria)}. Of {len(change.senses)} words {several} have more than one."
+        f"chosen by: {usual_criterion(change.senses)}; partitions are compared by the adjusted Rand index "
+        f"[@hubert1985partitions]. Of {len(change.senses)} words {several} have more than one; intervals of shares are "
+        "Wilson's [@wilson1927inference] at an effective size over whole units [@korn1998proportions]."
     )
 
 
@@ -177,8 +180,8 @@ def _regression(change: Change) -> str:
         return ""
     terms = sorted({row["term"] for row in change.regression})
     return (
-        f"Vectors were regressed on {', '.join(terms)}; partial effects (partial R²) were tested by permutation of "
-        "residuals of whole units [@freedman1983nonstochastic]."
+        f"Vectors were regressed on {', '.join(terms)} [@rodriguez2023embedding]; partial effects (partial "
+        "R²) were tested by permutation of residuals of whole units [@freedman1983nonstochastic]."
     )
 
 

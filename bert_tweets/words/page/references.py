@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import Any
 
 from .material import Material
 
 BIB_MARK = "% Made by bert_tweets report: the works that this study used."
+
+# Of corrections that somebody proposed.
+CORRECTIONS = {"all-but-the-top": "mu2018allbutthetop", "standardize": "timkey2021rogue"}
 
 _WORKS = "works.bib"
 
@@ -18,8 +22,8 @@ def used(material: Material) -> list[str]:
         keys.append("rajbhandari2020zero")
     if material.words:
         keys.append("broder1997resemblance")
-        if material.words.get("correction") == "all-but-the-top":
-            keys.append("mu2018allbutthetop")
+        keys += [CORRECTIONS[name]] if (name := material.words.get("correction")) in CORRECTIONS else []
+        keys += ["kriegeskorte2008rsa"] if material.words["base"] and compares_distances(material.words) else []
     change = material.change
     tested = [row for row in change.rows if row["p_value"] is not None] if change else []
     if tested:
@@ -27,13 +31,20 @@ def used(material: Material) -> list[str]:
         keys += ["efron1981jackknife", "aronow2015dyadic"]
         keys += ["rizzo2010disco"] if any(len(row["groups"]) > 2 for row in tested) else []
         keys += ["winkler2015block"] if any("authors" in row["unit"] for row in tested) else []
+    if change and change.senses:
+        keys += ["hubert1985partitions", "wilson1927inference", "korn1998proportions"]
     if change and change.regression:
-        keys.append("freedman1983nonstochastic")
+        keys += ["rodriguez2023embedding", "freedman1983nonstochastic"]
     if material.maps or (change and change.senses):
         keys.append("pedregosa2011sklearn")
     if material.maps and material.projection == "tsne":
         keys.append("vandermaaten2008tsne")
     return keys
+
+
+def compares_distances(words: dict[str, Any]) -> bool:
+    """Whether distances were correlated before and after, of any word of summary.json."""
+    return any((one.get("before_after") or {}).get("distance_correlation") for one in words["words"].values())
 
 
 def bibliography(keys: list[str]) -> str:

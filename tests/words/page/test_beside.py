@@ -12,6 +12,7 @@ import pytest
 
 from bert_tweets import report
 from bert_tweets.words.page.charts import file_names, spread_out, without_mentions
+from bert_tweets.words.page.context import short_name
 from bert_tweets.words.page.references import works
 from tests.test_report import Page, assert_refused
 
@@ -235,3 +236,11 @@ def test_labels_that_would_touch_are_moved_apart() -> None:
 def test_masking_reaches_all_that_a_record_holds() -> None:
     record = {"@a_1": [("see @b", 1), {"c": "no.mail@example.org"}], "d": None}
     assert without_mentions(record) == {"@user": [["see @user", 1], {"c": "no.mail@example.org"}], "d": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("bert-base-uncased", "bert-base-uncased"), ("org/name", "org/name"), ("/home/me/run/model", "run/model")],
+)
+def test_the_writers_disk_is_nobodys_business(name: str, shown: str) -> None:
+    assert short_name(name) == short_name(name + "/") == shown
