@@ -57,7 +57,7 @@ def test_a_tilde_is_the_home_of_a_path() -> None:
 def test_overrides_make_the_same_settings(rate: float, words: list[str]) -> None:
     trained = options.load(config.TrainConfig, [*NEEDED, f"optimizer.learning_rate={rate!r}"])
     assert options.load(config.TrainConfig, options.overrides(trained)) == trained
-    asked = config.EmbedConfig(model="m", words=words, output="o", data=config.DataConfig(path="p"))
+    asked = config.EmbedConfig(model=["m"], words=words, output="o", data=config.DataConfig(path="p"))
     assert options.load(config.EmbedConfig, options.overrides(asked)) == asked
 
 
@@ -157,7 +157,7 @@ def test_what_is_written_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, words: list[str], rate: float, seed: int
 ) -> None:
     file = tmp_path_factory.mktemp("dump") / "config.yaml"
-    asked = config.EmbedConfig(model="m", words=words, output="o", data=config.DataConfig(path="p"), seed=seed)
+    asked = config.EmbedConfig(model=["m"], words=words, output="o", data=config.DataConfig(path="p"), seed=seed)
     file.write_text(options.dump(asked), encoding="utf-8")
     assert options.load(config.EmbedConfig, ["--config", str(file)]) == asked
     trained = config.TrainConfig(output="o", data=config.DataConfig(path="p"), model=config.ModelConfig(name="b"))
