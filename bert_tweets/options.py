@@ -101,10 +101,10 @@ def load(config_type: type[Config], argv: list[str]) -> Config:
     return config
 
 
-def path_first(argv: list[str]) -> list[str]:
+def path_first(argv: list[str], key: str = "path") -> list[str]:
     """The arguments of a stage whose path may be given alone: `verify shards/` means `verify path=shards/`."""
     if argv and "=" not in argv[0] and not argv[0].startswith("-"):
-        return [f"path={argv[0]}", *argv[1:]]
+        return [f"{key}={argv[0]}", *argv[1:]]
     return argv
 
 

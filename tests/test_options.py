@@ -177,7 +177,20 @@ def test_every_setting_says_what_it_means(stage: type) -> None:
 
 @pytest.mark.parametrize(
     "stage",
-    ["prepare", "train", "evaluate", "embed", "analyze", "report", "run", "demo", "verify", "inspect", "doctor"],
+    [
+        "prepare",
+        "train",
+        "evaluate",
+        "embed",
+        "analyze",
+        "meaning-test",
+        "report",
+        "run",
+        "demo",
+        "verify",
+        "inspect",
+        "doctor",
+    ],
 )
 def test_help_lists_every_key_without_importing_torch(stage: str) -> None:
     program = (
@@ -188,7 +201,7 @@ def test_help_lists_every_key_without_importing_torch(stage: str) -> None:
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
     seconds = time.perf_counter() - started
     text, _, modules = shown.rpartition("\n[")
-    for field in options.fields_of(getattr(config, f"{stage.capitalize()}Config")):
+    for field in options.fields_of(getattr(config, f"{stage.title().replace('-', '')}Config")):
         assert field.key in text
     assert not any(f"'{name}'" in modules for name in ("torch", "transformers", "deepspeed"))
     # Well under half a second on a quiet machine; a test must bear a busy one.

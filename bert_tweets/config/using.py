@@ -146,6 +146,28 @@ class AnalyzeConfig:
 
 
 @dataclass
+class MeaningTestConfig:
+    """meaning-test: does a model tell meanings of a word apart? Pairs of texts with judgements, beside its base."""
+
+    test: list[str] = setting(
+        [], "files of pairs, as WiC, SuperGLUE or TempoWiC have them; `meaning-test FILE` gives one", required=True
+    )
+    labels: list[str] = setting([], "their labels, a file each; empty: in them, or beside them by the makers' names")
+    train: str = setting("", "pairs that layer and threshold are chosen on", required=True)
+    train_labels: str = setting("", "their labels; empty: as `labels`")
+    model: str = setting("", "folder or hub name of the model", required=True)
+    base: str = setting("", "folder or hub name of the model to compare with; empty: none")
+    output: str = setting("", "folder for meaning.json; new, empty, or one that meaning-test made", required=True)
+    layers: list[int] = setting([], "layers to choose from; empty: each, and the mean of the last four")
+    pooling: str = setting("mean", "of a word's pieces: mean, first, largest values", choices=("mean", "first", "max"))
+    bootstrap_samples: int = setting(2000, "resamples of the words for the intervals", at_least=100)
+    seed: int = setting(0, "seed of the resamples", at_least=0)
+    tokens_per_device: int = setting(16_384, "token capacity of one micro-batch", unit="tokens", at_least=8)
+    precision: str = setting("fp32", "arithmetic", choices=("fp32", "bf16"))
+    device: str = setting("auto", "where to run; auto: the GPU if there is one", choices=DEVICE)
+
+
+@dataclass
 class ReportConfig:
     """report: one self-contained page."""
 

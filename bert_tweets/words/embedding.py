@@ -93,7 +93,7 @@ def embed(
         with _writer(config, manifest, study, world, folder) as writer:
             for role, name in roles.items():
                 world.say(f"embedding with {name}")
-                reader = _reader(config, manifest, name, world)
+                reader = make_reader(config, manifest, name, world)
                 _require_alike(reader, name, answers)
                 streams = [
                     in_order(reader.vectors(study.corpus, some, world.share), f"{role}-{kind}", world, folder)
@@ -131,7 +131,8 @@ def _writer(
     )
 
 
-def _reader(config: EmbedConfig, manifest: Manifest, name: str, world: World) -> Reader:
+def make_reader(config: EmbedConfig, manifest: Manifest, name: str, world: World) -> Reader:
+    """A model on its device, to be run over tweets of the manifest's recipe."""
     model = load_model(ModelConfig(name=name), manifest, config.seed).model
     settings = model.config
     layers = resolve_layers(config.layers, int(settings.num_hidden_layers), name)

@@ -93,7 +93,11 @@ def open_spans(path: str, models: Sequence[str]) -> SpanCorpus:
     Raises:
         UserError: the file, a model or its recipe cannot be used.
     """
-    file = read_spans(path)
+    return spans_for(read_spans(path), models)
+
+
+def spans_for(file: SpanFile, models: Sequence[str]) -> SpanCorpus:
+    """Spans, as the first of some models wants texts; see `open_spans`."""
     main = ModelConfig(name=models[0])
     own, _ = own_recipe(main)
     tokenizer = load_tokenizer(main.name)
