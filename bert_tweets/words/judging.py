@@ -183,6 +183,7 @@ def _tested(
     result: dict[str, Any] = {
         "file": test.path,
         "pairs": len(test),
+        "unlabelled": test.unlabelled,
         "scored": len(rows),
         "words": len(set(words)),
         "same": float(same.mean()),
@@ -195,6 +196,8 @@ def _tested(
 
 def _notes(result: dict[str, Any], roles: Sequence[str]) -> list[str]:
     where, notes = result["file"], []
+    if result["unlabelled"]:
+        notes.append(f"{where}: {result['unlabelled']:,} more pairs have no label and are left out")
     if result["scored"] < result["pairs"]:
         lost = result["pairs"] - result["scored"]
         notes.append(f"{where}: {lost:,} of {result['pairs']:,} pairs are not scored, for a word is lost to [UNK]")
