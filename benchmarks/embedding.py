@@ -36,8 +36,8 @@ from bert_tweets.data.manifest import Manifest
 from bert_tweets.engine.precision import autocast
 from bert_tweets.engine.world import World, this_world
 from bert_tweets.words.before_after import compared
-from bert_tweets.words.embedding import _study, answer_of, reader_of
-from bert_tweets.words.matching import words_of
+from bert_tweets.words.embedding import answer_of, reader_of
+from bert_tweets.words.finding import find_study, words_of_study
 from bert_tweets.words.study import Study
 from bert_tweets.words.tables import OccurrenceWriter
 from bert_tweets.words.vectors import Reader
@@ -102,7 +102,7 @@ def seconds(work: Callable[[], None], device: torch.device) -> float:
 def measure(config: EmbedConfig, world: World, turns: int) -> dict[str, Any]:
     """Seconds of each way by turn, and what was run."""
     manifest = Manifest.read(config.data.path)
-    study = _study(config, manifest, words_of(config.words), world)
+    study = find_study(config, manifest, words_of_study(config, manifest, None), world, None)
     reader = reader_of(config, manifest, config.model[0], world)
     batches = micro_batches(reader, study)
     taken: dict[str, list[float]] = {name: [] for name in WAYS}

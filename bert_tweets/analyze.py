@@ -6,13 +6,16 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import options
 from .config import AnalyzeConfig
 from .errors import UserError, run_entry
 from .files import already_made, side_folder, write_json_atomic
 from .terminal import console
+
+if TYPE_CHECKING:
+    from .words.analysis import Findings
 
 CHANGE, CONTROLS, REGRESSION = "change.json", "controls.json", "regression.json"
 SETTINGS = "analyze.json"
@@ -27,15 +30,43 @@ def stage(argv: list[str]) -> None:
     if already_made(config.output, SETTINGS, settings, "analyze"):
         print(f"{config.output}: is complete already")
         return
+    with side_folder(config.output) as folder:
+        found = _compared(config, folder)
+        write_json_atomic(folder / SETTINGS, settings)
+    _tell(config, found)
+
+
+def within(words: str, by: str, seed: int) -> None:
+    """The comparison that `embed by=...` ends with: what `analyze` would write, in the folder of the words itself.
+
+    Args:
+        words: folder that embed left whole; one that holds a comparison stays as it is.
+        by, seed: as embed was given them.
+
+    Raises:
+        UserError: there is nothing to compare; the folder stays whole.
+    """
+    folder = Path(words)
+    if (folder / CHANGE).is_file():
+        return
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    config = AnalyzeConfig(words=words, by=by, output=words, seed=seed, layer=summary["vectors_layer"])
+    _tell(config, _compared(config, folder))
+
+
+def _compared(config: AnalyzeConfig, folder: Path) -> Findings:
+    """Compares, and writes what comes of it into a folder, the comparisons last."""
     from .words.analysis import analyze
 
     found = analyze(config)
-    with side_folder(config.output) as folder:
-        write_json_atomic(folder / CHANGE, found.change)
-        write_json_atomic(folder / CONTROLS, found.controls)
-        if found.regression is not None:
-            write_json_atomic(folder / REGRESSION, found.regression)
-        write_json_atomic(folder / SETTINGS, settings)
+    write_json_atomic(folder / CONTROLS, found.controls)
+    if found.regression is not None:
+        write_json_atomic(folder / REGRESSION, found.regression)
+    write_json_atomic(folder / CHANGE, found.change)
+    return found
+
+
+def _tell(config: AnalyzeConfig, found: Findings) -> None:
     _show(found.change)
     if found.regression is not None:
         _show_regression(found.regression)

@@ -15,6 +15,7 @@ STAGES = {
     "evaluate": "did it help? masked loss on held-out tweets, beside the model before",
     "embed": "vectors of chosen words, an occurrence a row and a centroid a word",
     "analyze": "does a word's use differ between groups or over time, and by more than ordinary words' does?",
+    "meaning-test": "does a model tell meanings of a word apart? pairs of texts with judgements, beside its base",
     "report": "one page to look at",
     "verify": "is a folder of shards, or a run's checkpoints, whole, to the last byte?",
     "inspect": "what a folder of shards holds: lengths, padding, [UNK], samples",
@@ -26,7 +27,7 @@ STAGES = {
 def stage(argv: list[str]) -> None:
     """Hands over to the stage that the first word names."""
     if not argv or argv[0] in ("-h", "--help"):
-        lines = "\n".join(f"  {name:10}{meaning}" for name, meaning in STAGES.items())
+        lines = "\n".join(f"  {name:14}{meaning}" for name, meaning in STAGES.items())
         print(f"usage: bert-tweets STAGE [--config FILE]... [key=value]...\n\n{lines}\n\nbert-tweets STAGE --help")
         return
     if argv[0] == "--version":
@@ -34,7 +35,7 @@ def stage(argv: list[str]) -> None:
         return
     if argv[0] not in STAGES:
         raise UserError(f"'{argv[0]}': no such stage{did_you_mean(argv[0], STAGES)}; there are {', '.join(STAGES)}")
-    importlib.import_module(f".{argv[0]}", __package__).stage(argv[1:])
+    importlib.import_module(f".{argv[0].replace('-', '_')}", __package__).stage(argv[1:])
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import options
+from . import analyze, options
 from .config import EmbedConfig
 from .errors import run_entry
 from .files import already_made, side_folder, side_path, write_json_atomic
@@ -25,28 +25,34 @@ def stage(argv: list[str]) -> None:
     from .data.manifest import Manifest
     from .engine.world import this_world
     from .model.loading import made_from
+    from .words.asked import with_words_of_file
     from .words.embedding import embed
+    from .words.span_corpus import open_spans
 
+    config = with_words_of_file(config)
     world = this_world(config.device)
-    manifest = Manifest.read(config.data.path)
+    spans = None
+    if config.occurrences:
+        spans = open_spans(config.occurrences, [*config.model, *filter(None, [config.base])])
+    manifest = spans.manifest if spans else Manifest.read(config.data.path)
     settings = made_from(config, manifest)
-    if already_made(config.output, SETTINGS, settings, "embed"):
-        if world.is_main:
-            print(f"{config.output}: is complete, made from the same settings, tweets and models; nothing to do")
-        return
     # Recorded, so that the root cause that torchrun names is the error of the rank that failed.
     recorded = record(embed)
-    if not world.is_main:
-        recorded(config, manifest, world, side_path(config.output))
-        return
-    with side_folder(config.output) as folder:
-        summary = recorded(config, manifest, world, folder)
-        assert summary is not None
-        write_json_atomic(folder / SETTINGS, settings)
-    _show(summary)
-    for note in summary["notes"]:
-        print(f"warning: {note}", file=sys.stderr)
-    print(f"vectors: {config.output}")
+    if already_made(config.output, SETTINGS, settings, "embed"):
+        world.say(f"{config.output}: is complete, made from the same settings, tweets and models; nothing to do")
+    elif not world.is_main:
+        recorded(config, manifest, world, side_path(config.output), spans)
+    else:
+        with side_folder(config.output) as folder:
+            summary = recorded(config, manifest, world, folder, spans)
+            assert summary is not None
+            write_json_atomic(folder / SETTINGS, settings)
+        _show(summary)
+        for note in summary["notes"]:
+            print(f"warning: {note}", file=sys.stderr)
+        print(f"vectors: {config.output}")
+    if config.by and world.is_main:
+        analyze.within(config.output, config.by, config.seed)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""inspect: what a folder of shards holds: sizes, lengths, padding against packing, [UNK], samples."""
+"""inspect: what a folder of shards holds: sizes, lengths, padding against packing, [UNK], samples; or words."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 def stage(argv: list[str]) -> None:
     """Shows what a folder of shards holds."""
     config = options.load(InspectConfig, options.path_first(argv))
-    from .data.inspection import inspect
-
     manifest = Manifest.read(config.path)
     folder = Path(config.path)
+    if config.words or config.words_file or config.lemmas or config.patterns:
+        _tell_of_words(config, manifest, folder)
+        return
+    from .data.inspection import inspect
+
     with counting("inspecting", min(config.max_tweets, manifest.rows("train"))) as advance, reachable(config.path):
         seen = inspect(
             folder,
@@ -37,6 +40,28 @@ def stage(argv: list[str]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     run_entry(stage, argv)
+
+
+def _tell_of_words(config: InspectConfig, manifest: Manifest, folder: Path) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from .words.asked import asked_for, with_words_of_file
+    from .words.census import census
+
+    with reachable(config.path):
+        counts = census(folder, manifest, asked_for(with_words_of_file(config)))
+    columns = ("matches", "found", "truncated", "lost to [UNK]", "pieces", "tweets", "clusters", "authors")
+    table = Table("word", box=None)
+    for name in columns:
+        table.add_column(Text(name), justify="right")
+    table.add_column("found by year")
+    for one in counts:
+        numbers = (one.matches, *one.statuses.values(), one.pieces, one.tweets, one.clusters)
+        authors = "unknown" if one.authors is None else f"{one.authors:,}"
+        years = ", ".join(f"{year}: {count:,}" for year, count in one.years.items())
+        table.add_row(Text(one.text), *(f"{number:,}" for number in numbers), authors, years or "times unknown")
+    console(width=140).print(table)
 
 
 def _show(config: InspectConfig, manifest: Manifest, seen: Inspection) -> None:

@@ -20,6 +20,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .config.mappings import parse_list, parse_mapping, quoted, unquoted
 from .errors import UserError, did_you_mean
 from .terminal import console
 
@@ -76,9 +77,10 @@ def load(config_type: type[Config], argv: list[str]) -> Config:
         raise SystemExit(0)
     for key in _repeated_lists(argv, config_type) if os.environ.get("LOCAL_RANK", "0") == "0" else []:
         print(f"warning: {key} is given twice, and the last one counts; for both write {key}=[a,b]", file=sys.stderr)
-    layers: list[tuple[str, dict[str, Any]]] = [(path, _read_yaml(path)) for path in files]
-    layers.append(("", words))
     known = {field.key: field for field in fields_of(config_type)}
+    mappings = {key for key, field in known.items() if typing.get_origin(field.kind) is dict}
+    layers: list[tuple[str, dict[str, Any]]] = [(path, _read_yaml(path, mappings)) for path in files]
+    layers.append(("", words))
     values: dict[str, Any] = {}
     for source, layer in layers:
         for key, raw in layer.items():
@@ -90,11 +92,7 @@ def load(config_type: type[Config], argv: list[str]) -> Config:
                 values[key] = _parse(known[key], raw)
             except ValueError as problem:
                 wrong.append(f"{where}={shown(raw)}: {problem}")
-    wrong += [
-        f"{key}: is needed; {field.metadata['meaning']}"
-        for key, field in known.items()
-        if field.metadata["required"] and not values.get(key, field.default) and not _named(key, wrong)
-    ]
+    wrong += _missing(config_type, known, values, wrong)
     config = _build(config_type, values)
     if not wrong and hasattr(config, "problems"):
         wrong += config.problems()
@@ -103,10 +101,10 @@ def load(config_type: type[Config], argv: list[str]) -> Config:
     return config
 
 
-def path_first(argv: list[str]) -> list[str]:
+def path_first(argv: list[str], key: str = "path") -> list[str]:
     """The arguments of a stage whose path may be given alone: `verify shards/` means `verify path=shards/`."""
     if argv and "=" not in argv[0] and not argv[0].startswith("-"):
-        return [f"path={argv[0]}", *argv[1:]]
+        return [f"{key}={argv[0]}", *argv[1:]]
     return argv
 
 
@@ -185,8 +183,8 @@ def _repeated_lists(argv: list[str], config_type: type) -> list[str]:
     return [key for key, count in given.items() if count > 1 and key in lists]
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
-    """A YAML file as flat dotted keys; every scalar as the text that stands there."""
+def _read_yaml(path: str, mappings: set[str]) -> dict[str, Any]:
+    """A YAML file as flat dotted keys, settings that are mappings whole; every scalar as the text that stands there."""
     import yaml
 
     if not Path(path).is_file():
@@ -204,13 +202,13 @@ def _read_yaml(path: str) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise UserError(f"--config {path}: holds no keys; write key: value")
-    return dict(_flatten(tree, ""))
+    return dict(_flatten(tree, "", mappings))
 
 
-def _flatten(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _flatten(tree: dict[str, Any], prefix: str, mappings: set[str]) -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
+        if isinstance(value, dict) and f"{prefix}{key}" not in mappings:
+            yield from _flatten(value, f"{prefix}{key}.", mappings)
         else:
             yield f"{prefix}{key}", value
 
@@ -223,6 +221,17 @@ def _unknown(where: str, key: str, known: dict[str, Field]) -> str:
     return f"{where}: no such key{hint}; --help lists them all"
 
 
+def _missing(config_type: type, known: dict[str, Field], values: dict[str, Any], wrong: list[str]) -> list[str]:
+    """A line for each setting that is needed and not given, nor one of those that its stage takes instead of it."""
+    lines = []
+    for key, field in known.items():
+        others = getattr(config_type, "instead_of", {}).get(key, ())
+        given = any(values.get(name, known[name].default) or _named(name, wrong) for name in (key, *others))
+        if field.metadata["required"] and not given:
+            lines.append(f"{key}: is needed; {field.metadata['meaning']}{''.join(f', or {name}' for name in others)}")
+    return lines
+
+
 def _named(key: str, wrong: list[str]) -> bool:
     return any(line.startswith((f"{key}=", f"{key} (in")) for line in wrong)
 
@@ -233,6 +242,8 @@ def _parse(field: Field, raw: Any) -> Any:
         (item,) = typing.get_args(field.kind)
         values = [_parse_scalar(item, one) for one in _items(raw)]
         return [_checked(field, value) for value in values]
+    if typing.get_origin(field.kind) is dict:
+        return _parse_mapping(typing.get_args(field.kind)[1], raw)
     if isinstance(raw, list):
         raise ValueError("is a list; one value is wanted")
     if field.optional and raw.strip().lower() in ("null", "none", ""):
@@ -241,6 +252,26 @@ def _parse(field: Field, raw: Any) -> Any:
         # Shells leave the tilde of `key=~/folder` as it is.
         raw = str(Path(raw).expanduser())
     return _checked(field, _parse_scalar(field.kind, raw))
+
+
+def _parse_mapping(kind: Any, raw: Any) -> dict[str, Any]:
+    """Names to texts, or to lists of texts, from `{name: value}` or a YAML mapping."""
+    if isinstance(raw, str):
+        entries: dict[str, Any] = parse_mapping(raw) if raw.strip() else {}
+    elif isinstance(raw, dict):
+        entries = raw
+    else:
+        raise ValueError("is a list; a mapping of names to values is wanted")
+    if typing.get_origin(kind) is not list:
+        odd = [name for name, value in entries.items() if not isinstance(value, str)]
+        if odd:
+            raise ValueError(f"{odd[0]!r} has several values; one text is wanted")
+        return {name: unquoted(value) if isinstance(raw, str) else value for name, value in entries.items()}
+    lists = {name: parse_list(value) if isinstance(value, str) else value for name, value in entries.items()}
+    odd = [name for name, items in lists.items() if not (items and all(isinstance(item, str) for item in items))]
+    if odd:
+        raise ValueError(f"{odd[0]!r} has no list of texts; write {{{odd[0]}: [one, two]}}")
+    return lists
 
 
 def _items(raw: Any) -> list[str]:
@@ -321,6 +352,8 @@ def _literal(value: Any) -> Any:
     """Text that OmegaConf hands back as it stands: its interpolations are escaped."""
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", value)
+    if isinstance(value, dict):
+        return {name: _literal(item) for name, item in value.items()}
     return [_literal(item) for item in value] if isinstance(value, list) else value
 
 
@@ -333,6 +366,12 @@ def shown(value: Any) -> str:
         if any(item != item.strip() or set(item) & set(',[]"') or not item for item in plain):
             return json.dumps(value, ensure_ascii=False)
         return f"[{','.join(plain)}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{quoted(name)}: {_shown_part(item)}" for name, item in value.items()) + "}"
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return str(value)
+
+
+def _shown_part(value: str | list[str]) -> str:
+    return quoted(value) if isinstance(value, str) else f"[{', '.join(map(quoted, value))}]"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import commands, options
-from .config import RunConfig
+from .config import EmbedConfig, RunConfig
 from .data.manifest import Manifest
 from .errors import UserError, run_entry
 
@@ -106,6 +106,7 @@ def stages(config: RunConfig) -> list[list[str]]:
             [
                 *embed,
                 f"max_occurrences={config.max_occurrences}",
+                f"controls={config.controls}",
                 f"include_text={str(config.include_text).lower()}",
                 seed,
                 device,
@@ -204,7 +205,8 @@ def plan(config: RunConfig, rehearsed: Rehearsal) -> list[str]:
     epochs = config.max_steps * config.batch_size / trained if config.max_steps else config.epochs or 1
     token_rate = rehearsed.tokens_per_second
     forward_rate = token_rate / _FORWARD_SHARE / (2 if config.precision == "bf16" else 1)
-    seen = len(config.words) * (config.max_occurrences or tweets / 100)
+    controls = config.controls * EmbedConfig().control_occurrences
+    seen = len(config.words) * ((config.max_occurrences or tweets / 100) + controls)
     train = epochs * trained * rehearsed.tokens_per_tweet / token_rate
     # Both look at their tweets with two models.
     evaluate = 2 * min(_EVALUATED_TWEETS, tweets * rehearsed.validation) * rehearsed.tokens_per_tweet / forward_rate
@@ -223,7 +225,7 @@ def plan(config: RunConfig, rehearsed: Rehearsal) -> list[str]:
         fitting = max(10, int((_LONG_SECONDS - (total - train)) / a_step))
         lines.append(
             f"  too long? max_steps={fitting} makes it about {_minutes(total - train + fitting * a_step)}; "
-            "so does a GPU, a smaller model= or fewer max_occurrences="
+            "so does a GPU, a smaller model= or fewer max_occurrences= and controls="
         )
     return lines
 

@@ -96,7 +96,7 @@ def test_before_training_base_and_model_are_one(stock: Path, with_emoji: Path, t
 
 
 def vectors_of(shards: Path, model: Path, base: Path, output: Path) -> None:
-    words = [f"words=[{','.join(WORDS)}]", "layers=-1", "device=cpu"]
+    words = [f"words=[{','.join(WORDS)}]", "layers=-1", "device=cpu", "controls=0"]
     embed.stage([f"model={model}", f"base={base}", f"data.path={shards}", f"output={output}", *words])
 
 

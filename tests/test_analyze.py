@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -132,8 +133,7 @@ def test_controls_may_stand_in_the_same_folder(tmp_path: Path, controls: Path) -
     rows = [*({**row, "control": True} for row in there)]
     for row in word("virus", shift=3.0):
         rows.append({**there[0], **row, "control": False, "tweet_id": f"v{len(rows)}", "cluster": len(rows)})
-    marked = schema(False, ["party"]).append(pa.field("control", pa.bool_()))
-    pq.write_table(pa.Table.from_pylist(rows, marked), folder / "occurrences.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema(False, ["party"])), folder / "occurrences.parquet")
     found = run(folder, tmp_path / "out")
     assert [(row["word"], row["verdict"], row["controls"]) for row in found] == [("virus", "changed", 205)]
 
@@ -142,6 +142,28 @@ def test_controls_match_in_frequency_and_pieces(tmp_path: Path, controls: Path) 
     asked = [*word("many", 130, shift=3.0), *word("pieces", 60, shift=3.0, pieces=2)]
     rows = run(words_folder(tmp_path / "words", asked), tmp_path / "out", f"controls={controls}")
     assert [(row["controls"], row["verdict"]) for row in rows] == [(0, "not comparable")] * 2
+
+
+def test_like_is_compared_with_like(tmp_path: Path, controls: Path) -> None:
+    """Of a word sampled harder than its controls, frequency in all tweets says which controls are like it."""
+    folder = words_folder(tmp_path / "words", word("virus", 130, shift=3.0))
+    told = {"matches": 500, "part_of_speech": "noun"}
+    record = {"weights": {"model": "w", "base": "b"}, "recipe": "r", "data": "d", "words": {"virus": told}}
+    (folder / "summary.json").write_text(json.dumps(record))
+    everyone = {f"c{number}": told for number in range(205)}
+    for name, change, expected in (
+        ("all", {}, (205, "frequency, pieces and part of speech")),
+        ("half", {"part_of_speech": "verb"}, (205, "frequency and pieces")),
+        ("rare", {"matches": 249}, (199, "frequency and pieces")),
+        ("elsewhere", None, (0, "frequency and pieces")),
+    ):
+        others = tmp_path / name
+        shutil.copytree(controls, others)
+        few = {f"c{number}": {**told, **(change or {})} for number in range(6)}
+        record["data"] = "d" if change is not None else "other"
+        (others / "summary.json").write_text(json.dumps({**record, "words": everyone | few}))
+        row = run(folder, tmp_path / f"out-{name}", f"controls={others}")[0]
+        assert (row["controls"], row["matched_on"]) == expected
 
 
 def test_a_word_is_no_control_of_itself(tmp_path: Path, controls: Path) -> None:

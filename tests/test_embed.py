@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +167,7 @@ def test_words_that_are_nowhere_are_a_warning(
 def test_text_is_written_only_when_asked_for(shards: Path, models: tuple[Path, Path], tmp_path: Path) -> None:
     output = tmp_path / "words"
     where = [f"model={models[0]}", f"data.path={shards}", f"output={output}"]
-    embed.main([*where, "words=mask", "layers=-1", "max_occurrences=7", "include_text=true"])
+    embed.main([*where, "words=mask", "layers=-1", "max_occurrences=7", "include_text=true", "controls=0"])
     rows = pq.read_table(output / "occurrences.parquet").to_pylist()
     assert len(rows) == 7
     assert all(row["text"][row["start"] : row["end"]].lower() == "mask" for row in rows)
@@ -192,3 +194,77 @@ def test_what_analyze_needs_is_in_the_table(tmp_path: Path, models: tuple[Path, 
         analyze.stage([f"words={output}", f"by={by}", f"output={tmp_path / by}", "permutations=99"])
         rows = json.loads((tmp_path / by / "change.json").read_text())
         assert {row["word"] for row in rows} == {"mask", "unbelievable"} and rows[0]["clusters"] > 20
+
+
+@pytest.fixture(scope="module")
+def by_month(shards: Path, models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("by") / "words"
+    embed.stage(arguments(shards, models, output, "words=[mask,the]", "by=month", "max_occurrences=4", "controls=9"))
+    return output
+
+
+def test_each_group_is_sampled_by_itself_and_compared(by_month: Path) -> None:
+    rows = [row for row in pq.read_table(by_month / "occurrences.parquet").to_pylist() if row["model"] == "model"]
+    counts = Counter((row["word"], row["time"].month) for row in rows if not row["control"])
+    assert max(counts.values()) == 4 and len({month for _, month in counts}) == 12
+    changes = json.loads((by_month / "change.json").read_text())
+    assert {row["word"] for row in changes} == {"mask", "the"} and changes[0]["measure"] == "energy"
+
+
+def test_control_words_are_written_and_told(by_month: Path, made: Path) -> None:
+    for folder, most in ((by_month, 18), (made, 250 * len(WORDS))):
+        rows = [row for row in pq.read_table(folder / "occurrences.parquet").to_pylist() if row["control"]]
+        told = json.loads((folder / "summary.json").read_text())["controls"]
+        assert 0 < len(told) <= most and {row["word"] for row in rows} == set(told)
+        assert {row["model"] for row in rows} == {"model", "base"}
+        for word, record in told.items():
+            mine = [row for row in rows if row["word"] == word and row["model"] == "model"]
+            assert len(mine) == min(record["matches"], 200)
+            assert record["pieces"] == np.median([row["pieces"] for row in mine if row["status"] == "found"])
+        assert not set(told) & {"mask", "the", "no"}
+
+
+def test_context_is_that_of_the_tweet(made: Path, shards: Path) -> None:
+    corpus = open_corpus(str(shards), Manifest.read(shards))
+    table = columns_of(corpus, np.arange(len(corpus)), ["id", "text", "input_ids", "retweet_of"]).to_pylist()
+    tweets = {tweet["id"]: tweet for tweet in table}
+    tokenizer = load_tokenizer(str(shards / "tokenizer"))
+    rows = pq.read_table(made / "occurrences.parquet").to_pylist()
+    for row in rows:
+        tweet = tweets[row["tweet_id"]]
+        assert row["tweet_length"] == len(tweet["input_ids"])
+        assert row["links"] == tweet["text"].split().count("http")
+        assert row["retweet"] == (tweet["retweet_of"] is not None)
+        assert (row["position"] >= 0) == (row["status"] == "found")
+        if row["position"] >= 0 and row["word"] in ("mask", "no"):
+            pieces = tweet["input_ids"][row["position"] : row["position"] + row["pieces"]]
+            assert tokenizer.decode(pieces).replace(" ", "") == row["word"]
+    assert {row["links"] for row in rows} > {0} and {row["casing"] for row in rows} >= {"lower", "title", "none"}
+
+
+def test_a_wrong_by_is_told_before_anything_is_run(
+    shards: Path, models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        embed.main(arguments(shards, models, tmp_path / "words", "by=mnth"))
+    assert "did you mean 'month'" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_lemmas_and_patterns_are_words(shards: Path, models: tuple[Path, Path], tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("virus\n")
+    asked = [f"words_file={file}", "lemmas={subject: [mask, government, virus]}", "patterns={vacc: vaccin\\w*}"]
+    where = [f"model={models[0]}", f"data.path={shards}", f"output={tmp_path / 'words'}", "controls=0"]
+    embed.stage([*where, *asked, "layers=-1"])
+    summary = json.loads((tmp_path / "words" / "summary.json").read_text())
+    assert summary["asked"] == ["virus", "subject", "vacc"]
+    counts = {name: record["matches"] for name, record in summary["words"].items()}
+    texts = (
+        columns_of(corpus := open_corpus(str(shards), Manifest.read(shards)), np.arange(len(corpus)), ["text"])
+        .column("text")
+        .to_pylist()
+    )
+    assert counts["virus"] == sum(len(re.findall(r"(?i)\bvirus\b", text)) for text in texts) > 0
+    assert counts["subject"] == sum(len(re.findall(r"(?i)\b(?:mask|government|virus)\b", text)) for text in texts)
+    assert counts["vacc"] == sum(len(re.findall(r"(?i)\bvaccination\b", text)) for text in texts) > 0
+    assert not {word for word, _ in summary["words"]["vacc"]["neighbours"]} & {"vaccination"}

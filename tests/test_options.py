@@ -177,7 +177,20 @@ def test_every_setting_says_what_it_means(stage: type) -> None:
 
 @pytest.mark.parametrize(
     "stage",
-    ["prepare", "train", "evaluate", "embed", "analyze", "report", "run", "demo", "verify", "inspect", "doctor"],
+    [
+        "prepare",
+        "train",
+        "evaluate",
+        "embed",
+        "analyze",
+        "meaning-test",
+        "report",
+        "run",
+        "demo",
+        "verify",
+        "inspect",
+        "doctor",
+    ],
 )
 def test_help_lists_every_key_without_importing_torch(stage: str) -> None:
     program = (
@@ -188,7 +201,7 @@ def test_help_lists_every_key_without_importing_torch(stage: str) -> None:
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
     seconds = time.perf_counter() - started
     text, _, modules = shown.rpartition("\n[")
-    for field in options.fields_of(getattr(config, f"{stage.capitalize()}Config")):
+    for field in options.fields_of(getattr(config, f"{stage.title().replace('-', '')}Config")):
         assert field.key in text
     assert not any(f"'{name}'" in modules for name in ("torch", "transformers", "deepspeed"))
     # Well under half a second on a quiet machine; a test must bear a busy one.
@@ -200,3 +213,70 @@ def test_a_list_that_is_given_twice_is_told_and_the_last_one_counts(capsys):
     found = options.load(config.PrepareConfig, ["input=a.csv", *given, "input=b.csv"])
     assert (found.input, found.seed) == (["b.csv"], 2)
     assert capsys.readouterr().err.startswith("warning: input is given twice, and the last one counts; for both write")
+
+
+def test_a_mapping_is_text_as_it_stands(tmp_path: Path) -> None:
+    given = [
+        "lemmas={virus: [virus, viruses, #covid, @who, no], null: 007, 'a: b': [\"x, y\", don't]}",
+        'patterns={covid: covid(-?19)?, long: "a{1,3}, b: \\d+", class: [a-z,:]+\\b, quote: "say ""no"""}',
+    ]
+    parsed = options.load(config.EmbedConfig, [*EMBED, *given])
+    assert parsed.lemmas == {
+        "virus": ["virus", "viruses", "#covid", "@who", "no"],
+        "null": ["007"],
+        "a: b": ["x, y", "don't"],
+    }
+    assert parsed.patterns == {
+        "covid": "covid(-?19)?",
+        "long": "a{1,3}, b: \\d+",
+        "class": "[a-z,:]+\\b",
+        "quote": 'say "no"',
+    }
+    file = tmp_path / "words.yaml"
+    file.write_text("lemmas:\n  virus: [virus, no, 007, null, '${x}']\n  on: off\npatterns: {'a.b': '\\d{2}'}\n")
+    parsed = options.load(config.EmbedConfig, [*EMBED, "--config", str(file)])
+    assert parsed.lemmas == {"virus": ["virus", "no", "007", "null", "${x}"], "on": ["off"]}
+    assert parsed.patterns == {"a.b": "\\d{2}"}
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1).filter(
+    lambda text: text.strip()
+)
+
+
+@given(st.dictionaries(TEXTS, st.lists(TEXTS, min_size=1), max_size=3), st.dictionaries(TEXTS, TEXTS, max_size=3))
+def test_a_mapping_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, lemmas: dict[str, list[str]], patterns: dict[str, str]
+) -> None:
+    asked = config.EmbedConfig(
+        model=["m"], words=["w"], output="o", data=config.DataConfig(path="p"), lemmas=lemmas, patterns=patterns
+    )
+    assert options.load(config.EmbedConfig, options.overrides(asked)) == asked
+    file = tmp_path_factory.mktemp("dump") / "config.yaml"
+    file.write_text(options.dump(asked), encoding="utf-8")
+    assert options.load(config.EmbedConfig, ["--config", str(file)]) == asked
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "lemmas=virus",
+        "lemmas={virus}",
+        "lemmas={virus: [a}",
+        "lemmas={virus: }",
+        "lemmas={virus: []}",
+        "lemmas={a: b, a: c}",
+        'patterns={a: "b}',
+        "patterns={a: (b}",
+    ],
+)
+def test_a_mapping_that_is_none_is_one_line(wrong: str) -> None:
+    with pytest.raises(UserError, match=wrong.partition("=")[0] + "=") as caught:
+        options.load(config.EmbedConfig, [*EMBED, wrong, "words=w"])
+    assert "\n" not in str(caught.value)
+
+
+def test_one_of_several_ways_to_ask_is_needed() -> None:
+    assert options.load(config.EmbedConfig, [*EMBED, "patterns={a: b}"]).words == []
+    with pytest.raises(UserError, match=r"words: is needed; .*, or words_file, or lemmas, or patterns"):
+        options.load(config.EmbedConfig, EMBED)

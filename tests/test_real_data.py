@@ -78,7 +78,7 @@ def test_the_road_on_two_ranks(folder: Path, encoder: str) -> None:
     assert lines[-1]["padding_fraction"] < 0.15
     pair = (f"model={folder}/run/model", f"base={encoder}", at)
     assert "not comparable" in stage("evaluate", *pair, f"output={folder}/eval").stdout
-    stage("embed", *pair, f"words=[{','.join(WORDS)}]", f"output={folder}/words", "background_tweets=300")
+    stage("embed", *pair, f"words=[{','.join(WORDS)}]", f"output={folder}/words", "background_tweets=300", "controls=0")
     table = pq.read_table(folder / "words/occurrences.parquet").to_pylist()
     tokenizer = load_tokenizer(encoder)
     assert {row["word"] for row in table} <= set(WORDS) and len(table) > 200

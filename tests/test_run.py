@@ -25,14 +25,16 @@ REHEARSED = Rehearsal(rows=100_000, kept=0.9, tweets_per_second=10_000, tokens_p
 
 
 def test_the_plan_tells_steps_and_time_and_what_to_change() -> None:
-    lines = plan(config_of(epochs=2), REHEARSED)
+    lines = plan(config_of(epochs=2, controls=0), REHEARSED)
     # 90,000 tweets, of which a hundredth is held out, twice, in steps of 256.
     assert "697 steps" in lines[1] and "2.00 epochs" in lines[1]
     assert "30 min" in lines[2] and "prepare 9 s" in lines[2]
     assert "too long?" in lines[-1]
     steps = int(lines[-1].split("max_steps=")[1].split()[0])
-    shorter = plan(config_of(max_steps=steps), REHEARSED)
+    shorter = plan(config_of(max_steps=steps, controls=0), REHEARSED)
     assert "too long?" not in shorter[-1] and "15 min" in shorter[2]
+    # No more tweets are embedded than there are, whatever the controls.
+    assert "embed 20 min" in plan(config_of(), REHEARSED)[2] and "controls=" in lines[-1]
 
 
 def test_commands_are_shown_as_one_would_type_them() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bert_tweets.data.manifest import Manifest
-from tests.helpers import make_shards
+from tests.helpers import make_shards, write_csv
 from tests.processes import failure, run
 from tests.stages_worker import SMALL_UNITS, STAGES
 from tests.test_evaluate import export_scratch
@@ -25,11 +25,16 @@ JOBS = {
     ),
     "sampled": (
         "embed",
-        ["words=[mask,virus]", "max_occurrences=30", "precision=bf16", "combine=each", "layers=[0,1]", "pooling=max"],
+        ["words=[mask]", "lemmas={virus: [virus, government]}", "max_occurrences=3", "by=month", "precision=bf16"],
     ),
+    "layers": (
+        "embed",
+        ["words=[mask,virus]", "max_occurrences=30", "combine=each", "layers=[0,1]", "pooling=max", "controls=0"],
+    ),
+    "spans": ("embed", ["spans"]),
     "evaluated": ("evaluate", ["base"]),
     "few": ("evaluate", ["max_tweets=3"]),
-    "rare": ("embed", ["words=[mask]", "max_occurrences=1", "background_tweets=0"]),
+    "rare": ("embed", ["words=[mask]", "max_occurrences=1", "background_tweets=0", "controls=0"]),
     "nowhere": ("embed", ["words=[pikachu]", "background_tweets=0"]),
 }
 
@@ -38,8 +43,9 @@ def jobs(shards: Path, models: list[Path], output: Path) -> list[tuple[str, list
     """Each stage with its words, into folders of its name."""
     found = []
     for name, (stage, more) in JOBS.items():
-        words = [word if word != "base" else f"base={models[1]}" for word in more]
-        where = [f"model={models[0]}", f"data.path={shards}", f"output={output / name}", "device=cpu"]
+        words = [word if word != "base" else f"base={models[1]}" for word in more if word != "spans"]
+        given = f"occurrences={models[0].parent / 'spans.csv'}" if "spans" in more else f"data.path={shards}"
+        where = [f"model={models[0]}", given, f"output={output / name}", "device=cpu"]
         found.append((stage, [*where, "tokens_per_device=128", *words]))
     return found
 
@@ -47,6 +53,9 @@ def jobs(shards: Path, models: list[Path], output: Path) -> list[tuple[str, list
 @pytest.fixture(scope="module")
 def models(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("models")
+    texts = [f"the {'internet ' * (number % 90)}mask {number}" for number in range(300)]
+    rows = [[text, str(text.index("mask")), str(text.index("mask") + 4)] for text in texts]
+    write_csv(folder / "spans.csv", ["text", "start", "end"], rows)
     return [export_scratch(folder / str(seed), shards, seed) for seed in (0, 1)]
 
 
@@ -79,7 +88,7 @@ def test_the_files_of_any_number_of_ranks_are_those_of_one_process(
     for name, content in expected.items():
         assert files[name] == content, name
     # Rank 0 speaks for all.
-    assert done.stdout.count("embedding with ") == 5 and done.stdout.count("figures: ") == 2
+    assert done.stdout.count("embedding with ") == 6 and done.stdout.count("figures: ") == 3
 
 
 def test_there_was_much_to_share(alone: Path, shards: Path) -> None:

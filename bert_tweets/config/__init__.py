@@ -31,6 +31,7 @@ from .using import (
     DoctorConfig,
     EmbedConfig,
     EvaluateConfig,
+    MeaningTestConfig,
     ReportConfig,
     RunConfig,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "InspectConfig",
     "LogConfig",
     "MaskingConfig",
+    "MeaningTestConfig",
     "ModelConfig",
     "NearConfig",
     "OptimizerConfig",

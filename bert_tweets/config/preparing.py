@@ -133,9 +133,13 @@ class VerifyConfig:
 
 @dataclass
 class InspectConfig:
-    """inspect: what a folder of shards holds: sizes, lengths, padding against packing, [UNK], samples."""
+    """inspect: what a folder of shards holds: sizes, lengths, padding against packing, [UNK], samples; or words."""
 
     path: str = setting("", "folder of shards that prepare made; may be given alone", required=True)
+    words: list[str] = setting([], "tell of these words alone what embed would find of each; as embed takes them")
+    words_file: str = setting("", "file of further words, one a line")
+    lemmas: dict[str, list[str]] = setting({}, "words that count as one: {virus: [virus, viruses, covid]}")
+    patterns: dict[str, str] = setting({}, "words by regular expression: {covid: covid(-?19)?}")
     samples: int = setting(5, "tweets that are shown as the model sees them; 0: none", unit="tweets", at_least=0)
     batch_size: int = setting(256, "tweets of a step whose padding is compared", unit="tweets", at_least=1)
     max_tweets: int = setting(200_000, "seeded sample that lengths and [UNK] are counted on", unit="tweets", at_least=1)

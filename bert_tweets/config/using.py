@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .fields import DEVICE, group, setting
 from .training import DataConfig
@@ -28,11 +29,24 @@ class EvaluateConfig:
 class EmbedConfig:
     """embed: vectors of chosen words, an occurrence a row and a centroid a word."""
 
+    instead_of: ClassVar[dict[str, tuple[str, ...]]] = {
+        "words": ("words_file", "lemmas", "patterns", "occurrences"),
+        "data.path": ("occurrences",),
+    }
+
     model: list[str] = setting(
         [], "folder or hub name of the model; several: training seeds of it, the first makes vectors.txt", required=True
     )
     base: str = setting("", "folder or hub name of the model to embed the same occurrences with; empty: none")
-    words: list[str] = setting([], "words, hashtags, emoji; matched whole, case aside", required=True)
+    words: list[str] = setting([], "words, hashtags, emoji, phrases; matched whole, case aside", required=True)
+    words_file: str = setting("", "file of further words, one a line")
+    lemmas: dict[str, list[str]] = setting({}, "words that count as one: {virus: [virus, viruses, covid]}")
+    patterns: dict[str, str] = setting(
+        {}, "words by regular expression: {covid: covid(-?19)?}; matched whole, case aside"
+    )
+    occurrences: str = setting(
+        "", "file of text, start, end and perhaps word: embed exactly these spans; CSV, JSON Lines, Parquet; no shards"
+    )
     output: str = setting("", "folder for the vectors; new, empty, or one that embed made", required=True)
     data: DataConfig = group(DataConfig)
     layers: list[int] = setting(
@@ -53,7 +67,24 @@ class EmbedConfig:
         "fitted on the background's occurrences, for each model and layer",
         choices=("none", "center", "standardize", "all-but-the-top"),
     )
-    max_occurrences: int = setting(0, "seeded sample of a word's occurrences; 0: all", unit="occurrences", at_least=0)
+    by: str = setting(
+        "",
+        "day, week, month or year of the tweet (UTC), or a group column: sample each group by itself, and compare them "
+        "as analyze does",
+    )
+    max_occurrences: int = setting(
+        0, "seeded sample of a word's occurrences, of each group with by; 0: all", unit="occurrences", at_least=0
+    )
+    controls: int = setting(
+        250,
+        "ordinary words of like frequency, pieces and part of speech to compare each word with; analyze needs 200 "
+        "that are frequent enough in all groups; 0: none",
+        unit="words",
+        at_least=0,
+    )
+    control_occurrences: int = setting(
+        200, "seeded sample of a control word's occurrences; 0: all", unit="occurrences", at_least=0
+    )
     background_tweets: int = setting(
         5000,
         "seeded sample of tweets whose words are the neighbours to choose from",
@@ -67,6 +98,15 @@ class EmbedConfig:
     tokens_per_device: int = setting(16_384, "token capacity of one micro-batch", unit="tokens", at_least=8)
     precision: str = setting("fp32", "arithmetic", choices=("fp32", "bf16"))
     device: str = setting("auto", "where to run; auto: the GPU if there is one", choices=DEVICE)
+
+    def problems(self) -> list[str]:
+        """What fields get wrong together, one line each."""
+        words = ("words", "words_file", "lemmas", "patterns")
+        given = [name for name in (*words, "max_occurrences") if getattr(self, name)]
+        given += ["data.path"] if self.data.path else []
+        if not self.occurrences or not given:
+            return []
+        return [f"occurrences={self.occurrences}: says all that is embedded; leave out {', '.join(given)}"]
 
 
 @dataclass
@@ -106,6 +146,28 @@ class AnalyzeConfig:
 
 
 @dataclass
+class MeaningTestConfig:
+    """meaning-test: does a model tell meanings of a word apart? Pairs of texts with judgements, beside its base."""
+
+    test: list[str] = setting(
+        [], "files of pairs, as WiC, SuperGLUE or TempoWiC have them; `meaning-test FILE` gives one", required=True
+    )
+    labels: list[str] = setting([], "their labels, a file each; empty: in them, or beside them by the makers' names")
+    train: str = setting("", "pairs that layer and threshold are chosen on", required=True)
+    train_labels: str = setting("", "their labels; empty: as `labels`")
+    model: str = setting("", "folder or hub name of the model", required=True)
+    base: str = setting("", "folder or hub name of the model to compare with; empty: none")
+    output: str = setting("", "folder for meaning.json; new, empty, or one that meaning-test made", required=True)
+    layers: list[int] = setting([], "layers to choose from; empty: each, and the mean of the last four")
+    pooling: str = setting("mean", "of a word's pieces: mean, first, largest values", choices=("mean", "first", "max"))
+    bootstrap_samples: int = setting(2000, "resamples of the words for the intervals", at_least=100)
+    seed: int = setting(0, "seed of the resamples", at_least=0)
+    tokens_per_device: int = setting(16_384, "token capacity of one micro-batch", unit="tokens", at_least=8)
+    precision: str = setting("fp32", "arithmetic", choices=("fp32", "bf16"))
+    device: str = setting("auto", "where to run; auto: the GPU if there is one", choices=DEVICE)
+
+
+@dataclass
 class ReportConfig:
     """report: one self-contained page."""
 
@@ -137,6 +199,9 @@ class RunConfig:
     precision: str = setting("bf16", "arithmetic of training", choices=("fp32", "bf16"))
     max_occurrences: int = setting(
         1000, "seeded sample of a word's occurrences; 0: all", unit="occurrences", at_least=0
+    )
+    controls: int = setting(
+        250, "ordinary words to compare each word with, see embed; 0: none", unit="words", at_least=0
     )
     include_text: bool = setting(False, "write the tweets' text beside the vectors")
     seed: int = setting(0, "seed of everything", at_least=0)

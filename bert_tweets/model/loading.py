@@ -69,7 +69,7 @@ def check_model(config: ModelConfig, manifest: Manifest | None) -> None:
     _settings(config)
     if manifest is None:
         return
-    own, tokenizer = _own_recipe(config)
+    own, tokenizer = own_recipe(config)
     recipe.require_same(manifest.recipe, own, tokenizer, config.name)
 
 
@@ -90,7 +90,7 @@ def load_model(config: ModelConfig, manifest: Manifest, seed: int = 0) -> Loaded
     loaded = _scratch(config, manifest, seed) if config.name == SCRATCH else _pretrained(config, seed)
     missing = _missing_tokens(config, manifest)
     first = manifest.vocabulary_size - len(missing)
-    size, positions = loaded.model.config.vocab_size, _positions(loaded.model)
+    size, positions = loaded.model.config.vocab_size, _positions(loaded.model.config)
     if size < first:
         raise UserError(f"{config.name}: knows {size} tokens, the shards have {first}")
     if positions < manifest.max_length:
@@ -205,11 +205,15 @@ def _missing_tokens(config: ModelConfig, manifest: Manifest) -> list[recipe.Adde
     added = manifest.recipe.added
     if not added or config.name == SCRATCH:
         return []
-    return added if recipe.lacks_added_tokens(manifest.recipe, _own_recipe(config)[1]) else []
+    return added if recipe.lacks_added_tokens(manifest.recipe, own_recipe(config)[1]) else []
 
 
-def _own_recipe(config: ModelConfig) -> tuple[recipe.Recipe | None, str | None]:
-    """The recipe that a model carries, or else the fingerprint of its own tokenizer."""
+def own_recipe(config: ModelConfig) -> tuple[recipe.Recipe | None, str | None]:
+    """The recipe that a model carries, or else the fingerprint of its own tokenizer.
+
+    Raises:
+        UserError: it has neither.
+    """
     own = recipe.read(config.name if is_local(config.name) else _hub_folder(config))
     # A model without either could have been made for any tokens.
     return own, fingerprint(load_tokenizer(config.name, config.revision)) if own is None else None
@@ -325,9 +329,17 @@ def _seeded(seed: int, make: Callable[[], Any]) -> Any:
         return make()
 
 
-def _positions(model: Any) -> int:
-    config = model.config
-    return int(config.max_position_embeddings - first_position(config))
+def positions_of(config: ModelConfig) -> int:
+    """Tokens that a model takes, by its config.json.
+
+    Raises:
+        UserError: not found, or of another architecture.
+    """
+    return _positions(_settings(config))
+
+
+def _positions(settings: Any) -> int:
+    return int(settings.max_position_embeddings - first_position(settings))
 
 
 def _hub_folder(config: ModelConfig) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from ..config import AnalyzeConfig
 from ..errors import UserError
 from ..terminal import counting
-from .change import Comparison, Control, compare, conclude, control, rows_of_controls
+from .change import MATCHED_ON_ALL, Comparison, Control, compare, conclude, control, rows_of_controls
 from .covariates import PERIODS
 from .effects import regress
 from .evidence import Table, choose, with_vectors
@@ -49,6 +49,9 @@ def analyze(config: AnalyzeConfig) -> Findings:
     table = _table(config.words, config)
     others = _table(config.controls, config) if config.controls else table
     _require_one_space(table, others, config)
+    if table.summary.get("data") != others.summary.get("data"):
+        # Counts in other tweets say nothing of how frequent a word is in these.
+        table.told = others.told = {}
     names = sorted(set(table.period.tolist()) - {None})
     if len(names) < 2:
         what = f"{len(names)} {config.by}" if config.by in PERIODS else f"{len(names)} value(s) of {config.by}"
@@ -69,11 +72,12 @@ def analyze(config: AnalyzeConfig) -> Findings:
             if chosen.word.casefold() not in words:
                 controls.append(control(chosen, vectors, asked, config.min_clusters))
             advance(1)
+    rows = conclude(comparisons, controls, names, config)
     return Findings(
-        conclude(comparisons, controls, names, config),
+        rows,
         rows_of_controls(controls, names),
         regress(table, others, config) if config.covariates else None,
-        _notes(table, comparisons, controls, config),
+        _notes(table, comparisons, controls, {str(row["matched_on"]) for row in rows}, config),
     )
 
 
@@ -91,7 +95,11 @@ def _require_one_space(table: Table, others: Table, config: AnalyzeConfig) -> No
 
 
 def _notes(
-    table: Table, comparisons: Sequence[Comparison], controls: Sequence[Control], config: AnalyzeConfig
+    table: Table,
+    comparisons: Sequence[Comparison],
+    controls: Sequence[Control],
+    matched_on: set[str],
+    config: AnalyzeConfig,
 ) -> list[str]:
     notes = []
     without = int(sum(period is None for period in table.period))
@@ -112,7 +120,7 @@ def _notes(
     if len(controls) < FEWEST_CONTROLS:
         notes.append(
             f"{len(controls)} control words: fewer than {FEWEST_CONTROLS}, so that no change can be told from the "
-            "drift of every word's contexts; embed ordinary words by the same model and give controls=FOLDER"
+            "drift of every word's contexts; embed with controls=250 or more, or give controls=FOLDER"
         )
     else:
         words = len({one.chosen.word for one in tested})
@@ -121,5 +129,6 @@ def _notes(
                 f"a single word among {words} cannot stand out of {len(controls)} controls; "
                 f"{int(np.ceil(words / config.level)) - 1} are needed"
             )
-        notes.append("control words are not matched on part of speech")
+        if matched_on != {MATCHED_ON_ALL}:
+            notes.append("control words are not matched on part of speech, or not those of every word")
     return notes

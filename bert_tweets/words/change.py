@@ -18,6 +18,7 @@ from .permutations import PermutationTest, false_discovery_rates, permutation_te
 from .wording import DIFFERS, FEWEST_CONTROLS, NO_EVIDENCE, TOO_FEW, Answers, statement
 
 OMNIBUS = "omnibus"
+MATCHED_ON_ALL = "frequency, pieces and part of speech"
 
 
 @dataclass(frozen=True)
@@ -131,13 +132,30 @@ def control(chosen: Chosen, vectors: Floats, asked: set[tuple[int, ...]], min_cl
 
 
 def matching(chosen: Chosen, controls: Sequence[Control]) -> list[Control]:
-    """Controls of half to twice the word's frequency, and of as many pieces (three or more are one kind)."""
-    return [
-        one
-        for one in controls
-        if chosen.frequency <= 2 * one.chosen.frequency <= 4 * chosen.frequency
-        and min(one.chosen.pieces, 3) == min(chosen.pieces, 3)
-    ]
+    """The control words that are like a word, see `matched`."""
+    return matched(chosen, controls)[0]
+
+
+def matched(chosen: Chosen, controls: Sequence[Control]) -> tuple[list[Control], str]:
+    """Controls of half to twice the word's frequency, and of as many pieces (three or more are one kind).
+
+    Of its part of speech, too, where that is known and enough are; like is compared with like: places in all tweets
+    where both folders tell them, and else clusters of what was embedded.
+
+    Returns:
+        The controls, and what they are matched on.
+    """
+    known = chosen.matches and all(one.chosen.matches for one in controls)
+    mine = chosen.matches if known else chosen.frequency
+    alike = []
+    for one in controls:
+        other = one.chosen.matches if known else one.chosen.frequency
+        if mine <= 2 * other <= 4 * mine and min(one.chosen.pieces, 3) == min(chosen.pieces, 3):
+            alike.append(one)
+    same = [one for one in alike if one.chosen.part_of_speech == chosen.part_of_speech]
+    if chosen.part_of_speech and len(same) >= FEWEST_CONTROLS:
+        return same, MATCHED_ON_ALL
+    return alike, "frequency and pieces" if chosen.pieces else "frequency"
 
 
 def rows_of_controls(controls: Sequence[Control], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -181,31 +199,33 @@ def conclude(
     ranks = [_rank(one, controls) for one in comparisons]
     outstanding = _outstanding(comparisons, ranks, config.level)
     rows = []
-    for one, (rank, matched), stands_out in zip(comparisons, ranks, outstanding, strict=True):
+    for one, (rank, count, matched_on), stands_out in zip(comparisons, ranks, outstanding, strict=True):
         q_value = next(q_values) if one.test else None
         usage = NO_EVIDENCE
         if one.test is None or one.test.smallest > config.level:
             usage = TOO_FEW
         elif q_value is not None and q_value <= config.level:
             usage = DIFFERS
-        rows += _rows(one, names, q_value, level, Answers(usage, matched, stands_out), rank)
+        rows += _rows(one, names, q_value, level, Answers(usage, count, stands_out), rank, matched_on)
     return rows
 
 
-def _rank(one: Comparison, controls: Sequence[Control]) -> tuple[int | None, int]:
-    """The rank of a comparison, 1 for the largest, and among how many matching controls."""
+def _rank(one: Comparison, controls: Sequence[Control]) -> tuple[int | None, int, str]:
+    """The rank of a comparison, 1 for the largest, among how many matching controls, and what these are matched on."""
     if one.estimate is None:
-        return None, 0
-    others = [each.estimates[one.groups] for each in matching(one.chosen, controls) if one.groups in each.estimates]
-    return (1 + sum(other >= one.estimate for other in others) if others else None), len(others)
+        return None, 0, matched(one.chosen, [])[1]
+    comparable = [each for each in controls if one.groups in each.estimates]
+    alike, matched_on = matched(one.chosen, comparable)
+    others = [each.estimates[one.groups] for each in alike]
+    return (1 + sum(other >= one.estimate for other in others) if others else None), len(others), matched_on
 
 
 def _outstanding(
-    comparisons: Sequence[Comparison], ranks: Sequence[tuple[int | None, int]], level: float
+    comparisons: Sequence[Comparison], ranks: Sequence[tuple[int | None, int, str]], level: float
 ) -> list[bool]:
     """Which stand out of their controls: of the words' tests over all groups at a false-discovery rate of the level,
     of a word's pairs those among the first by the level, where the word itself stands out."""
-    shares = [rank / (count + 1) if rank and count >= FEWEST_CONTROLS else 1.0 for rank, count in ranks]
+    shares = [rank / (count + 1) if rank and count >= FEWEST_CONTROLS else 1.0 for rank, count, _ in ranks]
     whole = [index for index, one in enumerate(comparisons) if one.contrast == OMNIBUS]
     q_values = false_discovery_rates(np.array([shares[index] for index in whole]))
     words = {comparisons[index].chosen.word for index, q in zip(whole, q_values.tolist(), strict=True) if q <= level}
@@ -219,6 +239,7 @@ def _rows(
     level: float,
     answers: Answers,
     rank: int | None,
+    matched_on: str,
 ) -> list[dict[str, Any]]:
     """The tested row of the energy distance, then the one of the distance of means, which is not tested again."""
     chosen, pair = one.chosen, one.groups if len(one.groups) == 2 else (None, None)
@@ -238,7 +259,7 @@ def _rows(
         "smallest_effect": one.test.smallest_effect(level) if one.test else None,
         "rank_among_controls": rank,
         "controls": answers.controls,
-        "matched_on": "frequency and pieces" if chosen.pieces else "frequency",
+        "matched_on": matched_on,
         "usage": answers.usage,
         "verdict": answers.verdict,
         "groups": [names[group] for group in one.groups],

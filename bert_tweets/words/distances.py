@@ -130,10 +130,14 @@ class Spread:
 
         The linear part is taken to grow with the effect, from none at an effect of zero. As Wilson's interval of a
         share (1927) does, this leans upward, for large estimates come with large errors. It is not cut off at zero.
+
+        Where a use is rare, a sample that holds few of it shows a small effect and no linear part at all, and the
+        interval would end short of the truth. So the part grows by the pairs' own error at least, as it does of itself
+        where an effect is plain (0.8 to 2.2 times that error in docs/statistics.md, which has the coverage, too).
         """
         z = NormalDist().inv_cdf((1 + confidence) / 2)
         least = math.sqrt(self.pairs)
-        slope = self.linear / max(estimate, least) if least else 0.0
+        slope = max(self.linear / max(estimate, least), least) if least else 0.0
         lean = z**2 * slope / 2
         reach = z * math.sqrt(max(self.pairs + slope * estimate + lean**2 / z**2, self.pairs))
         return estimate + lean - reach, estimate + lean + reach

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..config import EmbedConfig, ModelConfig
 from ..data.loader import Layout, row_length_of
-from ..data.manifest import SPLITS, Manifest, mend
+from ..data.manifest import SPLITS, Manifest
 from ..data.shards import verify
 from ..engine.fetching import check_local, fetch_and_check
 from ..engine.precision import PRODUCTS
@@ -20,19 +20,19 @@ from ..engine.world import World, group
 from ..errors import UserError
 from ..files import write_json_atomic
 from ..model.attention import Shape, backend_for
-from ..model.loading import load_model, tokenizer_folder, weights_identity
+from ..model.loading import load_model, weights_identity
 from ..model.masked_lm import PackedMaskedLM
 from ..text.cleaning import USER
-from ..text.tokenizer import fingerprint, load_tokenizer
 from .before_after import Kept, compared, distance_ranks, measured
 from .behind import Behind
-from .corrections import NONE, Correction, Moments
+from .corrections import Correction, Moments
+from .finding import find_study, words_of_study
 from .in_order import Vectors as Stream
 from .in_order import in_order
-from .matching import Word, words_of
-from .neighbours import background, nearest, origin_of
-from .occurrences import FOUND, Occurrences, Places, align, find, open_corpus, sample, shared
+from .neighbours import nearest, origin_of
+from .occurrences import FOUND, UNKNOWN
 from .spaces import Space, Vectors
+from .span_corpus import SpanCorpus
 from .static import static_vectors, usual_tokens
 from .study import BASE, MODEL, Answer, Neighbours, Study
 from .summary import summarize
@@ -47,8 +47,6 @@ OCCURRENCES, VECTORS, BASE_VECTORS, STATIC_VECTORS, SUMMARY = (
     "summary.json",
 )
 
-Columns = TypeVar("Columns", Places, Occurrences)
-
 
 def roles_of(config: EmbedConfig) -> dict[str, str]:
     """The models by what the rows call them: base first, then `model`, `model.2`, … for further training seeds.
@@ -62,7 +60,9 @@ def roles_of(config: EmbedConfig) -> dict[str, str]:
     return ({BASE: config.base} if config.base else {}) | models
 
 
-def embed(config: EmbedConfig, manifest: Manifest, world: World, folder: Path) -> dict[str, Any] | None:
+def embed(
+    config: EmbedConfig, manifest: Manifest, world: World, folder: Path, spans: SpanCorpus | None = None
+) -> dict[str, Any] | None:
     """Embeds the words and writes the files of a words folder; each rank looks for, and runs, its share of the tweets.
 
     Args:
@@ -70,6 +70,7 @@ def embed(config: EmbedConfig, manifest: Manifest, world: World, folder: Path) -
         manifest: of the shards.
         world: the ranks.
         folder: takes the files; rank 0 has made it, and the others see it.
+        spans: what `occurrences=` asks for, in place of shards; the manifest is theirs.
 
     Returns:
         What was written into summary.json; None on other ranks than 0, which write nothing that stays.
@@ -77,15 +78,15 @@ def embed(config: EmbedConfig, manifest: Manifest, world: World, folder: Path) -
     Raises:
         UserError: a model, layer or shard that does not fit.
     """
-    words, roles = words_of(config.words), roles_of(config)
+    words, roles = words_of_study(config, manifest, spans), roles_of(config)
     models = [ModelConfig(name=name) for name in roles.values()]
     check_local(models, manifest)
     row_length_of(config.data, manifest)  # a mistake shows before the occurrences are looked for
-    if config.data.verify:
+    if config.data.verify and not spans:
         verify(config.data.path, world.local_part([shard for split in SPLITS for shard in manifest.splits[split]]))
     with group(world):
         fetch_and_check(models, manifest, world)
-        study = _study(config, manifest, words, world)
+        study = find_study(config, manifest, words, world, spans)
         answers: dict[str, Answer] = {}
         changes: list[dict[str, list[float | None]]] = []
         chosen = compared(study.occurrences, [word.key for word in study.embedded], config.seed)
@@ -118,52 +119,20 @@ def embed(config: EmbedConfig, manifest: Manifest, world: World, folder: Path) -
     return summary
 
 
-def _study(config: EmbedConfig, manifest: Manifest, words: list[Word], world: World) -> Study:
-    tokenizer = load_tokenizer(str(tokenizer_folder(config.data.path)), local_only=True)
-    if fingerprint(tokenizer) != manifest.recipe.tokenizer:
-        raise UserError(
-            f"{tokenizer_folder(config.data.path)}: is not the tokenizer of these shards; {mend(config.data.path)}"
-        )
-    corpus = open_corpus(config.data.path, manifest)
-    everywhere = _of_all_ranks(find(corpus, words, world.share), world)
-    matches = np.bincount(everywhere.word, minlength=len(words))
-    places = sample(everywhere, [word.key for word in words], config.max_occurrences, config.seed)
-    others = background(corpus, words, config.background_tweets, config.background_minimum, config.seed)
-    if world.is_main:
-        print(
-            f"{len(places):,} occurrences of {len(words)} word(s), "
-            f"{len(others.words):,} background words of {others.tweets:,} tweets",
-            flush=True,
-        )
-    occurrences, background_occurrences = (
-        _of_all_ranks(align(corpus, shared(some, world.share), tokenizer, manifest.unknown_id), world)
-        for some in (places, Places.join([others.places]))
-    )
-    if config.correction != NONE and not (background_occurrences.status == FOUND).any():
-        raise UserError(
-            f"correction={config.correction}: is fitted on the background's words, and there are none; raise "
-            "background_tweets or lower background_minimum"
-        )
-    return Study(corpus, words, [], others, occurrences, background_occurrences, matches)
-
-
-def _of_all_ranks(mine: Columns, world: World) -> Columns:
-    """The rows of all ranks, one behind the other."""
-    columns: list[Any] = [getattr(mine, field.name) for field in fields(mine)]
-    joined: list[Any] = [_of_all_ranks(one, world) if isinstance(one, Places) else world.joined(one) for one in columns]
-    return type(mine)(*joined)
-
-
 def _writer(
     config: EmbedConfig, manifest: Manifest, study: Study, world: World, folder: Path
 ) -> AbstractContextManager[OccurrenceWriter | None]:
     """Rank 0 alone writes."""
     if not world.is_main:
         return nullcontext()
-    return OccurrenceWriter(folder / OCCURRENCES, study.corpus, study.embedded, config.include_text, manifest.groups)
+    names = [word.text for word in study.embedded]
+    return OccurrenceWriter(
+        folder / OCCURRENCES, study.corpus, names, len(study.words), config.include_text, manifest.groups
+    )
 
 
 def reader_of(config: EmbedConfig, manifest: Manifest, name: str, world: World) -> Reader:
+    """A model on its device, to be run over tweets of the manifest's recipe."""
     model = load_model(ModelConfig(name=name), manifest, config.seed).model
     settings = model.config
     layers = resolve_layers(config.layers, int(settings.num_hidden_layers), name)
@@ -244,7 +213,7 @@ def _background(kind: str, study: Study, reader: Reader, vectors: Stream) -> tup
 
 def _neighbours(study: Study, words: Vectors, others: Vectors, count: int) -> list[Neighbours]:
     names = study.background.words
-    parts = [set(word.key.split()) for word in study.embedded]
+    parts = [word.parts for word in study.embedded]
     near = nearest(words, others, count + max(map(len, parts)))
     # A phrase lies near its own words, which says nothing.
     return [
@@ -273,6 +242,11 @@ def _notes(config: EmbedConfig, manifest: Manifest, study: Study, words: dict[st
         notes.append(
             f"{', '.join(lost)}: in the tweets, but the tokenizer has no such sign and writes [UNK]; "
             "prepare with emoji=added, or with the tokenizer of a model that knows it"
+        )
+    if config.occurrences and (gone := int((study.occurrences.status == UNKNOWN).sum())):
+        notes.append(
+            f"{gone:,} of the spans are [UNK] to the tokenizer, or lie within what the model's recipe rewrites "
+            "(links, mentions)"
         )
     if len(study.background.words) < 2 * config.neighbours:
         notes.append(

@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..config import AnalyzeConfig
-from ..errors import UserError, did_you_mean
-from .covariates import PERIODS, column_of, covariate
+from ..errors import UserError
+from .covariates import column_of, covariate
 from .distances import Floats
+from .groups import group_column, labels
 from .occurrences import generator
 from .units import Ints, Units, at_most, earliest, spanning
 
@@ -41,6 +42,8 @@ class Chosen:
         authors: int64 [occurrences], -1 where not known.
         tweets: int64 [groups], of all occurrences found, copies too.
         frequency: clusters, before any sample.
+        matches: places in all tweets; 0 where the folder does not tell.
+        part_of_speech: None where the folder does not tell.
         pieces: tokens of the word; 0 where the table does not tell.
         spanning: clusters with occurrences in several groups.
     """
@@ -54,6 +57,8 @@ class Chosen:
     frequency: int
     pieces: int
     spanning: int
+    matches: int = 0
+    part_of_speech: str | None = None
 
     @property
     def exchanged(self) -> str:
@@ -93,7 +98,8 @@ class Table:
         try:
             names = pq.read_schema(self.path).names
             self.summary: dict[str, Any] = json.loads((Path(folder) / SUMMARY).read_text(encoding="utf-8"))
-            column = "time" if by in PERIODS else _group_column(by, names, self.path)
+            groups = [name.removeprefix("group.") for name in names if name.startswith("group.")]
+            column = group_column(by, groups, str(self.path))
             wanted = {"word", "tweet_id", "cluster", "author", "time", "layer", "correction", column}
             wanted |= {"pieces", "control"} & set(names)
             of_covariates = {name: column_of(name, names, self.path) for name in covariates}
@@ -112,10 +118,9 @@ class Table:
             "recipe": self.summary.get("recipe"),
             **{name: self._only(name) for name in ("layer", "correction")},
         }
-        period = self.columns.column(column)
-        if by in PERIODS:
-            period = pc.strftime(period.cast(pa.timestamp("s")), format=PERIODS[by])
-        self.period = np.array(period.to_pylist(), dtype=object)
+        self.period = np.array(labels(self.columns.column(column), by).to_pylist(), dtype=object)
+        # Of asked and control words: matches in all tweets, part of speech.
+        self.told: dict[str, dict[str, Any]] = {**self.summary.get("controls", {}), **self.summary.get("words", {})}
 
     def _only(self, name: str) -> str | None:
         values = self.columns.column(name).unique().to_pylist()
@@ -153,7 +158,7 @@ class Table:
         """bool [occurrences]."""
         if "control" not in self.columns.column_names:
             return np.zeros(len(self.columns), np.bool_)
-        return np.asarray(self.columns.column("control").to_numpy(), dtype=np.bool_)
+        return np.asarray(pc.fill_null(self.columns.column("control"), False).to_numpy(), dtype=np.bool_)
 
     def numbers(self, name: str) -> Ints:
         """A column of integers, or of texts as numbers that tell them apart; -1 where not known."""
@@ -181,18 +186,6 @@ class Table:
         result = np.empty((len(rows), parts[0].shape[1] if parts else 0), np.float32)
         result[order] = np.concatenate(parts) if parts else result
         return result
-
-
-def _group_column(by: str, names: list[str], path: Path) -> str:
-    name = by if by.startswith("group.") else f"group.{by}"
-    if name not in names:
-        known = [other.removeprefix("group.") for other in names if other.startswith("group.")]
-        raise UserError(
-            f"by={by}: is none of {', '.join(PERIODS)}, and no group column of {path}"
-            f"{did_you_mean(by, [*PERIODS, *known])}; it has {', '.join(known) or 'none'}: "
-            "prepare keeps those of group_columns="
-        )
-    return name
 
 
 def choose(table: Table, label: Ints, groups: int, config: AnalyzeConfig, asked: bool = True) -> Iterator[Chosen]:
@@ -235,6 +228,8 @@ def choose(table: Table, label: Ints, groups: int, config: AnalyzeConfig, asked:
             frequency=frequency,
             pieces=int(np.median(pieces[rows])) if len(rows) else 0,
             spanning=spanning(cluster[rows], label[rows]),
+            matches=int(table.told.get(name, {}).get("matches") or 0),
+            part_of_speech=table.told.get(name, {}).get("part_of_speech"),
         )
 
 

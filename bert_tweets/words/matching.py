@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import groupby
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from ..errors import UserError
 
 _SPACES = "[ \t\r\n\u00a0]+"
 _VARIATION_SELECTORS = "\ufe0e\ufe0f"
@@ -29,6 +30,37 @@ def is_word_character(character: str) -> bool:
     if character.isalnum() or character == "_":
         return True
     return character not in _VARIATION_SELECTORS and unicodedata.category(character)[0] == "M"
+
+
+class Asked(Protocol):
+    """Something to look for that counts as one word: a `Word`, or what `asked.py` makes of several."""
+
+    @property
+    def text(self) -> str:
+        """Its name, NFC, without spaces at its ends."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """What two names of one word share: case and composition aside."""
+        ...
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """Folded words that it is made of, which lie near it and say nothing."""
+        ...
+
+    def covers(self, word: str) -> bool:
+        """Whether a folded word, without its context, is one of its occurrences."""
+        ...
+
+    def candidates(self, texts: pa.Array) -> pa.Array:
+        """Which texts may hold it: bool [rows], a superset of those where `spans` finds it."""
+        ...
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Start and end in characters of each place where it stands in a text, none overlapping another."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -52,9 +84,15 @@ class Word:
         return fold(self.text)
 
     @property
+    def parts(self) -> frozenset[str]:
+        return frozenset(self.key.split())
+
+    def covers(self, word: str) -> bool:
+        return word == self.key
+
+    @property
     def is_symbol(self) -> bool:
-        """An emoji or other sign: holds no letter, or is a keycap."""
-        return _KEYCAP in self.text or not any(map(is_word_character, self.text))
+        return is_symbol(self.text)
 
     @cached_property
     def pattern(self) -> str:
@@ -73,41 +111,58 @@ class Word:
         return pc.match_substring_regex(texts, self.pattern, ignore_case=True)
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Start and end in characters of each place where the word stands in a text, none overlapping another."""
-        found, position = [], 0
-        stands_alone = _symbol_stands_alone if self.is_symbol else _word_stands_alone
-        while match := self._compiled.search(text, position):
-            start, end = match.span()
-            if stands_alone(text, start, end):
-                found.append((start, end))
-                position = end
-            else:
-                position = start + 1
-        return found
+        """Start and end in characters of each place where it stands in a text, none overlapping another."""
+        return whole_matches(self._compiled, text)
+
+
+def is_symbol(text: str) -> bool:
+    """An emoji or other sign: holds no letter, or is a keycap."""
+    return _KEYCAP in text or not any(map(is_word_character, text))
+
+
+def whole_matches(pattern: re.Pattern[str], text: str) -> list[tuple[int, int]]:
+    """Where matches of a pattern stand alone, without the spaces at their ends; none overlaps another."""
+    found, position = [], 0
+    while position <= len(text) and (match := pattern.search(text, position)):
+        start, end = match.span()
+        matched = match.group()
+        start += len(matched) - len(matched.lstrip())
+        end -= len(matched) - len(matched.rstrip()) if start < end else 0
+        stands_alone = _symbol_stands_alone if is_symbol(text[start:end]) else _word_stands_alone
+        if start < end and stands_alone(text, start, end):
+            found.append((start, end))
+            position = end
+        else:
+            position = match.start() + 1
+    return found
+
+
+@cache
+def mark_ranges() -> str:
+    """The combining marks that belong to words, as ranges for a class of characters: Python's `\\w` lacks them."""
+    marks = []
+    numbered = enumerate(map(chr, range(sys.maxunicode + 1)))
+    is_mark = ((code, unicodedata.category(c)[0] == "M" and is_word_character(c)) for code, c in numbered)
+    for held, run in groupby(is_mark, key=lambda pair: pair[1]):
+        if held:
+            codes = [code for code, _ in run]
+            marks.append(f"{chr(codes[0])}-{chr(codes[-1])}")
+    return "".join(marks)
 
 
 def words_of(asked: Iterable[str]) -> list[Word]:
-    """The asked words, spellings of one word once.
-
-    Raises:
-        UserError: there is none, or two would have one name in a file of vectors.
-    """
+    """The asked words, spellings of one word once; what holds no character is left out."""
     words: dict[str, Word] = {}
     for text in asked:
-        word = Word(" ".join(unicodedata.normalize("NFC", text).split()))
+        word = Word(tidy(text))
         if word.text:
             words.setdefault(word.key, word)
-    if not words:
-        raise UserError("words: holds no word; write words=[mask,virus]")
-    names: dict[str, str] = {}
-    for key, word in words.items():
-        other = names.setdefault(key.replace(" ", "_"), word.text)
-        if other != word.text:
-            raise UserError(
-                f"words: '{other}' and '{word.text}' have one name in vectors.txt (a space is written _ there); "
-                "leave one of them out"
-            )
     return list(words.values())
+
+
+def tidy(text: str) -> str:
+    """A word as it is named: NFC, one space between its parts and none at its ends."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def fold(text: str) -> str:

@@ -13,6 +13,8 @@ from .units import Ints
 
 MEASURES = ("macro_f1", "accuracy", "auc")
 FEW_WORDS = 10
+# Weights that are looked at together: bounds the memory.
+_AT_ONCE = 2**21
 
 
 def cosines(first: Floats, second: Floats) -> Doubles:
@@ -104,6 +106,11 @@ def measured(scores: Doubles, same: Ints, threshold: float, weights: Doubles) ->
         threshold: frozen.
         weights: float64 [times, pairs].
     """
+    blocks = np.array_split(weights, -(-weights.size // _AT_ONCE))
+    return np.concatenate([_measured(scores, same, threshold, block) for block in blocks], axis=1)
+
+
+def _measured(scores: Doubles, same: Ints, threshold: float, weights: Doubles) -> Doubles:
     said = scores >= threshold
     hits, alarms = weights @ (said * same), weights @ (said * (1 - same))
     positives, negatives = weights @ same, weights @ (1 - same)

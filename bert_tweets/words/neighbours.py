@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import groupby
 
 import numpy as np
 
-from ..data.shards import Split
 from ..text.cleaning import LINK
 from .corrections import NONE
-from .matching import Word, fold, is_word_character
-from .occurrences import Places, columns_of, generator, sample
+from .matching import Asked, fold, mark_ranges
+from .occurrences import Corpus, Places, columns_of, generator, sample
 from .spaces import Doubles, Vectors
 
 # Occurrences of a background word that its centroid is made of, at most.
@@ -38,7 +36,7 @@ class Background:
     tweets: int
 
 
-def background(corpus: Split, asked: list[Word], tweets: int, minimum: int, seed: int) -> Background:
+def background(corpus: Corpus, asked: Sequence[Asked], tweets: int, minimum: int, seed: int) -> Background:
     """The words and hashtags of a seeded sample of tweets.
 
     A word has two letters at least and nothing but letters; mentions, links and the asked words are none.
@@ -52,13 +50,13 @@ def background(corpus: Split, asked: list[Word], tweets: int, minimum: int, seed
     """
     size = min(tweets, len(corpus))
     chosen = np.sort(generator(seed, "background").choice(len(corpus), size, replace=False))
-    excluded = {word.key for word in asked} | {LINK}
     spans = []
     texts = columns_of(corpus, chosen, ["text"]).column("text").to_pylist() if size else []
     for tweet, text in zip(chosen.tolist(), texts, strict=True):
-        spans += [(word, tweet, start, end) for word, start, end in words_in(text) if word not in excluded]
+        spans += [(word, tweet, start, end) for word, start, end in words_in(text)]
     counts = Counter(word for word, *_ in spans)
-    words = sorted(word for word, count in counts.items() if count >= minimum)
+    frequent = (word for word, count in counts.items() if count >= minimum and word != LINK)
+    words = sorted(word for word in frequent if not any(one.covers(word) for one in asked))
     number = {word: index for index, word in enumerate(words)}
     places = Places.of([(number[word], *where) for word, *where in spans if word in number])
     return Background(words, sample(places, words, _OCCURRENCES, seed), size)
@@ -79,15 +77,8 @@ def words_in(text: str) -> list[tuple[str, int, int]]:
 
 @cache
 def _word_pattern() -> re.Pattern[str]:
-    """Runs of word characters with what stands before them; Python's `\\w` lacks combining marks."""
-    marks = []
-    numbered = enumerate(map(chr, range(sys.maxunicode + 1)))
-    is_mark = ((code, unicodedata.category(c)[0] == "M" and is_word_character(c)) for code, c in numbered)
-    for held, run in groupby(is_mark, key=lambda pair: pair[1]):
-        if held:
-            codes = [code for code, _ in run]
-            marks.append(f"{chr(codes[0])}-{chr(codes[-1])}")
-    return re.compile(rf"[#＃@＠]?[\w{''.join(marks)}]+")
+    """Runs of word characters with what stands before them."""
+    return re.compile(rf"[#＃@＠]?[\w{mark_ranges()}]+")
 
 
 def nearest(words: Vectors, others: Vectors, count: int) -> list[list[tuple[int, float]]]:

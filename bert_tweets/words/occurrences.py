@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain, pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,13 @@ import pyarrow as pa
 
 from ..arrays import ranges
 from ..data.manifest import SPLITS, Manifest
-from ..data.shards import Split
+from ..data.shards import Split, Tweets
 from ..data.sharing import ALL, Share
 from ..text.tokenizer import private_backend
-from .matching import Word
+from .covariates import PERIODS
+from .groups import labels, numbers
+from .matching import Asked
+from .sampling import Sampler, salts_of
 
 Ints = npt.NDArray[np.int64]
 
@@ -26,6 +29,35 @@ FOUND, TRUNCATED, UNKNOWN = range(3)
 
 # Tweets that are encoded, or run through a model, at a time: bounds the memory.
 CHUNK_TWEETS = 4096
+# Places that wait until they are sampled.
+PENDING = 2**20
+
+
+class Corpus(Protocol):
+    """Tweets by index, as `Split` has them of shards."""
+
+    @property
+    def shards(self) -> Sequence[Any]:
+        """Each with its `rows`."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, shard: int) -> pa.RecordBatch:
+        """A shard's columns."""
+        ...
+
+    def first_row(self, shard: int) -> int:
+        """The index of a shard's first tweet."""
+        ...
+
+    def gather(self, indices: Ints) -> Tweets:
+        """The tokens of the tweets with these indices."""
+        ...
+
+    def lengths_of(self, indices: Ints) -> Ints:
+        """The number of these."""
+        ...
 
 
 def open_corpus(folder: str, manifest: Manifest) -> Split:
@@ -61,9 +93,14 @@ class Places:
         return Places(table[:, 0], table[:, 1], table[:, 2], table[:, 3])
 
     @staticmethod
+    def concatenated(parts: Sequence[Places]) -> Places:
+        """All places, as they come."""
+        return Places(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Places)))
+
+    @staticmethod
     def join(parts: Sequence[Places]) -> Places:
         """All places, ordered by tweet, then word, then start."""
-        joined = Places(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Places)))
+        joined = Places.concatenated(parts)
         return joined.take(np.lexsort((joined.start, joined.word, joined.tweet)))
 
 
@@ -93,46 +130,80 @@ class Occurrences:
         yield from tweet_chunks(self.places.tweet)
 
 
-def find(corpus: Split, words: list[Word], share: Share = ALL) -> Places:
-    """Every place where a word stands, in every tweet of the share.
+def find(corpus: Corpus, words: Sequence[Asked], share: Share = ALL) -> Places:
+    """Every place where a word stands, in every tweet of the share."""
+    return Places.join([Places.of([]), *_by_shard(corpus, words, share)])
 
-    Arrow filters each shard's texts for each word; Python looks at what is left.
+
+def search(
+    corpus: Corpus, words: Sequence[Asked], sampler: Sampler, by: str = "", share: Share = ALL
+) -> tuple[Places, Ints]:
+    """A sample of each word's places in the tweets of the share, of each group by itself; holds no more in memory.
+
+    Args:
+        corpus: the tweets.
+        words: to look for.
+        sampler: of their numbers.
+        by: a period or group column, which says what a group is; empty: all tweets are one.
+        share: of the tweets.
+
+    Returns:
+        The places, and of each word how many there were, int64 [words].
     """
-    found: list[tuple[int, int, int, int]] = []
-    tweets = share.of(len(corpus))
-    for shard, entry in enumerate(corpus.shards):
-        begins = corpus.first_row(shard)
-        first, last = max(begins, tweets.start), min(begins + entry.rows, tweets.stop)
-        if first >= last:
-            continue
-        texts = corpus.batch(shard).column("text").slice(first - begins, last - first)
+    matches = np.zeros(len(words), np.int64)
+    kept, pending = [Places.of([])], 0
+    for places in _by_shard(corpus, words, share):
+        matches += np.bincount(places.word, minlength=len(words))
+        kept.append(places)
+        pending += len(places)
+        if sampler.limit and pending > PENDING:
+            kept, pending = [sampled(corpus, Places.join(kept), sampler, by)], 0
+    return sampled(corpus, Places.join(kept), sampler, by), matches
+
+
+def sampled(corpus: Corpus, places: Places, sampler: Sampler, by: str = "") -> Places:
+    """The places that a sampler keeps in each group, see `search`; they are ordered by tweet."""
+    if not sampler.limit or not len(places):
+        return places
+    group = np.zeros_like(places.word)
+    if by:
+        names = columns_of(corpus, places.tweet, ["time" if by in PERIODS else f"group.{by.removeprefix('group.')}"])
+        group = numbers(labels(names.column(0), by))
+    return places.take(sampler.kept(places.word, group, places.tweet, places.start))
+
+
+def _by_shard(corpus: Corpus, words: Sequence[Asked], share: Share) -> Iterator[Places]:
+    """Arrow filters each shard's texts for each word; Python looks at what is left."""
+    for first, texts in shard_parts(corpus, share, "text"):
+        found: list[tuple[int, int, int, int]] = []
         for number, word in enumerate(words):
             rows = np.flatnonzero(word.candidates(texts).to_numpy(zero_copy_only=False))
             for row, text in zip(rows.tolist(), texts.take(pa.array(rows)).to_pylist(), strict=True):
                 found.extend((number, first + row, start, end) for start, end in word.spans(text))
-    return Places.join([Places.of(found)])
+        yield Places.join([Places.of(found)])
 
 
-def sample(places: Places, keys: list[str], limit: int, seed: int) -> Places:
+def shard_parts(corpus: Corpus, share: Share, name: str) -> Iterator[tuple[int, pa.Array]]:
+    """A column of the share of the tweets, shard by shard, each with the index of its first tweet."""
+    tweets = share.of(len(corpus))
+    for shard, entry in enumerate(corpus.shards):
+        begins = corpus.first_row(shard)
+        first, last = max(begins, tweets.start), min(begins + entry.rows, tweets.stop)
+        if first < last:
+            yield first, corpus.batch(shard).column(name).slice(first - begins, last - first)
+
+
+def sample(places: Places, keys: Sequence[str], limit: int, seed: int) -> Places:
     """A uniform sample of each word's places; a function of seed and word, not of the other words.
 
     Args:
-        places: the places.
+        places: the places, ordered by tweet.
         keys: of the words, by number.
         limit: places of a word at most; 0: all.
         seed: of the sample.
     """
-    if not limit:
-        return places
-    kept = []
-    by_word = np.argsort(places.word, kind="stable")
-    bounds = np.searchsorted(places.word[by_word], np.arange(len(keys) + 1))
-    for key, (first, last) in zip(keys, pairwise(bounds.tolist()), strict=True):
-        rows = by_word[first:last]
-        if len(rows) > limit:
-            rows = rows[generator(seed, key).choice(len(rows), limit, replace=False)]
-        kept.append(rows)
-    return places.take(np.sort(np.concatenate(kept))) if kept else places
+    sampler = Sampler(salts_of(seed, keys), limit)
+    return places.take(sampler.kept(places.word, np.zeros_like(places.word), places.tweet, places.start))
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:
@@ -141,7 +212,7 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 
-def align(corpus: Split, places: Places, tokenizer: Any, unknown_id: int) -> Occurrences:
+def align(corpus: Corpus, places: Places, tokenizer: Any, unknown_id: int) -> Occurrences:
     """Finds the tokens of each place.
 
     Args:
@@ -178,7 +249,7 @@ def _firsts(tweet: Ints) -> Ints:
     return np.flatnonzero(np.diff(tweet, prepend=-1))
 
 
-def columns_of(corpus: Split, tweets: Ints, names: list[str]) -> pa.Table:
+def columns_of(corpus: Corpus, tweets: Ints, names: list[str]) -> pa.Table:
     """Columns of some tweets.
 
     Args:
@@ -196,7 +267,7 @@ def columns_of(corpus: Split, tweets: Ints, names: list[str]) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def _align_chunk(corpus: Split, places: Places, backend: Any, unknown_id: int) -> Occurrences:
+def _align_chunk(corpus: Corpus, places: Places, backend: Any, unknown_id: int) -> Occurrences:
     tweets, home = np.unique(places.tweet, return_inverse=True)
     columns = columns_of(corpus, tweets, ["text", "cluster"])
     texts = columns.column("text").combine_chunks()

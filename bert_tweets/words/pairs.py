@@ -19,7 +19,12 @@ from ..errors import UserError
 from .units import Ints
 
 _SAME = {"1": 1, "t": 1, "true": 1, "0": 0, "f": 0, "false": 0}
-_NAMES = (("{}.data.txt", "{}.gold.txt"), ("{}.data.jl", "{}.labels.tsv"), ("{}.data.jsonl", "{}.labels.tsv"))
+_NAMES = (
+    ("{}.data.txt", "{}.gold.txt"),
+    ("{}.data.jl", "{}.labels.tsv"),
+    ("{}.data.jl", "{}.gold.tsv"),
+    ("{}.data.jsonl", "{}.labels.tsv"),
+)
 _FORMS = (
     "give lines of tabs (word, part of speech, index-index, text, text), or JSON lines with word and sentence1, "
     "start1, end1, sentence2, …, or tweet1 and tweet2 with text, text_start, text_end, or text1, start1, end1, text2, …"
@@ -36,6 +41,7 @@ class Pairs:
         texts: [2 * pairs], both texts of the first pair, of the second, …
         start, end: int64 [2 * pairs], characters of the text that the word covers, end excluded.
         same: int64 [pairs], 1 where the word means the same in both.
+        unlabelled: further pairs of the file, of whose ids the labels say nothing (TempoWiC's test is such a file).
     """
 
     path: str
@@ -44,6 +50,7 @@ class Pairs:
     start: Ints
     end: Ints
     same: Ints
+    unlabelled: int = 0
 
     def __len__(self) -> int:
         return len(self.words)
@@ -80,6 +87,9 @@ def read_pairs(path: str, labels: str = "") -> Pairs:
     told = [pair.label for _, pair in parsed]
     if labels or None in told:
         told = _labels(labels or _beside(path), [pair for _, pair in parsed], path)
+    every = len(parsed)
+    parsed = [one for one, label in zip(parsed, told, strict=True) if label is not None]
+    told = [label for label in told if label is not None]
     same = [_SAME.get(str(label).strip().casefold(), -1) for label in told]
     for (number, _), value, label in zip(parsed, same, told, strict=True):
         if value < 0:
@@ -94,6 +104,7 @@ def read_pairs(path: str, labels: str = "") -> Pairs:
         np.array([start for _, start, _ in sides], np.int64),
         np.array([end for _, _, end in sides], np.int64),
         np.array(same, np.int64),
+        every - len(parsed),
     )
 
 
@@ -166,16 +177,15 @@ def _beside(path: str) -> str:
 
 
 def _labels(path: str, pairs: list[_Pair], of: str) -> list[str | None]:
-    """A label a pair, by its id where the file tells ids, else in order."""
+    """A label a pair, by its id where the file tells ids, None where it has none; else in order."""
     rows = [line.split("\t") for _, line in _lines(path)]
     if rows and rows[0][-1].strip().casefold() == "label":
         rows = rows[1:]
     if rows and all(len(row) == 2 for row in rows):
         by_name = {name.strip(): label for name, label in rows}
-        missing = next((pair.name for pair in pairs if pair.name not in by_name), None)
-        if missing is not None or any(pair.name is None for pair in pairs):
-            raise UserError(f"{path}: has no label of pair {missing or 'without an id'} of {of}")
-        return [by_name[str(pair.name)] for pair in pairs]
+        if not any(pair.name in by_name for pair in pairs):
+            raise UserError(f"{path}: has no label of any pair of {of}, by its id")
+        return [by_name.get(str(pair.name)) for pair in pairs]
     if len(rows) != len(pairs) or any(len(row) != 1 for row in rows):
         raise UserError(
             f"{path}: has {len(rows)} lines, {of} has {len(pairs)} pairs; give a label a line, or id, tab, label"

@@ -9,14 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arrays import ranges
-from ..data.shards import Split
-from .occurrences import FOUND, Occurrences
+from .occurrences import FOUND, Corpus, Occurrences
 
 Floats = npt.NDArray[np.float32]
 Tokens = tuple[int, ...]
 
 
-def usual_tokens(corpus: Split, occurrences: Occurrences, words: int) -> list[Tokens]:
+def usual_tokens(corpus: Corpus, occurrences: Occurrences, words: int) -> list[Tokens]:
     """The token ids that each word's found occurrences are written with most often; none for a word not found.
 
     A word may be written in several ways (its case, what a phrase has between its words); of ways that are equally

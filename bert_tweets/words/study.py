@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..data.shards import Split
 from .before_after import Side
-from .matching import Word
+from .controls import Control
+from .matching import Asked
 from .neighbours import Background
-from .occurrences import Occurrences
+from .occurrences import Corpus, Occurrences
 from .spaces import Vectors
 
 Floats = npt.NDArray[np.float32]
@@ -35,16 +35,16 @@ class Study:
         matches: int64 [words and controls], places of each in all tweets, before `max_occurrences`.
     """
 
-    corpus: Split
-    words: list[Word]
-    controls: list[Word]
+    corpus: Corpus
+    words: list[Asked]
+    controls: list[Control]
     background: Background
     occurrences: Occurrences
     background_occurrences: Occurrences
     matches: npt.NDArray[np.int64]
 
     @property
-    def embedded(self) -> list[Word]:
+    def embedded(self) -> list[Asked | Control]:
         """Asked words, then controls."""
         return [*self.words, *self.controls]
 

@@ -9,7 +9,9 @@ import numpy as np
 from ..config import EmbedConfig
 from ..data.manifest import Manifest
 from .before_after import MEASURES, over_seeds, rounded, summarized
+from .choosing import usual_pieces
 from .occurrences import FOUND, STATUSES
+from .parts_of_speech import part_of_speech
 from .study import BASE, MODEL, Answer, Study
 
 
@@ -68,10 +70,10 @@ def _control_summary(study: Study, changes: list[dict[str, list[float | None]]])
     occurrences, first = study.occurrences, len(study.words)
     summary = {}
     for number, word in enumerate(study.controls, first):
-        pieces = occurrences.piece_counts[(occurrences.places.word == number) & (occurrences.status == FOUND)]
         summary[word.text] = {
             "matches": int(study.matches[number]),
-            "pieces": int(np.median(pieces)) if len(pieces) else 0,
+            "pieces": usual_pieces(occurrences, number),
+            "part_of_speech": word.part_of_speech,
             **{name: rounded(over_seeds([seed[name][number] for seed in changes])) for name in MEASURES},
         }
     return summary
@@ -85,6 +87,8 @@ def _word_summary(study: Study, number: int, model: Answer, base: Answer | None)
     return {
         **dict(zip(STATUSES, counts, strict=True)),
         "matches": int(study.matches[number]),
+        "pieces": usual_pieces(occurrences, number),
+        "part_of_speech": part_of_speech(study.words[number].key),
         "tweets": len(np.unique(occurrences.places.tweet[found])),
         "clusters": len(np.unique(occurrences.cluster[found])),
         "neighbours": [list(pair) for pair in model.neighbours[number]],

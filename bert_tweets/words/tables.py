@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..data.shards import Split
-from .matching import Word
-from .occurrences import FOUND, STATUSES, Occurrences, columns_of
+from .context import CONTEXT, context, first_pieces
+from .matching import Asked
+from .occurrences import FOUND, STATUSES, Corpus, Occurrences, columns_of
 
 Floats = npt.NDArray[np.float32]
 
@@ -37,6 +37,9 @@ def schema(include_text: bool, groups: Sequence[str] = ()) -> pa.Schema:
             pa.field("status", pa.string(), nullable=False),
             # Tokens of the word; 0 unless it is found.
             pa.field("pieces", pa.int32(), nullable=False),
+            # An ordinary word, chosen for comparison.
+            pa.field("control", pa.bool_()),
+            *CONTEXT,
             pa.field("model", pa.string(), nullable=False),
             pa.field("layer", pa.string(), nullable=False),
             pa.field("correction", pa.string(), nullable=False),
@@ -53,16 +56,25 @@ class OccurrenceWriter:
     Args:
         path: the file.
         corpus: the tweets.
-        words: the asked words; occurrences of later numbers (the background's) are not written.
+        names: of the asked words and the controls; occurrences of later numbers (the background's) are not written.
+        asked: how many of these are asked for; the rest are controls.
         include_text: write the cleaned text, too.
         groups: further columns that were kept.
     """
 
-    def __init__(self, path: Path, corpus: Split, words: list[Word], include_text: bool, groups: Sequence[str] = ()):
-        self.corpus = corpus
+    def __init__(
+        self,
+        path: Path,
+        corpus: Corpus,
+        names: Sequence[str],
+        asked: int,
+        include_text: bool,
+        groups: Sequence[str] = (),
+    ):
+        self.corpus, self.asked = corpus, asked
         self._schema = schema(include_text, groups)
         self._of_tweets = ["author", "time", *(f"group.{name}" for name in groups), *(["text"] if include_text else [])]
-        self.words = pa.array([word.text for word in words], pa.string())
+        self.words = pa.array(names, pa.string())
         # Dictionaries are for what repeats: of the vectors' numbers one would take half of the time, in vain.
         repeating = [name for name in self._schema.names if name not in ("vector", "text")]
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd", use_dictionary=repeating)
@@ -90,7 +102,8 @@ class OccurrenceWriter:
             return
         places = occurrences.places.take(rows).take(asked)
         status = occurrences.status[rows][asked]
-        tweets = columns_of(self.corpus, places.tweet, ["id", *self._of_tweets])
+        wanted = dict.fromkeys(["id", *self._of_tweets, "text", "retweet_of"])
+        tweets = columns_of(self.corpus, places.tweet, list(wanted))
         columns = {
             "word": self.words.take(pa.array(places.word)),
             "tweet_id": tweets.column("id"),
@@ -102,6 +115,8 @@ class OccurrenceWriter:
             "pieces": pa.array(occurrences.piece_counts[rows][asked], pa.int32()),
             "model": pa.repeat(model, len(asked)),
             "correction": pa.repeat(correction, len(asked)),
+            "control": pa.array(places.word >= self.asked),
+            **context(self.corpus, places, tweets, first_pieces(occurrences, rows)[asked]),
         }
         for number, layer in enumerate(layers):
             columns["layer"] = pa.repeat(layer, len(asked))
@@ -116,7 +131,7 @@ def _lists(vectors: Floats, present: npt.NDArray[np.bool_]) -> pa.Array:
     return pc.if_else(pa.array(present), lists, pa.scalar(None, lists.type))
 
 
-def write_word2vec(path: Path, words: list[Word], centroids: Floats) -> None:
+def write_word2vec(path: Path, words: Sequence[Asked], centroids: Floats) -> None:
     """Writes centroids as word2vec text: `count width`, then a word and its numbers a line.
 
     A space within a phrase is written `_`; a word that was not found (NaN) is left out.

@@ -17,12 +17,11 @@ from ..arrays import ranges
 from ..data.batches import MicroBatch, take_rows, to_micro_batch
 from ..data.loader import Layout
 from ..data.packing import pack
-from ..data.shards import Split
 from ..data.sharing import ALL, Share
 from ..engine.precision import autocast
 from ..errors import UserError
 from ..model.masked_lm import PackedMaskedLM
-from .occurrences import FOUND, Occurrences
+from .occurrences import FOUND, Corpus, Occurrences
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -90,7 +89,7 @@ class Reader:
         """Of the vectors of an occurrence; that of the highest layer is the last."""
         return layer_labels(self.layers, self.combine)
 
-    def vectors(self, corpus: Split, occurrences: Occurrences, share: Share = ALL) -> Iterator[tuple[slice, Floats]]:
+    def vectors(self, corpus: Corpus, occurrences: Occurrences, share: Share = ALL) -> Iterator[tuple[slice, Floats]]:
         """Runs each tweet with a found occurrence once, some thousand tweets at a time.
 
         Args:
@@ -120,7 +119,7 @@ class Reader:
             yield rows, vectors
 
     def _vectors(
-        self, corpus: Split, tweet: Ints, counts: Ints, pieces: Ints, mine: Callable[[int], range]
+        self, corpus: Corpus, tweet: Ints, counts: Ints, pieces: Ints, mine: Callable[[int], range]
     ) -> Iterator[tuple[Ints, Floats]]:
         """Which occurrences, and their vectors, a micro-batch at a time.
 

@@ -177,7 +177,7 @@ def real(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Dra
     models = real_data.parent / "models"
     tweets = [f"input={real_data / 'stocknet_en.csv.gz'}", f"tokenizer={models / 'bert-base-uncased-tokenizer'}"]
     prepare.stage([*tweets, f"output={folder / 'shards'}", "deduplicate=none"])
-    asked = ["words=[price,growth]", "background_tweets=500", "max_occurrences=2500"]
+    asked = ["words=[price,growth]", "background_tweets=500", "max_occurrences=2500", "controls=0"]
     made = [f"data.path={folder / 'shards'}", f"output={folder / 'words'}"]
     embed.stage([f"model={models / 'minilm-l6'}", *made, *asked])
     return draws_of(folder / "words" / "occurrences.parquet")

@@ -21,6 +21,7 @@ from bert_tweets.model.export import export_model
 from bert_tweets.model.loading import load_model
 from bert_tweets.text.tokenizer import load_tokenizer
 from bert_tweets.words import embedding
+from bert_tweets.words.controls import Control
 from bert_tweets.words.embedding import embed
 from bert_tweets.words.occurrences import FOUND
 from bert_tweets.words.spaces import Vectors
@@ -40,7 +41,14 @@ def models(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def embedded(shards: Path, model: list[str], folder: Path, **more: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The summary and the rows."""
-    settings = {"words": WORDS, "output": "-", "data": DataConfig(path=str(shards)), "device": "cpu", **more}
+    settings = {
+        "words": WORDS,
+        "controls": 0,
+        "output": "-",
+        "data": DataConfig(path=str(shards)),
+        "device": "cpu",
+        **more,
+    }
     folder.mkdir(exist_ok=True)
     summary = embed(EmbedConfig(model=model, **settings), Manifest.read(shards), this_world("cpu"), folder)
     assert summary is not None
@@ -52,7 +60,7 @@ def written(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     return {line.split(" ")[0]: np.array(line.split(" ")[1:], dtype=float) for line in lines}
 
 
-def matrix(rows: list[dict[str, Any]], **wanted: str) -> np.ndarray[Any, Any]:
+def matrix(rows: list[dict[str, Any]], **wanted: Any) -> np.ndarray[Any, Any]:
     """Vectors of the found rows that have these values."""
     mine = [row["vector"] for row in rows if row["vector"] and all(row[key] == wanted[key] for key in wanted)]
     return np.array(mine)
@@ -74,7 +82,7 @@ def test_occurrences_that_were_cut_off_have_no_part_in_the_centroid(tmp_path: Pa
     whole, rows = embedded(shards, [model], tmp_path, words=["mask"])
     summary = whole["words"]["mask"]
     assert summary["found"] >= 40 and summary["truncated"] >= 40 and summary["before_after"] is None
-    found = matrix(rows, status="found")
+    found = matrix(rows, status="found", control=False)
     assert len(found) == summary["found"]
     assert np.allclose(written(tmp_path / "vectors.txt")["mask"], found.mean(axis=0), atol=1e-5)
 
@@ -118,9 +126,9 @@ def test_neighbours_are_chosen_in_the_corrected_space(
 ) -> None:
     seen: list[tuple[Vectors, Vectors]] = []
     studies: list[Study] = []
-    plain, study = embedding.nearest, embedding._study
+    plain, study = embedding.nearest, embedding.find_study
     monkeypatch.setattr(embedding, "nearest", lambda *given: (seen.append(given[:2]), plain(*given))[1])
-    monkeypatch.setattr(embedding, "_study", lambda *given: (studies.append(study(*given)), studies[-1])[1])
+    monkeypatch.setattr(embedding, "find_study", lambda *given: (studies.append(study(*given)), studies[-1])[1])
     embedded(shards, models[:1], tmp_path, correction="center")
     (words, others), background = seen[0], studies[0].background_occurrences
     np.testing.assert_array_equal(words.values[0], written(tmp_path / "vectors.txt")["mask"].astype(np.float32))
@@ -144,13 +152,14 @@ def test_what_did_not_change_is_told_from_what_did(shards: Path, models: list[st
 def test_controls_are_embedded_and_give_the_rank(
     shards: Path, models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = embedding._study
+    plain = embedding.find_study
 
     def with_controls(*arguments: Any) -> Any:
         study = plain(*arguments)
-        return replace(study, words=study.words[:1], controls=study.words[1:])
+        others = [Control(word.key, (word.text,), 0, 1, None) for word in study.words[1:]]
+        return replace(study, words=study.words[:1], controls=others)
 
-    monkeypatch.setattr(embedding, "_study", with_controls)
+    monkeypatch.setattr(embedding, "find_study", with_controls)
     summary, rows = embedded(shards, models[1:], tmp_path, base=models[0])
     assert set(summary["controls"]) == set(WORDS[1:]) and set(summary["words"]) == {"mask"}
     assert {row["word"] for row in rows} == set(WORDS)

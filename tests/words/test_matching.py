@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_tweets.errors import UserError
 from bert_tweets.words.matching import Word, is_word_character, words_of
 
 
@@ -103,9 +102,3 @@ def test_a_word_between_spaces_is_always_found(text: str, word: str) -> None:
 def test_spellings_of_one_word_are_one() -> None:
     asked = words_of(["Mask", "mask", "cafe\u0301", "café", " new   york ", "😷", "😷\ufe0f"])
     assert [word.text for word in asked] == ["Mask", "café", "new york", "😷"]
-
-
-@pytest.mark.parametrize("words", [[], [" "], ["new york", "new_york"]])
-def test_no_words_or_ambiguous_names_are_refused(words: list[str]) -> None:
-    with pytest.raises(UserError, match="words"):
-        words_of(words)

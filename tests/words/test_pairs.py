@@ -49,8 +49,10 @@ def test_json_lines_of_tempowic_with_labels_by_id(tmp_path: Path) -> None:
     lines(tmp_path / "train.labels.tsv", ["id\tlabel", "172-bank\t1", "170-bank\t0", "171-bank\t1"])
     pairs = read_pairs(path)
     assert (spans(pairs), pairs.same.tolist()) == (["bank"] * 6, [0, 1, 1])
-    with pytest.raises(UserError, match=r"few: has no label of pair 171-bank of .*train\.data\.jl"):
-        read_pairs(path, lines(tmp_path / "few", ["170-bank\t0"]))
+    few = read_pairs(path, lines(tmp_path / "few", ["171-bank\t0", "9-bank\t1"]))
+    assert (len(few), few.same.tolist(), few.unlabelled) == (1, [0], 2)
+    with pytest.raises(UserError, match=r"other: has no label of any pair of .*train\.data\.jl"):
+        read_pairs(path, lines(tmp_path / "other", ["9-bank\t0"]))
 
 
 def test_json_lines_of_ones_own(tmp_path: Path) -> None:

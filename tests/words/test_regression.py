@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from bert_tweets.words.regression import Design, Effect, Regression
 from bert_tweets.words.units import earliest, levelled
 from tests.words.synthetic import Array, occurrences
-from tests.words.test_calibration import study
+from tests.words.test_calibration import Draw, study
+from tests.words.test_calibration import real as real
 
 
 def fitted(columns: list[Array], points: Array) -> Array:
@@ -88,10 +89,10 @@ def test_a_term_that_hangs_on_one_unit_has_no_debiased_estimate() -> None:
     assert effect.estimate is None and effect.norms is None and 0 < effect.raw < 1
 
 
-def of_study(seed: int, crossed: bool) -> tuple[Effect, float, float]:
+def of_study(draw: Draw, seed: int, crossed: bool) -> tuple[Effect, float, float]:
     """Effect and p of a label that goes with time, where time alone matters, beside the p of every tweet a unit."""
     random = np.random.default_rng([seed, crossed])
-    drawn = study(occurrences, random, crossed)
+    drawn = study(draw, random, crossed)
     count = len(drawn.author)
     time = random.random(count) if crossed else random.random(drawn.author.max() + 1)[drawn.author]
     # Copies are of the hour of their original.
@@ -111,8 +112,8 @@ def of_study(seed: int, crossed: bool) -> tuple[Effect, float, float]:
     return ours.effects()[0], ours.p_values(199, random)[0], naive.p_values(199, random)[0]
 
 
-def check_calibration(crossed: bool, replicates: int) -> tuple[float, float]:
-    found = [of_study(seed, crossed) for seed in range(replicates)]
+def check_calibration(draw: Draw, crossed: bool, replicates: int) -> tuple[float, float]:
+    found = [of_study(draw, seed, crossed) for seed in range(replicates)]
     ours, naive = (
         (np.array(p_values) <= 0.05).mean() for p_values in ([one[1] for one in found], [one[2] for one in found])
     )
@@ -127,13 +128,27 @@ def check_calibration(crossed: bool, replicates: int) -> tuple[float, float]:
 
 @pytest.mark.parametrize("crossed", [False, True])
 def test_five_in_a_hundred_are_found_where_a_term_explains_nothing(crossed: bool) -> None:
-    check_calibration(crossed, 200)
+    check_calibration(occurrences, crossed, 200)
+
+
+def campaign(name: str, draw: Draw) -> None:
+    """Prints what docs/statistics.md says."""
+    for crossed in (False, True):
+        ours, naive = check_calibration(draw, crossed, 1000)
+        print(
+            f"\n{name}: authors in {'several groups' if crossed else 'one group'}: ours {ours:.3f}, naive {naive:.3f}"
+        )
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("crossed", [False, True])
-def test_the_campaign_of_regressions(crossed: bool) -> None:
-    print(f"\nregression, authors {'crossed' if crossed else 'in one group'}: {check_calibration(crossed, 2000)}")
+def test_the_campaign_of_regressions_on_synthetic_occurrences() -> None:
+    campaign("synthetic", occurrences)
+
+
+@pytest.mark.soak
+@pytest.mark.real_data
+def test_the_campaign_of_regressions_on_real_tweets(real: tuple[Draw, Draw]) -> None:
+    campaign("real", real[0])
 
 
 def test_estimates_of_few_occurrences_are_unbiased_even_beside_a_unit_that_outweighs_the_others() -> None:

@@ -1,0 +1,75 @@
+"""meaning-test: does a model tell meanings of a word apart? Pairs of texts with judgements, beside its base."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from . import options
+from .config import MeaningTestConfig
+from .errors import UserError, run_entry
+from .files import already_made, side_folder, write_json_atomic
+from .terminal import console
+
+MEANING, SETTINGS = "meaning.json", "meaning_test.json"
+_NAMES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "auc": "AUC"}
+
+
+def stage(argv: list[str]) -> None:
+    """Reads settings and pairs, tests, writes meaning.json and prints what it says."""
+    config = options.load(MeaningTestConfig, options.path_first(argv, "test"))
+    from .engine.world import this_world
+    from .words.judging import judge, made_from, questions_of
+
+    world = this_world(config.device)
+    if world.world_size > 1:
+        raise UserError("meaning-test: runs in one process; start it without torchrun")
+    questions = questions_of(config)
+    settings = made_from(config, questions)
+    if already_made(config.output, SETTINGS, settings, "meaning-test"):
+        print(f"{config.output}: is complete already")
+        return
+    found = judge(config, questions, world)
+    with side_folder(config.output) as folder:
+        write_json_atomic(folder / MEANING, found)
+        write_json_atomic(folder / SETTINGS, settings)
+    _show(found)
+    for note in (note for test in found["tests"] for note in test["notes"]):
+        print(f"warning: {note}", file=sys.stderr)
+    print(f"figures: {config.output}/{MEANING}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    run_entry(stage, argv)
+
+
+def _show(found: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    for role, frozen in found["frozen"].items():
+        print(
+            f"{role}: layer {frozen['layer']}, cosine of {frozen['threshold']:.3f} or more; chosen on {found['train']}"
+        )
+    table = Table("pairs", "", box=None, header_style="bold")
+    for name in (*_NAMES.values(), "scored", "words"):
+        table.add_column(name, justify="right")
+    for test in found["tests"]:
+        sizes = [f"{test['scored']:,}", f"{test['words']:,}"]
+        for role in ("model", "base", "difference"):
+            if test.get(role):
+                shown = [_figures(test[role][name], role == "difference") for name in _NAMES]
+                table.add_row(Text(test["file"]), role, *shown, *sizes)
+    console(width=140).print(table)
+
+
+def _figures(values: list[float | None], signed: bool) -> str:
+    value, low, high = values
+    if value is None or low is None or high is None:
+        return "none"
+    sign = "+" if signed else ""
+    return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+
+
+if __name__ == "__main__":
+    main()

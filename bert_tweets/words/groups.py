@@ -1,0 +1,51 @@
+"""Groups of tweets: the periods of their times (UTC), or a column that prepare kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import UserError, did_you_mean
+from .covariates import PERIODS
+
+
+def group_column(by: str, groups: Sequence[str], where: str) -> str:
+    """The column of a shard that `by` is about: `time`, or `group.NAME`.
+
+    Args:
+        by: a period or a group column, with or without `group.`.
+        groups: names of the group columns that there are.
+        where: they are, for the message.
+
+    Raises:
+        UserError: there is no such column.
+    """
+    if by in PERIODS:
+        return "time"
+    name = by.removeprefix("group.")
+    if name not in groups:
+        raise UserError(
+            f"by={by}: is none of {', '.join(PERIODS)}, and no group column of {where}"
+            f"{did_you_mean(by, [*PERIODS, *groups])}; it has {', '.join(groups) or 'none'}: "
+            "prepare keeps those of group_columns="
+        )
+    return f"group.{name}"
+
+
+def labels(column: pa.ChunkedArray, by: str) -> pa.ChunkedArray:
+    """The name of each row's group, string; null where it has none."""
+    return pc.strftime(column.cast(pa.timestamp("s")), format=PERIODS[by]) if by in PERIODS else column
+
+
+def numbers(names: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """A number for each row that tells its group from others in whatever rows; int64 [rows], 0 for no group."""
+    coded = names.combine_chunks().dictionary_encode()
+    digests = (hashlib.sha256(name.encode()).digest() for name in coded.dictionary.to_pylist())
+    codes = np.array([0, *(int.from_bytes(digest[:7], "little") + 1 for digest in digests)], np.int64)
+    found: npt.NDArray[np.int64] = codes[np.asarray(pc.fill_null(coded.indices, -1)) + 1]
+    return found

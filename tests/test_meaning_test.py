@@ -1,0 +1,139 @@
+"""meaning-test: chosen on some pairs, tested on others, of model and base by the same resamples of words."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bert_tweets import cli
+from bert_tweets.errors import UserError
+from bert_tweets.meaning_test import stage
+from bert_tweets.words.meaning import auc_of, cosines
+from bert_tweets.words.pairs import read_pairs
+from tests.helpers import make_shards
+from tests.test_evaluate import export_scratch
+
+WORDS = ["mask", "virus", "internet", "government", "no"]
+CONTEXTS = [["I wear a {} today", "she wears the {} again"], ["they tax {} rates", "taxes on {} go up"]]
+
+
+def pairs(path: Path, count: int, seed: int, turned: bool = False) -> Path:
+    """SuperGLUE's lines: of the same meaning where both texts are of one kind."""
+    random, lines = np.random.default_rng(seed), []
+    for number in range(count):
+        word, kinds = WORDS[random.integers(len(WORDS))], random.integers(0, 2, 2)
+        record: dict[str, Any] = {"idx": number, "word": word, "label": bool((kinds[0] == kinds[1]) != turned)}
+        for side, kind in enumerate(kinds.tolist(), 1):
+            before, _, after = CONTEXTS[kind][random.integers(2)].partition("{}")
+            record |= {f"sentence{side}": f"{before}{word}{after}", f"start{side}": len(before)}
+            record |= {f"end{side}": len(before) + len(word)}
+        lines.append(json.dumps(record))
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    shards = make_shards(folder / "shards")
+    return export_scratch(folder / "first", shards, 1), export_scratch(folder / "second", shards, 2)
+
+
+def run(output: Path, *more: str) -> dict[str, Any]:
+    stage([*more, f"output={output}"])
+    found: dict[str, Any] = json.loads((output / "meaning.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_what_is_chosen_on_some_pairs_is_tested_on_others(
+    tmp_path: Path, models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, test, turned = (pairs(tmp_path / f"{seed}.jsonl", 60, seed, seed == 3) for seed in (1, 2, 3))
+    asked = [f"train={train}", f"model={models[0]}", f"base={models[1]}", "bootstrap_samples=200"]
+    found = run(tmp_path / "out", f"test={test},{turned}", *asked)
+    first, second = found["tests"]
+    assert (first["pairs"], first["scored"], first["words"], second["file"]) == (60, 60, 5, str(turned))
+    for role in ("model", "base"):
+        frozen = found["frozen"][role]
+        assert frozen["layer"] in ["0", "1"] and -1 <= frozen["threshold"] <= 1
+        low, high = first[role]["macro_f1"][1:]
+        assert 0 <= low <= first[role]["macro_f1"][0] <= high <= 1
+    for name in ("macro_f1", "accuracy", "auc"):
+        assert first["difference"][name][0] == pytest.approx(first["model"][name][0] - first["base"][name][0])
+    # Judgements that are turned round give an AUC that is, and it stands.
+    assert first["model"]["auc"][0] > 0.5 > second["model"]["auc"][0]
+    told = capsys.readouterr()
+    assert re.search(r"3\.jsonl: AUC of the model is 0\.\d+, under \.5: .* it is not turned round", told.err)
+    assert "is of 5 word(s), too few for its intervals to be trusted" in told.err
+    assert f"chosen on {train}" in told.out and "macro-F1" in told.out
+    # Nothing of the tested pairs is in what was chosen.
+    alone = run(tmp_path / "alone", str(turned), *asked)
+    assert alone["frozen"] == found["frozen"] and alone["tests"] == [second]
+    stage([str(turned), *asked, f"output={tmp_path / 'alone'}"])
+    assert "is complete already" in capsys.readouterr().out
+
+
+def test_figures_are_those_of_the_model_by_itself(tmp_path: Path, models: tuple[Path, Path]) -> None:
+    """Beside `transformers`, a text at a time."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    train, test = pairs(tmp_path / "train.jsonl", 40, 1), pairs(tmp_path / "test.jsonl", 30, 2)
+    asked = [f"train={train}", f"model={models[0]}", "layers=[1]", "bootstrap_samples=100"]
+    found = run(tmp_path / "out", str(test), *asked)
+    tokenizer, model = AutoTokenizer.from_pretrained(models[0]), AutoModel.from_pretrained(models[0]).eval()
+    questions, vectors = read_pairs(str(test)), []
+    for text, start, end in zip(questions.texts, questions.start.tolist(), questions.end.tolist(), strict=True):
+        # The recipe's cleaning leaves these texts as they are.
+        encoded = tokenizer(text, return_offsets_mapping=True, return_tensors="pt")
+        offsets = encoded.pop("offset_mapping")[0].tolist()
+        mine = [place for place, (first, last) in enumerate(offsets) if first < last and first < end and last > start]
+        with torch.inference_mode():
+            states = model(**encoded, output_hidden_states=True).hidden_states[1][0]
+        vectors.append(states[mine].mean(dim=0).numpy())
+    expected = cosines(np.array(vectors[::2]), np.array(vectors[1::2]))
+    auc = auc_of(expected, questions.same, np.ones((1, 30)))[0]
+    assert found["tests"][0]["model"]["auc"][0] == pytest.approx(auc, abs=1e-3)
+    said = expected >= found["frozen"]["model"]["threshold"]
+    assert found["tests"][0]["model"]["accuracy"][0] == pytest.approx((said == questions.same).mean(), abs=1 / 29)
+    assert found["frozen"]["model"]["layer"] == "1" and found["tests"][0]["difference"] is None
+
+
+def test_mistakes_are_told_in_a_line(tmp_path: Path, models: tuple[Path, Path]) -> None:
+    train = pairs(tmp_path / "train.jsonl", 20, 1)
+    asked = [f"model={models[0]}", f"output={tmp_path / 'out'}"]
+    with pytest.raises(UserError, match="holds the pairs of train"):
+        stage([str(train), f"train={train}", *asked])
+    with pytest.raises(UserError, match="labels: names 2 files for 1 of test"):
+        stage([str(train), f"train={train}", "labels=a,b", *asked])
+    one = [line for line in train.read_text().splitlines() if '"label": true' in line]
+    (tmp_path / "one.jsonl").write_text("\n".join(one))
+    with pytest.raises(UserError, match="all of its pairs have one label"):
+        stage([str(train), f"train={tmp_path / 'one.jsonl'}", *asked])
+    with pytest.raises(UserError, match="train: is needed"):
+        cli.stage(["meaning-test", str(train), *asked])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_word_that_is_lost_is_not_scored(tmp_path: Path, models: tuple[Path, Path], capsys: Any) -> None:
+    train, test = pairs(tmp_path / "train.jsonl", 40, 1), pairs(tmp_path / "test.jsonl", 40, 2)
+    lost = {
+        "word": "漢",
+        "sentence1": "漢",
+        "start1": 0,
+        "end1": 1,
+        "sentence2": "漢",
+        "start2": 0,
+        "end2": 1,
+        "label": 1,
+    }
+    test.write_text(test.read_text() + "\n" + json.dumps(lost))
+    asked = [f"train={train}", f"model={models[0]}", "bootstrap_samples=100"]
+    found = run(tmp_path / "out", str(test), *asked)["tests"][0]
+    assert (found["pairs"], found["scored"], found["words"]) == (41, 40, 5)
+    assert "1 of 41 pairs are not scored" in capsys.readouterr().err
