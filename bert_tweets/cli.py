@@ -15,6 +15,7 @@ STAGES = {
     "evaluate": "did it help? masked loss on held-out tweets, beside the model before",
     "embed": "vectors of chosen words, an occurrence a row and a centroid a word",
     "analyze": "does a word's use differ between groups or over time, and by more than ordinary words' does?",
+    "export": "vectors as other programs read them: word2vec, npz, safetensors, Embedding Atlas",
     "report": "one page to look at",
     "verify": "is a folder of shards, or a run's checkpoints, whole, to the last byte?",
     "inspect": "what a folder of shards holds: lengths, padding, [UNK], samples",

@@ -177,7 +177,20 @@ def test_every_setting_says_what_it_means(stage: type) -> None:
 
 @pytest.mark.parametrize(
     "stage",
-    ["prepare", "train", "evaluate", "embed", "analyze", "report", "run", "demo", "verify", "inspect", "doctor"],
+    [
+        "prepare",
+        "train",
+        "evaluate",
+        "embed",
+        "analyze",
+        "export",
+        "report",
+        "run",
+        "demo",
+        "verify",
+        "inspect",
+        "doctor",
+    ],
 )
 def test_help_lists_every_key_without_importing_torch(stage: str) -> None:
     program = (

@@ -31,6 +31,7 @@ from .using import (
     DoctorConfig,
     EmbedConfig,
     EvaluateConfig,
+    ExportConfig,
     ReportConfig,
     RunConfig,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "EmbedConfig",
     "EngineConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "FilterConfig",
     "InspectConfig",
     "LogConfig",
