@@ -16,6 +16,7 @@ from ..files import write_json_atomic
 from ..terminal import counting
 from .covariates import PERIODS
 from .exports import write_word2vec_text
+from .groups import labels
 from .reading import Source, asked, open_source, vectors_of
 from .usage import COLUMNS, Usage, described, usage_of, with_nearest, with_q_values
 
@@ -94,10 +95,7 @@ def group_of(rows: pa.Table, by: str) -> list[str | None]:
     name = "time" if by in PERIODS else f"group.{by.removeprefix('group.')}"
     if name not in rows.column_names:
         return [None] * len(rows)
-    column = rows.column(name)
-    if by in PERIODS:
-        column = pc.strftime(column.cast(pa.timestamp("s")), format=PERIODS[by])
-    groups: list[str | None] = column.to_pylist()
+    groups: list[str | None] = labels(rows.column(name), by).to_pylist()
     return groups
 
 

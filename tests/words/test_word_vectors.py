@@ -19,6 +19,8 @@ from bert_tweets.words.reading import centroids_of, open_source, vectors_of
 from bert_tweets.words.tables import schema
 from bert_tweets.words.word_vectors import UnknownWord
 
+Rows = list[dict[str, Any]]
+
 DAY = 86_400
 WIDTH = 6
 
@@ -50,12 +52,11 @@ def rows_of(
     ]
 
 
-def write(folder: Path, rows: list[dict[str, Any]], more: pa.Schema | None = None, **summary: Any) -> Path:
+def write(folder: Path, rows: Rows, **summary: Any) -> Path:
     folder.mkdir(parents=True)
-    kind = schema(True, ["party"])
-    for field in more or []:
-        kind = kind.append(field)
-    pq.write_table(pa.Table.from_pylist(rows, kind), folder / "occurrences.parquet", row_group_size=100)
+    pq.write_table(
+        pa.Table.from_pylist(rows, schema(True, ["party"])), folder / "occurrences.parquet", row_group_size=100
+    )
     words = {"mask": {"neighbours": [["cover", 0.5]], "base_neighbours": [["face", 0.25]]}}
     told = {"weights": {"model": "w", "base": "b"}, "recipe": "r", "words": words, **summary}
     (folder / "summary.json").write_text(json.dumps(told), encoding="utf-8")
@@ -133,7 +134,7 @@ def test_the_mean_of_enough_controls_is_taken_off(tmp_path: Path) -> None:
     rows = [{**row, "control": False} for word in ("mask", "face") for row in rows_of(word, 5)]
     for number in range(20):
         rows += [{**row, "control": True} for row in rows_of(f"c{number}", 3)]
-    vectors = WordVectors.load(write(tmp_path / "words", rows, pa.schema([pa.field("control", pa.bool_())])))
+    vectors = WordVectors.load(write(tmp_path / "words", rows))
     assert vectors.asked == ["mask", "face"] and len(vectors) == 22 and vectors.origin == "mean of 20 control words"
     mean = np.mean([vectors[f"c{number}"] for number in range(20)], axis=0)
     first, second = vectors["mask"] - mean, vectors["face"] - mean
