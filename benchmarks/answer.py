@@ -64,7 +64,6 @@ class Answer:
     def __init__(self, given: Row, work: Path):
         self.given, self.work = given, work
         self.base, self.study = work / "base" / "model", work / "study"
-        self.kept = work / "adapted"
 
     def parts(self) -> Iterator[Part]:
         """Name and function of each part, in order."""
@@ -129,8 +128,8 @@ class Answer:
         seconds = time.perf_counter() - begun
         row = self._scored(name, seed, folder / "model") | about | {"seconds": seconds, "curve": curve}
         if ours and seed == 0:
-            (self.kept / name).parent.mkdir(exist_ok=True)
-            shutil.move(folder / "model", self.kept / name)
+            self._kept(name).parent.mkdir(exist_ok=True)
+            shutil.move(folder / "model", self._kept(name))
         return [row]
 
     def _ours(self, name: str, seed: int, folder: Path) -> tuple[Row, list[Row]]:
@@ -200,10 +199,14 @@ class Answer:
         words = answer_words.common_words(self.study, 200, max(3, self.given["tweets"] // 100))
         rows = []
         for name in (OURS, LONGER):
-            model = self.kept / name
+            model = self._kept(name)
             folder = self._embedded("study", words, model=model, base=self.base)
             rows.append({"who": name, **answer_words.movement(folder, words, model, self.base)})
         return rows
+
+    def _kept(self, name: str) -> Path:
+        """Where an adapted model stays; a comma would be read as two."""
+        return self.work / "adapted" / name.replace(", ", "-").replace(" ", "-")
 
     def _embedded(self, shards: str, words: list[str], **about: Any) -> Path:
         folder = self.work / f"embedded-{shards}"

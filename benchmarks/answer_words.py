@@ -18,6 +18,7 @@ from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.shards import open_split
 from bert_tweets.text.tokenizer import load_tokenizer
 from bert_tweets.words.neighbours import nearest, overlap, words_in
+from bert_tweets.words.spaces import Space, Vectors
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
@@ -147,8 +148,9 @@ def movement(folder: Path, words: list[str], model: Path, base: Path) -> Row:
 
 def _mutual(vectors: Floats, words: list[str]) -> list[list[str]]:
     """The nearest of the same words, each without itself."""
-    ranked = nearest(vectors.astype(np.float32), vectors.astype(np.float32), _NEIGHBOURS + 1)
-    return [[words[row] for row, _ in near if row != own][:_NEIGHBOURS] for own, near in enumerate(ranked)]
+    own = Vectors(Space(weights="one model", recipe="", layer=""), vectors.astype(np.float32))
+    ranked = nearest(own, own, _NEIGHBOURS + 1)
+    return [[words[row] for row, _ in near if row != self][:_NEIGHBOURS] for self, near in enumerate(ranked)]
 
 
 def _read_word2vec(path: Path) -> dict[str, Floats]:

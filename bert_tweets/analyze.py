@@ -31,9 +31,9 @@ def stage(argv: list[str]) -> None:
         print(f"{config.output}: is complete already")
         return
     with side_folder(config.output) as folder:
-        found = _compared(config, folder)
+        found, senses = _compared(config, folder)
         write_json_atomic(folder / SETTINGS, settings)
-    _tell(config, found)
+    _tell(config, found, senses)
 
 
 def within(words: str, by: str, seed: int) -> None:
@@ -50,26 +50,35 @@ def within(words: str, by: str, seed: int) -> None:
     if (folder / CHANGE).is_file():
         return
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    config = AnalyzeConfig(words=words, by=by, output=words, seed=seed, layer=summary["vectors_layer"])
-    _tell(config, _compared(config, folder))
+    from .words.senses import has_learners
+
+    layer, senses = summary["vectors_layer"], has_learners()
+    config = AnalyzeConfig(words=words, by=by, output=words, seed=seed, layer=layer, senses=senses)
+    _tell(config, *_compared(config, folder))
 
 
-def _compared(config: AnalyzeConfig, folder: Path) -> Findings:
-    """Compares, and writes what comes of it into a folder, the comparisons last."""
+def _compared(config: AnalyzeConfig, folder: Path) -> tuple[Findings, dict[str, Any]]:
+    """Compares, and writes what comes of it into a folder, the comparisons last; returns the usage clusters, too."""
     from .words.analysis import analyze
+    from .words.sense_files import write_senses
+    from .words.senses import require_learners
 
+    if config.senses:
+        require_learners()
     found = analyze(config)
     write_json_atomic(folder / CONTROLS, found.controls)
     if found.regression is not None:
         write_json_atomic(folder / REGRESSION, found.regression)
+    senses = write_senses(folder, config) if config.senses else {}
     write_json_atomic(folder / CHANGE, found.change)
-    return found
+    return found, senses
 
 
-def _tell(config: AnalyzeConfig, found: Findings) -> None:
+def _tell(config: AnalyzeConfig, found: Findings, senses: dict[str, Any]) -> None:
     _show(found.change)
     if found.regression is not None:
         _show_regression(found.regression)
+    _show_senses(senses)
     for note in found.notes:
         print(f"warning: {note}", file=sys.stderr)
     print(f"figures: {config.output}/{CHANGE}")
@@ -136,6 +145,16 @@ def _show_regression(rows: list[dict[str, Any]]) -> None:
         figures += [f"{row['clusters']:,}", authors, row["reason"] or ""]
         table.add_row(Text(row["word"]), Text(row["term"]), *figures)
     console(width=140).print(table)
+
+
+def _show_senses(records: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    for word, record in records.items():
+        if record["count"] > 1:
+            shares = ", ".join(f"{cluster['share']:.0%}" for cluster in record["clusters"])
+            told = f"{word}: {record['count']} usage clusters ({shares}), stability {record['stability']:.2f}"
+            console().print(Text(told))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ STAGES = {
     "embed": "vectors of chosen words, an occurrence a row and a centroid a word",
     "analyze": "does a word's use differ between groups or over time, and by more than ordinary words' does?",
     "meaning-test": "does a model tell meanings of a word apart? pairs of texts with judgements, beside its base",
+    "export": "vectors as other programs read them: word2vec, npz, safetensors, Embedding Atlas",
     "report": "one page to look at",
     "verify": "is a folder of shards, or a run's checkpoints, whole, to the last byte?",
     "inspect": "what a folder of shards holds: lengths, padding, [UNK], samples",

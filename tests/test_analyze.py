@@ -83,7 +83,7 @@ def word(
 
 
 def run(words: Path, output: Path, *more: str) -> list[dict[str, Any]]:
-    analyze.stage([f"words={words}", f"output={output}", "by=month", "permutations=999", *more])
+    analyze.stage([f"words={words}", f"output={output}", "by=month", "permutations=999", "senses=false", *more])
     rows = json.loads((output / "change.json").read_text(encoding="utf-8"))
     return [row for row in rows if row["measure"] == "energy"]
 

@@ -184,6 +184,7 @@ def test_every_setting_says_what_it_means(stage: type) -> None:
         "embed",
         "analyze",
         "meaning-test",
+        "export",
         "report",
         "run",
         "demo",

@@ -142,6 +142,8 @@ class AnalyzeConfig:
     max_per_author: int = setting(
         0, "seeded sample of a word's clusters of one author; 0: all", unit="clusters", at_least=0
     )
+    senses: bool = setting(True, "look for usage clusters of each word; needs scikit-learn, of the extra `words`")
+    max_senses: int = setting(5, "usage clusters of a word at most", at_least=1, at_most=20)
     seed: int = setting(0, "seed of samples and permutations", at_least=0)
 
 
@@ -165,6 +167,24 @@ class MeaningTestConfig:
     tokens_per_device: int = setting(16_384, "token capacity of one micro-batch", unit="tokens", at_least=8)
     precision: str = setting("fp32", "arithmetic", choices=("fp32", "bf16"))
     device: str = setting("auto", "where to run; auto: the GPU if there is one", choices=DEVICE)
+
+
+@dataclass
+class ExportConfig:
+    """export: vectors as other programs read them, by the file's suffix."""
+
+    words: str = setting("", "folder that embed left", required=True)
+    output: str = setting(
+        "",
+        "the file: .txt and .bin are word2vec's formats, .npz, .safetensors; .parquet is a row an occurrence, with a "
+        "projection, for Embedding Atlas",
+        required=True,
+    )
+    model: str = setting("model", "whose vectors, as embed names it: model, base, or model.2 for a further seed")
+    layer: str = setting("", "at which layer, of a folder with several, as embed names it; empty: the only one")
+    senses: bool = setting(
+        False, "usage clusters too, `virus#1`; in .parquet a column; needs scikit-learn, of the extra `words`"
+    )
 
 
 @dataclass

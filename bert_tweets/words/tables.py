@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .context import CONTEXT, context, first_pieces
+from .exports import write_word2vec_text
 from .matching import Asked
 from .occurrences import FOUND, STATUSES, Corpus, Occurrences, columns_of
 
@@ -141,10 +142,4 @@ def write_word2vec(path: Path, words: Sequence[Asked], centroids: Floats) -> Non
         words: the asked words.
         centroids: float32 [words, width].
     """
-    found = np.flatnonzero(~np.isnan(centroids).any(axis=1))
-    lines = [f"{len(found)} {centroids.shape[1]}"]
-    for row in found.tolist():
-        # Nine digits give a float32 back exactly.
-        numbers = " ".join(f"{value:.9g}" for value in centroids[row].tolist())
-        lines.append(f"{words[row].text.replace(' ', '_')} {numbers}")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_word2vec_text(path, [word.text for word in words], centroids)

@@ -1,0 +1,27 @@
+"""export: vectors as other programs read them."""
+
+from __future__ import annotations
+
+from . import options
+from .config import ExportConfig
+from .errors import run_entry
+
+
+def stage(argv: list[str]) -> None:
+    """Reads the settings and writes the file. Uses no model."""
+    config = options.load(ExportConfig, argv)
+    from .words.word_vectors import WordVectors
+
+    vectors = WordVectors.load(config.words, config.model, config.layer or None)
+    vectors.export(config.output, config.senses)
+    print(
+        f"{config.output}: {len(vectors):,} words of {config.words}, model {config.model}, layer {vectors.space.layer}"
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    run_entry(stage, argv)
+
+
+if __name__ == "__main__":
+    main()
