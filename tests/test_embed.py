@@ -268,3 +268,20 @@ def test_lemmas_and_patterns_are_words(shards: Path, models: tuple[Path, Path], 
     assert counts["subject"] == sum(len(re.findall(r"(?i)\b(?:mask|government|virus)\b", text)) for text in texts)
     assert counts["vacc"] == sum(len(re.findall(r"(?i)\bvaccination\b", text)) for text in texts) > 0
     assert not {word for word, _ in summary["words"]["vacc"]["neighbours"]} & {"vaccination"}
+
+
+def test_substitutes_are_of_the_first_model_and_of_asked_words(
+    made: Path, shards: Path, models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = pq.read_table(
+        made / "occurrences.parquet", columns=["model", "status", "control", "substitutes"]
+    ).to_pylist()
+    for row in rows:
+        expected = row["model"] == "model" and row["status"] == "found" and not row["control"]
+        assert (row["substitutes"] is not None) == expected
+        assert row["substitutes"] is None or len(row["substitutes"]) == 5
+    words = f"words=[{','.join(WORDS[:2])}]"
+    where = [f"model={models[1]}", f"data.path={shards}", "layers=-1", words, "controls=0"]
+    embed.stage([*where, f"output={tmp_path / 'headless'}"])
+    assert "has no trained masked-LM head, so that substitutes are not told" in capsys.readouterr().err
+    assert pq.read_table(tmp_path / "headless" / "occurrences.parquet")["substitutes"].null_count

@@ -93,6 +93,13 @@ class EmbedConfig:
     )
     background_minimum: int = setting(5, "occurrences that make a word of that sample a neighbour", at_least=1)
     neighbours: int = setting(10, "nearest neighbours of a word", at_least=1)
+    substitutes: int = setting(
+        5,
+        "words that the model's masked-LM head would put in the place of each occurrence of an asked word; another "
+        "pass over their tweets; 0: none",
+        unit="words",
+        at_least=0,
+    )
     include_text: bool = setting(False, "write the tweets' text beside the vectors")
     seed: int = setting(0, "seed of the samples", at_least=0)
     tokens_per_device: int = setting(16_384, "token capacity of one micro-batch", unit="tokens", at_least=8)

@@ -96,6 +96,23 @@ class PackedMaskedLM(nn.Module):
         # Under autocast the embeddings are of another type than the layers' states.
         return torch.stack([states.float() for states in parts])
 
+    def likeliest(self, batch: MicroBatch, places: Tensor, allowed: Tensor, count: int) -> Tensor:
+        """The tokens that the head finds likeliest at some places, by what stands there: [MASK], for a guess.
+
+        Args:
+            batch: the rows.
+            places: int64 [places], in the flattened rows.
+            allowed: bool [vocabulary], tokens to choose from; `count` at least.
+            count: tokens of a place.
+
+        Returns:
+            int64 [places, count], likeliest first.
+        """
+        states = self._encoder.states_at(batch.input_ids, batch.position_ids, self._plan(batch), places)
+        logits = self._head.decoder(self._head.transform(states))
+        likeliest: Tensor = logits.masked_fill(~allowed, -torch.inf).topk(count, dim=1).indices
+        return likeliest
+
     def _plan(self, batch: MicroBatch) -> Plan:
         return self.backend.plan(batch.segment_ids, len(batch.tweet_index) - 1)
 

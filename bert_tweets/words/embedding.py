@@ -20,9 +20,10 @@ from ..engine.world import World, group
 from ..errors import UserError
 from ..files import write_json_atomic
 from ..model.attention import Shape, backend_for
-from ..model.loading import load_model, weights_identity
+from ..model.loading import load_model, tokenizer_folder, weights_identity
 from ..model.masked_lm import PackedMaskedLM
 from ..text.cleaning import USER
+from ..text.tokenizer import load_tokenizer
 from .before_after import Kept, compared, distance_ranks, measured
 from .behind import Behind
 from .corrections import Correction, Moments
@@ -35,6 +36,7 @@ from .spaces import Space, Vectors
 from .span_corpus import SpanCorpus
 from .static import static_vectors, usual_tokens
 from .study import BASE, MODEL, Answer, Neighbours, Study
+from .substitutes import substitutes_of
 from .summary import summarize
 from .tables import OccurrenceWriter, write_word2vec
 from .vectors import Centroids, Floats, Reader, resolve_layers
@@ -89,12 +91,15 @@ def embed(
         study = find_study(config, manifest, words, world, spans)
         answers: dict[str, Answer] = {}
         changes: list[dict[str, list[float | None]]] = []
+        notes: list[str] = []
         chosen = compared(study.occurrences, [word.key for word in study.embedded], config.seed)
         with _writer(config, manifest, study, world, folder) as writer:
             for role, name in roles.items():
                 world.say(f"embedding with {name}")
                 reader = reader_of(config, manifest, name, world)
                 _require_alike(reader, name, answers)
+                if role == MODEL and config.substitutes:
+                    notes += _with_substitutes(config, study, reader, name, world, folder, writer)
                 streams = [
                     in_order(reader.vectors(study.corpus, some, world.share), f"{role}-{kind}", world, folder)
                     for kind, some in (("background", study.background_occurrences), ("asked", study.occurrences))
@@ -114,9 +119,30 @@ def embed(
         if role in answers:
             write_word2vec(folder / file, study.words, answers[role].centroids.values[: len(study.words)])
     summary = summarize(config, manifest, study, answers, changes)
-    summary["notes"] = _notes(config, manifest, study, summary["words"])
+    summary["notes"] = [*_notes(config, manifest, study, summary["words"]), *notes]
     write_json_atomic(folder / SUMMARY, summary)
     return summary
+
+
+def _with_substitutes(
+    config: EmbedConfig,
+    study: Study,
+    reader: Reader,
+    name: str,
+    world: World,
+    folder: Path,
+    writer: OccurrenceWriter | None,
+) -> list[str]:
+    """Gives the writer the substitutes of the asked words; returns a note where the model cannot tell any."""
+    if not reader.has_trained_head:
+        return [f"{name}: has no trained masked-LM head, so that substitutes are not told"]
+    where = str(tokenizer_folder(config.data.path)) if config.data.path else name
+    tokenizer = load_tokenizer(where, local_only=bool(config.data.path))
+    asked = len(study.words)
+    found = substitutes_of(reader, study.corpus, study.occurrences, asked, config.substitutes, tokenizer, world, folder)
+    if writer:
+        writer.substitutes = found
+    return []
 
 
 def _writer(
@@ -133,7 +159,8 @@ def _writer(
 
 def reader_of(config: EmbedConfig, manifest: Manifest, name: str, world: World) -> Reader:
     """A model on its device, to be run over tweets of the manifest's recipe."""
-    model = load_model(ModelConfig(name=name), manifest, config.seed).model
+    loaded = load_model(ModelConfig(name=name), manifest, config.seed)
+    model = loaded.model
     settings = model.config
     layers = resolve_layers(config.layers, int(settings.num_hidden_layers), name)
     layout = Layout(row_length_of(config.data, manifest), config.tokens_per_device, manifest.pad_id)
@@ -145,7 +172,8 @@ def reader_of(config: EmbedConfig, manifest: Manifest, name: str, world: World) 
         windowed=bool(getattr(settings, "sliding_window", None)),
     )
     module = PackedMaskedLM(model, backend_for("auto", shape)).to(world.device).eval()
-    return Reader(module, layers, layout, config.precision, world.device, config.combine, config.pooling)
+    made = (config.combine, config.pooling, loaded.has_trained_head)
+    return Reader(module, layers, layout, config.precision, world.device, *made)
 
 
 def _require_alike(reader: Reader, name: str, answers: dict[str, Answer]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,14 @@ from .context import CONTEXT, context, first_pieces
 from .exports import write_word2vec_text
 from .matching import Asked
 from .occurrences import FOUND, STATUSES, Corpus, Occurrences, columns_of
+from .study import MODEL
+
+if TYPE_CHECKING:
+    from .substitutes import Substitutes
 
 Floats = npt.NDArray[np.float32]
+
+SUBSTITUTES = pa.field("substitutes", pa.list_(pa.string()))
 
 
 def schema(include_text: bool, groups: Sequence[str] = ()) -> pa.Schema:
@@ -41,6 +48,8 @@ def schema(include_text: bool, groups: Sequence[str] = ()) -> pa.Schema:
             # An ordinary word, chosen for comparison.
             pa.field("control", pa.bool_()),
             *CONTEXT,
+            # Words that the masked-LM head would put in its place, likeliest first; of the first model alone.
+            SUBSTITUTES,
             pa.field("model", pa.string(), nullable=False),
             pa.field("layer", pa.string(), nullable=False),
             pa.field("correction", pa.string(), nullable=False),
@@ -61,6 +70,9 @@ class OccurrenceWriter:
         asked: how many of these are asked for; the rest are controls.
         include_text: write the cleaned text, too.
         groups: further columns that were kept.
+
+    Attributes:
+        substitutes: of the occurrences, for the rows of the first model; None: there are none.
     """
 
     def __init__(
@@ -73,6 +85,7 @@ class OccurrenceWriter:
         groups: Sequence[str] = (),
     ):
         self.corpus, self.asked = corpus, asked
+        self.substitutes: Substitutes | None = None
         self._schema = schema(include_text, groups)
         self._of_tweets = ["author", "time", *(f"group.{name}" for name in groups), *(["text"] if include_text else [])]
         self.words = pa.array(names, pa.string())
@@ -114,6 +127,7 @@ class OccurrenceWriter:
             "end": pa.array(places.end, pa.int32()),
             "status": pa.array(STATUSES).take(pa.array(status)),
             "pieces": pa.array(occurrences.piece_counts[rows][asked], pa.int32()),
+            "substitutes": self._substitutes(rows.start + asked, model),
             "model": pa.repeat(model, len(asked)),
             "correction": pa.repeat(correction, len(asked)),
             "control": pa.array(places.word >= self.asked),
@@ -123,6 +137,11 @@ class OccurrenceWriter:
             columns["layer"] = pa.repeat(layer, len(asked))
             columns["vector"] = _lists(vectors[asked, number], status == FOUND)
             self._writer.write_table(pa.table([columns[name] for name in self._schema.names], schema=self._schema))
+
+    def _substitutes(self, rows: npt.NDArray[np.int64], model: str) -> pa.Array:
+        if self.substitutes is None or model != MODEL:
+            return pa.nulls(len(rows), SUBSTITUTES.type)
+        return self.substitutes.column(rows)
 
 
 def _lists(vectors: Floats, present: npt.NDArray[np.bool_]) -> pa.Array:

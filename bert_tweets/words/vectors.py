@@ -70,6 +70,7 @@ class Reader:
         device: where the module is.
         combine: mean: one vector of all layers; each: one of each layer.
         pooling: of a word's pieces: mean, first, or max (the largest value of each dimension).
+        has_trained_head: the model came with its masked-LM head.
     """
 
     module: PackedMaskedLM
@@ -79,6 +80,7 @@ class Reader:
     device: torch.device
     combine: str = "mean"
     pooling: str = "mean"
+    has_trained_head: bool = True
 
     @property
     def width(self) -> int:

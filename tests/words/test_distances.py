@@ -116,8 +116,8 @@ def test_an_author_of_many_occurrences_does_not_bias_it() -> None:
 
 
 def test_an_interval_leans_upward_by_the_linear_part_and_by_the_pairs_error_at_least() -> None:
-    for spread, estimate, slope in ((Spread(0.01, 0.4), 1.0, 0.4), (Spread(0.01, 0.04), 1.0, 0.1)):
-        low, high = spread.interval(estimate)
+    for found, estimate, slope in ((Spread(0.01, 0.4), 1.0, 0.4), (Spread(0.01, 0.04), 1.0, 0.1)):
+        low, high = found.interval(estimate)
         assert high - estimate > estimate - low > 0
         # Each end is an effect that the estimate is 1.96 of that effect's errors away from.
         for end in (low, high):
