@@ -25,14 +25,12 @@ _FIGURES = {"estimate": ".4f", "p_value": ".4f", "q_value": ".4f"}
 def stage(argv: list[str]) -> None:
     """Reads the settings, compares, writes change.json and prints what it says. Uses no model."""
     config = options.load(AnalyzeConfig, argv)
-    settings = {"settings": _settings(config)}
-    settings |= {name: _made_from(folder) for name in ("words", "controls") if (folder := getattr(config, name))}
+    settings = _record(config)
     if already_made(config.output, SETTINGS, settings, "analyze"):
         print(f"{config.output}: is complete already")
         return
     with side_folder(config.output) as folder:
-        found, senses = _compared(config, folder)
-        write_json_atomic(folder / SETTINGS, settings)
+        found, senses = _compared(config, folder, settings)
     _tell(config, found, senses)
 
 
@@ -54,10 +52,10 @@ def within(words: str, by: str, seed: int) -> None:
 
     layer, senses = summary["vectors_layer"], has_learners()
     config = AnalyzeConfig(words=words, by=by, output=words, seed=seed, layer=layer, senses=senses)
-    _tell(config, *_compared(config, folder))
+    _tell(config, *_compared(config, folder, _record(config)))
 
 
-def _compared(config: AnalyzeConfig, folder: Path) -> tuple[Findings, dict[str, Any]]:
+def _compared(config: AnalyzeConfig, folder: Path, settings: dict[str, Any]) -> tuple[Findings, dict[str, Any]]:
     """Compares, and writes what comes of it into a folder, the comparisons last; returns the usage clusters, too."""
     from .words.analysis import analyze
     from .words.sense_files import write_senses
@@ -70,6 +68,7 @@ def _compared(config: AnalyzeConfig, folder: Path) -> tuple[Findings, dict[str, 
     if found.regression is not None:
         write_json_atomic(folder / REGRESSION, found.regression)
     senses = write_senses(folder, config) if config.senses else {}
+    write_json_atomic(folder / SETTINGS, settings)
     write_json_atomic(folder / CHANGE, found.change)
     return found, senses
 
@@ -88,8 +87,11 @@ def main(argv: list[str] | None = None) -> None:
     run_entry(stage, argv)
 
 
-def _settings(config: AnalyzeConfig) -> dict[str, Any]:
-    return {key: value for key, value in asdict(config).items() if key not in ("output", "words", "controls")}
+def _record(config: AnalyzeConfig) -> dict[str, Any]:
+    """What analyze.json holds: the settings, and what the folders of words were made from."""
+    settings = {key: value for key, value in asdict(config).items() if key not in ("output", "words", "controls")}
+    made = {name: _made_from(folder) for name in ("words", "controls") if (folder := getattr(config, name))}
+    return {"settings": settings, **made}
 
 
 def _made_from(folder: str) -> Any:

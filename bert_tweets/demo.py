@@ -1,7 +1,7 @@
 """demo: the whole road on generated tweets in which some words change their meaning at a known date.
 
 First a tiny BERT is pre-trained on tweets of the years before, as a stand-in for the model that one would download;
-then the road is walked with it: prepare, train on two ranks, evaluate, embed, report.
+then the road is walked with it: prepare, train on two ranks, evaluate, embed and compare the years, report.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from .config import DemoConfig
 from .errors import UserError, run_entry
 from .files import MARKER
 
-CHANGE = date(2020, 3, 1)
-_START, _DAYS = date(2019, 11, 1), 730
+CHANGE = date(2020, 1, 1)
+_START, _DAYS = date(2019, 1, 1), 4 * 365 + 1
 
 # A word, what it is a kind of before the change, and after it.
 CHANGING = {"mask": ("costume", "protection"), "virus": ("software", "illness"), "zoom": ("camera", "meeting")}
@@ -28,15 +28,15 @@ STABLE = {"coffee": "drink", "goal": "football", "rain": "weather"}
 
 # A kind of thing: what else is of it, and the company that it keeps.
 _KINDS = {
-    "costume": ("wig cape disguise crown", "party halloween dance carnival glitter club"),
-    "protection": ("gloves visor vaccine shield", "hospital nurse infection distance hygiene shop"),
-    "software": ("trojan malware spyware worm", "laptop password windows download email file"),
-    "illness": ("flu cough fever infection", "doctor symptoms patients test hospital lungs"),
-    "camera": ("lens tripod flash focus", "photo sharp portrait landscape light shutter"),
-    "meeting": ("call webinar lecture briefing", "colleagues online link mute screen homeoffice"),
-    "drink": ("tea espresso cocoa juice", "cup morning breakfast kitchen sugar milk"),
-    "football": ("penalty corner save tackle", "striker keeper stadium league referee fans"),
-    "weather": ("storm fog snow thunder", "umbrella forecast clouds puddle wind autumn"),
+    "costume": ("wig cape disguise crown makeup", "party halloween dance carnival glitter club"),
+    "protection": ("gloves visor vaccine shield gown", "hospital nurse infection distance hygiene shop"),
+    "software": ("trojan malware spyware worm hacker", "laptop password windows download email file"),
+    "illness": ("flu cough fever infection cold", "doctor symptoms patients test hospital lungs"),
+    "camera": ("lens tripod flash focus filter", "photo sharp portrait landscape light shutter"),
+    "meeting": ("call webinar lecture briefing chat", "colleagues online link mute screen homeoffice"),
+    "drink": ("tea espresso cocoa juice lemonade", "cup morning breakfast kitchen sugar milk"),
+    "football": ("penalty corner save tackle header", "striker keeper stadium league referee fans"),
+    "weather": ("storm fog snow thunder hail", "umbrella forecast clouds puddle wind autumn"),
 }
 _PATTERNS = (
     "this {word} and my {a}, what a {b} day {tag}",
@@ -48,8 +48,246 @@ _PATTERNS = (
     "RT @{user}: a {word} for the {a} &amp; the {b}",
     "talking of {a}: that {word} was all {b}",
 )
+# How often an asked word is said beside each other thing of its kind.
+_TIMES = 1
 # How much is said of the kinds that words change to, before and after.
 _NEW_KIND_WEIGHT = (0.15, 2.0)
+# Things that any tweet may name, whatever it is about: what the words' change is measured by.
+_EVERYDAY = [
+    "apple",
+    "arm",
+    "bag",
+    "ball",
+    "band",
+    "bank",
+    "basket",
+    "bath",
+    "bed",
+    "bell",
+    "bench",
+    "bicycle",
+    "bird",
+    "blanket",
+    "board",
+    "boat",
+    "bone",
+    "book",
+    "boot",
+    "bottle",
+    "bowl",
+    "box",
+    "boy",
+    "bread",
+    "brick",
+    "bridge",
+    "brother",
+    "brush",
+    "bucket",
+    "bus",
+    "button",
+    "cake",
+    "candle",
+    "car",
+    "card",
+    "carpet",
+    "castle",
+    "cat",
+    "ceiling",
+    "chain",
+    "chair",
+    "chalk",
+    "cheese",
+    "cherry",
+    "chest",
+    "chicken",
+    "child",
+    "church",
+    "circle",
+    "city",
+    "clock",
+    "cloth",
+    "coat",
+    "coin",
+    "corn",
+    "cow",
+    "curtain",
+    "cushion",
+    "desk",
+    "diamond",
+    "dish",
+    "dog",
+    "door",
+    "dress",
+    "drum",
+    "duck",
+    "ear",
+    "earth",
+    "egg",
+    "elephant",
+    "eye",
+    "face",
+    "family",
+    "farm",
+    "farmer",
+    "feather",
+    "field",
+    "finger",
+    "fire",
+    "fish",
+    "flag",
+    "floor",
+    "flower",
+    "foot",
+    "forest",
+    "fork",
+    "fox",
+    "friend",
+    "frog",
+    "fruit",
+    "garden",
+    "girl",
+    "glass",
+    "glove",
+    "goat",
+    "gold",
+    "grass",
+    "guitar",
+    "hammer",
+    "hand",
+    "hat",
+    "heart",
+    "hole",
+    "horse",
+    "hotel",
+    "house",
+    "ice",
+    "island",
+    "jacket",
+    "key",
+    "king",
+    "knee",
+    "knife",
+    "ladder",
+    "lady",
+    "lake",
+    "lamp",
+    "leaf",
+    "letter",
+    "lion",
+    "map",
+    "market",
+    "mirror",
+    "monkey",
+    "moon",
+    "mother",
+    "mountain",
+    "mouse",
+    "mouth",
+    "museum",
+    "nail",
+    "neck",
+    "nose",
+    "ocean",
+    "onion",
+    "orange",
+    "oven",
+    "owl",
+    "page",
+    "pan",
+    "paper",
+    "park",
+    "pen",
+    "pencil",
+    "piano",
+    "picture",
+    "pig",
+    "pillow",
+    "pilot",
+    "pipe",
+    "plane",
+    "plant",
+    "plate",
+    "pocket",
+    "poem",
+    "potato",
+    "queen",
+    "rabbit",
+    "ribbon",
+    "ring",
+    "river",
+    "road",
+    "roof",
+    "room",
+    "root",
+    "rope",
+    "rose",
+    "salt",
+    "sand",
+    "school",
+    "seed",
+    "sheep",
+    "ship",
+    "shirt",
+    "shoe",
+    "shoulder",
+    "silver",
+    "sister",
+    "skirt",
+    "sky",
+    "smoke",
+    "snake",
+    "soap",
+    "sock",
+    "sofa",
+    "soldier",
+    "son",
+    "soup",
+    "spider",
+    "spoon",
+    "star",
+    "station",
+    "stick",
+    "stone",
+    "stove",
+    "street",
+    "string",
+    "table",
+    "tail",
+    "teacher",
+    "temple",
+    "ticket",
+    "tiger",
+    "tongue",
+    "tooth",
+    "towel",
+    "tower",
+    "town",
+    "toy",
+    "train",
+    "tray",
+    "tree",
+    "truck",
+    "valley",
+    "village",
+    "violin",
+    "wall",
+    "watch",
+    "wheel",
+    "whistle",
+    "wife",
+    "window",
+    "wing",
+    "wolf",
+    "woman",
+    "wood",
+    "wool",
+]
+_ASIDES = (
+    "with {c} and {d}, {e}, {f}",
+    "near the {c} {d} {e} {f}",
+    "{c} {d} or {e} {f}",
+    "under the {c} of {d} {e} {f}",
+)
 _EMOJI = ("😀", "😷", "🎉", "☕", "⚽", "🌧️", "👍🏽", "")
 
 
@@ -65,9 +303,9 @@ def generate(tweets: int, seed: int, first: date, days: int) -> Iterator[tuple[s
         day = first + timedelta(days=number * days // tweets)
         of_kind = {kind: things.split() for kind, (things, _) in _KINDS.items()}
         for word, (before, after) in CHANGING.items():
-            of_kind[after if day >= CHANGE else before] += [word] * 4
+            of_kind[after if day >= CHANGE else before] += [word] * _TIMES
         for word, kind in STABLE.items():
-            of_kind[kind] += [word] * 4
+            of_kind[kind] += [word] * _TIMES
         weights = [_NEW_KIND_WEIGHT[day >= CHANGE] if kind in new_kinds else 1.0 for kind in _KINDS]
         (kind,) = generator.choices(list(_KINDS), weights)
         a, b = generator.sample(_KINDS[kind][1].split(), 2)
@@ -80,6 +318,8 @@ def generate(tweets: int, seed: int, first: date, days: int) -> Iterator[tuple[s
             link=f"https://example.com/{generator.randrange(10**6)}",
             emoji=generator.choice(_EMOJI),
         )
+        c, d, e, f = generator.sample(_EVERYDAY, 4)
+        text += " " + generator.choice(_ASIDES).format(c=c, d=d, e=e, f=f)
         yield f"{seed}{number:07}", day.isoformat(), text.strip()
 
 
@@ -117,7 +357,7 @@ def stage(argv: list[str]) -> None:
     _run("train", *train, processes=config.processes)
     _run("evaluate", f"model={model}", *rest, f"output={folder}/eval", seed)
     words = f"words=[{','.join((*CHANGING, *STABLE))}]"
-    _run("embed", f"model={options.shown([model])}", *rest, words, f"output={folder}/words", seed)
+    _run("embed", f"model={options.shown([model])}", *rest, words, "by=year", f"output={folder}/words", seed)
     parts = (f"run={run}", f"evaluation={folder}/eval", f"words={folder}/words")
     report = folder / "report.html"
     _run("report", *parts, f"output={report}", "title=Demo: words that changed")

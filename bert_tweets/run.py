@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import commands, options
-from .config import EmbedConfig, RunConfig
+from .config import PERIODS, EmbedConfig, RunConfig
 from .data.manifest import Manifest
 from .errors import UserError, run_entry
 
@@ -25,6 +25,8 @@ _EVALUATED_TWEETS = 10_000  # the same of evaluate
 _FORWARD_SHARE = 1 / 3
 _LONG_SECONDS = 15 * 60
 _FEWEST_HELD_OUT = 10
+# Settings of embed that another call may give anew.
+_OF_EMBED = ("words", "by", "max_occurrences", "controls", "include_text")
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def stages(config: RunConfig) -> list[list[str]]:
         f"words={options.shown(config.words)}",
         f"output={study}/words",
     ]
+    text = f"include_text={str(config.include_text).lower()}"
     parts = [f"run={study}/run", f"evaluation={study}/eval", f"words={study}/words"]
     return [
         commands.command("prepare", [*_source(config), f"output={study}/shards", seed]),
@@ -107,13 +110,14 @@ def stages(config: RunConfig) -> list[list[str]]:
                 *embed,
                 f"max_occurrences={config.max_occurrences}",
                 f"controls={config.controls}",
-                f"include_text={str(config.include_text).lower()}",
+                *([f"by={config.by}"] if config.by else []),
+                text,
                 seed,
                 device,
             ],
             _devices(config),
         ),
-        commands.command("report", [*parts, f"output={study}/report.html"]),
+        commands.command("report", [*parts, text, f"output={study}/report.html"]),
     ]
 
 
@@ -147,7 +151,7 @@ def _made_ready(config: RunConfig, arguments: list[str]) -> list[str]:
     made = study / "words" / "embed.json"
     if stage_name == "embed" and made.is_file():
         settings = json.loads(made.read_text(encoding="utf-8"))["settings"]
-        if any(settings[key] != getattr(config, key) for key in ("words", "max_occurrences", "include_text")):
+        if any(settings[key] != getattr(config, key) for key in _OF_EMBED):
             print(f"\n{study / 'words'}: holds other words or settings; they are embedded anew", flush=True)
             shutil.rmtree(study / "words")
     if stage_name == "evaluate" and not can_evaluate:
@@ -247,7 +251,8 @@ def _encoding_rate(texts: list[str], model: str) -> float:
 
 def _source(config: RunConfig) -> list[str]:
     column = [f"text_column={config.text_column}"] if config.text_column else []
-    return [f"input={options.shown(config.input)}", *column, f"tokenizer={config.model}"]
+    kept = [f"group_columns={options.shown([config.by])}"] if config.by and config.by not in PERIODS else []
+    return [f"input={options.shown(config.input)}", *column, *kept, f"tokenizer={config.model}"]
 
 
 def _devices(config: RunConfig) -> int:

@@ -239,10 +239,17 @@ def test_spaces_are_never_mixed(tmp_path: Path) -> None:
     others = words_folder(tmp_path / "others", word("rain"), weights="other")
     with pytest.raises(UserError, match=r"another space .* differ in weights"):
         run(folder, tmp_path / "out", f"controls={others}")
-    recipe = words_folder(tmp_path / "recipe", word("rain"))
-    (recipe / "summary.json").write_text(json.dumps({"weights": {"model": "w"}, "recipe": "another"}))
-    with pytest.raises(UserError, match="differ in recipe"):
-        run(folder, tmp_path / "out", f"controls={recipe}")
+    for number, (what, told) in enumerate(
+        {
+            "recipe": {"recipe": "another"},
+            "pooling": {"pooling": "first"},
+            "what the correction was fitted on": {"correction_fitted": {"model": "of other tweets"}},
+        }.items()
+    ):
+        other = words_folder(tmp_path / f"other-{number}", word("rain"))
+        (other / "summary.json").write_text(json.dumps({"weights": {"model": "w"}, "recipe": "r", **told}))
+        with pytest.raises(UserError, match=f"differ in {what}; "):
+            run(folder, tmp_path / "out", f"controls={other}")
     mixed = words_folder(tmp_path / "mixed", [*word("mask"), *word("rain", layer="mean(2)")])
     with pytest.raises(UserError, match=r"mixes vectors of layer=mean\(1\) and mean\(2\)"):
         run(mixed, tmp_path / "out")

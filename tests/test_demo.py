@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from bert_tweets.demo import _DAYS, _KINDS, _START, CHANGE, CHANGING, STABLE, generate
+from bert_tweets.config import AnalyzeConfig, DemoConfig
+from bert_tweets.demo import _DAYS, _EVERYDAY, _KINDS, _START, CHANGE, CHANGING, STABLE, generate
+from bert_tweets.words.wording import FEWEST_CONTROLS
 from tests.processes import run
 
 
@@ -37,6 +40,19 @@ def test_only_the_changing_words_change_their_company() -> None:
         assert usual(word, False) == usual(word, True) == kind
 
 
+def test_each_asked_word_has_controls_enough_in_every_year() -> None:
+    years: Counter[tuple[str, str]] = Counter()
+    for _, day, text in generate(DemoConfig().tweets, 1, _START, _DAYS):
+        years.update((word, day[:4]) for word in re.findall("[a-z]+", text))
+
+    def of(word: str) -> list[int]:
+        return [years[word, str(year)] for year in range(_START.year, _START.year + 4)]
+
+    for word in (*CHANGING, *STABLE):
+        alike = [other for other in _EVERYDAY if sum(of(other)) <= 2 * sum(of(word)) <= 4 * sum(of(other))]
+        assert sum(min(of(other)) >= AnalyzeConfig().min_clusters for other in alike) >= FEWEST_CONTROLS, word
+
+
 @pytest.mark.dist
 @pytest.mark.slow
 def test_the_whole_road(tmp_path: Path) -> None:
@@ -52,6 +68,8 @@ def test_the_whole_road(tmp_path: Path) -> None:
     summary = json.loads((folder / "words/summary.json").read_text())
     assert set(summary["words"]) == {*CHANGING, *STABLE}
     assert all(word["found"] > 5 and word["truncated"] == 0 for word in summary["words"].values())
+    change = json.loads((folder / "words/change.json").read_text())
+    assert {row["word"] for row in change} == {*CHANGING, *STABLE}
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert all(word in page for word in (*CHANGING, *STABLE))
     assert (folder / "words/vectors.txt").read_text().startswith(f"{len(CHANGING) + len(STABLE)} 128\n")

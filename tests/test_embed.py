@@ -209,6 +209,8 @@ def test_each_group_is_sampled_by_itself_and_compared(by_month: Path) -> None:
     assert max(counts.values()) == 4 and len({month for _, month in counts}) == 12
     changes = json.loads((by_month / "change.json").read_text())
     assert {row["word"] for row in changes} == {"mask", "the"} and changes[0]["measure"] == "energy"
+    made = json.loads((by_month / "analyze.json").read_text())
+    assert made["settings"]["by"] == "month" and made["words"] == json.loads((by_month / "embed.json").read_text())
 
 
 def test_control_words_are_written_and_told(by_month: Path, made: Path) -> None:

@@ -46,6 +46,20 @@ def test_commands_are_shown_as_one_would_type_them() -> None:
     )
 
 
+def test_what_words_are_compared_by_is_kept_by_prepare_and_given_to_embed() -> None:
+    for by, kept in (("", None), ("month", None), ("party", "group_columns=[party]")):
+        road = {commands.stage_of(arguments): arguments for arguments in stages(config_of(by=by))}
+        assert [word for word in road["prepare"] if word.startswith("group_columns")] == ([kept] if kept else [])
+        assert [word for word in road["embed"] if word.startswith("by=")] == ([f"by={by}"] if by else [])
+
+
+def test_text_is_kept_and_shown_only_where_asked() -> None:
+    for include_text in (False, True):
+        road = {commands.stage_of(arguments): arguments for arguments in stages(config_of(include_text=include_text))}
+        for stage_name in ("embed", "report"):
+            assert f"include_text={str(include_text).lower()}" in road[stage_name]
+
+
 @pytest.fixture
 def study(shards: Path, tmp_path: Path) -> list[str]:
     """The words of a small study with a tiny model."""

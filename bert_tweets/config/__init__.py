@@ -4,7 +4,7 @@
 alone can get wrong (type, choice, bounds) is stated here; what fields get wrong together is said by `problems`.
 """
 
-from .fields import group, setting
+from .fields import PERIODS, group, setting
 from .preparing import (
     FilterConfig,
     InspectConfig,
@@ -38,6 +38,7 @@ from .using import (
 )
 
 __all__ = [
+    "PERIODS",
     "AnalyzeConfig",
     "DataConfig",
     "DemoConfig",

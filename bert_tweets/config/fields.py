@@ -38,3 +38,6 @@ def group(kind: type) -> Any:
 
 
 DEVICE = ("auto", "cpu", "cuda")
+
+# Periods of time that tweets are grouped by, and how one is written, for strftime.
+PERIODS = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m", "year": "%Y"}

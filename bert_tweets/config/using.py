@@ -213,24 +213,29 @@ class ReportConfig:
 
 @dataclass
 class RunConfig:
-    """run: the whole road, plan first: prepare, train, evaluate, embed, report."""
+    """run: the whole road, plan first: prepare, train, evaluate, embed and compare, report."""
 
     input: list[str] = setting([], "files, folders or patterns, see prepare", required=True)
     output: str = setting("", "folder of the study; a stage that is complete there is not repeated", required=True)
     words: list[str] = setting([], "words, hashtags, emoji to embed", required=True)
     text_column: str = setting("", "column of the text; empty: found by name and said aloud")
+    by: str = setting(
+        "",
+        "day, week, month or year of the tweet (UTC), or a column: what the use of each word is compared between; "
+        "empty: nothing",
+    )
     model: str = setting("bert-base-uncased", "folder or hub name of the model to adapt")
     max_steps: int | None = setting(None, "optimizer steps; null: by epochs", unit="steps", at_least=1)
     epochs: float | None = setting(None, "passes over the tweets; null and no max_steps: 1", above=0.0)
     batch_size: int = setting(256, "tweets of one optimizer step", unit="tweets", at_least=1)
     precision: str = setting("bf16", "arithmetic of training", choices=("fp32", "bf16"))
     max_occurrences: int = setting(
-        1000, "seeded sample of a word's occurrences; 0: all", unit="occurrences", at_least=0
+        1000, "seeded sample of a word's occurrences, of each group with by; 0: all", unit="occurrences", at_least=0
     )
     controls: int = setting(
         250, "ordinary words to compare each word with, see embed; 0: none", unit="words", at_least=0
     )
-    include_text: bool = setting(False, "write the tweets' text beside the vectors")
+    include_text: bool = setting(False, "write the tweets' text beside the vectors, and show it on the page")
     seed: int = setting(0, "seed of everything", at_least=0)
     device: str = setting("auto", "where to run; auto: every GPU there is, else the CPU", choices=DEVICE)
     plan_only: bool = setting(False, "print the plan and stop")

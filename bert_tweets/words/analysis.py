@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..config import AnalyzeConfig
+from ..config import PERIODS, AnalyzeConfig
 from ..errors import UserError
 from ..terminal import counting
 from .change import MATCHED_ON_ALL, Comparison, Control, compare, conclude, control, rows_of_controls
-from .covariates import PERIODS
 from .effects import regress
 from .evidence import Table, choose, with_vectors
 from .wording import FEWEST_CONTROLS

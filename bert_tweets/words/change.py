@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import AnalyzeConfig
-from .covariates import PERIODS
+from ..config import PERIODS, AnalyzeConfig
 from .distances import Distances, Floats, Spread, between_and_within, distances, spread
 from .evidence import Chosen
 from .occurrences import generator

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..config import PERIODS
 from ..errors import UserError, did_you_mean
 from .distances import Doubles
 from .units import Ints
 
-PERIODS = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m", "year": "%Y"}
 TIME = "time"
 # What embed writes of an occurrence's own tweet: truth values, numbers and a name.
 CONTEXT = ("links", "retweet", "tweet_length", "position", "casing", "pieces")

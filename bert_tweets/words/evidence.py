@@ -117,6 +117,8 @@ class Table:
             "weights": self.summary.get("weights", {}).get(role),
             "recipe": self.summary.get("recipe"),
             **{name: self._only(name) for name in ("layer", "correction")},
+            "pooling": self.summary.get("pooling"),
+            "what the correction was fitted on": self.summary.get("correction_fitted", {}).get(role),
         }
         self.period = np.array(labels(self.columns.column(column), by).to_pylist(), dtype=object)
         # Of asked and control words: matches in all tweets, part of speech.

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..config import PERIODS
 from ..errors import UserError, did_you_mean
-from .covariates import PERIODS
 
 
 def group_column(by: str, groups: Sequence[str], where: str) -> str:

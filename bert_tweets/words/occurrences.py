@@ -13,11 +13,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..arrays import ranges
+from ..config import PERIODS
 from ..data.manifest import SPLITS, Manifest
 from ..data.shards import Split, Tweets
 from ..data.sharing import ALL, Share
 from ..text.tokenizer import private_backend
-from .covariates import PERIODS
 from .groups import labels, numbers
 from .matching import Asked
 from .sampling import Sampler, salts_of

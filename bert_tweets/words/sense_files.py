@@ -11,10 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..config import AnalyzeConfig
+from ..config import PERIODS, AnalyzeConfig
 from ..files import write_json_atomic
 from ..terminal import counting
-from .covariates import PERIODS
 from .exports import write_word2vec_text
 from .groups import labels
 from .reading import Source, asked, open_source, vectors_of

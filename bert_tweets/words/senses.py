@@ -6,6 +6,7 @@ are found blind to groups and times.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -193,20 +194,20 @@ def _mixture(count: int, points: Doubles, seed: int) -> Any:
     With a covariance for each, a component can be the tails of another. It begins at k-means: from random points the
     shared covariance takes in the clusters' distances, and expectation-maximisation stays there.
     """
-    return (
-        _learner("mixture")
-        .GaussianMixture(
-            count,
-            covariance_type="tied",
-            tol=1e-4,
-            max_iter=300,
-            n_init=_STARTS,
-            init_params="kmeans",
-            reg_covar=1e-3 * float(points.var(axis=0).mean()),
-            random_state=seed,
-        )
-        .fit(points)
+    mixture = _learner("mixture").GaussianMixture(
+        count,
+        covariance_type="tied",
+        tol=1e-4,
+        max_iter=300,
+        n_init=_STARTS,
+        init_params="kmeans",
+        reg_covar=1e-3 * float(points.var(axis=0).mean()),
+        random_state=seed,
     )
+    with warnings.catch_warnings():
+        # Fewer different points than clusters, or no end in 300 steps: such a mixture has no valley, and is not taken.
+        warnings.simplefilter("ignore", _learner("exceptions").ConvergenceWarning)
+        return mixture.fit(points)
 
 
 def _number(random: np.random.Generator) -> int:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ...config import PERIODS
 from ..wording import CHANGED, NO_EVIDENCE, NOT_COMPARABLE, TOO_FEW, label
 from .charts import BLUE, COLOURS, GREY, ORANGE, Chart, Series, file_names
 from .material import Change
 
 OMNIBUS, ENERGY = "omnibus", "energy"
-PERIODS = ("day", "week", "month", "year")
 
 # What a reader looks for first stands first.
 _ORDER = (CHANGED, NOT_COMPARABLE, NO_EVIDENCE, TOO_FEW)
