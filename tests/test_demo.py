@@ -49,7 +49,7 @@ def test_each_asked_word_has_controls_enough_in_every_year() -> None:
         return [years[word, str(year)] for year in range(_START.year, _START.year + 4)]
 
     for word in (*CHANGING, *STABLE):
-        alike = [other for other in _EVERYDAY if sum(of(other)) <= 2 * sum(of(word)) <= 4 * sum(of(other))]
+        alike = [other for other in _EVERYDAY.split() if sum(of(other)) <= 2 * sum(of(word)) <= 4 * sum(of(other))]
         assert sum(min(of(other)) >= AnalyzeConfig().min_clusters for other in alike) >= FEWEST_CONTROLS, word
 
 
