@@ -78,8 +78,8 @@ _EMOJI = ("😀", "😷", "🎉", "☕", "⚽", "🌧️", "👍🏽", "")
 def generate(tweets: int, seed: int, first: date, days: int) -> Iterator[tuple[str, str, str]]:
     """Generated tweets: id, ISO date and text, spread evenly over the days.
 
-    Each is about a thing of one kind, in that kind's company. From `CHANGE` on, the changing words stand where
-    things of another kind stand; the stable ones stay.
+    Each is about a thing of one kind, in that kind's company, and names everyday things besides. From `CHANGE` on, the
+    changing words stand where things of another kind stand; the stable ones stay.
     """
     generator, everyday = random.Random(seed), _EVERYDAY.split()
     new_kinds = {after for _, after in CHANGING.values()}

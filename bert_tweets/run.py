@@ -151,7 +151,7 @@ def _made_ready(config: RunConfig, arguments: list[str]) -> list[str]:
     made = study / "words" / "embed.json"
     if stage_name == "embed" and made.is_file():
         settings = json.loads(made.read_text(encoding="utf-8"))["settings"]
-        if any(settings[key] != getattr(config, key) for key in _OF_EMBED):
+        if any(settings.get(key) != getattr(config, key) for key in _OF_EMBED):
             print(f"\n{study / 'words'}: holds other words or settings; they are embedded anew", flush=True)
             shutil.rmtree(study / "words")
     if stage_name == "evaluate" and not can_evaluate:

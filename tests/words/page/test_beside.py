@@ -34,7 +34,7 @@ def test_the_first_screen_says_what_may_be_claimed(tmp_path: Path) -> None:
     assert "Too rare for any statement: goal (12 found)" in first
     # What changed comes first.
     assert first.index("The use of mask") < first.index("the use of coffee")
-    for part in ("Change over time", "Beside ordinary words", "mask: 2 uses", "links (q = 0.004)", "partial R²"):
+    for part in ("Change over time", "Beside ordinary words", "mask: 2 usage clusters", "links (q = 0.004)", "partial R²"):
         assert part in text, part
     assert "trained 3 times" in text and "ordinary words keep 70% (50% to 90%); rank 3 of 201" in text
 
