@@ -72,6 +72,9 @@ def collect(config: ReportConfig) -> Any:
     change = _change(config, made)
     shards = Path(training.data.path)
     made.add(shards / "manifest.json", PrepareConfig, {"output": str(shards)}, first=True)
+    if "prepare" in made.settings:
+        # What `auto` came to.
+        made.settings["prepare"]["clean"] = _json(shards / "manifest.json")["recipe"]["clean"]
     return Material(
         title=config.title,
         run=run,

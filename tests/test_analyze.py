@@ -171,6 +171,13 @@ def test_a_word_is_no_control_of_itself(tmp_path: Path, controls: Path) -> None:
     assert run(folder, tmp_path / "out", f"controls={controls}")[0]["controls"] == 204
 
 
+def test_a_word_none_of_whose_occurrences_was_found_is_in_no_comparison(tmp_path: Path) -> None:
+    lost = [dict(row, status="unknown", vector=None) for row in word("😷")]
+    rows = run(words_folder(tmp_path / "words", [*word("mask"), *lost]), tmp_path / "out", "senses=true")
+    assert [(row["word"], row["verdict"]) for row in rows] == [("mask", "no evidence")]
+    assert set(json.loads((tmp_path / "out" / "senses.json").read_text())) == {"mask"}
+
+
 def test_contrasts_follow_the_one_test_over_all(tmp_path: Path) -> None:
     rows = word("mask", 120)
     for number, row in enumerate(rows):
@@ -264,6 +271,8 @@ def test_spaces_are_never_mixed(tmp_path: Path) -> None:
         (["by=monht"], r"by=monht: is none of day, week.*did you mean 'month'.*it has party"),
         (["by=year"], "its occurrences are of 1 year: nothing to compare"),
         (["by=party"], r"are of 0 value\(s\) of party"),
+        (["model=model.2"], "model=model.2: .* has none such; it has model"),
+        (["layer=mean(2)"], r"layer=mean\(2\): .* has none such; it has mean\(1\)"),
         (["words=nowhere"], "nowhere: holds no embed.json"),
     ],
 )

@@ -250,6 +250,10 @@ def test_a_wrong_by_is_told_before_anything_is_run(
     with pytest.raises(SystemExit):
         embed.main(arguments(shards, models, tmp_path / "words", "by=mnth"))
     assert "did you mean 'month'" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    with pytest.raises(SystemExit):
+        embed.main(arguments(shards, models, tmp_path / "words", "by=year"))
+    said = capsys.readouterr().err
+    assert "its occurrences are of 1 year: nothing to compare" in said and "embedding with" not in said
 
 
 def test_lemmas_and_patterns_are_words(shards: Path, models: tuple[Path, Path], tmp_path: Path) -> None:

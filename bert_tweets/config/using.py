@@ -132,7 +132,7 @@ class AnalyzeConfig:
     )
     layer: str = setting("", "whose vectors, of a folder with several layers, as embed names it")
     output: str = setting("", "folder for change.json; new, empty, or one that analyze made", required=True)
-    model: str = setting("model", "whose vectors: of the model, or of the base", choices=("model", "base"))
+    model: str = setting("model", "whose vectors, as embed names it: model, base, or model.2 for a further seed")
     contrasts: str = setting(
         "auto",
         "pairs of groups beside the one test over all; auto: adjacent for times, else all",

@@ -14,6 +14,7 @@ from ..terminal import counting
 from .change import MATCHED_ON_ALL, Comparison, Control, compare, conclude, control, rows_of_controls
 from .effects import regress
 from .evidence import Table, choose, with_vectors
+from .groups import require_groups
 from .wording import FEWEST_CONTROLS
 
 Rows = list[dict[str, Any]]
@@ -52,9 +53,7 @@ def analyze(config: AnalyzeConfig) -> Findings:
         # Counts in other tweets say nothing of how frequent a word is in these.
         table.told = others.told = {}
     names = sorted(set(table.period.tolist()) - {None})
-    if len(names) < 2:
-        what = f"{len(names)} {config.by}" if config.by in PERIODS else f"{len(names)} value(s) of {config.by}"
-        raise UserError(f"{config.words}: its occurrences are of {what}: nothing to compare; choose another by=")
+    require_groups(names, config.by, config.words)
     if config.contrasts == "adjacent" and config.by not in PERIODS:
         raise UserError(f"contrasts=adjacent: the groups of {config.by} have no order; give first or all")
     comparisons: list[Comparison] = []

@@ -133,7 +133,7 @@ class Spread:
 
         Where a use is rare, a sample that holds few of it shows a small effect and no linear part at all, and the
         interval would end short of the truth. So the part grows by the pairs' own error at least, as it does of itself
-        where an effect is plain (0.8 to 2.2 times that error in docs/statistics.md, which has the coverage, too).
+        where an effect is plain. docs/statistics.md has the coverage.
         """
         z = NormalDist().inv_cdf((1 + confidence) / 2)
         least = math.sqrt(self.pairs)

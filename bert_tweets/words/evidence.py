@@ -111,8 +111,9 @@ class Table:
                 f"{self.path}: cannot be read as what embed leaves ({str(error).splitlines()[0]})"
             ) from None
         self.covariates = [covariate(name, self.columns.column(one)) for name, one in of_covariates.items()]
-        if layer and not len(self.columns):
-            self._no_layer(layer)
+        if not len(self.columns):
+            self._require_model(role)
+            self._require_layer(layer)
         self.space = {
             "weights": self.summary.get("weights", {}).get(role),
             "recipe": self.summary.get("recipe"),
@@ -133,10 +134,15 @@ class Table:
             )
         return values[0] if values else None
 
-    def _no_layer(self, layer: str) -> None:
+    def _require_model(self, role: str) -> None:
+        there = pq.read_table(self.path, columns=["model"]).column("model").unique().to_pylist()
+        if there and role not in there:
+            raise UserError(f"model={role}: {self.path} has none such; it has {', '.join(there)}")
+
+    def _require_layer(self, layer: str) -> None:
         there = pq.read_table(self.path, columns=["layer"], filters=pc.field("model") == self._kept["model"])
         layers = there.column("layer").unique().to_pylist()
-        if layers and layer not in layers:
+        if layer and layers and layer not in layers:
             raise UserError(f"layer={layer}: {self.path} has none such; it has {', '.join(layers)}")
 
     @cached_property

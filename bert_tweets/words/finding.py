@@ -15,10 +15,10 @@ from ..text.tokenizer import fingerprint, load_tokenizer
 from .asked import asked_for
 from .choosing import choose, of_all_ranks
 from .corrections import NONE
-from .groups import group_column
+from .groups import group_column, labels, require_groups
 from .matching import Asked
 from .neighbours import background
-from .occurrences import FOUND, Occurrences, Places, align, open_corpus, shared
+from .occurrences import FOUND, Occurrences, Places, align, columns_of, open_corpus, shared
 from .span_corpus import SpanCorpus
 from .study import Study
 
@@ -43,7 +43,14 @@ def find_study(
         UserError: the shards or their tokenizer are damaged, or a correction has nothing to be fitted on.
     """
     study = _of_spans(config, manifest, words, world, spans) if spans else _of_shards(config, manifest, words, world)
-    asked = int((study.occurrences.places.word < len(words)).sum())
+    is_asked = study.occurrences.places.word < len(words)
+    if config.by and is_asked.any():
+        # Told by the comparison too, but after all models have run.
+        where = config.occurrences or config.data.path
+        column = group_column(config.by, manifest.groups, where)
+        tweets = columns_of(study.corpus, np.unique(study.occurrences.places.tweet[is_asked]), [column])
+        require_groups(labels(tweets.column(0), config.by).drop_null().unique().to_pylist(), config.by, where)
+    asked = int(is_asked.sum())
     world.say(
         f"{asked:,} occurrences of {len(words)} word(s), {len(study.occurrences) - asked:,} of {len(study.controls):,} "
         f"control words, {len(study.background.words):,} background words of {study.background.tweets:,} tweets"

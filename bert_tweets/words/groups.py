@@ -42,6 +42,19 @@ def labels(column: pa.ChunkedArray, by: str) -> pa.ChunkedArray:
     return pc.strftime(column.cast(pa.timestamp("s")), format=PERIODS[by]) if by in PERIODS else column
 
 
+def require_groups(names: Sequence[str], by: str, where: str) -> None:
+    """Raises UserError unless occurrences are of two groups at least.
+
+    Args:
+        names: of the groups that they are of.
+        by: what they are grouped by.
+        where: the occurrences are, for the message.
+    """
+    if len(names) < 2:
+        what = f"{len(names)} {by}" if by in PERIODS else f"{len(names)} value(s) of {by}"
+        raise UserError(f"{where}: its occurrences are of {what}: nothing to compare; choose another by=")
+
+
 def numbers(names: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """A number for each row that tells its group from others in whatever rows; int64 [rows], 0 for no group."""
     coded = names.combine_chunks().dictionary_encode()

@@ -45,6 +45,9 @@ def write_senses(folder: Path, config: AnalyzeConfig) -> dict[str, Any]:
     names = sorted({group for group in group_of(source.read([column]), config.by) if group is not None})
     with counting("usage clusters") as advance, pq.ParquetWriter(folder / SENSE_TABLE, schema()) as writer:
         for word, rows in by_word(source, asked(source), [*COLUMNS, column]):
+            if not len(rows):
+                # None of its occurrences was found: lost to [UNK], or truncated away.
+                continue
             usage = usage_of(
                 word,
                 rows.drop_columns("vector"),

@@ -101,8 +101,8 @@ def _columns(path: str) -> Columns:
     known = {
         role: next((name for name in NAMES[role] if name in source.readable), None) for role in ("id", "time", "author")
     }
-    # Authors are kept as hashes alone.
-    others = [name for name in source.names if name in source.readable and name not in ("text", known["author"])]
+    # Authors are kept as hashes alone, and of several columns that name them one.
+    others = [name for name in source.names if name in source.readable and name not in ("text", *NAMES["author"])]
     return Columns("text", **known, groups=tuple(dict.fromkeys(others)))
 
 

@@ -87,6 +87,12 @@ def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
     assert ann == again != "ann" and nobody is None
 
 
+def test_of_several_columns_that_name_authors_none_comes_through(tmp_path: Path) -> None:
+    rows = [{**row, "username": f"@{row['author']}", "author_id": str(number)} for number, row in enumerate(ROWS)]
+    file = read_spans(str(spans_file(tmp_path / "spans.csv", rows)))
+    assert list(file.groups) == ["topic"]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -44,6 +44,7 @@ def context(material: Material) -> dict[str, Any]:
         "senses": findings.sense_rows(change.senses if change else None),
         "criterion": findings.usual_criterion(change.senses) if change and change.senses else None,
         "regression": findings.regression_rows(change.regression if change else None),
+        "matched_on": findings.matched_on(change),
         "has_controls": bool(change and change.controls),
     }
 

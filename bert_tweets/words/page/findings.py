@@ -225,6 +225,12 @@ def _sense_chart(name: str, word: str, clusters: list[dict[str, Any]], by: str) 
     )
 
 
+def matched_on(change: Change | None) -> str:
+    """What control words are like the words in; of several answers the one that promises least."""
+    said = {str(row["matched_on"]) for row in change.rows if row["controls"]} if change else set()
+    return min(said, key=len, default="frequency")
+
+
 def usual_criterion(senses: dict[str, Any]) -> str:
     """How the number of clusters was chosen, of most words."""
     said = [str(sense["criterion"]) for sense in senses.values()]

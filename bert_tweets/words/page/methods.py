@@ -52,6 +52,9 @@ def _data(material: Material) -> str:
     text = f"Of {funnel['read']:,} rows read, {funnel['kept']:,} tweets were kept"
     text += f" (left out: {', '.join(dropped)})" if dropped else ""
     text += f"; {held_out:,} of them were held out for validation." if held_out else "."
+    if settings.get("clean"):
+        text += f" Texts were cleaned by the recipe `{settings['clean']}` of bert_tweets"
+        text += f", emoji {settings['emoji']}." if settings.get("emoji", "auto") != "auto" else "."
     if settings.get("deduplicate"):
         kinds = {"none": "not removed", "exact": "removed where the cleaned text is the same", "near": "removed"}
         text += f" Copies were {kinds.get(settings['deduplicate'], settings['deduplicate'])}."
@@ -68,8 +71,8 @@ def _training(material: Material) -> str:
     run, settings = material.run, material.settings["train"]
     rate, masking = settings["optimizer"]["learning_rate"], settings["masking"]
     text = (
-        f"A pre-trained BERT [@devlin2019bert] ({short_name(run['model'])}) was trained further as a masked language "
-        f"model on {run['rows']:,} tweets for {run['epochs']:.2f} epochs ({run['steps']:,} steps of "
+        f"A pre-trained BERT [@devlin2019bert] ({short_name(run['model'])}, {_revision(run)}) was trained further as a "
+        f"masked language model on {run['rows']:,} tweets for {run['epochs']:.2f} epochs ({run['steps']:,} steps of "
         f"{settings['batch_size']:,} tweets, {run['tokens']:,} tokens), "
         f"{masking['probability']:.0%} of the {'words' if masking['whole_word'] else 'tokens'} masked anew each epoch, "
         f"by AdamW [@loshchilov2019adamw] with a learning rate of {rate:g}, {settings['schedule']['name']} decay and a "
@@ -81,6 +84,12 @@ def _training(material: Material) -> str:
     if run.get("stopped_early"):
         text += f"; training stopped early, and step {run['best_step']:,}, the best by validation loss, was kept"
     return text + "."
+
+
+def _revision(run: dict[str, Any]) -> str:
+    """Which weights training began from."""
+    _, at, commit = str(run["weights"]).rpartition("@")
+    return f"revision {commit}" if at else f"weights of sha256 {commit[:12]}…"
 
 
 def _evaluation(material: Material) -> str:
@@ -202,8 +211,8 @@ def _unknown(material: Material, shown: dict[str, Any]) -> list[str]:
             lines.append(
                 "Whether use differs by more than that of ordinary words: fewer than 200 control words matched."
             )
-        if any(row["controls"] for row in rows):
-            lines.append("Part of speech of the words: control words are not matched on it.")
+        if any(row["controls"] and "part of speech" not in row["matched_on"] for row in rows):
+            lines.append("Part of speech of the words: not all control words are matched on it.")
     elif material.words:
         lines.append("Whether the use of the words differs between times or groups: it was not compared.")
     if shown["rare"]:

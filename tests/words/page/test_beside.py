@@ -34,7 +34,8 @@ def test_the_first_screen_says_what_may_be_claimed(tmp_path: Path) -> None:
     assert "Too rare for any statement: goal (12 found)" in first
     # What changed comes first.
     assert first.index("The use of mask") < first.index("the use of coffee")
-    for part in ("Change over time", "Beside ordinary words", "mask: 2 usage clusters", "links (q = 0.004)", "partial R²"):
+    parts = ("Change over time", "Beside ordinary words", "mask: 2 usage clusters", "links (q = 0.004)", "partial R²")
+    for part in parts:
         assert part in text, part
     assert "trained 3 times" in text and "ordinary words keep 70% (50% to 90%); rank 3 of 201" in text
 
@@ -108,15 +109,27 @@ def test_methods_cite_what_references_hold_and_no_more(tmp_path: Path) -> None:
     assert cited == set(re.findall(r"^@\w+\{(\w+),", bib, re.M)) == set(re.findall(r"`(\w+\d{4}\w+)`", text))
     assert {"mu2018allbutthetop", "szekely2013energy", "winkler2015block", "freedman1983nonstochastic"} <= cited
     assert "vandermaaten2008tsne" not in cited
-    for part in ("1,000 rows read, 900 tweets", "9,999 permutations", "mean(9,10,11,12)", "whole authors"):
+    for part in (
+        "1,000 rows read, 900 tweets",
+        "9,999 permutations",
+        "mean(9,10,11,12)",
+        "whole authors",
+        "weights of sha256 before",
+    ):
         assert part in text, part
     assert not re.search(r"\bNone\b|nan", text)
 
 
 def test_what_was_not_known_is_said(tmp_path: Path) -> None:
-    made(tmp_path, words=3, points=30, authors=False)
+    arguments = study.write(tmp_path, words=3, points=30, authors=False)
+    report.main(arguments)
     text = (tmp_path / "methods.md").read_text()
     assert "Authors of all tweets" in text and "winkler2015block" not in text
+    assert "not all control words are matched on it" in text
+    change = tmp_path / "change/change.json"
+    change.write_text(change.read_text().replace("frequency and pieces", "frequency, pieces and part of speech"))
+    report.main(arguments)
+    assert "not all control words are matched on it" not in (tmp_path / "methods.md").read_text()
 
 
 def test_every_work_is_an_entry_that_a_paper_can_cite() -> None:
