@@ -57,11 +57,11 @@ def test_each_asked_word_has_controls_enough_in_every_year() -> None:
 @pytest.mark.slow
 def test_the_whole_road(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    done = run(["-m", "bert_tweets.demo", f"output={folder}", "tweets=1000"], timeout=280)
+    done = run(["-m", "bert_tweets.demo", f"output={folder}", "tweets=600"], timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.rstrip().endswith(str(folder / "report.html"))
     with (folder / "tweets.csv").open(encoding="utf-8") as file:
-        assert len(list(csv.reader(file))) == 1001
+        assert len(list(csv.reader(file))) == 601
     assert json.loads((folder / "run/run.json").read_text())["ranks"] == 2
     metrics = json.loads((folder / "eval/metrics.json").read_text())
     assert metrics["base"]["comparable"] and metrics["difference"]["loss"] < 0

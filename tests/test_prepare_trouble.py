@@ -62,6 +62,8 @@ def test_work_on_a_file_that_was_only_touched_is_not_thrown_away(source, tokeniz
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_in_one_line_and_the_same_command_goes_on(source, tokenizer_folder, tmp_path, capsys, how):
     words = [f"input={source}", f"output={tmp_path / 'out'}", f"tokenizer={tokenizer_folder}", "num_workers=1"]
+    # A job that a shell puts in the background begins deaf to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preparation, "do_unit", lambda *_: signal.raise_signal(how))
         with pytest.raises(SystemExit) as end:

@@ -88,5 +88,7 @@ def test_torchrun_takes_its_options_from_what_the_operator_sets(tmp_path: Path) 
         )
         for pod in ("0", "1")
     ]
-    said = [pod.communicate(timeout=60)[0].splitlines()[-1] for pod in pods]
-    assert said == [f"0 0 2 {port}", f"1 0 2 {port}"]
+    said = [pod.communicate(timeout=60)[0].splitlines() for pod in pods]
+    # The one that ends first takes the meeting place with it, which torchrun on the other may complain of afterwards.
+    for rank, lines in enumerate(said):
+        assert [line for line in lines if line.endswith(f" 2 {port}")] == [f"{rank} 0 2 {port}"], lines
