@@ -127,6 +127,21 @@ def test_without_controls_nothing_has_changed(tmp_path: Path, capsys: pytest.Cap
     assert "not comparable" in shown.out
 
 
+def test_copies_in_two_groups_are_no_difference_when_files_come_one_after_the_other(tmp_path: Path) -> None:
+    """Texts that both groups copy, of times not known: they stand in either group, not all in the first file's."""
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((160, 8)).astype(np.float32)
+    vectors[:50, 0] += 2
+    rows = [
+        {"word": "mask", "cluster": number, "group.party": party, "vector": vectors[number].tolist()}
+        for party in ("left", "right")
+        for number in range(160)
+        if number < 50 or (number % 2 == 0) == (party == "left")
+    ]
+    row = run(words_folder(tmp_path / "words", rows), tmp_path / "out", "by=party")[0]
+    assert row["p_value"] > 0.05 and (row["spanning_clusters"], row["clusters"]) == (50, 160)
+
+
 def test_controls_may_stand_in_the_same_folder(tmp_path: Path, controls: Path) -> None:
     there = pq.read_table(controls / "occurrences.parquet").to_pylist()
     folder = words_folder(tmp_path / "words", [])

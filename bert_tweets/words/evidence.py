@@ -215,7 +215,7 @@ def choose(table: Table, label: Ints, groups: int, config: AnalyzeConfig, asked:
         rows = np.flatnonzero((table.words == word) & counts)
         if not len(rows) and not (asked and (table.words[~controls] == word).any()):
             continue
-        kept = rows[earliest(cluster[rows], time[rows])]
+        kept = rows[earliest(cluster[rows], time[rows], generator(config.seed, f"copies of {name}"))]
         frequency = len(kept)
         random = generator(config.seed, f"occurrences of {name}")
         owner = np.where(author[kept] >= 0, author[kept], -1 - cluster[kept])

@@ -72,7 +72,7 @@ def usage_of(
         max_occurrences: near-duplicate clusters that are looked at, a seeded sample.
     """
     cluster = rows.column("cluster").to_numpy()
-    kept = earliest(cluster, _times(rows))
+    kept = earliest(cluster, _times(rows), generator(seed, f"copies of {word}"))
     if len(kept) > max_occurrences:
         kept = np.sort(generator(seed, f"occurrences of {word}").choice(kept, max_occurrences, replace=False))
     author = _numbers(rows.column("author")) if "author" in rows.column_names else np.full(len(rows), -1)
