@@ -55,6 +55,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.words)
 
+    def identities(self) -> list[frozenset[tuple[str, int, int]]]:
+        """What a pair is told from others by, whichever of its texts comes first."""
+        sides = list(zip(self.texts, self.start.tolist(), self.end.tolist(), strict=True))
+        return [frozenset(pair) for pair in zip(sides[::2], sides[1::2], strict=True)]
+
 
 @dataclass(frozen=True)
 class _Pair:
