@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from bert_tweets import cli
 from bert_tweets.errors import UserError
@@ -121,6 +123,17 @@ def test_pairs_of_train_among_those_tested_are_told(tmp_path: Path, models: tupl
     again.write_text("\n".join(again.read_text().splitlines()[::-1]))
     with pytest.raises(UserError, match="holds the pairs of train"):
         stage([str(again), *asked, f"output={tmp_path / 'again'}"])
+
+
+def test_a_model_that_diverged_is_told(tmp_path: Path, models: tuple[Path, Path]) -> None:
+    train, test = pairs(tmp_path / "train.jsonl", 40, 1), pairs(tmp_path / "test.jsonl", 40, 2)
+    shutil.copytree(models[0], tmp_path / "diverged")
+    weights = load_file(tmp_path / "diverged/model.safetensors")
+    weights["bert.embeddings.LayerNorm.weight"][3] = float("nan")
+    save_file(weights, tmp_path / "diverged/model.safetensors", {"format": "pt"})
+    asked = [f"train={train}", f"model={models[0]}", f"base={tmp_path / 'diverged'}", "bootstrap_samples=100"]
+    with pytest.raises(UserError, match="diverged: some vectors are no numbers"):
+        run(tmp_path / "out", str(test), *asked)
 
 
 def test_one_word_has_no_interval(tmp_path: Path, models: tuple[Path, Path], capsys: Any) -> None:

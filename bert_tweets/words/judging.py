@@ -22,6 +22,7 @@ from .embedding import reader_of
 from .meaning import FEW_WORDS, Frozen, choose, cosines, measured, resampled, with_intervals
 from .occurrences import FOUND, generator
 from .pairs import Pairs, read_pairs
+from .reading import NO_NUMBERS
 from .span_corpus import SpanCorpus, spans_for
 from .span_file import SpanFile
 from .vectors import Reader, layer_labels
@@ -98,6 +99,9 @@ def judge(config: MeaningTestConfig, questions: Questions, world: World) -> dict
     # The same tokens of the same windows, in both models.
     found = (spans.occurrences.status == FOUND).reshape(-1, 2).all(axis=1)
     frozen = {role: _chosen(of_role, questions.train, parts[0], found) for role, of_role in scores.items()}
+    for role, of_role in scores.items():
+        if any(np.isnan(values[found]).any() for values in of_role.values()):
+            raise UserError(f"{roles[role]}: {NO_NUMBERS}")
     of_train = set(questions.train.identities())
     tests = [
         _tested(

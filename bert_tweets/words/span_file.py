@@ -35,7 +35,7 @@ class SpanFile:
         words: asked words, in the order in which they come up.
         number: int64 [rows], of each row's word.
         id, author, time: of the tweets, as shards have them.
-        groups: name to string [rows], all other columns.
+        groups: name to string [rows], all other columns; null where one is empty.
         sha256: of the file, as hex.
     """
 
@@ -85,7 +85,12 @@ def read_spans(path: str) -> SpanFile:
         fields.get("id", rows),
         _hidden(fields.get("author", nothing), digest),
         times.parse(fields.get("time", nothing)),
-        {name: column for name, column in kept.items() if name not in ("start", "end", "word")},
+        # As in shards: what is empty is in no group.
+        {
+            name: pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), pa.scalar(None, pa.string()), column)
+            for name, column in kept.items()
+            if name not in ("start", "end", "word")
+        },
         digest,
     )
 

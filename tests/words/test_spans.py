@@ -83,7 +83,7 @@ def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
     assert file.texts.to_pylist() == [row["text"] for row in ROWS]
     assert (file.start.tolist(), file.end.tolist()) == ([9, 0, 14], [13, 5, 18])
     assert [file.words[number].text for number in file.number] == ["mask", "banks", "mask"]
-    assert list(file.groups) == ["topic"] and file.groups["topic"].to_pylist() == ["x", "y,z", ""]
+    assert list(file.groups) == ["topic"] and file.groups["topic"].to_pylist() == ["x", "y,z", None]
     ann, nobody, again = file.author.to_pylist()
     assert ann == again != "ann" and nobody is None
 
