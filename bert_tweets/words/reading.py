@@ -154,7 +154,8 @@ def centroids_of(source: Source) -> Floats:
         sums[number[order[starts]]] += np.add.reduceat(vectors[order].astype(np.float64), starts, axis=0)
         counts += np.bincount(number, minlength=len(counts))
     if sums is None:
-        return np.empty((len(counts), 0), np.float32)
+        # Of some width: none of the words is known.
+        return np.full((len(counts), 1), np.nan, np.float32)
     with np.errstate(invalid="ignore"):
         return (sums / counts[:, None]).astype(np.float32)
 

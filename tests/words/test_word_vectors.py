@@ -308,6 +308,17 @@ def test_arrays_keep_words_and_space(planted: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v.npz", "v.safetensors"]
 
 
+def test_where_nothing_was_found_there_is_no_word(tmp_path: Path) -> None:
+    rows = [{**row, "status": "unknown", "vector": None} for row in rows_of("mask", 5)]
+    vectors = WordVectors.load(write(tmp_path / "words", rows))
+    assert len(vectors) == 0 and "mask" not in vectors and vectors.asked == []
+    with pytest.raises(UnknownWord, match="not found in the tweets"):
+        vectors.similarity("mask", "mask")
+    for suffix in ("txt", "bin", "npz", "safetensors", "parquet"):
+        vectors.export(tmp_path / f"nothing.{suffix}", senses=True)
+    assert (tmp_path / "nothing.txt").read_text().splitlines() == ["0 1"]
+
+
 def test_an_export_leaves_what_embed_left(planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (planted / "occurrences.parquet").read_bytes()
     for name in ("occurrences.parquet", "vectors.txt"):
