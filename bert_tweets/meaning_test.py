@@ -65,9 +65,11 @@ def _show(found: dict[str, Any]) -> None:
 
 def _figures(values: list[float | None], signed: bool) -> str:
     value, low, high = values
-    if value is None or low is None or high is None:
-        return "none"
     sign = "+" if signed else ""
+    if value is None:
+        return "none"
+    if low is None or high is None:
+        return f"{value:{sign}.3f} (no interval)"
     return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
 
 

@@ -127,6 +127,32 @@ def test_without_controls_nothing_has_changed(tmp_path: Path, capsys: pytest.Cap
     assert "not comparable" in shown.out
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_vectors_that_are_no_numbers_are_no_finding(tmp_path: Path, value: float) -> None:
+    """NaN is larger than no number and smaller than none: its p would be the smallest, and its rank the first."""
+    rows = word("virus")
+    rows[7]["vector"] = [value] * WIDTH
+    for more in ("senses=false", "senses=true"):
+        with pytest.raises(UserError, match="are no numbers"):
+            run(words_folder(tmp_path / more / "words", rows), tmp_path / more / "out", more)
+        assert not (tmp_path / more / "out").exists()
+
+
+def test_copies_in_two_groups_are_no_difference_when_files_come_one_after_the_other(tmp_path: Path) -> None:
+    """Texts that both groups copy, of times not known: they stand in either group, not all in the first file's."""
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((160, 8)).astype(np.float32)
+    vectors[:50, 0] += 2
+    rows = [
+        {"word": "mask", "cluster": number, "group.party": party, "vector": vectors[number].tolist()}
+        for party in ("left", "right")
+        for number in range(160)
+        if number < 50 or (number % 2 == 0) == (party == "left")
+    ]
+    row = run(words_folder(tmp_path / "words", rows), tmp_path / "out", "by=party")[0]
+    assert row["p_value"] > 0.05 and (row["spanning_clusters"], row["clusters"]) == (50, 160)
+
+
 def test_controls_may_stand_in_the_same_folder(tmp_path: Path, controls: Path) -> None:
     there = pq.read_table(controls / "occurrences.parquet").to_pylist()
     folder = words_folder(tmp_path / "words", [])
@@ -285,6 +311,12 @@ def test_mistakes_are_told_in_a_line(tmp_path: Path, more: list[str], message: s
 
 def test_a_damaged_table_is_told_in_a_line(tmp_path: Path) -> None:
     folder = words_folder(tmp_path / "words", word("mask"))
+    summary = (folder / "summary.json").read_text()
+    for record in ("[]", '{"words": []}', "{"):
+        (folder / "summary.json").write_text(record)
+        with pytest.raises(UserError, match="cannot be read as what embed leaves"):
+            run(folder, tmp_path / "out")
+    (folder / "summary.json").write_text(summary)
     (folder / "occurrences.parquet").write_bytes(b"PAR1 and so on PAR1")
     with pytest.raises(UserError, match="cannot be read as what embed leaves"):
         run(folder, tmp_path / "out")

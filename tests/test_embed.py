@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 
 from bert_tweets import analyze, embed
 from bert_tweets.config import ModelConfig
 from bert_tweets.data.manifest import Manifest
+from bert_tweets.errors import UserError
 from bert_tweets.model.loading import load_model
 from bert_tweets.text.tokenizer import load_tokenizer
 from bert_tweets.words.occurrences import columns_of, open_corpus
@@ -149,6 +152,17 @@ def test_a_wrong_layer_leaves_nothing(
     error = capsys.readouterr().err
     assert ended.value.code == 2 and "has 2 layers" in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_diverged_leaves_nothing(shards: Path, models: tuple[Path, Path], tmp_path: Path) -> None:
+    diverged = tmp_path / "diverged"
+    shutil.copytree(models[0], diverged)
+    weights = load_file(diverged / "model.safetensors")
+    weights["bert.embeddings.LayerNorm.weight"][3] = float("nan")
+    save_file(weights, diverged / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="diverged: some vectors are no numbers"):
+        embed.stage(arguments(shards, (diverged, models[1]), tmp_path / "words"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["diverged"]
 
 
 def test_words_that_are_nowhere_are_a_warning(

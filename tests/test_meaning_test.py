@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from bert_tweets import cli
 from bert_tweets.errors import UserError
@@ -102,6 +104,45 @@ def test_figures_are_those_of_the_model_by_itself(tmp_path: Path, models: tuple[
     said = expected >= found["frozen"]["model"]["threshold"]
     assert found["tests"][0]["model"]["accuracy"][0] == pytest.approx((said == questions.same).mean(), abs=1 / 29)
     assert found["frozen"]["model"]["layer"] == "1" and found["tests"][0]["difference"] is None
+
+
+def test_pairs_of_train_among_those_tested_are_told(tmp_path: Path, models: tuple[Path, Path], capsys: Any) -> None:
+    """Pairs that were chosen on, in another order and the other way round."""
+    train, rows = pairs(tmp_path / "train.jsonl", 40, 1), []
+    for line in train.read_text().splitlines()[:7]:
+        row = json.loads(line)
+        turned = {f"{name}{3 - side}": row[f"{name}{side}"] for name in ("sentence", "start", "end") for side in (1, 2)}
+        rows.append(json.dumps({**row, **turned}))
+    other = json.dumps({**row, "sentence1": f"{row['sentence1']} and nowhere else"})
+    (tmp_path / "test.jsonl").write_text("\n".join([*rows[::-1], other]))
+    asked = [f"train={train}", f"model={models[0]}", "bootstrap_samples=100"]
+    found = run(tmp_path / "out", str(tmp_path / "test.jsonl"), *asked)["tests"][0]
+    assert (found["pairs"], found["in_train"]) == (8, 7)
+    assert "7 of its pairs are pairs of train, too" in capsys.readouterr().err
+    again = pairs(tmp_path / "again.jsonl", 40, 1)
+    again.write_text("\n".join(again.read_text().splitlines()[::-1]))
+    with pytest.raises(UserError, match="holds the pairs of train"):
+        stage([str(again), *asked, f"output={tmp_path / 'again'}"])
+
+
+def test_a_model_that_diverged_is_told(tmp_path: Path, models: tuple[Path, Path]) -> None:
+    train, test = pairs(tmp_path / "train.jsonl", 40, 1), pairs(tmp_path / "test.jsonl", 40, 2)
+    shutil.copytree(models[0], tmp_path / "diverged")
+    weights = load_file(tmp_path / "diverged/model.safetensors")
+    weights["bert.embeddings.LayerNorm.weight"][3] = float("nan")
+    save_file(weights, tmp_path / "diverged/model.safetensors", {"format": "pt"})
+    asked = [f"train={train}", f"model={models[0]}", f"base={tmp_path / 'diverged'}", "bootstrap_samples=100"]
+    with pytest.raises(UserError, match="diverged: some vectors are no numbers"):
+        run(tmp_path / "out", str(test), *asked)
+
+
+def test_one_word_has_no_interval(tmp_path: Path, models: tuple[Path, Path], capsys: Any) -> None:
+    train, test = pairs(tmp_path / "train.jsonl", 40, 1), pairs(tmp_path / "test.jsonl", 80, 2)
+    test.write_text("\n".join(line for line in test.read_text().splitlines() if '"word": "mask"' in line))
+    found = run(tmp_path / "out", str(test), f"train={train}", f"model={models[0]}", "bootstrap_samples=100")
+    value, low, high = found["tests"][0]["model"]["macro_f1"]
+    assert found["tests"][0]["words"] == 1 and 0 <= value <= 1 and low is None and high is None
+    assert f"{value:.3f} (no interval)" in capsys.readouterr().out
 
 
 def test_mistakes_are_told_in_a_line(tmp_path: Path, models: tuple[Path, Path]) -> None:

@@ -98,7 +98,9 @@ class Pattern:
         return self.spans(word) == [(0, len(word))]
 
     def candidates(self, texts: pa.Array) -> pa.Array:
-        return pc.match_substring_regex(texts, as_wide_in_re2(self.expression), ignore_case=True)
+        found = pc.match_substring_regex(texts, as_wide_in_re2(self.expression), ignore_case=True)
+        # To Python these are an i, case aside; to RE2 they are not.
+        return pc.or_(found, pc.match_substring_regex(texts, "[\u0130\u0131]"))
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         return whole_matches(self._compiled, text)

@@ -109,7 +109,7 @@ def choose_controls(
 
     Args:
         counted: all words of the tweets, see `count_words`.
-        asked: the asked words, none of which is a control.
+        asked: the asked words, none of which is a control, nor is a word that has the name of one.
         wanted: what each asked word is like.
         count: controls of an asked word.
         pieces_of: tokens of each of some words in running text; 0 where the tokenizer does not know one.
@@ -123,6 +123,8 @@ def choose_controls(
     words = sorted(forms.keys() - _NO_WORDS)
     matches = np.array([sum(forms[word].values()) for word in words], np.int64)
     order = np.argsort(salts_of(seed, [f"control {word}" for word in words]), kind="stable")
+    # A lemma or a pattern need not be about the word that names it; in a table, one name is of one word.
+    names = {one.key for one in asked}
     known: dict[str, int] = {}
 
     def pieces(candidates: list[str]) -> Iterator[int]:
@@ -134,12 +136,16 @@ def choose_controls(
     for one in sought:
         alike = order[(matches[order] * 2 >= one.matches) & (matches[order] <= 2 * one.matches)]
         like = _like(alike, words, one, pieces)
-        others = (pair for pair in like if not any(each.covers(words[pair[0]]) for each in asked))
+        others = (pair for pair in like if words[pair[0]] not in names and not _is_asked(words[pair[0]], asked))
         for index, number in islice(others, count):
             word = words[index]
             made = Control(word, _commonest(forms[word]), int(matches[index]), number, part_of_speech(word))
             chosen.setdefault(word, made)
     return [chosen[word] for word in sorted(chosen)]
+
+
+def _is_asked(word: str, asked: Sequence[Asked]) -> bool:
+    return any(each.covers(word) for each in asked)
 
 
 def _like(

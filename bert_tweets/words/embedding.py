@@ -32,6 +32,7 @@ from .in_order import Vectors as Stream
 from .in_order import in_order
 from .neighbours import nearest, origin_of
 from .occurrences import FOUND, UNKNOWN
+from .reading import NO_NUMBERS
 from .spaces import Space, Vectors
 from .span_corpus import SpanCorpus
 from .static import static_vectors, usual_tokens
@@ -216,6 +217,8 @@ def answer_of(
             vectors = correction.apply(raw)
             behind.do(writer.write, study.occurrences, rows, vectors, role, reader.labels, correction.kind)
             found = study.occurrences.status[rows] == FOUND
+            if not np.isfinite(vectors[found]).all():
+                raise UserError(f"{name}: {NO_NUMBERS}", found_by_one_rank=True)
             centroids.add(study.occurrences.places.word[rows][found], vectors[found, -1])
             kept.add(rows, vectors[:, -1])
     background_vectors = Vectors(space, others)

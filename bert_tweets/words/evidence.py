@@ -22,6 +22,7 @@ from .covariates import column_of, covariate
 from .distances import Floats
 from .groups import group_column, labels
 from .occurrences import generator
+from .reading import vectors_of
 from .units import Ints, Units, at_most, earliest, spanning
 
 OCCURRENCES, SUMMARY = "occurrences.parquet", "summary.json"
@@ -106,7 +107,9 @@ class Table:
             self._kept = {"model": role, "status": "found"} | ({"layer": layer} if layer else {})
             kept = [(name, "==", value) for name, value in self._kept.items()]
             self.columns = pq.read_table(self.path, columns=sorted(wanted | {*of_covariates.values()}), filters=kept)
-        except (pa.ArrowInvalid, KeyError, ValueError, OSError) as error:
+            # Of asked and control words: matches in all tweets, part of speech.
+            self.told: dict[str, dict[str, Any]] = {**self.summary.get("controls", {}), **self.summary.get("words", {})}
+        except (pa.ArrowInvalid, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
             raise UserError(
                 f"{self.path}: cannot be read as what embed leaves ({str(error).splitlines()[0]})"
             ) from None
@@ -122,8 +125,6 @@ class Table:
             "what the correction was fitted on": self.summary.get("correction_fitted", {}).get(role),
         }
         self.period = np.array(labels(self.columns.column(column), by).to_pylist(), dtype=object)
-        # Of asked and control words: matches in all tweets, part of speech.
-        self.told: dict[str, dict[str, Any]] = {**self.summary.get("controls", {}), **self.summary.get("words", {})}
 
     def _only(self, name: str) -> str | None:
         values = self.columns.column(name).unique().to_pylist()
@@ -179,7 +180,11 @@ class Table:
         return np.asarray(column, dtype=np.int64)
 
     def vectors(self, rows: Ints) -> Floats:
-        """float32 [rows, width], in the order of `rows`; one pass over the file."""
+        """float32 [rows, width], in the order of `rows`; one pass over the file.
+
+        Raises:
+            UserError: there are some that are no numbers, or not of one width.
+        """
         order = np.argsort(rows, kind="stable")
         parts, seen = [], 0
         for batch in pq.ParquetFile(self.path).iter_batches(4096, columns=[*self._kept, "vector"]):
@@ -189,8 +194,7 @@ class Table:
             here = rows[order][slice(*bounds)] - seen
             seen += len(kept)
             if len(here):
-                lists = kept.column("vector").take(pa.array(here))
-                parts.append(lists.flatten().to_numpy(zero_copy_only=False).reshape(len(here), -1))
+                parts.append(vectors_of(kept.select(["vector"]).take(pa.array(here))))
         result = np.empty((len(rows), parts[0].shape[1] if parts else 0), np.float32)
         result[order] = np.concatenate(parts) if parts else result
         return result
@@ -215,7 +219,7 @@ def choose(table: Table, label: Ints, groups: int, config: AnalyzeConfig, asked:
         rows = np.flatnonzero((table.words == word) & counts)
         if not len(rows) and not (asked and (table.words[~controls] == word).any()):
             continue
-        kept = rows[earliest(cluster[rows], time[rows])]
+        kept = rows[earliest(cluster[rows], time[rows], generator(config.seed, f"copies of {name}"))]
         frequency = len(kept)
         random = generator(config.seed, f"occurrences of {name}")
         owner = np.where(author[kept] >= 0, author[kept], -1 - cluster[kept])

@@ -21,6 +21,8 @@ _JOINER, _KEYCAP = "\u200d", "\u20e3"
 _INVISIBLE = _VARIATION_SELECTORS + _JOINER + "\u200c"
 _WITHOUT_JOINERS = str.maketrans("", "", "\u200c\u200d")
 _INDICATORS = "".join(map(chr, range(0x1F1E6, 0x1F200)))
+# Python takes all four for one letter, case aside; to RE2, and to `fold`, the Turkish two are others.
+_I = re.compile("[iI\u0130\u0131]")
 # The full-width forms make hashtags and mentions, too.
 _SIGILS = "#＃@＠"
 
@@ -100,7 +102,9 @@ class Word:
         # Cleaning takes joiners out of words; text of the raw recipe keeps them, and may be decomposed.
         spellings = [self.text] if self.is_symbol else [self.text, self.text.translate(_WITHOUT_JOINERS)]
         forms = dict.fromkeys(unicodedata.normalize(form, s) for s in spellings for form in ("NFC", "NFD"))
-        return "|".join(_symbol_pattern(form) if self.is_symbol else _text_pattern(form) for form in forms)
+        return _I.sub(
+            _of_one_i, "|".join(_symbol_pattern(form) if self.is_symbol else _text_pattern(form) for form in forms)
+        )
 
     @cached_property
     def _compiled(self) -> re.Pattern[str]:
@@ -113,6 +117,10 @@ class Word:
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Start and end in characters of each place where it stands in a text, none overlapping another."""
         return whole_matches(self._compiled, text)
+
+
+def _of_one_i(match: re.Match[str]) -> str:
+    return "(?-i:[iI])" if match.group() in "iI" else f"(?-i:{match.group()})"
 
 
 def is_symbol(text: str) -> bool:

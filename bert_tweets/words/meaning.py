@@ -127,10 +127,12 @@ def resampled(words: Sequence[str], times: int, random: np.random.Generator) -> 
     validation pairs are of four words, and an interval over its pairs would be far too short.
 
     Returns:
-        float64 [1 + times, pairs]; the first row counts each pair once.
+        float64 [1 + times, pairs]; the first row counts each pair once. Of a single word that row alone: all resamples
+        would be the same, and an interval of them no wider than a point.
     """
     number = np.unique(np.array(words), return_inverse=True)[1]
     count = int(number.max()) + 1
+    times = times if count > 1 else 0
     draws = random.multinomial(count, np.full(count, 1 / count), times).astype(np.float64)
     return np.concatenate([np.ones((1, len(words))), draws[:, number]])
 

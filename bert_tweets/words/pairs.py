@@ -55,6 +55,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.words)
 
+    def identities(self) -> list[frozenset[tuple[str, int, int]]]:
+        """What a pair is told from others by, whichever of its texts comes first."""
+        sides = list(zip(self.texts, self.start.tolist(), self.end.tolist(), strict=True))
+        return [frozenset(pair) for pair in zip(sides[::2], sides[1::2], strict=True)]
+
 
 @dataclass(frozen=True)
 class _Pair:
@@ -129,7 +134,7 @@ def _pair(line: str, where: str) -> _Pair:
         return _of_json(json.loads(line))
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: is not JSON ({error.msg})") from None
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         raise UserError(f"{where}: is no pair; {_FORMS}") from None
 
 
@@ -144,6 +149,8 @@ def _of_json(record: dict[str, Any]) -> _Pair:
         )
     if not isinstance(first[0], str) or not isinstance(second[0], str):
         raise TypeError
+    # Half of a character, which JSON can write, is no text: raises ValueError.
+    f"{record['word']}{first[0]}{second[0]}".encode()
     name = next((str(record[key]) for key in ("id", "idx") if key in record), None)
     label = record.get("label")
     return _Pair(str(record["word"]), name, None if label is None else str(label), (first, second))

@@ -22,6 +22,7 @@ from .spaces import Floats, Space
 _FEWEST_CONTROLS = 20
 OCCURRENCES, SUMMARY = "occurrences.parquet", "summary.json"
 _NAMES = ("model", "layer", "correction")
+NO_NUMBERS = "some vectors are no numbers (NaN): the model has diverged; embed with one whose loss is sound"
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,18 @@ class Source:
 
 
 def vectors_of(rows: pa.Table | pa.RecordBatch) -> Floats:
-    """The column `vector` of found rows: float32 [rows, width]."""
+    """The column `vector` of found rows: float32 [rows, width].
+
+    Raises:
+        UserError: some are no numbers, beside which no distance is larger and every test a finding, or of other widths.
+    """
     column = rows.column("vector")
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     flat = np.asarray(column.flatten().to_numpy(zero_copy_only=False), np.float32)
+    if not np.isfinite(flat).all():
+        raise UserError(f"{OCCURRENCES}: {NO_NUMBERS}")
+    if len(column) and len(flat) % len(column):
+        raise UserError(f"{OCCURRENCES}: its vectors are of several widths; embed again")
     return flat.reshape(len(column), -1) if len(column) else flat.reshape(0, 0)
 
 
@@ -97,6 +106,8 @@ def open_source(
         raise UserError(f"{folder}: holds no {OCCURRENCES}; give the folder that embed left")
     try:
         summary = json.loads((Path(folder) / SUMMARY).read_text(encoding="utf-8"))
+        if not isinstance(summary, dict):
+            raise ValueError(f"{SUMMARY} is no record")
         columns = list(pq.read_schema(path).names)
         kinds = ds.dataset(path).to_table(columns=["word", *_NAMES])
     except (pa.ArrowInvalid, ValueError, OSError) as error:
@@ -143,7 +154,8 @@ def centroids_of(source: Source) -> Floats:
         sums[number[order[starts]]] += np.add.reduceat(vectors[order].astype(np.float64), starts, axis=0)
         counts += np.bincount(number, minlength=len(counts))
     if sums is None:
-        return np.empty((len(counts), 0), np.float32)
+        # Of some width: none of the words is known.
+        return np.full((len(counts), 1), np.nan, np.float32)
     with np.errstate(invalid="ignore"):
         return (sums / counts[:, None]).astype(np.float32)
 

@@ -54,7 +54,7 @@ class Senses:
         return int(self.labels.max()) + 1
 
 
-def find_senses(vectors: Floats, word: str, max_senses: int = 5, seed: int = 0) -> Senses:
+def find_senses(vectors: Floats, word: str, max_senses: int = 5, seed: int = 0, unit: Ints | None = None) -> Senses:
     """The number of uses, and the use of each occurrence.
 
     A Gaussian mixture with one covariance for all its components is fitted to half of the occurrences, in their
@@ -65,11 +65,15 @@ def find_senses(vectors: Floats, word: str, max_senses: int = 5, seed: int = 0) 
     Merging components that no valley separates is due to Hennig 2010, "Methods for merging Gaussian mixture
     components", Adv. Data Anal. Classif. 4; here they are not counted at all.
 
+    Halves are of whole units: what one author alone does, be it a person or a machine, is in one of them, and is no
+    use of the word that others bear out.
+
     Args:
         vectors: float32 [occurrences, width], of one model; one of each near-duplicate cluster.
         word: whose they are; the halvings depend on the seed and on it.
         max_senses: the largest number that is tried.
         seed: of halvings and resamples.
+        unit: int64 [occurrences], authors where they are known, from 0; None: each occurrence is one.
 
     Raises:
         UserError: scikit-learn is not installed.
@@ -83,7 +87,7 @@ def find_senses(vectors: Floats, word: str, max_senses: int = 5, seed: int = 0) 
         min(directions, vectors.shape[1]), svd_solver="randomized", random_state=_number(random)
     )
     points = learnt.fit_transform(vectors.astype(np.float64))
-    halves = [random.permutation(len(points)) for _ in range(_HALVINGS)]
+    halves = [_halved(np.arange(len(points)) if unit is None else unit, random) for _ in range(_HALVINGS)]
     level = LEVEL / max(max_senses - 1, 1)
     p_values = {count: _p_of(count, points, halves, level) for count in range(2, max_senses + 1)}
     criterion = (
@@ -119,21 +123,32 @@ def _fewest(max_senses: int) -> int:
     return int(2 * 2 * 1.5 * in_window)
 
 
-def _p_of(count: int, points: Doubles, halves: list[Ints], level: float) -> float:
+def _halved(unit: Ints, random: np.random.Generator) -> tuple[Ints, Ints]:
+    """Rows of whole units, chosen at random, as near to half of all as comes, and the other rows."""
+    order = random.permutation(int(unit.max()) + 1)
+    ends = np.append(0, np.cumsum(np.bincount(unit)[order]))
+    rows = np.argsort(np.argsort(order)[unit], kind="stable")
+    cut = int(ends[np.abs(ends - len(unit) // 2).argmin()])
+    return rows[:cut], rows[cut:]
+
+
+def _p_of(count: int, points: Doubles, halves: list[tuple[Ints, Ints]], level: float) -> float:
     """Twice the median over the halvings of the p-value that a number of clusters has in each, one at most."""
     p_values: list[float] = []
     middle = len(halves) // 2
-    for order in halves:
+    for fitted, held_out in halves:
         if sum(p > level / 2 for p in p_values) > middle:
             # Their median is decided: it is not small enough.
             break
-        p_values.append(_of_half(count, points[order[: len(order) // 2]], points[order[len(order) // 2 :]]))
+        p_values.append(_of_half(count, points[fitted], points[held_out]))
     p_values += [1.0] * (len(halves) - len(p_values))
     return min(2 * float(np.median(p_values)), 1.0)
 
 
 def _of_half(count: int, fitted: Doubles, held_out: Doubles) -> float:
     """The largest p of all pairs of clusters, fitted on one half and looked at on the other."""
+    if min(len(fitted), len(held_out)) < 3 * count:
+        return 1.0
     mixture = _mixture(count, fitted, 0)
     own, other = mixture.predict(fitted), mixture.predict(held_out)
     if np.bincount(own, minlength=count).min() < 3:

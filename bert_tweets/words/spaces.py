@@ -7,7 +7,10 @@ other says nothing, however alike the models are. What may be compared are quant
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +19,12 @@ from ..errors import UserError
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+
+# numpy's own ways to a cosine that are no ufuncs.
+_PRODUCTS = frozenset(
+    {np.dot, np.inner, np.vdot, np.outer, np.einsum, np.tensordot, np.kron, np.correlate, np.convolve}
+    | {np.corrcoef, np.cov, np.linalg.multi_dot}
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,52 @@ class Vectors:
 
     def take(self, rows: npt.NDArray[np.int64]) -> Vectors:
         return Vectors(self.space, self.values[rows])
+
+
+class WordVector(np.ndarray[Any, np.dtype[np.float32]]):
+    """A vector that knows its space: float32 [width], an array like any other, but for the vectors of other spaces.
+
+    numpy refuses to add it to them, to multiply it by them, and what leads to a cosine otherwise. What is computed is
+    a plain array.
+
+    Attributes:
+        space: where it lies; None of a copy.
+    """
+
+    space: Space | None = None
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = (), **named: Any) -> Any:
+        """Numbers of one space as plain ones; raises UserError for those of two."""
+        _require_one_space(inputs)
+        plain = {"out": tuple(_plain(one) for one in out)} if out else {}
+        result = getattr(ufunc, method)(*map(_plain, inputs), **plain, **named)
+        return out[0] if len(out) == 1 else result
+
+    def __array_function__(self, func: Callable[..., Any], types: Iterable[type], args: Any, kwargs: Any) -> Any:
+        if func in _PRODUCTS:
+            _require_one_space([*args, *kwargs.values()])
+        return super().__array_function__(func, types, args, kwargs)
+
+    def dot(self, other: Any, out: Any = None) -> Any:
+        """As `numpy.dot`."""
+        return np.dot(self, other, out)
+
+
+def _require_one_space(values: Iterable[Any]) -> None:
+    for first, second in pairwise(_spaces(values)):
+        first.require_same(second)
+
+
+def _spaces(values: Iterable[Any]) -> Iterator[Space]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _spaces(value)
+        elif isinstance(value, WordVector) and value.space is not None:
+            yield value.space
+
+
+def _plain(value: Any) -> Any:
+    return value.view(np.ndarray) if isinstance(value, WordVector) else value
 
 
 def _unit(vectors: Floats, origin: Doubles | None) -> Doubles:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 
 from ..errors import UserError
 from ..text import times
+from ..text.byte_stream import open_file, readable
 from ..text.rows import NAMES, Columns
 from ..text.sources import open_source, read, reading_advice
 from .asked import require_names
@@ -35,7 +35,7 @@ class SpanFile:
         words: asked words, in the order in which they come up.
         number: int64 [rows], of each row's word.
         id, author, time: of the tweets, as shards have them.
-        groups: name to string [rows], all other columns.
+        groups: name to string [rows], all other columns; null where one is empty.
         sha256: of the file, as hex.
     """
 
@@ -72,7 +72,7 @@ def read_spans(path: str) -> SpanFile:
     start, end = (_whole_numbers(fields[f"group.{name}"], name, path) for name in ("start", "end"))
     _require_spans(texts, start, end, path)
     words, number = _words(texts, start, end, fields.get("group.word"), path)
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    digest = _digest(path)
     rows = pa.array(map(str, range(1, len(start) + 1)), pa.string())
     nothing = pa.nulls(len(start), pa.string())
     kept = {role.removeprefix("group."): column for role, column in fields.items() if role.startswith("group.")}
@@ -85,9 +85,19 @@ def read_spans(path: str) -> SpanFile:
         fields.get("id", rows),
         _hidden(fields.get("author", nothing), digest),
         times.parse(fields.get("time", nothing)),
-        {name: column for name, column in kept.items() if name not in ("start", "end", "word")},
+        # As in shards: what is empty is in no group.
+        {
+            name: pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), pa.scalar(None, pa.string()), column)
+            for name, column in kept.items()
+            if name not in ("start", "end", "word")
+        },
         digest,
     )
+
+
+def _digest(path: str) -> str:
+    with readable(path), open_file(path, from_start_to_end=True) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _columns(path: str) -> Columns:

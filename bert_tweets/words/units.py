@@ -15,20 +15,22 @@ Ints = npt.NDArray[np.int64]
 _SHUFFLED_AT_ONCE = 2**24
 
 
-def earliest(cluster: Ints, time: Ints) -> Ints:
-    """One occurrence a near-duplicate cluster, the earliest; of equal times the one that comes first.
+def earliest(cluster: Ints, time: Ints, random: np.random.Generator) -> Ints:
+    """One occurrence a near-duplicate cluster, the earliest; of equal times any.
 
     A cluster that spans groups therefore stands in the group in which its text came up; what was copied elsewhere
-    later is left out there.
+    later is left out there. Where times do not tell, chance does: rows often come group by group, and the first group
+    would take all that is copied in several, and differ from the others by it.
 
     Args:
         cluster: int64 [occurrences].
         time: int64 [occurrences]; the largest of int64 where it is not known.
+        random: chooses among equal times.
 
     Returns:
         int64 [clusters], rows in ascending order.
     """
-    order = np.lexsort((np.arange(len(cluster)), time, cluster))
+    order = np.lexsort((random.permutation(len(cluster)), time, cluster))
     firsts = np.flatnonzero(np.diff(cluster[order], prepend=-1))
     return np.sort(order[firsts])
 

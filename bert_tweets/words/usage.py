@@ -72,14 +72,14 @@ def usage_of(
         max_occurrences: near-duplicate clusters that are looked at, a seeded sample.
     """
     cluster = rows.column("cluster").to_numpy()
-    kept = earliest(cluster, _times(rows))
+    kept = earliest(cluster, _times(rows), generator(seed, f"copies of {word}"))
     if len(kept) > max_occurrences:
         kept = np.sort(generator(seed, f"occurrences of {word}").choice(kept, max_occurrences, replace=False))
     author = _numbers(rows.column("author")) if "author" in rows.column_names else np.full(len(rows), -1)
     unit = np.where(author[kept] >= 0, author[kept], -1 - cluster[kept])
     order = np.lexsort((kept, unit))
     kept, unit = kept[order], np.unique(unit[order], return_inverse=True)[1]
-    senses = find_senses(vectors[kept], word, max_senses, seed)
+    senses = find_senses(vectors[kept], word, max_senses, seed, unit)
     labels = senses.assign(vectors)
     labels[kept] = senses.labels
     members = [np.flatnonzero(senses.labels == number) for number in range(senses.count)] if len(kept) else []
@@ -110,6 +110,7 @@ def described(
         {
             "name": name,
             "size": int(sizes[number]),
+            "authors": _authors(usage.rows, labels == number),
             "share": round(float(sizes[number] / sizes.sum()), 4),
             "words": [],
             "substitutes": _substitutes(usage.rows, labels == number),
@@ -128,6 +129,7 @@ def described(
         "p_values": {str(count): round(p, 6) for count, p in usage.senses.p_values.items()},
         "stability": round(usage.senses.stability, 4),
         "n": len(usage.rows),
+        "authors": _authors(usage.rows, np.ones(len(usage.rows), np.bool_)),
         "clusters": clusters,
     }
 
@@ -149,6 +151,8 @@ def share_of(
     Returns:
         share, low, high (None where nothing is there) and n, occurrences there.
     """
+    from scipy.stats import t
+
     n = int(there.sum())
     if not n:
         return {"share": None, "low": None, "high": None, "n": 0}
@@ -160,6 +164,9 @@ def share_of(
         variance = units / (units - 1) * float(((members - share * of_unit) ** 2).sum()) / n**2
         size = min(share * (1 - share) / variance, float(n)) if variance > 0 else float(units)
     z = NormalDist().inv_cdf((1 + confidence) / 2)
+    if 0 < share < 1 and units > 1:
+        # The variance is itself an estimate, of few units a rough one.
+        size *= (z / float(t.ppf((1 + confidence) / 2, units - 1))) ** 2
     middle = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     reach = z / (1 + z**2 / size) * math.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
     low, high = max(middle - reach, 0.0), min(middle + reach, 1.0)
@@ -269,6 +276,13 @@ def _substitutes(rows: pa.Table, member: npt.NDArray[np.bool_]) -> list[list[Any
     return [
         [word, count] for word, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:_SUBSTITUTES]
     ]
+
+
+def _authors(rows: pa.Table, member: npt.NDArray[np.bool_]) -> int | None:
+    """How many authors a cluster's occurrences have, of those that are known; None where none is."""
+    if "author" not in rows.column_names:
+        return None
+    return len(rows.column("author").filter(pa.array(member)).drop_null().unique()) or None
 
 
 def _places(rows: pa.Table, chosen: Ints) -> list[list[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ import pyarrow as pa
 
 from ..config import AnalyzeConfig
 from ..errors import UserError, did_you_mean
-from ..files import side_path
+from ..files import in_one_line, side_path
 from . import exports
+from .groups import group_column
 from .reading import Source, asked, centroids_of, open_source, origin_of, vectors_of
 from .sense_files import group_of
-from .spaces import Floats, Space, Vectors
+from .spaces import Floats, Space, Vectors, WordVector
 from .usage import COLUMNS, Usage, described, usage_of, with_q_values
 
 _SUFFIXES = (".txt", ".bin", ".npz", ".safetensors", ".parquet")
@@ -30,16 +31,6 @@ class UnknownWord(UserError, KeyError):
     def __str__(self) -> str:
         # A KeyError shows its message in quotes.
         return str(self.args[0])
-
-
-class WordVector(np.ndarray[Any, np.dtype[np.float32]]):
-    """A vector that knows its space: float32 [width], an array like any other; `space` is None of what is computed.
-
-    Attributes:
-        space: where it lies.
-    """
-
-    space: Space | None = None
 
 
 class WordVectors:
@@ -56,7 +47,7 @@ class WordVectors:
 
     def __init__(self, source: Source):
         self._source = source
-        self._changes: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        self._changes: dict[str, list[dict[str, Any]]] = {}
 
     @classmethod
     def load(
@@ -99,7 +90,7 @@ class WordVectors:
         return iter(self.words)
 
     def __contains__(self, word: object) -> bool:
-        return word in self._numbers
+        return isinstance(word, str) and word in self._numbers
 
     def __getitem__(self, word: str) -> WordVector:
         """The word's centroid, float32 [width].
@@ -188,8 +179,11 @@ class WordVectors:
             seed: of the search.
 
         Raises:
-            UserError: scikit-learn is not installed.
+            UserError: scikit-learn is not installed, or there is no such group column.
         """
+        if by:
+            kept = [name.removeprefix("group.") for name in self._source.columns if name.startswith("group.")]
+            group_column(by, kept, self._folder)
         usage = self._usage(word, max_senses, seed, by)
         groups = group_of(usage.rows, by) if by else [None] * len(usage.rows)
         names = sorted({group for group in groups if group is not None})
@@ -206,10 +200,10 @@ class WordVectors:
             settings: of analyze.
 
         Raises:
-            UserError: there is nothing to compare.
+            UserError: there is nothing to compare, or no such setting.
         """
         self._require(word)
-        asked_before = (by, *sorted(settings.items()))
+        asked_before = repr((by, sorted(settings.items())))
         if asked_before not in self._changes:
             self._changes[asked_before] = self._analyzed(by, settings)
         return [row for row in self._changes[asked_before] if row["word"] == word]
@@ -225,23 +219,32 @@ class WordVectors:
             senses: write each asked word's usage clusters, too: `virus#1`; in .parquet a column `sense`.
 
         Raises:
-            UserError: another suffix.
+            UserError: another suffix, a folder of embed, or a place that cannot be written.
         """
         file = Path(path)
         if file.suffix not in _SUFFIXES:
             raise UserError(f"{path}: give a file that ends in {', '.join(_SUFFIXES)}")
+        if file.parent.resolve() == self._source.path.parent.resolve() or (file.parent / "embed.json").is_file():
+            # Its own files have such names.
+            raise UserError(f"{path}: lies in a folder that embed left, and that stays as it is; name a file elsewhere")
+        if file.is_dir():
+            raise UserError(f"{path}: is a folder; name a file")
         usages = [self._usage(word) for word in self.asked] if senses else []
-        side = side_path(file)
-        side.parent.mkdir(parents=True, exist_ok=True)
-        if file.suffix == ".parquet":
-            self._export_occurrences(side, usages)
-        else:
-            names = [*self.words, *(name for usage in usages for name in usage.names)]
-            vectors = np.concatenate([self.centroids, *(usage.centroids for usage in usages)])
-            self._export_words(side, file.suffix, names, vectors)
-        side.replace(file)
+        with in_one_line(path):
+            side = side_path(file)
+            side.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._export(side, file.suffix, usages)
+                side.replace(file)
+            finally:
+                side.unlink(missing_ok=True)
 
-    def _export_words(self, path: Path, suffix: str, names: list[str], vectors: Floats) -> None:
+    def _export(self, path: Path, suffix: str, usages: list[Usage]) -> None:
+        if suffix == ".parquet":
+            self._export_occurrences(path, usages)
+            return
+        names = [*self.words, *(name for usage in usages for name in usage.names)]
+        vectors = np.concatenate([self.centroids, *(usage.centroids for usage in usages)])
         if suffix == ".txt":
             exports.write_word2vec_text(path, names, vectors)
         elif suffix == ".bin":
@@ -273,6 +276,9 @@ class WordVectors:
         from .analysis import analyze
 
         role, layer = self._source.role, self.space.layer
+        known = {one.name for one in fields(AnalyzeConfig)} - {"words", "by", "model", "layer", "output", "senses"}
+        if wrong := sorted(settings.keys() - known):
+            raise UserError(f"{wrong[0]}: is no setting of change{did_you_mean(wrong[0], known)}")
         config = AnalyzeConfig(words=self._folder, by=by, model=role, layer=layer, output="-", **settings)
         return analyze(config).change
 
@@ -309,6 +315,8 @@ class WordVectors:
         return space
 
     def _require(self, word: str) -> None:
+        if not isinstance(word, str):
+            raise UserError(f"words are asked for by their names, and this is a {type(word).__name__}")
         if word not in self._source.words:
             raise UnknownWord(f"'{word}': is not in {self._folder}{did_you_mean(word, self._source.words)}")
 

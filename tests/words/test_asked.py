@@ -161,3 +161,9 @@ def test_a_file_of_words_that_cannot_be_read_is_one_line(tmp_path: Path) -> None
     for path in (binary, empty, tmp_path, tmp_path / "none"):
         with pytest.raises(UserError, match="words_file="):
             with_words_of_file(EmbedConfig(words_file=str(path)))
+
+
+def test_a_pattern_loses_no_turkish_letter() -> None:
+    """Python takes \u0130 for an i, case aside, RE2 does not: what one finds the other must not keep from it."""
+    for expression in ("istanbul\\w*", "[a-z]+stanbul", "[^x]stanbul"):
+        assert found(Pattern("city", expression).checked(), "\u0130STANBUL and more") == ["\u0130STANBUL"]

@@ -35,7 +35,7 @@ class Study:
     label: Array
 
     def ours(self, permutations: int, random: np.random.Generator) -> float:
-        rows = earliest(self.cluster, np.arange(len(self.cluster)))
+        rows = earliest(self.cluster, np.arange(len(self.cluster)), random)
         rows = rows[np.argsort(self.author[rows], kind="stable")]
         units = Units(np.unique(self.author[rows], return_inverse=True)[1], self.label[rows])
         return permutation_test(distances(self.vectors[rows], units.unit), units, permutations, random).p_value

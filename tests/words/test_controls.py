@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.sharing import Share
 from bert_tweets.words import controls as module
+from bert_tweets.words.asked import Lemma, Pattern
 from bert_tweets.words.controls import Wanted, choose_controls, count_words, find_controls, summed, with_spans
-from bert_tweets.words.matching import fold, words_of
+from bert_tweets.words.matching import Asked, fold, words_of
 from bert_tweets.words.neighbours import words_in
 from bert_tweets.words.occurrences import Places, open_corpus
 from bert_tweets.words.sampling import Sampler, salts_of
@@ -115,6 +116,13 @@ def test_controls_are_like_the_asked_word(monkeypatch: pytest.MonkeyPatch) -> No
     assert {one.part_of_speech for one in nouns} == {"noun"} and len(nouns) == 12
     everything = choose_controls(counts_of(**words), [], [Wanted(100, 3, "noun")], 999, pieces_of, 0)
     assert {one.part_of_speech for one in everything} == {"noun", "verb"}
+
+
+@pytest.mark.parametrize("asked", [Lemma("Health", tuple(words_of(["vaccine"]))), Pattern("health", "vacc\\w+")])
+def test_no_control_has_the_name_of_what_is_asked(asked: Asked) -> None:
+    """`health` for vaccine: the table would hold the word health under the same name."""
+    counted = counts_of(health=10, vaccine=10, other=10)
+    assert [one.text for one in choose_controls(counted, [asked], [Wanted(10, 1, None)], 9, one_piece, 0)] == ["other"]
 
 
 def test_a_word_that_was_not_found_has_no_controls() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_tweets.words.matching import Word, is_word_character, words_of
+from bert_tweets.words.matching import Word, fold, is_word_character, words_of
 
 
 def found(word: str, text: str) -> list[str]:
@@ -102,3 +102,12 @@ def test_a_word_between_spaces_is_always_found(text: str, word: str) -> None:
 def test_spellings_of_one_word_are_one() -> None:
     asked = words_of(["Mask", "mask", "cafe\u0301", "café", " new   york ", "😷", "😷\ufe0f"])
     assert [word.text for word in asked] == ["Mask", "café", "new york", "😷"]
+
+
+@pytest.mark.parametrize("letter", "iI\u0130\u0131")
+@pytest.mark.parametrize("other", "iI\u0130\u0131")
+def test_the_turkish_letters_i_are_four_of_three_words(letter: str, other: str) -> None:
+    """One word to `fold` is one word in a text, however Python sets case aside; and what is found is a candidate."""
+    word, text = Word(f"k{letter}sa"), f"K{other}SA dir"
+    found = word.spans(text) == [(0, 4)]
+    assert found == (fold(letter) == fold(other)) == word.candidates(pa.array([text])).to_pylist()[0]

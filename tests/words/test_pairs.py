@@ -55,6 +55,15 @@ def test_json_lines_of_tempowic_with_labels_by_id(tmp_path: Path) -> None:
         read_pairs(path, lines(tmp_path / "other", ["9-bank\t0"]))
 
 
+@pytest.mark.parametrize("odd", ['"start1": Infinity', '"start1": null', '"text1": "\\ud83d bank"'])
+def test_what_json_can_write_and_no_text_holds_is_a_line(tmp_path: Path, odd: str) -> None:
+    record = {"word": "bank", "text1": "a bank", "start1": 2, "end1": 6, "text2": "a bank", "start2": 2, "end2": 6}
+    line = json.dumps({**record, "label": 1})
+    assert len(read_pairs(lines(tmp_path / "fine.jsonl", [line]))) == 1
+    with pytest.raises(UserError, match=r"odd\.jsonl:1: is no pair"):
+        read_pairs(lines(tmp_path / "odd.jsonl", [f"{line[:-1]}, {odd}}}"]))
+
+
 def test_json_lines_of_ones_own(tmp_path: Path) -> None:
     record = {
         "word": "bank",

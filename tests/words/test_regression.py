@@ -99,7 +99,7 @@ def of_study(draw: Draw, seed: int, crossed: bool) -> tuple[Effect, float, float
     time = time[drawn.cluster] + 0.5 * drawn.label
     vectors = drawn.vectors.copy()
     vectors[:, 1] += 2 * time.astype(np.float32)
-    rows = earliest(drawn.cluster, np.arange(count))
+    rows = earliest(drawn.cluster, np.arange(count), random)
     rows = rows[np.argsort(drawn.author[rows], kind="stable")]
     rows = rows[levelled(np.unique(drawn.author[rows], return_inverse=True)[1], 20, random)]
 

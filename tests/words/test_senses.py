@@ -69,6 +69,18 @@ def test_planted_uses_are_recovered_without_a_word_on_how_many() -> None:
         np.testing.assert_array_equal(found.assign(vectors), found.labels)
 
 
+def test_what_one_author_does_is_no_use_of_the_word() -> None:
+    """A fifth of the occurrences are one author's, all alike; the same of many authors is a use."""
+    author = np.concatenate([np.zeros(60, np.int64), 1 + np.arange(240) // 2])
+    for seed in range(3):
+        vectors, _ = several_uses(np.random.default_rng(seed), [240, 60], 7.0)
+        vectors = vectors[np.argsort(vectors[:, 3] < 3.5 * spectrum()[3], kind="stable")]
+        assert find_senses(vectors, "w", 3, unit=author).count == 1
+        assert find_senses(vectors, "w", 3, unit=np.arange(300) // 3).count == 2
+    everyone = np.zeros(300, np.int64)
+    assert find_senses(vectors, "w", 3, unit=everyone).count == 1
+
+
 def test_a_long_direction_is_no_second_use() -> None:
     vectors = one_use(np.random.default_rng(0), 300)
     vectors[:, 0] *= 20
@@ -152,13 +164,16 @@ def test_copies_do_not_count_and_are_told_their_use(two: tuple[Array, Array]) ->
     assert np.bincount(usage.senses.labels).tolist()[0] > 100 and len(set(usage.all_labels[200:])) == 1
 
 
-def test_authors_are_exchanged_as_wholes(two: tuple[Array, Array]) -> None:
+def test_authors_are_exchanged_as_wholes(two: tuple[Array, Array], monkeypatch: pytest.MonkeyPatch) -> None:
     """Four authors, each of one use: two against two is no evidence of anything, however much they wrote."""
     vectors, use = two
+    # Four authors would not do for two uses to be told.
+    monkeypatch.setattr("bert_tweets.words.usage.find_senses", lambda rows, word, *_: find_senses(rows, word))
     author = np.where(use == 1, "a", "c") + (np.arange(200) % 2).astype(str).astype(object)
-    record = described(
-        usage_of("mask", rows_of(200, author=author.tolist(), links=use * 3), vectors, 5, 0), [None] * 200, [], 199, 0
-    )
+    rows = rows_of(200, author=author.tolist(), links=use * 3)
+    record = described(usage_of("mask", rows, vectors, 5, 0), [None] * 200, [], 199, 0)
+    assert (record["n"], record["authors"], record["count"]) == (200, 4, 2)
+    assert all(2 <= cluster["authors"] <= 4 for cluster in record["clusters"])
     assert record["clusters"][0]["associations"][0]["p_value"] > 0.2
 
 
@@ -181,7 +196,7 @@ def _with_senses(rows: pa.Table, vectors: Array, found: Senses) -> Any:
         return usage_of("mask", rows, vectors, 5, 0)
 
 
-@pytest.mark.parametrize(("share", "units"), [(0.5, 60), (0.1, 80), (0.02, 60)])
+@pytest.mark.parametrize(("share", "units"), [(0.5, 60), (0.1, 80), (0.02, 60), (0.3, 8)])
 def test_intervals_of_shares_hold_what_they_should(share: float, units: int) -> None:
     """Authors of one to five occurrences, most of whom keep to one use."""
     held = []
@@ -193,7 +208,7 @@ def test_intervals_of_shares_hold_what_they_should(share: float, units: int) -> 
         told = share_of(member, owner, np.ones(len(owner), bool))
         held.append(told["low"] <= share <= told["high"])
         assert 0 <= told["low"] <= told["share"] <= told["high"] <= 1
-    assert np.mean(held) >= 0.9
+    assert np.mean(held) >= 0.92
 
 
 def test_a_group_without_occurrences_has_no_share() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
     assert file.texts.to_pylist() == [row["text"] for row in ROWS]
     assert (file.start.tolist(), file.end.tolist()) == ([9, 0, 14], [13, 5, 18])
     assert [file.words[number].text for number in file.number] == ["mask", "banks", "mask"]
-    assert list(file.groups) == ["topic"] and file.groups["topic"].to_pylist() == ["x", "y,z", ""]
+    assert list(file.groups) == ["topic"] and file.groups["topic"].to_pylist() == ["x", "y,z", None]
     ann, nobody, again = file.author.to_pylist()
     assert ann == again != "ann" and nobody is None
 
@@ -91,6 +92,11 @@ def test_of_several_columns_that_name_authors_none_comes_through(tmp_path: Path)
     rows = [{**row, "username": f"@{row['author']}", "author_id": str(number)} for number, row in enumerate(ROWS)]
     file = read_spans(str(spans_file(tmp_path / "spans.csv", rows)))
     assert list(file.groups) == ["topic"]
+
+
+def test_a_file_may_lie_behind_a_url(tmp_path: Path) -> None:
+    path = spans_file(tmp_path / "spans.csv", ROWS)
+    assert read_spans(path.as_uri()).sha256 == read_spans(str(path)).sha256 == sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +19,7 @@ from bert_tweets import WordVectors, analyze, export
 from bert_tweets.errors import UserError
 from bert_tweets.words.reading import centroids_of, open_source, vectors_of
 from bert_tweets.words.tables import schema
-from bert_tweets.words.word_vectors import UnknownWord
+from bert_tweets.words.word_vectors import UnknownWord, WordVector
 
 Rows = list[dict[str, Any]]
 
@@ -130,6 +132,52 @@ def test_cosines_are_of_one_space_alone(folder: Path) -> None:
     assert [word for word, _ in vectors.most_similar("mask")].count("mask") == 0
 
 
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda a, b: a @ b,
+        lambda a, b: a * b,
+        lambda a, b: a - b,
+        lambda a, b: a.dot(b),
+        np.dot,
+        np.inner,
+        np.vdot,
+        lambda a, b: np.einsum("i,i", a, b),
+        np.corrcoef,
+        lambda a, b: np.add(a, b, out=np.empty(WIDTH, np.float32)),
+    ],
+)
+def test_numpy_takes_no_product_across_spaces(folder: Path, product: Any) -> None:
+    vectors, base = WordVectors.load(folder), WordVectors.load(folder, model="base")
+    with pytest.raises(UserError, match="different spaces"):
+        product(vectors["mask"], base["mask"])
+    plain = np.asarray(vectors["mask"]), np.asarray(vectors["😷"])
+    result = product(vectors["mask"], vectors["😷"])
+    np.testing.assert_array_equal(result, product(*plain))
+    assert not isinstance(result, WordVector)
+
+
+def test_a_vector_is_an_array_like_any_other(folder: Path) -> None:
+    vectors = WordVectors.load(folder)
+    vector = vectors["mask"]
+    with pytest.raises(ValueError, match="read-only"):
+        vector += 1
+    copy = vector.copy()
+    copy += vectors["😷"]
+    np.testing.assert_array_equal(copy, np.asarray(vectors["mask"]) + np.asarray(vectors["😷"]))
+    assert np.stack([vector, copy]).shape == (2, WIDTH) and vector.sum() == np.asarray(vector).sum()
+    assert pickle.loads(pickle.dumps(vector)).tolist() == vector.tolist()
+
+
+@pytest.mark.parametrize("ask", ["__getitem__", "most_similar", "occurrences", "vectors", "senses", "change"])
+def test_what_is_no_name_is_a_line(folder: Path, ask: str) -> None:
+    vectors = WordVectors.load(folder)
+    for what in (vectors["mask"], ["mask"], None):
+        with pytest.raises(UserError, match="by their names"):
+            getattr(vectors, ask)(what)
+        assert what not in vectors
+
+
 def test_the_mean_of_enough_controls_is_taken_off(tmp_path: Path) -> None:
     rows = [{**row, "control": False} for word in ("mask", "face") for row in rows_of(word, 5)]
     for number in range(20):
@@ -155,7 +203,7 @@ def test_a_space_has_to_be_named_where_there_are_several(tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"holds vectors of layer 1, 2; give layer= one of them"):
         WordVectors.load(words)
     first, second = WordVectors.load(words, layer="1"), WordVectors.load(words, layer="2")
-    assert first.vectors("mask").shape == (5, WIDTH) and not np.allclose(first["mask"], second["mask"])
+    assert first.vectors("mask").shape == (5, WIDTH) and first["mask"].tolist() != second["mask"].tolist()
     with pytest.raises(UserError, match="different spaces"):
         first.similarity("mask", second["mask"])
     assert second.neighbours("mask") and WordVectors.load(words, "model.2").space.layer == "2"
@@ -188,6 +236,11 @@ def test_change_is_what_analyze_says(folder: Path, tmp_path: Path) -> None:
     vectors = WordVectors.load(folder)
     found = vectors.change("mask", by="month", **settings)
     assert found == [row for row in rows if row["word"] == "mask"] and found[0]["p_value"]
+    assert vectors.change("mask", by="month", covariates=["time"], **settings) == found
+    with pytest.raises(UserError, match=r"permutation: is no setting of change \(did you mean 'permutations'\?\)"):
+        vectors.change("mask", permutation=99)
+    with pytest.raises(UserError, match=r"did you mean 'month'"):
+        vectors.senses("mask", by="moth")
     assert vectors.change("😷", by="month", **settings) == [row for row in rows if row["word"] == "😷"]
 
 
@@ -253,6 +306,42 @@ def test_arrays_keep_words_and_space(planted: Path, tmp_path: Path) -> None:
         assert json.loads(file.metadata()["words"]) == expected and file.metadata()["weights"] == "w"
         np.testing.assert_array_equal(file.get_tensor("vectors")[0], vectors["virus"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v.npz", "v.safetensors"]
+
+
+def test_where_nothing_was_found_there_is_no_word(tmp_path: Path) -> None:
+    rows = [{**row, "status": "unknown", "vector": None} for row in rows_of("mask", 5)]
+    vectors = WordVectors.load(write(tmp_path / "words", rows))
+    assert len(vectors) == 0 and "mask" not in vectors and vectors.asked == []
+    with pytest.raises(UnknownWord, match="not found in the tweets"):
+        vectors.similarity("mask", "mask")
+    for suffix in ("txt", "bin", "npz", "safetensors", "parquet"):
+        vectors.export(tmp_path / f"nothing.{suffix}", senses=True)
+    assert (tmp_path / "nothing.txt").read_text().splitlines() == ["0 1"]
+
+
+def test_an_export_leaves_what_embed_left(planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (planted / "occurrences.parquet").read_bytes()
+    for name in ("occurrences.parquet", "vectors.txt"):
+        with pytest.raises(UserError, match="lies in a folder that embed left"):
+            export.stage([f"words={planted}", f"output={planted / name}"])
+    assert (planted / "occurrences.parquet").read_bytes() == before
+    vectors = WordVectors.load(planted)
+    (tmp_path / "folder.txt").mkdir()
+    (tmp_path / "file").write_text("")
+    for name, said in (("folder.txt", "is a folder"), ("file/v.txt", "a part of this path is a file")):
+        with pytest.raises(UserError, match=said):
+            vectors.export(tmp_path / name)
+    (tmp_path / "v.txt").write_text("before")
+
+    def full(path: Path, *_: Any) -> None:
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("bert_tweets.words.exports.write_word2vec_text", full)
+    with pytest.raises(UserError, match=r"v\.txt: .*disk"):
+        vectors.export(tmp_path / "v.txt")
+    assert (tmp_path / "v.txt").read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.txt", "v.txt"]
 
 
 def test_occurrences_are_flat_for_data_frames(planted: Path, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from ...errors import UserError
 BLUE, ORANGE, GREEN, PINK, RED, GREY = "#3b82c4", "#d97706", "#0f9d76", "#c76a9d", "#cc4c1a", "#7d8590"
 COLOURS = (BLUE, ORANGE, GREEN, PINK, RED)
 
-_MENTION = re.compile(r"(?<!\w)[@＠]\w+")
+# Behind a letter of ASCII it is an address of mail; Japanese, say, has no space before it.
+_MENTION = re.compile(r"(?:(?<![A-Za-z0-9_+%@＠])|(?<=\bRT))[@＠]+\w+(?:[@＠]+\w+)*")
 
 
 @dataclass(frozen=True)

@@ -259,6 +259,7 @@ def _cluster(one: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": one["name"],
         "size": one["size"],
+        "authors": one.get("authors"),
         "share": f"{one['share']:.1%}",
         "words": ", ".join(map(str, (one.get("words") or [])[:_MOST_LISTED])) or "–",
         "substitutes": ", ".join(str(word) for word, _ in (one.get("substitutes") or [])[:_MOST_LISTED]) or "–",

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...errors import UserError
-from .charts import missing_extra
+from .charts import missing_extra, without_mentions
 
 OCCURRENCES, SENSES = "occurrences.parquet", "senses.parquet"
 TIME, SENSE = "time", "cluster"
@@ -284,9 +284,11 @@ def _sense_column(table: pa.Table, word: str, senses: pa.Table, names: list[str]
 
 
 def _extracts(table: pa.Table, texts: list[str], around: int) -> list[str]:
-    """The tweets, so many characters around the word."""
+    """The tweets, so many characters around the word; accounts are masked before a cut parts them from their `@`."""
     result = []
     for text, start, end in zip(texts, table["start"].to_pylist(), table["end"].to_pylist(), strict=bool(texts)):
-        first, last = max(0, start - around), end + around
-        result.append(f"{'…' if first else ''}{text[first:last].strip()}{'…' if last < len(text) else ''}")
+        before, behind = without_mentions(text[:start]), without_mentions(text[end:])
+        first = max(0, len(before) - around)
+        extract = f"{before[first:]}{text[start:end]}{behind[:around]}".strip()
+        result.append(f"{'…' if first else ''}{extract}{'…' if around < len(behind) else ''}")
     return result

@@ -249,6 +249,7 @@ def test_labels_that_would_touch_are_moved_apart() -> None:
 def test_masking_reaches_all_that_a_record_holds() -> None:
     record = {"@a_1": [("see @b", 1), {"c": "no.mail@example.org"}], "d": None}
     assert without_mentions(record) == {"@user": [["see @user", 1], {"c": "no.mail@example.org"}], "d": None}
+    assert without_mentions("どうも@carl RT@dora: (@@eve) @fred@gus x@") == "どうも@user RT@user: (@user) @user x@"
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,25 @@ def test_columns_and_extracts_belong_to_their_points(folder: Path) -> None:
     assert (one.columns[TIME].codes > 17_000).all() and one.columns[TIME].names == []
 
 
+@pytest.mark.parametrize("away", range(52, 64))
+def test_no_cut_parts_an_account_from_its_mark(tmp_path: Path, away: int) -> None:
+    """An extract that begins within `@some_body` holds no `ome_body`."""
+    study.write(tmp_path, words=2, points=6, text=True)
+    path = tmp_path / "words/occurrences.parquet"
+    table = pq.read_table(path)
+    before = f"well @some_body{' ' * (away - len('some_body'))}"
+    columns = {"text": f"{before}mask ありがとう@some_body RT@some_body", "start": len(before), "end": len(before) + 4}
+    for name, value in columns.items():
+        place = table.schema.get_field_index(name)
+        table = table.set_column(
+            place, table.schema.field(name), pa.array([value] * len(table), table.schema.types[place])
+        )
+    pq.write_table(table, path)
+    data = map_data(word_maps(tmp_path / "words", wanted(tmp_path, include_text=True)))
+    assert data[0]["texts"] and all("mask" in text and "ありがとう@user" in text for text in data[0]["texts"])
+    assert not any("body" in text for text in data[0]["texts"])
+
+
 def test_text_that_was_not_kept_is_not_shown_in_silence(tmp_path: Path) -> None:
     study.write(tmp_path, words=2, points=20)
     with pytest.raises(UserError, match="holds no text"):
