@@ -84,7 +84,7 @@ def test_the_files_of_any_number_of_ranks_are_those_of_one_process(
     assert done.returncode == 0, done.stderr
     plan.unlink()
     files, expected = ({p.relative_to(at): p.read_bytes() for p in at.rglob("*.*")} for at in (tmp_path, alone))
-    assert files.keys() == expected.keys() and len(files) == 40
+    assert files.keys() == expected.keys() and len(files) == 41
     for name, content in expected.items():
         assert files[name] == content, name
     # Rank 0 speaks for all.
