@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from . import options
 from .config import ExportConfig
-from .errors import run_entry
+from .errors import UserError, run_entry
 
 
 def stage(argv: list[str]) -> None:
     """Reads the settings and writes the file. Uses no model."""
     config = options.load(ExportConfig, argv)
+    if Path(config.output).is_file():
+        raise UserError(f"{config.output}: is there already; name a new file, or remove it first")
     from .words.word_vectors import WordVectors
 
     vectors = WordVectors.load(config.words, config.model, config.layer or None)

@@ -322,7 +322,7 @@ def test_where_nothing_was_found_there_is_no_word(tmp_path: Path) -> None:
 def test_an_export_leaves_what_embed_left(planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (planted / "occurrences.parquet").read_bytes()
     for name in ("occurrences.parquet", "vectors.txt"):
-        with pytest.raises(UserError, match="lies in a folder that embed left"):
+        with pytest.raises(UserError, match="lies in a folder that embed left|is there already"):
             export.stage([f"words={planted}", f"output={planted / name}"])
     assert (planted / "occurrences.parquet").read_bytes() == before
     vectors = WordVectors.load(planted)
@@ -345,7 +345,10 @@ def test_an_export_leaves_what_embed_left(planted: Path, tmp_path: Path, monkeyp
 
 
 def test_occurrences_are_flat_for_data_frames(planted: Path, tmp_path: Path) -> None:
-    export.stage([f"words={planted}", f"output={tmp_path / 'points.parquet'}", "senses=true"])
+    arguments = [f"words={planted}", f"output={tmp_path / 'points.parquet'}", "senses=true"]
+    export.stage(arguments)
+    with pytest.raises(UserError, match="is there already"):
+        export.stage(arguments)
     table = pq.read_table(tmp_path / "points.parquet")
     assert {"group_party", "projection_x", "projection_y", "text", "sense"} <= set(table.column_names)
     assert not any("." in name for name in table.column_names) and len(table) == 200
