@@ -17,6 +17,10 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import pytest
+
+from bert_tweets import commands
+
 ROOT = Path(__file__).parent.parent
 _WITH_TORCH = ("train", "evaluate", "embed")
 
@@ -74,6 +78,21 @@ def _run_stage(name: str, words: Sequence[str], processes: int, **environment: s
     if processes or environment or name not in _WITH_TORCH or any(key.startswith("HF_") for key in os.environ):
         return run(["-m", f"bert_tweets.{name}", *words], processes, **environment)
     return _run_warm(name, words)
+
+
+def warm_commands(patch: pytest.MonkeyPatch) -> None:
+    """Stages that a command walks through, such as those of the demo, then run as `stage` runs them."""
+
+    def quietly(arguments: Sequence[str]) -> str:
+        ranks = next((word.partition("=")[2] for word in arguments if word.startswith("--nproc_per_node=")), "0")
+        name = commands.stage_of(arguments)
+        words = arguments[arguments.index(f"bert_tweets.{name}") + 1 :]
+        return stage(name, *words, processes=int(ranks)).stdout
+
+    patch.setattr(
+        commands, "run", lambda arguments: print(f"\n$ {commands.shown(arguments)}\n{quietly(arguments)}", flush=True)
+    )
+    patch.setattr(commands, "run_quietly", quietly)
 
 
 def stage(name: str, *words: str, processes: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from bert_tweets import demo
 from bert_tweets.config import AnalyzeConfig, DemoConfig
 from bert_tweets.demo import _DAYS, _EVERYDAY, _KINDS, _START, CHANGE, CHANGING, STABLE, generate
 from bert_tweets.words.wording import FEWEST_CONTROLS
-from tests.processes import run
+from tests.processes import run, warm_commands
 
 
 def test_tweets_are_a_function_of_their_seed() -> None:
@@ -55,11 +56,11 @@ def test_each_asked_word_has_controls_enough_in_every_year() -> None:
 
 @pytest.mark.dist
 @pytest.mark.slow
-def test_the_whole_road(tmp_path: Path) -> None:
+def test_the_whole_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "demo"
-    done = run(["-m", "bert_tweets.demo", f"output={folder}", "tweets=600"], timeout=280)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.rstrip().endswith(str(folder / "report.html"))
+    warm_commands(monkeypatch)
+    demo.stage([f"output={folder}", "tweets=600"])
+    assert capsys.readouterr().out.rstrip().endswith(str(folder / "report.html"))
     with (folder / "tweets.csv").open(encoding="utf-8") as file:
         assert len(list(csv.reader(file))) == 601
     assert json.loads((folder / "run/run.json").read_text())["ranks"] == 2

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from bert_tweets import commands
+from bert_tweets import run as run_stage
 from bert_tweets.config import RunConfig
 from bert_tweets.run import Rehearsal, plan, stages
 from tests.helpers import generated_tweets, write_csv
-from tests.processes import failure, run, stage
+from tests.processes import failure, run, stage, warm_commands
 from tests.test_evaluate import export_scratch
 
 
@@ -72,8 +73,12 @@ def study(shards: Path, tmp_path: Path) -> list[str]:
 
 @pytest.mark.dist
 @pytest.mark.slow
-def test_the_whole_road_and_again(study: list[str], tmp_path: Path) -> None:
-    said = stage("run", *study, "max_steps=6", "batch_size=32").stdout
+def test_the_whole_road_and_again(
+    study: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warm_commands(monkeypatch)
+    run_stage.stage([*study, "max_steps=6", "batch_size=32"])
+    said = capsys.readouterr().out
     assert (
         said.index("the plan")
         < said.index("$ python -m bert_tweets.prepare")

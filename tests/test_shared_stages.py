@@ -74,7 +74,7 @@ def alone(shards: Path, models: list[Path], tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.dist
-@pytest.mark.parametrize("processes", [1, 2, pytest.param(3, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("processes", [2, *(pytest.param(ranks, marks=pytest.mark.soak) for ranks in (1, 3))])
 def test_the_files_of_any_number_of_ranks_are_those_of_one_process(
     alone: Path, shards: Path, models: list[Path], tmp_path: Path, processes: int
 ) -> None:
@@ -88,7 +88,7 @@ def test_the_files_of_any_number_of_ranks_are_those_of_one_process(
     for name, content in expected.items():
         assert files[name] == content, name
     # Rank 0 speaks for all.
-    assert done.stdout.count("embedding with ") == 6 and done.stdout.count("figures: ") == 3
+    assert done.stdout.count("embedding with ") == 7 and done.stdout.count("figures: ") == 3
 
 
 def test_there_was_much_to_share(alone: Path, shards: Path) -> None:

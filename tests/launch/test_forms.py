@@ -46,7 +46,7 @@ def losses(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float
         (["bash", "launch/run.sh"], {"NPROC_PER_NODE": "2"}),
         # Two devices, to DeepSpeed's accelerator of CPUs.
         (["deepspeed", "launch/run.sh"], {"LOCAL_SIZE": "2"}),
-        (["deepspeed", "--num_gpus", "2", "--no_python", "launch/run.sh"], {}),
+        pytest.param(["deepspeed", "--num_gpus", "2", "--no_python", "launch/run.sh"], {}, marks=pytest.mark.soak),
     ],
     ids=["bash", "deepspeed", "deepspeed --no_python"],
 )
@@ -57,6 +57,7 @@ def test_a_launcher_makes_the_same_run(
     assert trained(tmp_path / "run", run) == pytest.approx(losses, abs=1e-5)
 
 
+@pytest.mark.soak
 def test_deepspeeds_slurm_makes_the_same_run(
     losses: list[float], shards: Path, tmp_path: Path, slurm: dict[str, str]
 ) -> None:

@@ -133,16 +133,21 @@ def test_all_ranks_leave_behind_the_same_step_when_one_is_asked(
     os.kill(ranks_of(process)[1], signal.SIGUSR1)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 1 and "asked to stop: saved behind step" in said, said
-    # A launcher that is killed leaves no ranks behind; those that are asked by it are in tests/launch.
+    process = start(words, ranks=2)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and "going on behind step" in said, said
+    assert_same(output, whole(2))
+
+
+@pytest.mark.soak
+def test_a_launcher_that_is_killed_leaves_no_ranks_behind(shards: Path, tmp_path: Path) -> None:
+    # Ranks that are asked by their launcher are in tests/launch.
+    words, output = words_of(shards, tmp_path / "run", *MORE), tmp_path / "run"
     process = start(words, ranks=2)
     wait_for(lambda: steps_of(output) >= 20)
     process.kill()
     said = process.communicate(timeout=60)[0]
     assert "SIGTERM: saving behind the next step" in said and "asked to stop: saved behind step" in said, said
-    process = start(words, ranks=2)
-    said = process.communicate(timeout=60)[0]
-    assert process.returncode == 0 and "going on behind step" in said, said
-    assert_same(output, whole(2))
 
 
 def killed_at_random(shards: Path, output: Path, kills: int, seed: int) -> int:
@@ -239,6 +244,7 @@ def test_a_full_disk_ends_in_one_line_and_no_half_checkpoint(shards: Path, tmp_p
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.soak
 def test_the_slowest_rank_is_named(shards: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     process = start(words_of(shards, output, *MORE, "max_steps=8"), ranks=2, SLOW_RANK="1")

@@ -322,7 +322,7 @@ def test_where_nothing_was_found_there_is_no_word(tmp_path: Path) -> None:
 def test_an_export_leaves_what_embed_left(planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (planted / "occurrences.parquet").read_bytes()
     for name in ("occurrences.parquet", "vectors.txt"):
-        with pytest.raises(UserError, match="lies in a folder that embed left|is there already"):
+        with pytest.raises(UserError, match=r"lies in a folder that embed left|is there already"):
             export.stage([f"words={planted}", f"output={planted / name}"])
     assert (planted / "occurrences.parquet").read_bytes() == before
     vectors = WordVectors.load(planted)
