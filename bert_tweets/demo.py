@@ -130,7 +130,7 @@ def stage(argv: list[str]) -> None:
     data, run = f"{folder}/before-shards", f"{folder}/base"
     vocabulary = ("tokenizer=wordpiece", "vocabulary_size=1000")
     _run("prepare", f"input={folder}/before.csv", f"output={data}", *vocabulary, held_out, seed)
-    pretraining = ("model.name=scratch", "optimizer.learning_rate=1e-3", "epochs=12", seed)
+    pretraining = ("model.name=scratch", "optimizer.learning_rate=1e-3", "epochs=16", seed)
     _run("train", *settings, f"data.path={data}", f"output={run}", *pretraining)
 
     print("\n== the road: from a CSV of tweets to vectors of chosen words")

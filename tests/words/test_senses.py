@@ -304,7 +304,7 @@ def test_the_campaign_on_real_tweets(real_data: Path, tmp_path: Path) -> None:
     csv.write_csv(rows.select(["text"]).take(pa.array(chosen)), tmp_path / "tweets.csv")
     tokenizer = f"tokenizer={models / 'bert-base-uncased-tokenizer'}"
     prepare.stage([f"input={tmp_path / 'tweets.csv'}", tokenizer, f"output={tmp_path / 'shards'}", "deduplicate=none"])
-    asked = [f"words=[{','.join(WORDS.split())}]", "max_occurrences=300", "background_tweets=300"]
+    asked = [f"words=[{','.join(WORDS.split())}]", "max_occurrences=300", "background_tweets=300", "controls=0"]
     made = [f"data.path={tmp_path / 'shards'}", f"output={tmp_path / 'words'}"]
     embed.stage([f"model={models / 'minilm-l6'}", *made, *asked])
     campaign(pools_of(tmp_path / "words"), 40)
