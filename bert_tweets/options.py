@@ -286,7 +286,12 @@ def _items(raw: Any) -> list[str]:
         raise ValueError("has a bracket that is not closed, or not opened; in a YAML file any text can be written")
     if text.startswith("["):
         text = text[1:-1]
-    return [item.strip() for item in text.split(",") if item.strip()]
+    return [_without_quotes(item.strip()) for item in text.split(",") if item.strip()]
+
+
+def _without_quotes(item: str) -> str:
+    """A phrase in double quotes, as one would write it for a shell, is the phrase."""
+    return item[1:-1] if len(item) > 2 and item[0] == item[-1] == '"' else item
 
 
 def _json_items(text: str) -> list[str]:

@@ -148,6 +148,11 @@ def test_a_decay_of_its_own_is_for_the_schedule_that_has_one() -> None:
         options.load(config.TrainConfig, [*NEEDED, decay])
 
 
+def test_a_phrase_in_quotes_is_the_phrase() -> None:
+    parsed = options.load(config.EmbedConfig, [*EMBED, 'words=[mask,"last night",5"]'])
+    assert parsed.words == ["mask", "last night", '5"']
+
+
 @given(
     words=st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1), min_size=1),
     rate=st.floats(1e-9, 1e-3),

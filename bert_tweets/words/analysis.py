@@ -118,7 +118,8 @@ def _notes(
     if len(controls) < FEWEST_CONTROLS:
         notes.append(
             f"{len(controls)} control words: fewer than {FEWEST_CONTROLS}, so that no change can be told from the "
-            "drift of every word's contexts; embed with controls=250 or more, or give controls=FOLDER"
+            "drift of every word's contexts; embed with controls=250 or more (a file of spans has none), or give "
+            "controls=FOLDER"
         )
     else:
         words = len({one.chosen.word for one in tested})

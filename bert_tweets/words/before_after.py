@@ -169,7 +169,8 @@ def _beside(seeds: list[list[float | None]], word: int, asked: int) -> dict[str,
         "by_seed": [rounded(value) for value in by_seed],
         "controls": [rounded(float(q)) for q in np.quantile(controls, [0.025, 0.5, 0.975])] if controls else None,
         "rank": 1 + sum(control <= own for control in controls) if known and own is not None else None,
-        "of": len(controls),
+        # With the word itself.
+        "of": len(controls) + 1 if controls else 0,
     }
 
 

@@ -45,6 +45,9 @@ class WordVectors:
     the vectors. `origin` tells which.
     """
 
+    def __repr__(self) -> str:
+        return f"<WordVectors of {len(self):,} words, {len(self.asked):,} of them asked for; layer {self.space.layer}>"
+
     def __init__(self, source: Source):
         self._source = source
         self._changes: dict[str, list[dict[str, Any]]] = {}

@@ -81,7 +81,7 @@ def test_a_word_stands_beside_the_controls_and_the_seeds() -> None:
     ]
     first, second = (one["neighbour_overlap"] for one in summarized(seeds, asked=2))
     # Controls' means are .375, .5 and .625: one lies as low as the word, and counts against it.
-    assert first == {"by_seed": [0.25, 0.5], "controls": [0.3812, 0.5, 0.6188], "rank": 2, "of": 3}
-    assert second == {"by_seed": [None, None], "controls": [0.3812, 0.5, 0.6188], "rank": None, "of": 3}
+    assert first == {"by_seed": [0.25, 0.5], "controls": [0.3812, 0.5, 0.6188], "rank": 2, "of": 4}
+    assert second == {"by_seed": [None, None], "controls": [0.3812, 0.5, 0.6188], "rank": None, "of": 4}
     alone = summarized(seeds, asked=2)[0]["distance_correlation"]
     assert alone == {"by_seed": [0.9, 0.7], "controls": None, "rank": None, "of": 0}

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ...config import PERIODS
-from ..wording import CHANGED, NO_EVIDENCE, NOT_COMPARABLE, TOO_FEW, label
+from ..wording import CHANGED, FEWEST_CONTROLS, NO_EVIDENCE, NOT_COMPARABLE, TOO_FEW, label
 from .charts import BLUE, COLOURS, GREY, ORANGE, Chart, Series, file_names
 from .material import Change
 
-OMNIBUS, ENERGY = "omnibus", "energy"
+OMNIBUS, ENERGY, NO_RANK = "omnibus", "energy", "–"
 
 # What a reader looks for first stands first.
 _ORDER = (CHANGED, NOT_COMPARABLE, NO_EVIDENCE, TOO_FEW)
@@ -80,7 +80,7 @@ def rank_chart(change: Change) -> Chart | None:
         zero=True,
         legend=True,
         order=names,
-        beside=[f"rank {_rank(row)}" for row in rows] if ordinary else [],
+        beside=[f"rank {rank}" if (rank := _rank(row)) != NO_RANK else "" for row in rows] if ordinary else [],
     )
 
 
@@ -114,7 +114,8 @@ def pair_rows(change: Change) -> list[dict[str, Any]]:
 
 
 def _rank(row: dict[str, Any]) -> str:
-    return f"{row['rank_among_controls']} of {row['controls'] + 1}" if row["controls"] else "–"
+    """A rank among fewer controls than an answer takes is none."""
+    return f"{row['rank_among_controls']} of {row['controls'] + 1}" if row["controls"] >= FEWEST_CONTROLS else NO_RANK
 
 
 def _figures(row: dict[str, Any]) -> dict[str, str]:

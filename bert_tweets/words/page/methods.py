@@ -6,6 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ..wording import FEWEST_CONTROLS
 from .charts import without_mentions
 from .context import context, funnel_rows, short_name
 from .findings import OMNIBUS, usual_criterion
@@ -166,6 +167,8 @@ def _comparison(change: Change) -> str:
     most = max(row["controls"] for row in tested)
     if not most:
         return text + " No control words were compared, so that no change of meaning is claimed."
+    if most < FEWEST_CONTROLS:
+        return f"{text} Fewer than {FEWEST_CONTROLS} control words matched, so that no change of meaning is claimed."
     return (
         f"{text} A change of meaning is claimed only of words that also rank among the first of up to {most:,} control "
         f"words matched on {whole[0]['matched_on'] if whole else 'frequency'}."
@@ -207,7 +210,7 @@ def _unknown(material: Material, shown: dict[str, Any]) -> list[str]:
         rows = [row for row in material.change.rows if row["p_value"] is not None]
         if any("clusters" in row["unit"] for row in rows):
             lines.append("Authors of all tweets: where they are not known, an author of many tweets counts as many.")
-        if any(row["controls"] < 200 for row in rows):
+        if any(row["controls"] < FEWEST_CONTROLS for row in rows):
             lines.append(
                 "Whether use differs by more than that of ordinary words: fewer than 200 control words matched."
             )

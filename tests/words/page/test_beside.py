@@ -132,6 +132,18 @@ def test_what_was_not_known_is_said(tmp_path: Path) -> None:
     assert "not all control words are matched on it" not in (tmp_path / "methods.md").read_text()
 
 
+def test_a_rank_among_too_few_controls_is_none(tmp_path: Path) -> None:
+    arguments = study.write(tmp_path, words=3, points=30)
+    report.main(arguments)
+    page = tmp_path / "report.html"
+    assert "1 of 215" in page.read_text() and "Fewer than 200" not in (tmp_path / "methods.md").read_text()
+    change = tmp_path / "change/change.json"
+    change.write_text(json.dumps([{**row, "controls": 150} for row in json.loads(change.read_text())]))
+    report.main(arguments)
+    assert "1 of 215" not in page.read_text() and "1 of 151" not in page.read_text()
+    assert "Fewer than 200 control words matched, so that no change" in (tmp_path / "methods.md").read_text()
+
+
 def test_every_work_is_an_entry_that_a_paper_can_cite() -> None:
     for key, entry in works().items():
         assert entry.startswith("@") and entry.count("{") == entry.count("}") and key[-1].isalpha(), key
