@@ -80,7 +80,7 @@ def _tell(config: AnalyzeConfig, found: Findings, senses: dict[str, Any]) -> Non
     _show_senses(senses)
     for note in found.notes:
         print(f"warning: {note}", file=sys.stderr)
-    print(f"figures: {config.output}/{CHANGE}")
+    print(f"figures: {Path(config.output) / CHANGE}")
 
 
 def main(argv: list[str] | None = None) -> None:
