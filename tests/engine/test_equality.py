@@ -34,18 +34,25 @@ MORE += [f"{name}-compressed" for name in ("ddp", "zero0", "zero2")] + [
 ]
 MORE += [*KEPT, *FROZEN]
 ALONE = ["ddp", "ddp-parts", "zero0", "zero2", "zero3"]
-LAUNCHES = {1: ALONE, 2: [*MATRIX, *MORE], 3: [*MATRIX, "restart", "restart-parts"]}
+# At three ranks; make soak has all of MATRIX.
+AT_THREE = ["ddp", "ddp-parts", "zero2-parts", "zero3"]
+RESTARTS = ["restart", "restart-parts"]
+ANY_SIZE = [f"1-{case}" for case in ALONE] + [f"2-{case}" for case in MATRIX] + [f"3-{case}" for case in AT_THREE]
+OTHERS = [pytest.param(f"3-{case}", marks=pytest.mark.soak) for case in MATRIX if case not in AT_THREE]
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """By ranks and case, such as `2-zero3-parts`."""
+    asked = [item for item in request.session.items if item.path == request.path]
+    soak = any(item.get_closest_marker("soak") for item in asked)
+    launches = {1: ALONE, 2: [*MATRIX, *MORE], 3: [*(MATRIX if soak else AT_THREE), *RESTARTS]}
     folder = tmp_path_factory.mktemp("equality")
     texts = [" ".join(text.split()[: 1 + number % 6]) for number, text in enumerate(generated_tweets(300))]
     shards = make_shards(folder / "data", texts, max_length=8)
     (folder / SETTINGS_FILE).write_text(json.dumps(SETTINGS))
     found = {}
-    for processes, cases in LAUNCHES.items():
+    for processes, cases in launches.items():
         done = run([WORKER, str(shards), str(folder), *cases], processes=processes if processes > 1 else 0)
         assert done.returncode == 0, done.stderr
         for case in cases:
@@ -78,7 +85,7 @@ def test_the_hard_cases_occur(outcomes: dict[str, Outcome]) -> None:
 
 
 @pytest.mark.dist
-@pytest.mark.parametrize("name", [f"1-{case}" for case in ALONE] + [f"{n}-{case}" for n in (2, 3) for case in MATRIX])
+@pytest.mark.parametrize("name", [*ANY_SIZE, *OTHERS])
 def test_runs_of_any_size_are_the_same_run(outcomes: dict[str, Outcome], name: str) -> None:
     alone, other = outcomes["1-ddp"], outcomes[name]
     assert len(alone["losses"]) == STEPS and alone["losses"].std() > 0
