@@ -109,6 +109,8 @@ def _show(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from .words.wording import rank_told
+
     table = Table("word", "groups", box=None, header_style="bold")
     for name in ("energy distance", "p", "q", "rank", "clusters", "authors"):
         table.add_column(name, justify="right")
@@ -122,7 +124,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
         if row["estimate"] is not None:
             figures = [f"{row['estimate']:.3f} ({row['low']:.3f} to {row['high']:.3f})"]
             figures += [f"{row['p_value']:.4f}", f"{row['q_value']:.4f}"]
-            figures += [_rank(row)]
+            figures += [rank_told(row) or ""]
         authors = "" if row["authors"] is None else f"{row['authors']:,}"
         shown = [*figures, f"{row['clusters']:,}", authors, row["usage"], row["verdict"]]
         table.add_row(Text(row["word"]), Text(pair), *shown)
@@ -132,16 +134,11 @@ def _show(rows: list[dict[str, Any]]) -> None:
             console().print(Text(row["statement"]))
 
 
-def _rank(row: dict[str, Any]) -> str:
-    from .words.wording import FEWEST_CONTROLS
-
-    # Among fewer than an answer takes it is none.
-    return f"{row['rank_among_controls']} of {row['controls'] + 1}" if row["controls"] >= FEWEST_CONTROLS else ""
-
-
 def _show_regression(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
+
+    from .words.wording import rank_told
 
     table = Table("word", "term", box=None, header_style="bold")
     for name in ("partial R²", "p", "q", "rank", "clusters", "authors"):
@@ -149,7 +146,7 @@ def _show_regression(rows: list[dict[str, Any]]) -> None:
     table.add_column("")
     for row in rows:
         figures = [f"{row[name]:{form}}" if row[name] is not None else "" for name, form in _FIGURES.items()]
-        figures += [_rank(row)]
+        figures += [rank_told(row) or ""]
         authors = "" if row["authors"] is None else f"{row['authors']:,}"
         figures += [f"{row['clusters']:,}", authors, row["reason"] or ""]
         table.add_row(Text(row["word"]), Text(row["term"]), *figures)

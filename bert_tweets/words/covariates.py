@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from ..config import PERIODS
 from ..errors import UserError, did_you_mean
 from .distances import Doubles
+from .groups import groups_among
 from .units import Ints
 
 TIME = "time"
@@ -36,7 +37,7 @@ def column_of(name: str, names: Sequence[str], path: Path) -> str:
     column = name if name.startswith("group.") else f"group.{name}"
     if column not in names:
         there = [TIME, *PERIODS, *(one for one in CONTEXT if one in names)]
-        there += [one.removeprefix("group.") for one in names if one.startswith("group.")]
+        there += groups_among(names)
         has = ", ".join(dict.fromkeys(there))
         raise UserError(f"covariates={name}: is no column of {path}{did_you_mean(name, there)}; it has {has}")
     return column

@@ -20,10 +20,9 @@ from ..engine.world import World, group
 from ..errors import UserError
 from ..files import write_json_atomic
 from ..model.attention import Shape, backend_for
-from ..model.loading import load_model, tokenizer_folder, weights_identity
+from ..model.loading import load_model, weights_identity
 from ..model.masked_lm import PackedMaskedLM
 from ..text.cleaning import USER
-from ..text.tokenizer import load_tokenizer
 from .before_after import Kept, compared, distance_ranks, measured
 from .behind import Behind
 from .corrections import Correction, Moments
@@ -137,10 +136,10 @@ def _with_substitutes(
     """Gives the writer the substitutes of the asked words; returns a note where the model cannot tell any."""
     if not reader.has_trained_head:
         return [f"{name}: has no trained masked-LM head, so that substitutes are not told"]
-    where = str(tokenizer_folder(config.data.path)) if config.data.path else name
-    tokenizer = load_tokenizer(where, local_only=bool(config.data.path))
     asked = len(study.words)
-    found = substitutes_of(reader, study.corpus, study.occurrences, asked, config.substitutes, tokenizer, world, folder)
+    found = substitutes_of(
+        reader, study.corpus, study.occurrences, asked, config.substitutes, study.tokenizer, world, folder
+    )
     if writer:
         writer.substitutes = found
     return []

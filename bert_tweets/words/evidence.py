@@ -20,12 +20,11 @@ from ..config import AnalyzeConfig
 from ..errors import UserError
 from .covariates import column_of, covariate
 from .distances import Floats
-from .groups import group_column, labels
+from .groups import group_column, groups_among, labels
 from .occurrences import generator
-from .reading import vectors_of
+from .reading import OCCURRENCES, SUMMARY, vectors_of
 from .units import Ints, Units, at_most, earliest, spanning
 
-OCCURRENCES, SUMMARY = "occurrences.parquet", "summary.json"
 _NEVER = np.iinfo(np.int64).max
 # Words whose vectors are in memory at a time.
 _WORDS = 32
@@ -99,8 +98,7 @@ class Table:
         try:
             names = pq.read_schema(self.path).names
             self.summary: dict[str, Any] = json.loads((Path(folder) / SUMMARY).read_text(encoding="utf-8"))
-            groups = [name.removeprefix("group.") for name in names if name.startswith("group.")]
-            column = group_column(by, groups, str(self.path))
+            column = group_column(by, groups_among(names), str(self.path))
             wanted = {"word", "tweet_id", "cluster", "author", "time", "layer", "correction", column}
             wanted |= {"pieces", "control"} & set(names)
             of_covariates = {name: column_of(name, names, self.path) for name in covariates}

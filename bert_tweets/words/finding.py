@@ -75,7 +75,7 @@ def _of_shards(config: EmbedConfig, manifest: Manifest, words: list[Asked], worl
     occurrences, of_background = (
         _aligned(corpus, places, tokenizer, manifest, world) for places in (choice.places, Places.join([others.places]))
     )
-    return Study(corpus, words, choice.controls, others, occurrences, of_background, choice.matches)
+    return Study(corpus, words, choice.controls, others, occurrences, of_background, choice.matches, tokenizer)
 
 
 def _of_spans(config: EmbedConfig, manifest: Manifest, words: list[Asked], world: World, spans: SpanCorpus) -> Study:
@@ -85,7 +85,7 @@ def _of_spans(config: EmbedConfig, manifest: Manifest, words: list[Asked], world
     places = Places.join([Places(found.word, found.tweet + len(spans.occurrences), found.start, found.end)])
     of_background = _aligned(spans.corpus, places, spans.tokenizer, manifest, world)
     matches = np.bincount(spans.occurrences.places.word, minlength=len(words))
-    return Study(spans.corpus, words, [], others, spans.occurrences, of_background, matches)
+    return Study(spans.corpus, words, [], others, spans.occurrences, of_background, matches, spans.tokenizer)
 
 
 def _aligned(corpus: Any, places: Places, tokenizer: Any, manifest: Manifest, world: World) -> Occurrences:

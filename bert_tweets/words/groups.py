@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,22 @@ from ..config import PERIODS
 from ..errors import UserError, did_you_mean
 
 
+def column_of(by: str) -> str:
+    """The column of shards and of occurrences.parquet that `by` is about: `time`, or `group.NAME`.
+
+    Args:
+        by: a period or a group column, with or without `group.`.
+    """
+    return "time" if by in PERIODS else f"group.{by.removeprefix('group.')}"
+
+
+def groups_among(columns: Iterable[str]) -> list[str]:
+    """The names of the group columns among some columns."""
+    return [name.removeprefix("group.") for name in columns if name.startswith("group.")]
+
+
 def group_column(by: str, groups: Sequence[str], where: str) -> str:
-    """The column of a shard that `by` is about: `time`, or `group.NAME`.
+    """As `column_of`, of a group column that is there.
 
     Args:
         by: a period or a group column, with or without `group.`.
@@ -25,16 +39,13 @@ def group_column(by: str, groups: Sequence[str], where: str) -> str:
     Raises:
         UserError: there is no such column.
     """
-    if by in PERIODS:
-        return "time"
-    name = by.removeprefix("group.")
-    if name not in groups:
+    if by not in PERIODS and by.removeprefix("group.") not in groups:
         raise UserError(
             f"by={by}: is none of {', '.join(PERIODS)}, and no group column of {where}"
             f"{did_you_mean(by, [*PERIODS, *groups])}; it has {', '.join(groups) or 'none'}: "
             "prepare keeps those of group_columns="
         )
-    return f"group.{name}"
+    return column_of(by)
 
 
 def labels(column: pa.ChunkedArray, by: str) -> pa.ChunkedArray:

@@ -13,12 +13,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..arrays import ranges
-from ..config import PERIODS
 from ..data.manifest import SPLITS, Manifest
 from ..data.shards import Split, Tweets
 from ..data.sharing import ALL, Share
 from ..text.tokenizer import private_backend
-from .groups import labels, numbers
+from .groups import column_of, labels, numbers
 from .matching import Asked
 from .sampling import Sampler, salts_of
 
@@ -167,7 +166,7 @@ def sampled(corpus: Corpus, places: Places, sampler: Sampler, by: str = "") -> P
         return places
     group = np.zeros_like(places.word)
     if by:
-        names = columns_of(corpus, places.tweet, ["time" if by in PERIODS else f"group.{by.removeprefix('group.')}"])
+        names = columns_of(corpus, places.tweet, [column_of(by)])
         group = numbers(labels(names.column(0), by))
     return places.take(sampler.kept(places.word, group, places.tweet, places.start))
 

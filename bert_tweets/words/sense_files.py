@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..config import PERIODS, AnalyzeConfig
+from ..config import AnalyzeConfig
 from ..files import write_json_atomic
 from ..terminal import counting
 from .exports import write_word2vec_text
-from .groups import labels
+from .groups import column_of, labels
 from .reading import Source, asked, open_source, vectors_of
 from .usage import COLUMNS, Usage, described, usage_of, with_nearest, with_q_values
 
@@ -41,7 +41,7 @@ def write_senses(folder: Path, config: AnalyzeConfig) -> dict[str, Any]:
     source = open_source(config.words, config.model, config.layer or None)
     usages: list[Usage] = []
     records: dict[str, Any] = {}
-    column = "time" if config.by in PERIODS else f"group.{config.by.removeprefix('group.')}"
+    column = column_of(config.by)
     names = sorted({group for group in group_of(source.read([column]), config.by) if group is not None})
     with counting("usage clusters") as advance, pq.ParquetWriter(folder / SENSE_TABLE, schema()) as writer:
         for word, rows in by_word(source, asked(source), [*COLUMNS, column]):
@@ -94,7 +94,7 @@ def by_word(source: Source, words: list[str], columns: list[str]) -> Iterator[tu
 
 def group_of(rows: pa.Table, by: str) -> list[str | None]:
     """The group of each row: a period of its time, or what a kept column says."""
-    name = "time" if by in PERIODS else f"group.{by.removeprefix('group.')}"
+    name = column_of(by)
     if name not in rows.column_names:
         return [None] * len(rows)
     groups: list[str | None] = labels(rows.column(name), by).to_pylist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ class Study:
         occurrences: of the asked words and the controls.
         background_occurrences: of the background's words, by their number there.
         matches: int64 [words and controls], places of each in all tweets, before `max_occurrences`.
+        tokenizer: of the tweets.
     """
 
     corpus: Corpus
@@ -42,6 +44,7 @@ class Study:
     occurrences: Occurrences
     background_occurrences: Occurrences
     matches: npt.NDArray[np.int64]
+    tokenizer: Any
 
     @property
     def embedded(self) -> list[Asked | Control]:

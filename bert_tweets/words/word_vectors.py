@@ -16,7 +16,7 @@ from ..config import AnalyzeConfig
 from ..errors import UserError, did_you_mean
 from ..files import in_one_line, side_path
 from . import exports
-from .groups import group_column
+from .groups import column_of, group_column, groups_among
 from .reading import Source, asked, centroids_of, open_source, origin_of, vectors_of
 from .sense_files import group_of
 from .spaces import Floats, Space, Vectors, WordVector
@@ -185,8 +185,7 @@ class WordVectors:
             UserError: scikit-learn is not installed, or there is no such group column.
         """
         if by:
-            kept = [name.removeprefix("group.") for name in self._source.columns if name.startswith("group.")]
-            group_column(by, kept, self._folder)
+            group_column(by, groups_among(self._source.columns), self._folder)
         usage = self._usage(word, max_senses, seed, by)
         groups = group_of(usage.rows, by) if by else [None] * len(usage.rows)
         names = sorted({group for group in groups if group is not None})
@@ -272,7 +271,7 @@ class WordVectors:
 
     def _usage(self, word: str, max_senses: int = 5, seed: int = 0, by: str = "") -> Usage:
         self._number(word)
-        rows = self._source.read([*COLUMNS, f"group.{by.removeprefix('group.')}", "vector"], [word])
+        rows = self._source.read([*COLUMNS, column_of(by), "vector"], [word])
         return usage_of(word, rows.drop_columns("vector"), vectors_of(rows), max_senses, seed)
 
     def _analyzed(self, by: str, settings: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,7 +7,9 @@ words; a change of meaning is said of (b) alone, and only where (a) holds too.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 DIFFERS = "differs"
 CHANGED, NO_EVIDENCE, TOO_FEW, NOT_COMPARABLE = "changed", "no evidence", "too few", "not comparable"
@@ -80,6 +82,12 @@ def statement(answers: Answers, row: dict[str, object]) -> str:
             f"{answers.controls} of {FEWEST_CONTROLS} control words match."
         )
     return f"{first} No evidence that it does by more than that of ordinary words: {rank}."
+
+
+def rank_told(row: Mapping[str, Any]) -> str | None:
+    """A row's rank, `3 of 258`, the word counted; None among fewer controls than an answer takes."""
+    enough = row["controls"] >= FEWEST_CONTROLS
+    return f"{row['rank_among_controls']} of {row['controls'] + 1}" if enough else None
 
 
 def association(row: dict[str, object], level: float) -> str:

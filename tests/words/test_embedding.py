@@ -169,7 +169,10 @@ def test_controls_are_embedded_and_give_the_rank(
         own, (low, middle, high) = both[measure]["by_seed"][0], both[measure]["controls"]
         values = [control[measure] for control in summary["controls"].values()]
         assert min(values) <= low <= middle == sorted(values)[1] <= high <= max(values)
-        assert (both[measure]["rank"], both[measure]["of"]) == (1 + sum(value <= own for value in values), len(values) + 1)
+        assert (both[measure]["rank"], both[measure]["of"]) == (
+            1 + sum(value <= own for value in values),
+            len(values) + 1,
+        )
     assert all(control["matches"] > 20 and control["pieces"] > 0 for control in summary["controls"].values())
 
 

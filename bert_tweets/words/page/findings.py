@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ...config import PERIODS
-from ..wording import CHANGED, FEWEST_CONTROLS, NO_EVIDENCE, NOT_COMPARABLE, TOO_FEW, label
+from ..wording import CHANGED, NO_EVIDENCE, NOT_COMPARABLE, TOO_FEW, label, rank_told
 from .charts import BLUE, COLOURS, GREY, ORANGE, Chart, Series, file_names
 from .material import Change
 
-OMNIBUS, ENERGY, NO_RANK = "omnibus", "energy", "–"
+OMNIBUS, ENERGY = "omnibus", "energy"
 
 # What a reader looks for first stands first.
 _ORDER = (CHANGED, NOT_COMPARABLE, NO_EVIDENCE, TOO_FEW)
@@ -80,7 +80,7 @@ def rank_chart(change: Change) -> Chart | None:
         zero=True,
         legend=True,
         order=names,
-        beside=[f"rank {rank}" if (rank := _rank(row)) != NO_RANK else "" for row in rows] if ordinary else [],
+        beside=[f"rank {rank}" if (rank := rank_told(row)) else "" for row in rows] if ordinary else [],
     )
 
 
@@ -94,7 +94,7 @@ def rank_rows(change: Change) -> list[dict[str, Any]]:
             if len(row["groups"]) > 2
             else " – ".join(row["groups"]),
             **_figures(row),
-            "rank": _rank(row),
+            "rank": rank_told(row) or "–",
             "label": label(row["usage"], row["verdict"]),
             **_sizes(row),
         }
@@ -106,16 +106,11 @@ def pair_rows(change: Change) -> list[dict[str, Any]]:
     """The table of the pairs of groups."""
     return [
         {"word": row["word"], "groups": f"{row['group_a']} – {row['group_b']}", **_figures(row), **_sizes(row)}
-        | {"rank": _rank(row)}
+        | {"rank": rank_told(row) or "–"}
         | {"label": label(row["usage"], row["verdict"])}
         for row in change.rows
         if _is(row, "pairs")
     ]
-
-
-def _rank(row: dict[str, Any]) -> str:
-    """A rank among fewer controls than an answer takes is none."""
-    return f"{row['rank_among_controls']} of {row['controls'] + 1}" if row["controls"] >= FEWEST_CONTROLS else NO_RANK
 
 
 def _figures(row: dict[str, Any]) -> dict[str, str]:
