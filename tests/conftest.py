@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 
 from bert_tweets.text.tokenizer import train_wordpiece
+from tests.analyses import word, words_folder
 from tests.helpers import generated_tweets, make_shards, write_csv
 
 # A busy machine is no fault of the code.
@@ -61,3 +63,11 @@ def tweets_csv(tmp_path: Path) -> Callable[..., Path]:
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of shards of 400 generated tweets; to read only. `helpers.make_shards` makes others."""
     return make_shards(tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture(scope="session")
+def controls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of embed with the occurrences of 205 ordinary words, the contexts of all of which drift a little."""
+    drifts = np.random.default_rng(1).uniform(0, 2, 205)
+    rows = [row for number, drift in enumerate(drifts) for row in word(f"c{number}", 60, drift=float(drift))]
+    return words_folder(tmp_path_factory.mktemp("controls") / "words", rows)

@@ -7,20 +7,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bert_tweets import analyze
 from bert_tweets.errors import UserError
 from bert_tweets.words import analysis, evidence
 from bert_tweets.words.tables import schema
-from tests.words.synthetic import WIDTH, occurrences
+from tests.analyses import DAY, run, word, words_folder
+from tests.words.synthetic import WIDTH
 
-DAY = 86_400
 FIELDS = [
     "word",
     "contrast",
@@ -39,61 +37,6 @@ FIELDS = [
     "clusters",
     "authors",
 ]
-
-
-def words_folder(folder: Path, rows: list[dict[str, Any]], weights: str = "w") -> Path:
-    """A folder as embed leaves it, of these occurrences."""
-    folder.mkdir(parents=True)
-    filled = [
-        {
-            "tweet_id": str(number),
-            "cluster": number,
-            "author": None,
-            "time": None,
-            "group.party": None,
-            "start": 0,
-            "end": 4,
-            "status": "found",
-            "pieces": 1,
-            "model": "model",
-            "layer": "mean(1)",
-            "correction": "none",
-            **row,
-        }
-        for number, row in enumerate(rows)
-    ]
-    pq.write_table(pa.Table.from_pylist(filled, schema(False, ["party"])), folder / "occurrences.parquet")
-    (folder / "summary.json").write_text(json.dumps({"weights": {"model": weights, "base": "b"}, "recipe": "r"}))
-    (folder / "embed.json").write_text(json.dumps({"weights": weights}))
-    return folder
-
-
-def word(
-    name: str, count: int = 60, shift: float = 0.0, drift: float = 0.0, seed: int = 0, **columns: Any
-) -> list[dict[str, Any]]:
-    """Occurrences half in January and half in February, in which all (`drift`) or this word (`shift`) is used anew."""
-    vectors = occurrences(np.random.default_rng([seed, *name.encode()]), count)
-    vectors[count // 2 :, 0] += drift
-    vectors[count // 2 :, 1] += shift
-    times = [(0 if number < count // 2 else 40) * DAY + number for number in range(count)]
-    return [
-        {"word": name, "time": time, "vector": vector.tolist(), **columns}
-        for time, vector in zip(times, vectors, strict=True)
-    ]
-
-
-def run(words: Path, output: Path, *more: str) -> list[dict[str, Any]]:
-    analyze.stage([f"words={words}", f"output={output}", "by=month", "permutations=999", "senses=false", *more])
-    rows = json.loads((output / "change.json").read_text(encoding="utf-8"))
-    return [row for row in rows if row["measure"] == "energy"]
-
-
-@pytest.fixture(scope="module")
-def controls(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ordinary words, the contexts of all of which drift a little."""
-    drifts = np.random.default_rng(1).uniform(0, 2, 205)
-    rows = [row for number, drift in enumerate(drifts) for row in word(f"c{number}", 60, drift=float(drift))]
-    return words_folder(tmp_path_factory.mktemp("controls") / "words", rows)
 
 
 def test_only_what_differs_by_more_than_ordinary_words_has_changed(tmp_path: Path, controls: Path) -> None:
@@ -358,65 +301,6 @@ def test_the_width_is_that_of_the_vectors(tmp_path: Path) -> None:
     expected = pq.read_table(tmp_path / "words" / "occurrences.parquet").column("vector").to_pylist()
     assert np.allclose(table.vectors(rows), [expected[row] for row in rows.tolist()])
     assert table.vectors(np.empty(0, np.int64)).shape[0] == 0 and table.vectors(rows).shape == (3, WIDTH)
-
-
-def regression(folder: Path, output: Path, *more: str) -> list[dict[str, Any]]:
-    run(folder, output, *more)
-    rows: list[dict[str, Any]] = json.loads((output / "regression.json").read_text(encoding="utf-8"))
-    return rows
-
-
-def test_vectors_are_regressed_on_covariates_each_beside_the_others(tmp_path: Path) -> None:
-    rows = [*word("mask", 80, drift=2.0), *word("rain", 80)]
-    random = np.random.default_rng(0)
-    for row in rows:
-        # Parties change with time, and say nothing beside it.
-        late = row["time"] > 20 * DAY
-        row["group.party"] = "left" if random.random() < (0.8 if late else 0.2) else "right"
-    folder = words_folder(tmp_path / "words", rows)
-    found = regression(folder, tmp_path / "out", "covariates=[party,month,pieces]")
-    table = {(row["word"], row["term"]): row for row in found}
-    assert table["mask", "month"]["q_value"] <= 0.05 < table["mask", "party"]["q_value"]
-    assert "goes with month beside party, pieces: partial R²" in table["mask", "month"]["statement"]
-    assert table["rain", "month"]["q_value"] > 0.05 and abs(table["rain", "month"]["estimate"]) < 0.05
-    assert (table["mask", "pieces"]["reason"], table["mask", "pieces"]["p_value"]) == ("the same everywhere", None)
-    first = table["mask", "month"]
-    assert (first["n"], first["clusters"], first["permutations"], first["unit"]) == (80, 80, 999, "whole clusters")
-    assert first["coefficients"][0]["name"] == "1970-02" and 1 < first["coefficients"][0]["squared_norm"] < 8
-    both = regression(folder, tmp_path / "both", "covariates=[month,time,party]")
-    assert all(row["reason"] is None for row in both)
-    same = regression(folder, tmp_path / "same", "covariates=[party,group.party]")
-    assert {row["reason"] for row in same} == {"follows from the other covariates"}
-    assert not (tmp_path / "out" / "senses.json").exists()
-
-
-def test_a_word_too_rare_for_its_covariates_is_told(tmp_path: Path) -> None:
-    rows = word("mask", 60)
-    for number, row in enumerate(rows):
-        row["group.party"] = None if number < 20 else "left" if number < 25 else "right"
-    found = regression(words_folder(tmp_path / "words", rows), tmp_path / "out", "covariates=[party,time]")
-    assert [row["term"] for row in found] == ["party", "time"] and found[0]["clusters"] == 35
-    assert found[0]["left_out"] == {"unknown": 20, "rare level": 5, "more than others of the same author": 0}
-    assert found[0]["reason"] == "the same everywhere" and found[1]["p_value"] is not None
-    few = regression(tmp_path / "words", tmp_path / "few", "covariates=[party,time]", "min_clusters=36")
-    assert {row["reason"] for row in few} == {"too few"} and "cannot be told: too few" in few[0]["statement"]
-
-
-def test_an_author_of_more_than_all_others_is_cut_to_a_size_that_others_have(tmp_path: Path) -> None:
-    rows = word("mask", 100)
-    for number, row in enumerate(rows):
-        row["author"] = "loud" if number % 3 == 0 else f"a{number}"
-    found = regression(words_folder(tmp_path / "words", rows), tmp_path / "out", "covariates=time")[0]
-    assert (found["clusters"], found["authors"], found["unit"]) == (67, 67, "whole authors")
-    assert found["left_out"] == {"unknown": 0, "rare level": 0, "more than others of the same author": 33}
-
-
-def test_a_term_is_ranked_among_control_words(tmp_path: Path, controls: Path) -> None:
-    rows = [*word("mask", 60, drift=4.0), *word("rain", 60, drift=1.0)]
-    folder = words_folder(tmp_path / "words", rows)
-    mask, rain = regression(folder, tmp_path / "out", "covariates=time", f"controls={controls}")
-    assert (mask["rank_among_controls"], mask["controls"]) == (1, 205) and 40 < rain["rank_among_controls"] < 170
-    assert "rank 1 among 205 control words" in mask["statement"]
 
 
 def test_control_words_are_left_for_the_page(tmp_path: Path, controls: Path) -> None:

@@ -31,7 +31,7 @@ from .in_order import Vectors as Stream
 from .in_order import in_order
 from .neighbours import nearest, origin_of
 from .occurrences import FOUND, UNKNOWN
-from .reading import NO_NUMBERS
+from .reading import NO_NUMBERS, OCCURRENCES, SUMMARY
 from .spaces import Space, Vectors
 from .span_corpus import SpanCorpus
 from .static import static_vectors, usual_tokens
@@ -41,13 +41,7 @@ from .summary import summarize
 from .tables import OccurrenceWriter, write_word2vec
 from .vectors import Centroids, Floats, Reader, resolve_layers
 
-OCCURRENCES, VECTORS, BASE_VECTORS, STATIC_VECTORS, SUMMARY = (
-    "occurrences.parquet",
-    "vectors.txt",
-    "base_vectors.txt",
-    "static_vectors.txt",
-    "summary.json",
-)
+VECTORS, BASE_VECTORS, STATIC_VECTORS = "vectors.txt", "base_vectors.txt", "static_vectors.txt"
 
 
 def roles_of(config: EmbedConfig) -> dict[str, str]:

@@ -22,7 +22,7 @@ from .covariates import column_of, covariate
 from .distances import Floats
 from .groups import group_column, groups_among, labels
 from .occurrences import generator
-from .reading import OCCURRENCES, SUMMARY, vectors_of
+from .reading import SUMMARY, table_in, vectors_of
 from .units import Ints, Units, at_most, earliest, spanning
 
 _NEVER = np.iinfo(np.int64).max
@@ -92,9 +92,7 @@ class Table:
     """
 
     def __init__(self, folder: str, role: str, by: str, layer: str = "", covariates: Sequence[str] = ()):
-        self.path = Path(folder) / OCCURRENCES
-        if not self.path.is_file():
-            raise UserError(f"{folder}: holds no {OCCURRENCES}; give the folder that embed left")
+        self.path = table_in(folder)
         try:
             names = pq.read_schema(self.path).names
             self.summary: dict[str, Any] = json.loads((Path(folder) / SUMMARY).read_text(encoding="utf-8"))

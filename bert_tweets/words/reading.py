@@ -87,6 +87,18 @@ def vectors_of(rows: pa.Table | pa.RecordBatch) -> Floats:
     return flat.reshape(len(column), -1) if len(column) else flat.reshape(0, 0)
 
 
+def table_in(folder: str | Path) -> Path:
+    """The table of occurrences in a folder that embed left.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(folder) / OCCURRENCES
+    if not path.is_file():
+        raise UserError(f"{folder}: holds no {OCCURRENCES}; give the folder that embed left")
+    return path
+
+
 def open_source(
     folder: str | Path, model: str = "model", layer: str | None = None, correction: str | None = None
 ) -> Source:
@@ -101,9 +113,7 @@ def open_source(
     Raises:
         UserError: there is no such folder, model, layer or correction, or there are several and none was named.
     """
-    path = Path(folder) / OCCURRENCES
-    if not path.is_file():
-        raise UserError(f"{folder}: holds no {OCCURRENCES}; give the folder that embed left")
+    path = table_in(folder)
     try:
         summary = json.loads((Path(folder) / SUMMARY).read_text(encoding="utf-8"))
         if not isinstance(summary, dict):

@@ -77,8 +77,7 @@ class WordVectors:
     @cached_property
     def words(self) -> list[str]:
         """The words that have a vector, in the order in which the file names them."""
-        known = np.flatnonzero(~np.isnan(self._means).any(axis=1))
-        return [self._source.words[row] for row in known.tolist()]
+        return [word for word, found in zip(self._source.words, self._found.tolist(), strict=True) if found]
 
     @cached_property
     def asked(self) -> list[str]:
@@ -108,7 +107,7 @@ class WordVectors:
     @cached_property
     def centroids(self) -> Floats:
         """float32 [words, width], in the order of `words`."""
-        means = self._means[~np.isnan(self._means).any(axis=1)]
+        means = self._means[self._found]
         means.flags.writeable = False
         return means
 
@@ -291,6 +290,12 @@ class WordVectors:
     @cached_property
     def _means(self) -> Floats:
         return centroids_of(self._source)
+
+    @cached_property
+    def _found(self) -> npt.NDArray[np.bool_]:
+        """Of the source's words: whether they have a mean."""
+        found: npt.NDArray[np.bool_] = np.asarray(~np.isnan(self._means).any(axis=1))
+        return found
 
     @cached_property
     def _vectors(self) -> Vectors:

@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...errors import UserError
+from ..reading import OCCURRENCES
+from ..sense_files import SENSE_TABLE
 from .charts import missing_extra, without_mentions
 
-OCCURRENCES, SENSES = "occurrences.parquet", "senses.parquet"
 TIME, SENSE = "time", "cluster"
 
 # Of more values the first by count have a colour, and the rest share one.
@@ -266,7 +267,7 @@ def _named(values: list[str | None]) -> Column:
 
 
 def _senses(wanted: Wanted) -> pa.Table | None:
-    path = wanted.change / SENSES if wanted.change else None
+    path = wanted.change / SENSE_TABLE if wanted.change else None
     return pq.read_table(path) if path and path.is_file() else None
 
 
