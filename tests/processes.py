@@ -6,6 +6,7 @@ import atexit
 import http.server
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,23 +21,30 @@ from pathlib import Path
 import pytest
 
 from bert_tweets import commands
+from tests import warm
 
 ROOT = Path(__file__).parent.parent
-_WITH_TORCH = ("train", "evaluate", "embed")
+# Others import no torch.
+_WITH_TORCH = ("bert_tweets.train", "bert_tweets.evaluate", "bert_tweets.embed", "bert_tweets.doctor")
+# What libraries read when they are imported.
+_READ_AT_IMPORT = ("HF_", "OMP_", "TRITON_", "DS_", "CUDA_")
 
 
 def run(
     arguments: Sequence[str], processes: int = 0, timeout: float = 240, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs Python with these arguments, under torchrun where `processes` are given; output is captured."""
+    """Runs Python with these arguments, under torchrun where `processes` are given; output is captured.
+
+    Its ranks are processes of their own, forked from one that has torch and transformers imported (see warm.py), but
+    where the environment holds what those read when they are imported.
+    """
+    python, settings = sys.executable, _environment(environment)
+    imports = Path(arguments[0]).is_file() or (arguments[0] == "-m" and arguments[1] in _WITH_TORCH)
+    if imports and hasattr(os, "pidfd_open") and not any(name.startswith(_READ_AT_IMPORT) for name in environment):
+        python = settings["PYTHON_EXEC"] = _warm()
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes else []
     return subprocess.run(
-        [sys.executable, *torchrun, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env=_environment(environment),
-        check=False,
+        [python, *torchrun, *arguments], capture_output=True, text=True, timeout=timeout, env=settings, check=False
     )
 
 
@@ -48,36 +56,21 @@ def _environment(more: dict[str, str]) -> dict[str, str]:
 
 
 @cache
-def _warm() -> subprocess.Popen[str]:
-    """See warm.py; lives as long as the tests."""
-    command = [sys.executable, str(Path(__file__).parent / "warm.py")]
+def _warm() -> str:
+    """The program of warm.py, whose server lives as long as the tests."""
+    folder = Path(tempfile.mkdtemp(prefix="warm-"))
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment({}), start_new_session=True
+        [sys.executable, warm.__file__, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=_environment({}),
+        start_new_session=True,
     )
     assert process.stdin and process.stdout and process.stdout.readline() == "warm\n"
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(process.stdin.close)
-    return process
-
-
-def _run_warm(name: str, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Runs a stage of one process without waiting for the imports of torch and transformers."""
-    process = _warm()
-    assert process.stdin and process.stdout
-    with tempfile.TemporaryDirectory() as folder:
-        command = {"module": f"bert_tweets.{name}", "words": list(words), "environment": _environment({})}
-        command |= {"cwd": str(Path.cwd()), "output": f"{folder}/said"}
-        process.stdin.write(json.dumps(command) + "\n")
-        process.stdin.flush()
-        code = int(process.stdout.readline())
-        said = [Path(f"{folder}/said.{stream}").read_text() for stream in ("out", "err")]
-    return subprocess.CompletedProcess(["-m", command["module"], *words], code, *said)
-
-
-def _run_stage(name: str, words: Sequence[str], processes: int, **environment: str) -> subprocess.CompletedProcess[str]:
-    # What the hub's library reads from its environment it reads when it is imported.
-    if processes or environment or name not in _WITH_TORCH or any(key.startswith("HF_") for key in os.environ):
-        return run(["-m", f"bert_tweets.{name}", *words], processes, **environment)
-    return _run_warm(name, words)
+    return str(warm.python_of(folder))
 
 
 def warm_commands(patch: pytest.MonkeyPatch) -> None:
@@ -97,14 +90,14 @@ def warm_commands(patch: pytest.MonkeyPatch) -> None:
 
 def stage(name: str, *words: str, processes: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs a stage; it must succeed."""
-    done = _run_stage(name, words, processes, **environment)
+    done = run(["-m", f"bert_tweets.{name}", *words], processes, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
 
 def failure(name: str, *words: str, processes: int = 0) -> str:
     """Runs a stage that must fail as a user's mistake does: exit code 2 and one line. Returns the line."""
-    done = _run_stage(name, words, processes)
+    done = run(["-m", f"bert_tweets.{name}", *words], processes)
     # torchrun prints a traceback of its own; none may lead through our code.
     assert f'File "{ROOT}/bert_tweets' not in done.stderr, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
