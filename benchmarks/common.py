@@ -56,6 +56,12 @@ def folder_bytes(folder: Path) -> int:
     return total
 
 
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """What `write_rows` has written; nothing where it has not."""
+    source = ROOT / path
+    return json.loads(source.read_text(encoding="utf-8")) if source.is_file() else []
+
+
 def write_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
     """Rows of results as JSON."""
     target = ROOT / path

@@ -14,7 +14,7 @@ output      of results [benchmarks/results/convergence-{cpu|gpu}.json]
 The plain way is the stock model in fp32, a tweet a row, padded, logits at every position, and torch's cross-entropy; it
 begins with the same weights, and takes the same tweets, masks, rates and optimizer. What each way has learnt is
 measured by one yardstick: the masked loss on held-out tweets, in fp32. Exit status 1 if two ways end farther apart than
-`within`.
+`within`. What `output` has already by the same command, `ways` apart, is not run again: each row names its commit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.common import command_of, machine, table, words_of, write_rows
+from benchmarks.common import command_of, machine, read_rows, table, words_of, write_rows
 from bert_tweets import options
 from bert_tweets.config import TrainConfig
 from bert_tweets.data.batches import MicroBatch, Step
@@ -80,10 +80,12 @@ class Campaign:
                         "model.attention": name,
                         "model.compile": compiled,
                     }
-        best = next(name for name in ("rows", "tweets", "masked") if f"{name}-bf16" in found)
-        bf16 = found[f"{best}-bf16"]
-        found["compiled-bf16"] = bf16 | {"model.compile": "true"}
-        found["recomputed-bf16"] = bf16 | {"model.checkpoint_activations": "true"}
+        if compiled == "true":
+            found["uncompiled-bf16"] = {"precision": "bf16", "model.compile": "false"}
+        else:
+            found["compiled-bf16"] = {"precision": "bf16", "model.compile": "true"}
+        recomputed = {"model.checkpoint_activations": "true", "model.compile": compiled}
+        found["recomputed-bf16"] = {"precision": "bf16", **recomputed}
         asked = [way for way in self.given["ways"].split(",") if way] or list(found)
         ways = {way: (lambda about=found[way]: self.fast(about)) for way in asked if way != PLAIN}
         return {PLAIN: self.plain, **ways}  # type: ignore[dict-item]
@@ -169,8 +171,10 @@ def _stock_loss(stock: Any, batch: MicroBatch, masking: Masking) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
 
 
-def _rows(campaign: Campaign) -> Iterator[dict[str, Any]]:
+def _rows(campaign: Campaign, done: list[str]) -> Iterator[dict[str, Any]]:
     for name, way in campaign.ways().items():
+        if name in done:
+            continue
         try:
             yield {"way": name, **campaign.run(way)}
         except RuntimeError as error:
@@ -197,12 +201,15 @@ def main(words: list[str]) -> None:
         raise SystemExit("shards= and model= are needed")
     campaign = Campaign(given)
     kind = "gpu" if campaign.world.device.type == "cuda" else "cpu"
-    about = {**machine(), "command": command_of("convergence", words), "steps": given["steps"]}
-    found: list[dict[str, Any]] = []
-    for row in _rows(campaign):
+    output = given["output"] or f"benchmarks/results/convergence-{kind}.json"
+    same = [word for word in words if word.partition("=")[0] not in ("ways", "within", "output")]
+    about = {**machine(), "command": command_of("convergence", same), "steps": given["steps"]}
+    found = [row for row in read_rows(output) if row["command"] == about["command"] and "loss" in row]
+    for row in _rows(campaign, [row["way"] for row in found]):
         found.append({**row, **about})
-        print({name: row[name] for name in row}, flush=True)
-        write_rows(given["output"] or f"benchmarks/results/convergence-{kind}.json", found)
+        print(row, flush=True)
+        write_rows(output, found)
+    assert len({round(row["loss_before"], 5) for row in found if "loss" in row}) == 1, "not begun alike"
     losses = [row["loss"] for row in found if "loss" in row]
     spread = max(losses) / min(losses) - 1
     cells = [

@@ -15,7 +15,6 @@ rows of another precision stay, and prints a table.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.common import ROOT, command_of, machine, table, usage, write_rows
+from benchmarks.common import command_of, machine, read_rows, table, usage, write_rows
 from bert_tweets import options
 from bert_tweets.config import EmbedConfig
 from bert_tweets.data.batches import MicroBatch
@@ -161,8 +160,7 @@ def main(words: list[str]) -> None:
     turns = int(next((word.split("=", 1)[1] for word in words if word.startswith("turns=")), "5"))
     config = options.load(EmbedConfig, [*(word for word in words if not word.startswith("turns=")), "output=-"])
     rows = rows_of(config, measure(config, this_world(config.device), turns), words)
-    earlier = json.loads((ROOT / RESULTS).read_text(encoding="utf-8")) if (ROOT / RESULTS).is_file() else []
-    write_rows(RESULTS, [row for row in earlier if row["precision"] != config.precision] + rows)
+    write_rows(RESULTS, [row for row in read_rows(RESULTS) if row["precision"] != config.precision] + rows)
     print(table(("way", "real tokens/s"), [(row["who"], f"{row['tokens_per_second']:,.0f}") for row in rows]))
     spread = rows[0]["of_forward_by_turn"]
     print(f"\nembed to the faster forward pass: {rows[0]['of_forward']:.3f} ({min(spread):.3f} to {max(spread):.3f})")

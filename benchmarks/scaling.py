@@ -29,7 +29,6 @@ The model, and how it is fitted, is in `scaling_model.py`; what is assumed of a 
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import sys
@@ -37,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import scaling_cluster, scaling_picture, scaling_report
-from benchmarks.common import ROOT, command_of, machine, words_of, write_rows
+from benchmarks.common import command_of, machine, read_rows, words_of, write_rows
 from benchmarks.throughput_parties import Party, Timed
 
 OURS = "bert_tweets"
@@ -174,8 +173,7 @@ class Scaling:
 
     def _kept(self) -> list[Row]:
         """Measured rows of an earlier run that this one does not make again."""
-        file = ROOT / f"{self.output}.json"
-        rows: list[Row] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+        rows: list[Row] = read_rows(f"{self.output}.json")
         again = {name: self.given[name].split(",") for name in ("precision", "gradients")}
         measured = [row for row in rows if row["kind"] in ("step", "all_reduce", "counts")]
         return [row for row in measured if any(row[name] not in of for name, of in again.items())]

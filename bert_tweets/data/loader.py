@@ -6,6 +6,7 @@ process group.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +28,8 @@ from .shards import Split
 Ints = npt.NDArray[np.int64]
 
 _TWEETS_AT_ONCE = 8192
+# Rows, and places for masked tokens, are rounded up to these where shapes are to be few.
+_ROW_MULTIPLE, _PLACE_MULTIPLE = 8, 64
 
 # Starts to gather one list of integers from every rank; calling the result waits for all of them, by rank.
 Gather = Callable[[list[int]], Callable[[], list[list[int]]]]
@@ -50,20 +53,39 @@ class Layout:
         row_length: tokens of a row.
         tokens_per_device: token capacity of a micro-batch.
         pad_id: token of empty places.
-        row_multiple: rows are rounded up to it, so that a device sees few shapes.
-        masked_multiple: places for masked tokens are rounded up to a multiple of it, see `rung`; 1: never.
+        few_shapes: rows, and places for masked tokens, are rounded up to few sizes, because a GPU likes these or
+            kernels are compiled for each shape. What is computed stays the same.
     """
 
     row_length: int
     tokens_per_device: int
     pad_id: int
-    row_multiple: int = 1
-    masked_multiple: int = 1
+    few_shapes: bool = False
 
     @property
     def rows(self) -> int:
         """Rows of a micro-batch at most."""
         return max(1, self.tokens_per_device // self.row_length)
+
+    def padded(self, rows: int) -> int:
+        """Rows of a micro-batch, empty ones included, that has to hold so many."""
+        return min(_round_up(rows, _ROW_MULTIPLE), self.rows) if self.few_shapes else rows
+
+    def places(self, masked: int, rows: int, probability: float) -> int:
+        """Places for masked tokens in a micro-batch that has to hold so many.
+
+        Few shapes: what would be masked if every position of the rows could be, which leaves [CLS], [SEP] and padding
+        as a margin; where by chance more is masked, an eighth more, and so on.
+
+        Args:
+            masked: masked tokens.
+            rows: of the micro-batch, empty ones included.
+            probability: of a token to be masked.
+        """
+        if not self.few_shapes:
+            return max(1, masked)
+        usual = _round_up(math.ceil(probability * rows * self.row_length), _PLACE_MULTIPLE)
+        return usual + _round_up(max(0, masked - usual), usual // 8)
 
 
 def row_length_of(data: DataConfig, manifest: Manifest) -> int:
@@ -201,26 +223,16 @@ class StepLoader:
         most_rows = max(1, int(by_rank[:, 0].max()))
         count = -(-most_rows // self.layout.rows)
         rows = -(-most_rows // count)
-        padded = min(_round_up(rows, self.layout.row_multiple), self.layout.rows)
+        padded = self.layout.padded(rows)
         micro_batches = []
         for first in range(0, rows * count, rows):
-            masked = max(1, int(share.masked_by_row[first : first + rows].sum()))
-            masked = rung(masked, self.layout.masked_multiple)
+            masked = int(share.masked_by_row[first : first + rows].sum())
+            masked = self.layout.places(masked, padded, self.masking.probability)
             batch = take_rows(share.batch, first, first + rows, padded, self.layout.pad_id, masked)
             micro_batches.append(batch.pin() if self.pin else batch)
         _, masked_tokens, tokens, tweets, asked = by_rank.sum(axis=0).tolist()
         positions = padded * count * self.world_size * self.layout.row_length
         return Step(share.index, micro_batches, masked_tokens, tokens, tweets, positions, asked > 0)
-
-
-def rung(count: int, multiple: int) -> int:
-    """The next of few sizes, all multiples of one number; between a power of two and the next there are at most eight.
-
-    Compiled kernels are made for a size; a count rounded up to it never changes what is computed.
-    """
-    if multiple == 1:
-        return count
-    return _round_up(count, max(multiple, 2 ** (count - 1).bit_length() // 16))
 
 
 def _round_up(count: int, multiple: int) -> int:

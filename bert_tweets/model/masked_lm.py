@@ -5,7 +5,7 @@ Engines wrap it whole; nothing outside calls what it holds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from ..data.masking import Masking
 from .attention import Backend, Plan, backend_named
 from .encoder import Encoder, Head
 from .linear_cross_entropy import IGNORED, losses_of, summed_loss
+
+_MOST_SHAPES = 64
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class PackedMaskedLM(nn.Module):
         self.model, self.compiled = model, compiled
         self.backend = backend or backend_named("masked")
         self._encoder, self._head = Encoder(model, self.backend, checkpoint, parted), Head(model)
-        self._loss = torch.compile(self._summed_loss, dynamic=False) if compiled else self._summed_loss
+        self._loss = _compiled(self._summed_loss) if compiled else self._summed_loss
 
     def forward(self, batch: MicroBatch, masking: Masking) -> Tensor:
         """The sum of the losses at masked positions: float32, no shape. Draws the masks on the device."""
@@ -130,3 +132,14 @@ class PackedMaskedLM(nn.Module):
         labels = torch.where(found >= 0, batch.input_ids.flatten()[positions].long(), IGNORED)
         states = self._encoder.states_at(corrupted, batch.position_ids, plan, positions)
         return self._head.transform(states), labels, positions
+
+
+def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`function`, compiled for each shape that it meets.
+
+    Behind eight of them torch would compute all others uncompiled. Training meets two to four, validation as many, and
+    some more where a step is short.
+    """
+    settings = torch._dynamo.config
+    settings.recompile_limit = max(settings.recompile_limit, _MOST_SHAPES)
+    return torch.compile(function, dynamic=False)

@@ -11,7 +11,6 @@ from rich.table import Table
 
 from .. import machine, options
 from ..config import TrainConfig
-from ..data.loader import rung
 from ..data.manifest import Manifest
 from ..data.packing import best_fit
 from ..engine import world as ranks
@@ -25,7 +24,7 @@ from . import run_folder
 from .memory import FP32, WAYS, Batch, Memory, Parameters, Way, checkpoint_size, count, memory, padded_square
 from .optimizer import choose_trainable
 from .resuming import require_place
-from .setup import check_engine, layout_for, stream_for
+from .setup import check_engine, is_compiled, layout_for, stream_for
 
 _GIB = 2**30
 # What is taken where none is asked for: on a GPU, the first that most of them can run; none is tried there.
@@ -105,14 +104,17 @@ def step_shape(config: TrainConfig, manifest: Manifest, world: World) -> StepSha
     rows = best_fit(drawn, layout.row_length).rows
     micro_batches = -(-rows // layout.rows)
     most = -(-rows // micro_batches)
-    rows = min(-(-most // layout.row_multiple) * layout.row_multiple, layout.rows)
+    rows = layout.padded(most)
     tokens = int(drawn.sum()) // micro_batches
     # [CLS] and [SEP] are never masked.
     maskable = int((drawn - 2).clip(0).sum()) / micro_batches
-    masked = rung(max(1, math.ceil(config.masking.probability * maskable)), layout.masked_multiple)
+    probability = config.masking.probability
+    masked = layout.places(math.ceil(probability * maskable), rows, probability)
     squares = sum(padded_square(int(length)) for length in drawn) // micro_batches
     kind = world.device.type
     attention = config.model.attention if config.model.attention != "auto" else _ATTENTION[kind]
+    if attention == "tweets" and is_compiled(config, world):
+        attention = "masked"
     checkpoint = config.model.checkpoint_activations
     batch = Batch(kind, attention, rows, layout.row_length, masked, squares, checkpoint)
     return StepShape(tweets, micro_batches, tokens, batch)

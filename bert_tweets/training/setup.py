@@ -143,15 +143,21 @@ def build(
 
 
 def layout_for(config: TrainConfig, manifest: Manifest, world: World) -> Layout:
-    """A GPU likes few shapes; a CPU pays for each empty row."""
-    row_multiple, masked_multiple = (8, 128) if world.device.type == "cuda" else (1, 1)
-    return Layout(
-        row_length_of(config.data, manifest),
-        config.tokens_per_device,
-        manifest.pad_id,
-        row_multiple,
-        masked_multiple,
-    )
+    """A GPU likes few shapes, and what is compiled needs them; else a CPU pays for each empty row."""
+    few_shapes = world.device.type == "cuda" or is_compiled(config, world)
+    return Layout(row_length_of(config.data, manifest), config.tokens_per_device, manifest.pad_id, few_shapes)
+
+
+def is_compiled(config: TrainConfig, world: World) -> bool:
+    """Whether torch.compile makes the step's kernels."""
+    if config.model.compile == "auto":
+        return world.device.type == "cuda" and not _parted(config)
+    return config.model.compile == "true"
+
+
+def _parted(config: TrainConfig) -> bool:
+    # A compiled graph would read weights that are not there yet.
+    return config.engine.name == "deepspeed" and zero_stage(config) == 3
 
 
 def _module(config: TrainConfig, loaded: LoadedModel, layout: Layout, world: World) -> PackedMaskedLM:
@@ -162,13 +168,11 @@ def _module(config: TrainConfig, loaded: LoadedModel, layout: Layout, world: Wor
         head_size=settings.hidden_size // settings.num_attention_heads,
         row_length=layout.row_length,
         windowed=bool(getattr(settings, "sliding_window", None)),
+        compiled=is_compiled(config, world),
     )
     backend = backend_for(config.model.attention, shape)
-    parted = config.engine.name == "deepspeed" and zero_stage(config) == 3
-    # A compiled graph would read weights that are not there yet.
-    wanted = world.device.type == "cuda" and not parted
-    compiled = wanted if config.model.compile == "auto" else config.model.compile == "true"
-    module = PackedMaskedLM(loaded.model, backend, compiled, config.model.checkpoint_activations, parted)
+    recompute = config.model.checkpoint_activations
+    module = PackedMaskedLM(loaded.model, backend, shape.compiled, recompute, _parted(config))
     return module.to(world.device)
 
 

@@ -7,6 +7,7 @@ installed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
@@ -319,6 +320,9 @@ def test_the_fastest_that_works_is_taken_and_a_wrong_one_refused() -> None:
     shape = Shape("cpu", torch.float32, SIZE, LENGTH)
     assert backend_for("auto", shape).name == "tweets"
     assert backend_for("masked", shape).name == "masked"
+    assert backend_for("auto", replace(shape, compiled=True)).name == "masked"
+    with pytest.raises(UserError, match=r"model.attention=tweets: .* torch.compile would compile anew; leave it out"):
+        backend_for("tweets", replace(shape, compiled=True))
     with pytest.raises(UserError, match=r"model.attention=tweets: is made for the CPU; leave it out"):
         backend_for("tweets", Shape("cuda", torch.bfloat16, SIZE, LENGTH))
     with pytest.raises(UserError, match=r"model.attention=rows: is made for heads of 16, 32, 64, 128 numbers, not 24"):

@@ -53,3 +53,11 @@ def test_it_is_one_graph_and_new_tweets_compile_nothing(family: str, graphs: lis
     compiled(batch_of(0, places=24), masking_of())
     compiled(batch_of(1, places=16), masking_of())
     assert len(graphs) == 2
+
+
+def test_as_many_shapes_as_a_run_meets_are_all_compiled(graphs: list[Any]) -> None:
+    """torch itself leaves off behind eight."""
+    compiled = PackedMaskedLM(packed_model("bert"), compiled=True)
+    for places in range(16, 26):
+        compiled(batch_of(0, places), masking_of())
+    assert len(graphs) == 10

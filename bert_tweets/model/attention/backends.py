@@ -11,7 +11,7 @@ from .tweets import Tweets
 from .varlen import Varlen
 
 # By device, the fastest first; see benchmarks/NOTES.md for the races.
-_PREFERRED = {"cpu": ("tweets",), "cuda": ("rows", "varlen", "flex", "masked")}
+_PREFERRED = {"cpu": ("tweets", "masked"), "cuda": ("rows", "varlen", "flex", "masked")}
 _ALL: dict[str, Backend] = {backend.name: backend for backend in (Masked(), Tweets(), FusedRows(), Varlen(), Flex())}
 
 

@@ -22,6 +22,7 @@ class Shape:
         head_size: width of a head.
         row_length: tokens of a row.
         windowed: some layers see a window of neighbours alone (ModernBERT).
+        compiled: torch.compile is to make the step's kernels.
     """
 
     device: str
@@ -29,6 +30,7 @@ class Shape:
     head_size: int
     row_length: int
     windowed: bool = False
+    compiled: bool = False
 
 
 def segment_begins(segment_ids: Tensor) -> Tensor:

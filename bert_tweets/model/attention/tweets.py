@@ -41,6 +41,8 @@ class Tweets(Backend):
     name = "tweets"
 
     def missing(self, shape: Shape) -> str:
+        if shape.compiled:
+            return "its products are of other shapes in each step, for all of which torch.compile would compile anew"
         return "" if shape.device == "cpu" else "is made for the CPU"
 
     def plan(self, segment_ids: Tensor, tweets: int) -> list[Bucket]:
