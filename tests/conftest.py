@@ -19,6 +19,8 @@ from tests.helpers import generated_tweets, make_shards, write_csv
 # A busy machine is no fault of the code.
 settings.register_profile("here", deadline=None)
 settings.load_profile("here")
+# Models are tiny here, and threads that wait for each other beside another busy process cost far more than they save.
+torch.set_num_threads(1)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from bert_tweets.data.manifest import Manifest
 from tests.helpers import make_shards, write_csv
@@ -60,17 +58,15 @@ def models(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
 
 
 @pytest.fixture(scope="module")
-def alone(shards: Path, models: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def alone(shards: Path, models: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process makes, with the one thread that torchrun gives each of its ranks."""
-    output, threads = tmp_path_factory.mktemp("alone"), torch.get_num_threads()
-    torch.set_num_threads(1)
+    output = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
         for unit in SMALL_UNITS:
             patch.setattr(*unit)
         for stage, words in jobs(shards, models, output):
             STAGES[stage](words)
-    torch.set_num_threads(threads)
-    yield output
+    return output
 
 
 @pytest.mark.dist

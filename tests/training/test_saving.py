@@ -13,6 +13,7 @@ from bert_tweets.engine.ddp import DDPEngine
 from bert_tweets.errors import UserError
 from bert_tweets.training import checkpoint
 from bert_tweets.training.watchdog import Watchdog
+from tests.processes import wait_for
 from tests.training.runs import assert_same, go_on
 
 
@@ -64,7 +65,8 @@ def test_a_step_waits_for_the_snapshot_alone_and_one_save_is_in_flight(
     def slowly(checkpoints: Path, record: checkpoint.Record, *rest: Any) -> Any:
         happened.append(f"begin {record.step}")
         # The weights of the snapshot are not those that training goes on in.
-        time.sleep(0.5)
+        if record.step == 3:
+            wait_for(lambda: "step 6" in happened)
         written = write(checkpoints, record, *rest)
         happened.append(f"end {record.step}")
         return written

@@ -26,7 +26,12 @@ def losses(output: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_two_runs_have_the_same_losses_to_the_last_bit(precision: str, shards: Path, tmp_path: Path) -> None:
+def test_two_runs_have_the_same_losses_to_the_last_bit(
+    precision: str, shards: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    # Sums of several threads, too.
+    request.addfinalizer(lambda: torch.set_num_threads(1))
+    torch.set_num_threads(2 if precision == "bf16" else 1)
     found = []
     for name in ("first", "second"):
         config = settings(shards, tmp_path / name)
