@@ -14,7 +14,7 @@ output      of results [benchmarks/results/convergence-{cpu|gpu}.json]
 The plain way is the stock model in fp32, a tweet a row, padded, logits at every position, and torch's cross-entropy; it
 begins with the same weights, and takes the same tweets, masks, rates and optimizer. What each way has learnt is
 measured by one yardstick: the masked loss on held-out tweets, in fp32. Exit status 1 if two ways end farther apart than
-`within`. What `output` has already by the same command, `ways` apart, is not run again: each row names its commit.
+`within`. Killed, it goes on: what `output` has already of the same command, commit and tweets is not run again.
 """
 
 from __future__ import annotations
@@ -204,21 +204,25 @@ def main(words: list[str]) -> None:
     output = given["output"] or f"benchmarks/results/convergence-{kind}.json"
     same = [word for word in words if word.partition("=")[0] not in ("ways", "within", "output")]
     about = {**machine(), "command": command_of("convergence", same), "steps": given["steps"]}
-    found = [row for row in read_rows(output) if row["command"] == about["command"] and "loss" in row]
+    about |= {"data": campaign.manifest.fingerprint, "threads": torch.get_num_threads()}
+    same_run = ("command", "commit", "data")
+    kept = [] if about["commit"].endswith("+") else read_rows(output)
+    found = [row for row in kept if "loss" in row and all(row.get(name) == about[name] for name in same_run)]
     for row in _rows(campaign, [row["way"] for row in found]):
         found.append({**row, **about})
         print(row, flush=True)
         write_rows(output, found)
-    assert len({round(row["loss_before"], 5) for row in found if "loss" in row}) == 1, "not begun alike"
-    losses = [row["loss"] for row in found if "loss" in row]
-    spread = max(losses) / min(losses) - 1
+    losses = {row["way"]: row["loss"] for row in found if "loss" in row}
+    begun = [row["loss_before"] for row in found if "loss" in row]
+    assert max(begun) - min(begun) < 1e-4, "not begun alike"
+    spread = max(losses.values()) / min(losses.values()) - 1
     cells = [
-        (row["way"], f"{row['loss_before']:.4f}", f"{row['loss']:.4f}", f"{row['loss'] / losses[0] - 1:+.2%}")
+        (row["way"], f"{row['loss_before']:.4f}", f"{row['loss']:.4f}", f"{row['loss'] / losses[PLAIN] - 1:+.3%}")
         for row in found
         if "loss" in row
     ]
     print(table(("way", "loss before", f"after {given['steps']} steps", "to the plain way"), cells))
-    print(f"farthest apart: {spread:.2%}; allowed {given['within']:.2%}")
+    print(f"farthest apart: {spread:.3%}; allowed {given['within']:.2%}")
     raise SystemExit(spread > given["within"])
 
 

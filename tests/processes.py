@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -24,10 +24,11 @@ from bert_tweets import commands
 from tests import warm
 
 ROOT = Path(__file__).parent.parent
+_AT_START = dict(os.environ)
 # Others import no torch.
 _WITH_TORCH = ("bert_tweets.train", "bert_tweets.evaluate", "bert_tweets.embed", "bert_tweets.doctor")
-# What libraries read when they are imported.
-_READ_AT_IMPORT = ("HF_", "OMP_", "TRITON_", "DS_", "CUDA_")
+# What Python and libraries read when they start.
+_READ_AT_START = ("PYTHON", "HF_", "OMP_", "TRITON_", "DS_", "CUDA_")
 
 
 def run(
@@ -35,12 +36,13 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Runs Python with these arguments, under torchrun where `processes` are given; output is captured.
 
-    Its ranks are processes of their own, forked from one that has torch and transformers imported (see warm.py), but
-    where the environment holds what those read when they are imported.
+    It and its ranks are processes of their own, forked from one that has torch and transformers imported (see warm.py)
+    where that can be, and nothing in the environment has changed that those read when they are imported.
     """
     python, settings = sys.executable, _environment(environment)
     imports = Path(arguments[0]).is_file() or (arguments[0] == "-m" and arguments[1] in _WITH_TORCH)
-    if imports and hasattr(os, "pidfd_open") and not any(name.startswith(_READ_AT_IMPORT) for name in environment):
+    changed = {name for name, _ in settings.items() ^ _environment({}, _AT_START).items()}
+    if imports and not any(name.startswith(_READ_AT_START) for name in changed):
         python = settings["PYTHON_EXEC"] = _warm()
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes else []
     return subprocess.run(
@@ -48,8 +50,8 @@ def run(
     )
 
 
-def _environment(more: dict[str, str]) -> dict[str, str]:
-    settings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
+def _environment(more: Mapping[str, str], of: Mapping[str, str] = os.environ) -> dict[str, str]:
+    settings = {**of, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         settings.pop(name, None)
     return settings
@@ -57,20 +59,25 @@ def _environment(more: dict[str, str]) -> dict[str, str]:
 
 @cache
 def _warm() -> str:
-    """The program of warm.py, whose server lives as long as the tests."""
+    """The program of warm.py, whose server lives as long as the tests; where it does not work, the usual Python."""
     folder = Path(tempfile.mkdtemp(prefix="warm-"))
     process = subprocess.Popen(
         [sys.executable, warm.__file__, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=_environment({}),
+        env=_environment({"OPENBLAS_NUM_THREADS": "1"}, _AT_START),
         start_new_session=True,
     )
-    assert process.stdin and process.stdout and process.stdout.readline() == "warm\n"
+    assert process.stdin and process.stdout
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(process.stdin.close)
-    return str(warm.python_of(folder))
+    program = str(warm.python_of(folder))
+    try:
+        works = process.stdout.readline() and subprocess.run([program, "-m", "platform"], capture_output=True).stdout
+    except OSError:  # no program may be run in that folder
+        works = b""
+    return program if works else sys.executable
 
 
 def warm_commands(patch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,11 @@
 
 Most tests of commands, and of ranks even more, spend most of their time on those imports. `python_of(folder)` writes
 the program: it takes what `python -m MODULE …` and `python FILE …` take, stands for a process of the server's with its
-standard streams, environment and folder, passes signals on to it, and ends as it does; where the program is killed, so
-is that process. `PYTHON_EXEC` makes torchrun start its ranks by it.
+standard streams, environment and folder, passes signals on to it, and ends as it does; where the program or who started
+it is killed, so is that process. `PYTHON_EXEC` makes torchrun start its ranks by it.
 
-A child is as good as a process of its own, but that all share the seed of Python's hashes: nothing of ours is imported
-before it begins. What libraries read from the environment when they are imported is the server's.
+Nothing of ours is imported before a child begins. What libraries read from the environment when they are imported is
+the server's, and so is the seed of Python's hashes; signals but those named below stop the program alone.
 """
 
 from __future__ import annotations
@@ -24,18 +24,32 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-PROGRAM = r"""#!{python} -IS
-import json, os, signal, socket, sys
+import numpy as np
 
+PROGRAM = r"""#!{python} -IS
+import ctypes, json, os, signal, socket, sys
+
+here = os.getcwd()
+os.chdir({folder!r})
 connection = socket.socket(socket.AF_UNIX)
-connection.connect({address!r})
+connection.connect("socket")
+os.chdir(here)
 socket.send_fds(connection, [b"-"], [0, 1, 2])
 command = {{"words": sys.argv[1:], "environment": dict(os.environ), "cwd": os.getcwd()}}
 connection.sendall(json.dumps(command).encode() + b"\n")
 answers = connection.makefile()
 child = int(answers.readline())
+
+def pass_on(number, _):
+    try:
+        os.kill(child, number)
+    except ProcessLookupError:
+        pass
+
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-    signal.signal(number, lambda number, _: os.kill(child, number))
+    signal.signal(number, pass_on)
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 code = int(answers.readline() or -signal.SIGKILL)
 if code < 0:
     signal.signal(-code, signal.SIG_DFL) if code != -signal.SIGKILL else None
@@ -45,9 +59,9 @@ sys.exit(code)
 
 
 def python_of(folder: Path) -> Path:
-    """Writes the program for a server that listens in this folder."""
+    """Writes the program for the server that listens in this folder; an address may have a hundred characters only."""
     program = folder / "python"
-    program.write_text(PROGRAM.format(python=sys.executable, address=str(folder / "socket")))
+    program.write_text(PROGRAM.format(python=sys.executable, folder=str(folder)))
     program.chmod(0o755)
     return program
 
@@ -61,7 +75,9 @@ def become(command: dict[str, Any], streams: list[int]) -> int:
     os.chdir(command["cwd"])
     os.environ.clear()
     os.environ.update(command["environment"])
-    words = [word for word in command["words"] if word != "-u"]
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    np.random.seed()
+    words = command["words"][command["words"][0] == "-u" :]
     sys.argv = words[1:] if words[0] == "-m" else words
     try:
         if words[0] == "-m":
@@ -74,20 +90,22 @@ def become(command: dict[str, Any], streams: list[int]) -> int:
             return left.code or 0
         print(left.code, file=sys.stderr)
         return 1
-    except BaseException:
+    except BaseException as error:
         traceback.print_exc()
-        return 1
+        return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
 
 def leave(code: int) -> None:
     """Ends the process as an interpreter ends."""
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if not stream.closed:
+            stream.flush()
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
     os._exit(code)
 
 
@@ -98,7 +116,12 @@ def attend(connection: socket.socket) -> None:
     child = os.fork()
     if child == 0:
         connection.close()
-        leave(become(command, streams))
+        try:
+            leave(become(command, streams))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
     for stream in streams:
         os.close(stream)
     connection.sendall(f"{child}\n".encode())
@@ -111,14 +134,15 @@ def attend(connection: socket.socket) -> None:
 
 def main(folder: Path) -> None:
     """Serves until stdin ends."""
-    sys.path.insert(0, str(Path(__file__).parent.parent))
+    sys.path[0] = str(Path(__file__).parent.parent)
     import torch.distributed.run  # noqa: F401
     from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM  # noqa: F401
 
     threads = len(list(Path("/proc/self/task").iterdir()))
     assert threads == threading.active_count() == 1, "a fork takes one thread along"
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(folder / "socket"))
+    os.chdir(folder)
+    listener.bind("socket")
     listener.listen(64)
     print("warm", flush=True)
     # Nobody waits for the processes that serve.

@@ -16,8 +16,10 @@ from ..data.packing import best_fit
 from ..engine import world as ranks
 from ..engine.deepspeed_settings import zero_stage
 from ..engine.fetching import check_local
+from ..engine.precision import PRODUCTS
 from ..engine.world import World
 from ..errors import UserError
+from ..model.attention import Shape, backend_for
 from ..model.loading import empty_model
 from ..terminal import console
 from . import run_folder
@@ -27,8 +29,10 @@ from .resuming import require_place
 from .setup import check_engine, is_compiled, layout_for, stream_for
 
 _GIB = 2**30
-# What is taken where none is asked for: on a GPU, the first that most of them can run; none is tried there.
-_ATTENTION = {"cpu": "tweets", "cuda": "rows"}
+# No backend of the CPU asks for it.
+_HEAD_SIZE = 64
+# What is taken on a GPU where none is asked for: the first that most of them can run; none is tried there.
+_ON_GPU = "rows"
 
 
 @dataclass(frozen=True)
@@ -112,9 +116,14 @@ def step_shape(config: TrainConfig, manifest: Manifest, world: World) -> StepSha
     masked = layout.places(math.ceil(probability * maskable), rows, probability)
     squares = sum(padded_square(int(length)) for length in drawn) // micro_batches
     kind = world.device.type
-    attention = config.model.attention if config.model.attention != "auto" else _ATTENTION[kind]
-    if attention == "tweets" and is_compiled(config, world):
-        attention = "masked"
+    attention = config.model.attention
+    if kind == "cpu":
+        shape = Shape(
+            kind, PRODUCTS[config.precision], _HEAD_SIZE, layout.row_length, compiled=is_compiled(config, world)
+        )
+        attention = backend_for(attention, shape).name
+    elif attention == "auto":
+        attention = _ON_GPU
     checkpoint = config.model.checkpoint_activations
     batch = Batch(kind, attention, rows, layout.row_length, masked, squares, checkpoint)
     return StepShape(tweets, micro_batches, tokens, batch)

@@ -321,7 +321,7 @@ def test_the_fastest_that_works_is_taken_and_a_wrong_one_refused() -> None:
     assert backend_for("auto", shape).name == "tweets"
     assert backend_for("masked", shape).name == "masked"
     assert backend_for("auto", replace(shape, compiled=True)).name == "masked"
-    with pytest.raises(UserError, match=r"model.attention=tweets: .* torch.compile would compile anew; leave it out"):
+    with pytest.raises(UserError, match=r"model.attention=tweets: .* model.compile=true would never end; leave it out"):
         backend_for("tweets", replace(shape, compiled=True))
     with pytest.raises(UserError, match=r"model.attention=tweets: is made for the CPU; leave it out"):
         backend_for("tweets", Shape("cuda", torch.bfloat16, SIZE, LENGTH))

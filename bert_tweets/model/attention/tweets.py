@@ -41,9 +41,13 @@ class Tweets(Backend):
     name = "tweets"
 
     def missing(self, shape: Shape) -> str:
-        if shape.compiled:
-            return "its products are of other shapes in each step, for all of which torch.compile would compile anew"
-        return "" if shape.device == "cpu" else "is made for the CPU"
+        if shape.device != "cpu":
+            return "is made for the CPU"
+        return (
+            "its products have new shapes in each step, and model.compile=true would never end"
+            if shape.compiled
+            else ""
+        )
 
     def plan(self, segment_ids: Tensor, tweets: int) -> list[Bucket]:
         del tweets
