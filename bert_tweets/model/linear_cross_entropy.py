@@ -60,7 +60,9 @@ def _loss_and_gradients(
         rows = slice(first, first + ROWS_AT_ONCE[states.device.type])
         logits = torch.addmm(bias.to(dtype), factor[rows], table.t()).float()
         losses, of_logits = _softmax(logits, labels[rows], any(needed))
-        loss += losses.sum()
+        # Not in place: of a tensor that it changed and returns, torch 2.11 compiles an autograd.Function whose
+        # gradients are all zero.
+        loss = loss + losses.sum()
         if of_bias is not None:
             of_bias += of_logits.sum(dim=0)
         of_logits = of_logits.to(dtype)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from bert_tweets.data.batches import MicroBatch
-from bert_tweets.model import masked_lm
+from bert_tweets.model import linear_cross_entropy, masked_lm
+from bert_tweets.model.attention import tweets
+from bert_tweets.model.linear_cross_entropy import summed_loss
 from bert_tweets.model.masked_lm import PackedMaskedLM
 
 from .test_masked_lm import capacity
@@ -61,3 +65,47 @@ def test_as_many_shapes_as_a_run_meets_are_all_compiled(graphs: list[Any]) -> No
     for places in range(16, 26):
         compiled(batch_of(0, places), masking_of())
     assert len(graphs) == 10
+
+
+def loss_of(rows_at_once: int) -> Callable[[Tensor], Tensor]:
+    weight, bias = torch.randn(40, 16, requires_grad=True), torch.randn(40)
+    labels = torch.randint(40, (12,))
+
+    def loss(states: Tensor) -> Tensor:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(linear_cross_entropy.ROWS_AT_ONCE, "cpu", rows_at_once)
+            return summed_loss(torch.tanh(states.view(-1, 16)[:12]), weight, bias, labels)
+
+    return loss
+
+
+def attention_by_tweet(states: Tensor) -> Tensor:
+    segments = torch.tensor([[1] * 5 + [2] * 3, [3] * 8], dtype=torch.int32)
+    backend = tweets.Tweets()
+    plan = torch.compiler.disable(backend.plan)(segments, 3)
+    return backend.attend_packed(torch.tanh(states), plan, 0.3, None).square().sum()
+
+
+FUNCTIONS: dict[type, list[Callable[[Tensor], Tensor]]] = {
+    linear_cross_entropy._SummedLoss: [loss_of(100), loss_of(5)],
+    tweets._Attention: [attention_by_tweet],
+}
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("function", [use for uses in FUNCTIONS.values() for use in uses])
+def test_each_autograd_function_has_its_gradient_when_compiled(
+    function: Callable[[Tensor], Tensor], backend: str
+) -> None:
+    """torch 2.11 gave zeros where a function returned a tensor that it had changed in place."""
+    torch._dynamo.reset()
+    states = torch.randn(2, 8, 3, 2, 8, requires_grad=True)
+    plain, compiled = function, torch.compile(function, backend=backend)
+    expected, found = (torch.autograd.grad(way(states), states)[0] for way in (plain, compiled))
+    assert expected.norm() > 0
+    torch.testing.assert_close(found, expected)
+
+
+def test_no_autograd_function_is_left_out() -> None:
+    ours = {one for one in torch.autograd.Function.__subclasses__() if one.__module__.startswith("bert_tweets.")}
+    assert ours == set(FUNCTIONS)
