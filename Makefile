@@ -5,7 +5,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up
 
-.PHONY: setup demo test soak lint audit clean
+# What make lowest and make newest run, and the seconds that each step of making their environment may take.
+TESTS ?= tests/model tests/data tests/engine
+WITHIN ?= 1800
+
+.PHONY: setup demo test lowest newest soak lint audit clean
 
 setup: $(STAMP)
 
@@ -20,6 +24,11 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# The versions that pyproject.toml declares as the lowest, or the newest there are. Each environment takes 5 to 8 GB
+# in ~/.cache/bert_tweets; where it cannot be made, the tests are skipped with a message.
+lowest newest: setup
+	$(BIN)/python tests/environments.py $@ --within $(WITHIN) $(TESTS)
 
 soak: setup
 	$(BIN)/python -m pytest -m soak -s --timeout=3000

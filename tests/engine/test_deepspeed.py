@@ -199,6 +199,6 @@ def test_no_key_that_deepspeed_reads_is_unknown_to_us() -> None:
             return super().__contains__(key)
 
     DeepSpeedConfig(Watched(train_micro_batch_size_per_gpu=1))
-    assert len(read) > 40
+    assert len(read) >= 40
     found = deepspeed_file.problems({key: {} for key in read}, TrainConfig(), settings())
     assert not [line for line in found if "no such key" in line]
