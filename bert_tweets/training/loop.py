@@ -23,12 +23,12 @@ from ..model.loading import LoadedModel, weights_identity
 from ..terminal import say
 from . import run_folder
 from .flops import matrix_peak
+from .gradient_guard import GradientGuard, remedy_for_zero_gradients
 from .metrics import IntervalMeter, JsonLines, Progress, Totals, finite
 from .resuming import Resumed, made_from, require_place
 from .saver import Saver
 from .schedule import schedule_of
 from .setup import build, check_engine, load, stream_for
-from .skipped import SkippedSteps
 from .steady import collect, garbage_by_hand, make_deterministic, profiler
 from .stopping import StopRequest
 from .telling import identity, plan, summary, versions
@@ -126,7 +126,8 @@ class Run:
         peak = matrix_peak(world.device, config.precision)
         self.meter = IntervalMeter(world, self.engine.stopwatch, self.parts.flops_per_token, peak)
         self.best = BestModel(config.validation.patience, keep=world.is_main)
-        self.skipped = SkippedSteps(stream, self.parts.loader.split, config.max_skipped_steps, skips)
+        remedy = remedy_for_zero_gradients(self.parts.module.compiled, config.precision)
+        self.guard = GradientGuard(stream, self.parts.loader.split, config.max_skipped_steps, skips, remedy)
         self.totals = Totals()
         every_shard = [shard for split in SPLITS for shard in manifest.splits[split]]
         self.shards = Unchanged(config.data.path, world.local_part(every_shard))
@@ -145,7 +146,7 @@ class Run:
 
         Raises:
             Stopped: a signal asked for it.
-            UserError: too many steps were skipped, or what was asked to be saved could not be.
+            UserError: too many steps were skipped, gradients were zero, or what was asked to be saved could not be.
         """
         config, steps = self.config, self.stream.steps
         tracing = profiler(self.folder, self.world.device, config.profile and self.world.is_main)
@@ -186,7 +187,7 @@ class Run:
         learning_rate = self.schedule.learning_rate(step.index)
         loss_share, grad_norm = self.engine.train_step(step, self.parts.masking, learning_rate)
         self.meter.add(step, loss_share, grad_norm, waited)
-        self.skipped.add(step.index, grad_norm)
+        self.guard.add(step, grad_norm)
         self.totals.add(step)
         self.done, line = step.index + 1, None
         self.watchdog.beat(self.done)
@@ -195,22 +196,22 @@ class Run:
             collect()
             epoch = self.stream.epoch(self.done)
             self.metrics.write({"step": self.done, "epoch": epoch, "learning_rate": learning_rate, **line})
-            self._tell_skipped()
+            self._check_gradients()
         self.progress.advance(self.done, line)
 
     def _alive(self) -> None:
         self.watchdog.beat(self.done)
 
-    def _tell_skipped(self) -> None:
+    def _check_gradients(self) -> None:
         """Waits for the device."""
-        for number in self.skipped.read():
-            self.progress.say(f"warning: step {number} was skipped: its loss or gradient was not finite")
+        for warning in self.guard.read():
+            self.progress.say(f"warning: {warning}")
 
     def _validate(self) -> None:
         if self.validation is None:
             return
         begun = time.perf_counter()
-        self._tell_skipped()
+        self._check_gradients()
         loss = self.validation.loss(self.engine, self._alive)
         epoch = self.stream.epoch(self.done)
         self.validations.write({"step": self.done, "epoch": epoch, "validation_loss": finite(loss)})
@@ -222,9 +223,9 @@ class Run:
 
     def _save(self) -> None:
         self.shards.require()
-        self._tell_skipped()
+        self._check_gradients()
         standing: dict[str, Any] = {"best": self.best.state(), "meter": self.meter.state()}
-        standing |= {"totals": self.totals.state(), "skipped": self.skipped.steps}
+        standing |= {"totals": self.totals.state(), "skipped": self.guard.skipped}
         sampler = self.parts.loader.state(self.done).to_json()
         best = self.best.weights if self.best.step != self.done else None
         self.meter.exclude(self.saver.save(self.done, self.engine, sampler, standing, best, self._alive))
@@ -235,7 +236,7 @@ class Run:
         self.best.restore(standing["best"], resumed.best(self.parts))
         self.meter.restore(standing["meter"])
         self.totals.restore(standing["totals"])
-        self.skipped.steps = standing["skipped"]
+        self.guard.skipped = standing["skipped"]
 
     def _export(self) -> None:
         self.shards.require()

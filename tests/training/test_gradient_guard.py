@@ -1,15 +1,18 @@
-"""A loss or a gradient that is not finite: all ranks skip the same step, whatever the engine, and it is told."""
+"""Gradients that are not finite or exactly zero: all ranks treat a step alike, whatever the engine, and report it."""
 
 from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bert_tweets.data.batches import Step
 from bert_tweets.data.manifest import Manifest
@@ -17,9 +20,10 @@ from bert_tweets.data.order import Stream
 from bert_tweets.data.shards import open_split
 from bert_tweets.engine.ddp import DDPEngine
 from bert_tweets.errors import UserError
+from bert_tweets.model.masked_lm import PackedMaskedLM
+from bert_tweets.training.gradient_guard import GradientGuard, remedy_for_zero_gradients
 from bert_tweets.training.loop import train
 from bert_tweets.training.metrics import JsonLines
-from bert_tweets.training.skipped import SkippedSteps
 from bert_tweets.training.validation import Validation
 from tests.processes import run
 from tests.training.runs import config_of, lines_of, model_of, short_tweets, words_of
@@ -78,20 +82,76 @@ def test_more_than_the_budget_ends_the_run_on_all_ranks(runs: Path) -> None:
     assert "max_skipped_steps=0" in outcome and not (runs / "budget/run.json").exists()
 
 
-def test_the_budget_is_of_the_last_thousand_steps(shards: Path, tmp_path: Path) -> None:
+def guard_of(shards: Path, file: Path, budget: int = 2) -> GradientGuard:
     manifest = Manifest.read(shards)
     stream = Stream(manifest.rows("train"), 0, 6, 6 * 5000)
-    file = JsonLines(tmp_path / "skipped.jsonl", True)
-    skipped = SkippedSteps(stream, open_split(shards, manifest, "train"), 2, file)
+    split = open_split(shards, manifest, "train")
+    return GradientGuard(stream, split, budget, JsonLines(file, True), "use model.compile=false")
+
+
+def add(guard: GradientGuard, step: int, norm: float, masked_tokens: int = 9) -> None:
+    guard.add(Step(step, [], masked_tokens, 100, 6, 128), torch.tensor(norm))
+
+
+def test_the_budget_is_of_the_last_thousand_steps(shards: Path, tmp_path: Path) -> None:
+    guard = guard_of(shards, tmp_path / "skipped.jsonl")
     broken = {10, 500, 1400, 1900}
     for step in range(2000):
-        skipped.add(step, torch.tensor(float("inf") if step in broken else 1.0))
+        add(guard, step, math.inf if step in broken else 1.0)
         if step % 100 == 99:
-            assert skipped.read() == [other + 1 for other in sorted(broken) if step - 100 < other <= step]
+            reported = [int(warning.split()[1]) for warning in guard.read()]
+            assert reported == [other + 1 for other in sorted(broken) if step - 100 < other <= step]
     with pytest.raises(UserError, match=r"3 of the last 1,000 steps .* \(steps 1401, 1901, 2001; "):
-        skipped.add(2000, torch.tensor(float("nan")))
-        skipped.read()
+        add(guard, 2000, math.nan)
+        guard.read()
     assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 5
+
+
+@given(
+    norms=st.lists(st.sampled_from([0.0, 1e-30, 1.0, math.inf]), min_size=1, max_size=12),
+    masked=st.lists(st.booleans(), min_size=12, max_size=12),
+    reads=st.sets(st.integers(0, 11)),
+)
+def test_a_zero_gradient_is_a_warning_and_two_in_a_row_are_an_error(
+    shards: Path, tmp_path_factory: pytest.TempPathFactory, norms: list[float], masked: list[bool], reads: set[int]
+) -> None:
+    """Whenever norms are read; a step without masked tokens has no gradient, and does not count."""
+    guard = guard_of(shards, tmp_path_factory.mktemp("guard") / "skipped.jsonl", budget=99)
+    counted = [(step, norm) for step, (norm, real) in enumerate(zip(norms, masked, strict=False)) if real]
+    in_a_row = [one for (_, before), (one, norm) in pairwise(counted) if before == norm == 0]
+    zeros = [f"step {step + 1} trained nothing: its gradient is exactly zero" for step, norm in counted if norm == 0]
+    warnings: list[str] = []
+    try:
+        for step, norm in enumerate(norms):
+            add(guard, step, norm if masked[step] or norm else 0.0, 9 * masked[step])
+            if step in reads:
+                warnings += guard.read()
+        warnings += guard.read()
+    except UserError as error:
+        assert in_a_row and str(error).startswith(f"the gradient of step {in_a_row[0] + 1} and of the step before it ")
+        assert "use model.compile=false" in str(error)
+    else:
+        assert not in_a_row and [warning for warning in warnings if "trained nothing" in warning] == zeros
+
+
+def test_a_run_whose_gradients_are_zero_leaves_no_checkpoint_and_no_model(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forward = PackedMaskedLM.forward
+    monkeypatch.setattr(PackedMaskedLM, "forward", lambda self, *given: forward(self, *given) * 0.0)
+    run = tmp_path / "run"
+    with pytest.raises(UserError, match=r"is exactly zero: the model is not being trained; the weights of model\.name"):
+        train(config_of(shards, run, "batch_size=6", "max_steps=9", "checkpoint.every_steps=2"))
+    assert not list((run / "checkpoints").glob("step-*")) and not (run / "model").exists()
+    run = tmp_path / "one"
+    train(config_of(shards, run, "batch_size=6", "max_steps=1"))
+    assert "warning: step 1 trained nothing: its gradient is exactly zero" in capsys.readouterr().out
+
+
+def test_the_remedy_fits_the_settings() -> None:
+    assert "model.compile=false" in remedy_for_zero_gradients(True, "bf16")
+    assert "precision=bf16" in remedy_for_zero_gradients(False, "fp16")
+    assert "another model" in remedy_for_zero_gradients(False, "fp32")
 
 
 @pytest.mark.parametrize("more", [["stop_after_steps=2"], ["validation.every_steps=2", "validation.patience=1"]])
