@@ -27,7 +27,8 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from benchmarks.common import usage, write_rows
-from bert_tweets.data.loader import Layout, StepLoader
+from bert_tweets.data.layout import Layout
+from bert_tweets.data.loader import StepLoader
 from bert_tweets.data.manifest import TOKENIZER_FOLDER, Manifest
 from bert_tweets.data.masking import masking_for
 from bert_tweets.data.order import Stream

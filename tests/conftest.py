@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from bert_tweets.model import masked_lm
 from bert_tweets.text.tokenizer import train_wordpiece
 from tests.analyses import word, words_folder
 from tests.helpers import generated_tweets, make_shards, write_csv
@@ -65,6 +66,24 @@ def tweets_csv(tmp_path: Path) -> Callable[..., Path]:
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of shards of 400 generated tweets; to read only. `helpers.make_shards` makes others."""
     return make_shards(tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The graphs that torch.compile makes; its code generator, which needs a compiler, is left out."""
+    seen: list[Any] = []
+    compile_as_asked = torch.compile
+
+    def keep(graph: Any, inputs: Any) -> Any:
+        seen.append(graph)
+        return graph.forward
+
+    def compile_here(function: Any, **options: Any) -> Any:
+        return compile_as_asked(function, backend=keep, fullgraph=True, **options)
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(masked_lm.torch, "compile", compile_here)
+    return seen
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bert_tweets import options
 from bert_tweets.config import TrainConfig
+from bert_tweets.data.layout import Layout, fixed_shape
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 NEEDED = {"data.path", "model.name", "output"}
@@ -28,3 +30,16 @@ def test_a_file_is_valid_and_explains_itself(file: Path) -> None:
         if key not in NEEDED and not key.startswith(scratch):
             assert key.rpartition(".")[2] in commented, f"{file.name}: why {key}?"
     assert len(commented) == len([key for key in changed if key not in NEEDED and not key.startswith(scratch)])
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks"), [("small_corpus", 1), ("bert_base", 1), ("bert_base_8gpu", 8), ("bert_large_64gpu", 64)]
+)
+def test_a_step_fills_its_micro_batches(name: str, ranks: int) -> None:
+    """With tweets of 26 tokens on average, as BERT's tokenizer cuts everyday English ones."""
+    config = options.load(TrainConfig, ["--config", f"configs/{name}.yaml"])
+    drawn = np.random.default_rng(0).gamma(3.0, 26 / 3, 100_000).round().clip(3, 128).astype(int)
+    batch, tokens = config.batch_size, config.tokens_per_device
+    shape = fixed_shape(128, tokens, np.bincount(drawn).tolist(), (batch,), ranks, 0.15)
+    micro_batches, _ = Layout(128, tokens, 0, shape).split(round(batch / ranks * drawn.mean() / 128 / 0.99))
+    assert 0.7 < batch / ranks * drawn.mean() / (micro_batches * tokens) < 1

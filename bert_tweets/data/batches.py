@@ -40,6 +40,14 @@ class MicroBatch:
     def pin(self) -> MicroBatch:
         return self._each(lambda tensor: tensor.pin_memory())
 
+    def with_room_for(self, tweets: int) -> MicroBatch:
+        """The same rows, with `tweet_index` and `epoch` filled up to so many tweets; longer ones stay as they are."""
+        missing = tweets + 1 - len(self.tweet_index)
+        if missing <= 0:
+            return self
+        tweet_index, epoch = (torch.cat([v, v.new_zeros(missing)]) for v in (self.tweet_index, self.epoch))
+        return replace(self, tweet_index=tweet_index, epoch=epoch)
+
     def _each(self, change) -> MicroBatch:  # type: ignore[no-untyped-def]
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "masked_capacity"}
         return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})

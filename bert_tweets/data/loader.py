@@ -6,7 +6,6 @@ process group.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,10 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..config import DataConfig
-from ..errors import UserError
 from .batches import MicroBatch, Step, split_rows, take_rows
-from .manifest import Manifest
+from .layout import Layout
 from .masking import Masking
 from .order import Stream
 from .packing import Placement, best_fit, lay_out
@@ -28,8 +25,6 @@ from .shards import Split
 Ints = npt.NDArray[np.int64]
 
 _TWEETS_AT_ONCE = 8192
-# Rows, and places for masked tokens, are rounded up to these where shapes are to be few.
-_ROW_MULTIPLE, _PLACE_MULTIPLE = 8, 64
 
 # Starts to gather one list of integers from every rank; calling the result waits for all of them, by rank.
 Gather = Callable[[list[int]], Callable[[], list[list[int]]]]
@@ -43,63 +38,6 @@ def never() -> bool:
 def gather_alone(values: list[int]) -> Callable[[], list[list[int]]]:
     """The gathering of a world of one."""
     return lambda: [values]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How packed rows become micro-batches.
-
-    Attributes:
-        row_length: tokens of a row.
-        tokens_per_device: token capacity of a micro-batch.
-        pad_id: token of empty places.
-        few_shapes: rows, and places for masked tokens, are rounded up to few sizes, because a GPU likes these or
-            kernels are compiled for each shape. What is computed stays the same.
-    """
-
-    row_length: int
-    tokens_per_device: int
-    pad_id: int
-    few_shapes: bool = False
-
-    @property
-    def rows(self) -> int:
-        """Rows of a micro-batch at most."""
-        return max(1, self.tokens_per_device // self.row_length)
-
-    def padded(self, rows: int) -> int:
-        """Rows of a micro-batch, empty ones included, that has to hold so many."""
-        return min(_round_up(rows, _ROW_MULTIPLE), self.rows) if self.few_shapes else rows
-
-    def places(self, masked: int, rows: int, probability: float) -> int:
-        """Places for masked tokens in a micro-batch that has to hold so many.
-
-        Few shapes: what would be masked if every position of the rows could be, which leaves [CLS], [SEP] and padding
-        as a margin; where by chance more is masked, an eighth more, and so on.
-
-        Args:
-            masked: masked tokens.
-            rows: of the micro-batch, empty ones included.
-            probability: of a token to be masked.
-        """
-        if not self.few_shapes:
-            return max(1, masked)
-        usual = _round_up(math.ceil(probability * rows * self.row_length), _PLACE_MULTIPLE)
-        return usual + _round_up(max(0, masked - usual), usual // 8)
-
-
-def row_length_of(data: DataConfig, manifest: Manifest) -> int:
-    """Tokens of a packed row: what was asked for, else the shards' max_length.
-
-    Raises:
-        UserError: the longest tweet would not fit.
-    """
-    if data.row_length and data.row_length < manifest.max_length:
-        raise UserError(
-            f"data.row_length={data.row_length}: shorter than the shards' longest tweet "
-            f"({manifest.max_length}); leave it out, or prepare with a smaller max_length"
-        )
-    return data.row_length or manifest.max_length
 
 
 @dataclass(frozen=True)
@@ -220,20 +158,13 @@ class StepLoader:
 
     def _cut(self, share: _Share, wait: Callable[[], list[list[int]]]) -> Step:
         by_rank = np.array(wait(), dtype=np.int64)
-        most_rows = max(1, int(by_rank[:, 0].max()))
-        count = -(-most_rows // self.layout.rows)
-        rows = -(-most_rows // count)
-        padded = self.layout.padded(rows)
+        count, rows = self.layout.split(max(1, int(by_rank[:, 0].max())))
         micro_batches = []
         for first in range(0, rows * count, rows):
-            masked = int(share.masked_by_row[first : first + rows].sum())
-            masked = self.layout.places(masked, padded, self.masking.probability)
-            batch = take_rows(share.batch, first, first + rows, padded, self.layout.pad_id, masked)
+            places = self.layout.places(int(share.masked_by_row[first : first + rows].sum()))
+            batch = take_rows(share.batch, first, first + rows, rows, self.layout.pad_id, places)
+            batch = batch.with_room_for(self.layout.fixed.tweets) if self.layout.fixed else batch
             micro_batches.append(batch.pin() if self.pin else batch)
         _, masked_tokens, tokens, tweets, asked = by_rank.sum(axis=0).tolist()
-        positions = padded * count * self.world_size * self.layout.row_length
+        positions = rows * count * self.world_size * self.layout.row_length
         return Step(share.index, micro_batches, masked_tokens, tokens, tweets, positions, asked > 0)
-
-
-def _round_up(count: int, multiple: int) -> int:
-    return -(-count // multiple) * multiple

@@ -7,7 +7,7 @@ torch has no unsigned arithmetic on every device; they are compared with integer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +29,14 @@ _HALF = np.uint64(32)
 _TOKENS_AT_ONCE = 2**14
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
+def philox(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int] | tuple[Tensor, Tensor]
+) -> tuple[Tensor, ...]:
     """Philox4x32-10.
 
     Args:
         counter: four int64 tensors of one shape, each value in [0, 2³²).
-        key: two integers in [0, 2³²).
+        key: two integers in [0, 2³²), or int64 tensors without a shape.
 
     Returns:
         Four int64 tensors of that shape, values uniform in [0, 2³²).
@@ -115,6 +117,13 @@ class Masking:
     mask_id: int
     ordinary_ids: Tensor
     is_ordinary: Tensor
+    _numbers: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # The key's halves and the threshold are values on the device, not constants of the code, so that training and
+        # validation, with seeds and probabilities of their own, share one compiled step.
+        numbers = [self.seed & _WORD, (self.seed >> 32) & _WORD, _threshold(self.probability)]
+        object.__setattr__(self, "_numbers", torch.tensor(numbers, device=self.is_ordinary.device))
 
     def to(self, device: torch.device) -> Masking:
         return Masking(
@@ -175,11 +184,12 @@ class Masking:
     def _words(self, batch: MicroBatch, positions: Tensor) -> tuple[Tensor, ...]:
         tweet, epoch = batch.tweet_index[batch.segment_ids], batch.epoch[batch.segment_ids]
         counter = (tweet & _WORD, (tweet >> 32) & _WORD, epoch, positions.long())
-        return philox(counter, (self.seed & _WORD, (self.seed >> 32) & _WORD))
+        low, high, _ = self._numbers.unbind()
+        return philox(counter, (low, high))
 
     def _select(self, batch: MicroBatch, words: tuple[Tensor, ...]) -> Tensor:
         maskable = (batch.segment_ids > 0) & self.is_ordinary[batch.input_ids]
-        return maskable & (words[0] < _threshold(self.probability))
+        return maskable & (words[0] < self._numbers[2])
 
 
 def masking_for(manifest: Manifest, seed: int, probability: float, whole_word: bool) -> Masking:

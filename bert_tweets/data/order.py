@@ -123,6 +123,11 @@ class Stream:
         return -(-self.length // self.batch_size)
 
     @property
+    def largest_step(self) -> int:
+        """Tweets of the largest step."""
+        return min(self.batch_size, self.length)
+
+    @property
     def whole_steps(self) -> int:
         """Steps of `batch_size` tweets; there is at most one more."""
         return self.length // self.batch_size

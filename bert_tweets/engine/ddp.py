@@ -113,11 +113,9 @@ class DDPEngine:
             self.masters.give_back()
         return grad_norm
 
-    @torch.no_grad()
     def loss_sum(self, batch: MicroBatch, masking: Masking) -> Tensor:
-        self.module.eval()
-        with autocast(self.world.device, self.precision):
-            return self.module(batch.to(self.world.device), masking)  # type: ignore[no-any-return]
+        with self.module.evaluating(), autocast(self.world.device, self.precision):
+            return self.module(batch.to(self.world.device), masking).detach()  # type: ignore[no-any-return]
 
     def weights(self, keep: bool = True) -> dict[str, Tensor] | None:
         if not keep:

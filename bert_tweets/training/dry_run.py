@@ -106,14 +106,11 @@ def step_shape(config: TrainConfig, manifest: Manifest, world: World) -> StepSha
     counts = np.array(manifest.lengths["train"], dtype=np.float64)
     drawn = np.random.default_rng(config.seed).choice(len(counts), tweets, p=counts / counts.sum())
     rows = best_fit(drawn, layout.row_length).rows
-    micro_batches = -(-rows // layout.rows)
-    most = -(-rows // micro_batches)
-    rows = layout.padded(most)
+    micro_batches, rows = layout.split(rows)
     tokens = int(drawn.sum()) // micro_batches
     # [CLS] and [SEP] are never masked.
     maskable = int((drawn - 2).clip(0).sum()) / micro_batches
-    probability = config.masking.probability
-    masked = layout.places(math.ceil(probability * maskable), rows, probability)
+    masked = layout.places(math.ceil(config.masking.probability * maskable))
     squares = sum(padded_square(int(length)) for length in drawn) // micro_batches
     kind = world.device.type
     attention = config.model.attention

@@ -13,7 +13,8 @@ import torch
 from numpy.random import default_rng
 
 from ..config import EvaluateConfig, ModelConfig
-from ..data.loader import Layout, StepLoader, row_length_of
+from ..data.layout import Layout, row_length_of
+from ..data.loader import StepLoader
 from ..data.manifest import Manifest
 from ..data.masking import masking_for
 from ..data.order import Stream

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-# Dense matrix peak by datasheet (bf16, without sparsity), FLOP/s.
+from ..engine.precision import PRODUCTS
+
+# Dense matrix peak by datasheet (bf16 and fp16, without sparsity), FLOP/s.
 _DATASHEET = {
     "H200": 989e12,
     "H100 PCIe": 756e12,
@@ -34,12 +36,16 @@ def flops_per_token(config: Any, masked_share: float, mean_length: float) -> flo
 
 
 def matrix_peak(device: torch.device, precision: str) -> float:
-    """FLOP/s that this device could reach: the datasheet's for a known GPU, else the best of a few products."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    """FLOP/s that the device could reach in matrix products of this precision.
+
+    The datasheet's figure for a known GPU in 16 bits, else the best of a few products, for which `tf32` has to be
+    allowed already (`engine.precision.allow_tf32`).
+    """
+    dtype = PRODUCTS[precision]
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         known = [peak for part, peak in _DATASHEET.items() if part in name]
-        if known and precision == "bf16":
+        if known and dtype.itemsize == 2:
             return known[0]
     size = 1024 if device.type == "cpu" else 8192
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from ..config import TrainConfig
-from ..data.loader import Layout, StepLoader, never, row_length_of
+from ..data.layout import Layout, fixed_shape, row_length_of
+from ..data.loader import StepLoader, never
 from ..data.manifest import Manifest
 from ..data.masking import Masking, masking_for
 from ..data.order import Stream, stream_of
@@ -28,6 +29,7 @@ from ..model.vocabulary_size import pad_vocabulary
 from .flops import flops_per_token
 from .optimizer import choose_trainable, make_optimizer
 from .steady import keep_memory
+from .validation import TWEETS_A_STEP
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,17 @@ def build(
 
 
 def layout_for(config: TrainConfig, manifest: Manifest, world: World) -> Layout:
-    """A GPU likes few shapes, and what is compiled needs them; else a CPU pays for each empty row."""
-    few_shapes = world.device.type == "cuda" or is_compiled(config, world)
-    return Layout(row_length_of(config.data, manifest), config.tokens_per_device, manifest.pad_id, few_shapes)
+    """The layout of training's and validation's micro-batches.
+
+    One shape on GPUs and where kernels are compiled; on a CPU each empty row costs time.
+    """
+    length, tokens = row_length_of(config.data, manifest), config.tokens_per_device
+    if world.device.type != "cuda" and not is_compiled(config, world):
+        return Layout(length, tokens, manifest.pad_id)
+    sizes = (stream_for(config, manifest).largest_step, TWEETS_A_STEP)
+    lengths, probability = manifest.lengths["train"], config.masking.probability
+    fixed = fixed_shape(length, tokens, lengths, sizes, world.world_size, probability)
+    return Layout(length, tokens, manifest.pad_id, fixed)
 
 
 def is_compiled(config: TrainConfig, world: World) -> bool:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from ..config import TrainConfig
-from ..data.loader import Layout, StepLoader
+from ..data.layout import Layout
+from ..data.loader import StepLoader
 from ..data.manifest import Manifest
 from ..data.masking import Masking, masking_for
 from ..data.order import Stream
@@ -18,7 +19,7 @@ from ..data.shards import Split, open_split
 from ..engine.protocol import Engine
 from ..engine.world import World
 
-_TWEETS_A_STEP = 1024
+TWEETS_A_STEP = 1024
 # A mean over fewer guesses than these says nothing by which training could be steered.
 FEWEST_MASKED = 30
 # Validation masks do not depend on the run's seed, so that runs can be compared.
@@ -40,7 +41,7 @@ class Validation:
 
     def __init__(self, split: Split, masking: Masking, layout: Layout, world: World, max_tweets: int):
         self.world, self.masking = world, masking
-        stream = Stream(len(split), masking.seed, _TWEETS_A_STEP, min(len(split), max_tweets))
+        stream = Stream(len(split), masking.seed, TWEETS_A_STEP, min(len(split), max_tweets))
         self.loader = StepLoader(split, stream, masking, layout, world.rank, world.world_size, gather=world.gather)
         self.on_device = masking.to(world.device)
 

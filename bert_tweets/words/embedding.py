@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import EmbedConfig, ModelConfig
-from ..data.loader import Layout, row_length_of
+from ..data.layout import Layout, row_length_of
 from ..data.manifest import SPLITS, Manifest
 from ..data.shards import verify
 from ..engine.fetching import check_local, fetch_and_check

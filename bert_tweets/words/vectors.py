@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..arrays import ranges
 from ..data.batches import MicroBatch, take_rows, to_micro_batch
-from ..data.loader import Layout
+from ..data.layout import Layout
 from ..data.packing import pack
 from ..data.sharing import ALL, Share
 from ..engine.precision import autocast

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bert_tweets.data.batches import MicroBatch
-from bert_tweets.model import linear_cross_entropy, masked_lm
+from bert_tweets.model import linear_cross_entropy
 from bert_tweets.model.attention import tweets
 from bert_tweets.model.linear_cross_entropy import summed_loss
 from bert_tweets.model.masked_lm import PackedMaskedLM
@@ -19,24 +19,6 @@ from .test_masked_lm import capacity
 from .tiny import masking_of, packed, packed_model, tweets_of
 
 LENGTHS = [20, 9, 14, 30, 5]
-
-
-@pytest.fixture
-def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """torch.compile without its code generator, which wants a compiler: what it compiles, it leaves here."""
-    seen: list[Any] = []
-    compile_as_asked = torch.compile
-
-    def keep(graph: Any, inputs: Any) -> Any:
-        seen.append(graph)
-        return graph.forward
-
-    def compile_here(function: Any, **options: Any) -> Any:
-        return compile_as_asked(function, backend=keep, fullgraph=True, **options)
-
-    torch._dynamo.reset()
-    monkeypatch.setattr(masked_lm.torch, "compile", compile_here)
-    return seen
 
 
 def batch_of(seed: int, places: int = 16) -> MicroBatch:

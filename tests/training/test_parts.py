@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_tweets.config import OptimizerConfig, ScheduleConfig
+from bert_tweets.engine.precision import PRODUCTS
 from bert_tweets.training.flops import flops_per_token, matrix_peak
 from bert_tweets.training.optimizer import choose_trainable, make_optimizer
 from bert_tweets.training.schedule import schedule_of
@@ -91,3 +92,26 @@ def test_bert_base_needs_535_million_flops_a_token() -> None:
 
 def test_a_peak_is_measured_where_no_datasheet_tells() -> None:
     assert 1e9 < matrix_peak(torch.device("cpu"), "fp32") < 1e14
+
+
+@pytest.mark.parametrize("precision", ["bf16", "bf16_weights", "fp16"])
+def test_the_peak_of_a_known_gpu_is_its_datasheet_s_in_all_16_bits(
+    monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """A product in fp32 is 15 times slower, and MFU would be as many times too high."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
+    assert matrix_peak(torch.device("cuda"), precision) == 989e12
+
+
+def test_the_peak_is_measured_in_the_precision_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    multiplied = []
+
+    class Recorded(torch.Tensor):
+        def __matmul__(self, other: torch.Tensor) -> torch.Tensor:
+            multiplied.append(self.dtype)
+            return torch.ones(1, 1)
+
+    monkeypatch.setattr(torch, "randn", lambda *size, device: torch.ones(2, 2).as_subclass(Recorded))
+    for precision in PRODUCTS:
+        matrix_peak(torch.device("cpu"), precision)
+    assert list(dict.fromkeys(multiplied)) == [torch.float32, torch.bfloat16, torch.float16]

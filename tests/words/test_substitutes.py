@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bert_tweets.config import ModelConfig
-from bert_tweets.data.loader import Layout
+from bert_tweets.data.layout import Layout
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.engine.world import World
 from bert_tweets.model.loading import load_model

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bert_tweets.config import ModelConfig
-from bert_tweets.data.loader import Layout
+from bert_tweets.data.layout import Layout
 from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.shards import Split
 from bert_tweets.errors import UserError
