@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from .errors import without_secrets
 
@@ -44,7 +46,7 @@ def run(arguments: Sequence[str]) -> None:
         KeyboardInterrupt: Ctrl-C, and it came to its end all the same.
     """
     print(f"\n$ {shown(arguments)}", flush=True)
-    process, interrupted = subprocess.Popen(arguments), False
+    process, interrupted = subprocess.Popen(arguments, env=_environment()), False
     # A terminal's Ctrl-C reaches it too, a signal to this process does not.
     before = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
     try:
@@ -68,8 +70,18 @@ def run_quietly(arguments: Sequence[str]) -> None:
     Raises:
         SystemExit: it failed. The code is its own.
     """
-    done = subprocess.run(arguments, check=False, capture_output=True, text=True)
+    done = subprocess.run(arguments, check=False, capture_output=True, text=True, env=_environment())
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         print("\n".join(errors) or done.stdout + done.stderr, file=sys.stderr)
         raise SystemExit(done.returncode if done.returncode > 0 else 128 - done.returncode)
+
+
+def _environment() -> dict[str, str]:
+    """The environment of a stage's process, which imports from the same places as this one.
+
+    `python -m` would look into the working folder first: a `random.py` there, or a checkout of another version, would
+    take the place of the module that is meant.
+    """
+    from_here = {"", str(Path.cwd())} & set(sys.path)
+    return {**os.environ} if from_here else {**os.environ, "PYTHONSAFEPATH": "1"}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bert_tweets import __version__
 from tests.processes import ROOT, wait_for
 
 # Takes its time to save, as training does.
@@ -45,3 +46,13 @@ def test_a_stage_that_is_asked_to_stop_has_the_time_to_save(tmp_path: Path, numb
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     assert process.wait(timeout=20) == 75
     assert (tmp_path / "saved").exists()
+
+
+def test_a_stage_imports_nothing_from_the_working_folder(tmp_path: Path) -> None:
+    work, script = tmp_path / "work", tmp_path / "bert-tweets"
+    (work / "bert_tweets").mkdir(parents=True)
+    (work / "bert_tweets" / "__init__.py").write_text("raise ImportError('another version')\n")
+    script.write_text("from bert_tweets import commands; commands.run(commands.command('cli', ['--version']))")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script], cwd=work, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == __version__, done.stderr
