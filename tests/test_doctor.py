@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from bert_tweets.diagnosis import facts as facts_module
 from bert_tweets.diagnosis.facts import Driver, Facts, Gpu, asked_versions, gather
 from bert_tweets.diagnosis.findings import findings, networks, of_ranks, tells
 from bert_tweets.engine.trial import all_reduce, bandwidth
@@ -167,6 +168,16 @@ def test_versions_are_asked_as_pyproject_does() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'"torch{asked["torch"]}"' in text and f'requires-python = "{asked["python"]}"' in text
     assert {"transformers", "pyarrow", "omegaconf"} <= asked.keys() and "jinja2" not in asked
+
+
+@pytest.mark.parametrize("text", ["[tool.black]\n", '[project]\nname = "other"\ndependencies = ["other>=1"]\n'])
+def test_versions_are_not_asked_as_the_pyproject_of_another_package_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    monkeypatch.setattr(facts_module, "_PROJECT", tmp_path / "pyproject.toml")
+    asked = asked_versions()
+    assert {"python", "torch", "transformers"} <= asked.keys() and "other" not in asked
 
 
 def test_it_looks_at_this_machine(shards: Path, tmp_path: Path) -> None:

@@ -127,9 +127,10 @@ def gather(config: DoctorConfig, environment: Mapping[str, str]) -> Facts:
 
 
 def asked_versions() -> dict[str, str]:
-    """What this version of the package asks for: from pyproject.toml beside it, else as it was installed."""
-    if _PROJECT.is_file():
-        project = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]
+    """What this version of the package asks for: from the checkout's pyproject.toml, else as it was installed."""
+    project = tomllib.loads(_PROJECT.read_text(encoding="utf-8")).get("project", {}) if _PROJECT.is_file() else {}
+    # Next to an installed package it is the file of some other one.
+    if project.get("name") == "bert_tweets":
         lines, python = project["dependencies"], project["requires-python"]
     else:
         lines = [line for line in metadata.requires("bert_tweets") or [] if "extra ==" not in line]
