@@ -10,6 +10,7 @@ from . import options
 from .config import AnalyzeConfig, EmbedConfig, EvaluateConfig, PrepareConfig, ReportConfig, TrainConfig
 from .errors import UserError, run_entry, without_secrets
 from .files import from_json
+from .words.page.libraries import require_libraries
 
 # What a record of other fields, or of other types in them, comes to on its way to the page.
 _UNLIKE_OURS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -18,6 +19,7 @@ _UNLIKE_OURS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueEr
 def stage(argv: list[str]) -> None:
     """Reads what the stages left and writes the page. Imports neither torch nor transformers."""
     config = options.load(ReportConfig, argv)
+    require_libraries(maps=bool(config.words), pictures=config.pictures)
     from .words.page.beside import pictures, require_ours, texts, write
     from .words.page.document import render
 

@@ -15,6 +15,7 @@ from . import commands, options
 from .config import PERIODS, EmbedConfig, RunConfig
 from .data.manifest import Manifest
 from .errors import UserError, run_entry
+from .words.page.libraries import require_libraries
 
 _REHEARSAL_TWEETS = 1000
 _REHEARSAL_BATCH = 128
@@ -55,6 +56,7 @@ def stage(argv: list[str]) -> None:
     config = options.load(RunConfig, argv)
     if config.max_steps is not None and config.epochs is not None:
         raise UserError("max_steps and epochs: give one of them, not both")
+    require_libraries()  # of the last stage, hours from here
     road = stages(config)
     _require_study(config)
     if (Path(config.output) / "run" / "run.json").is_file():

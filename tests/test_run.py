@@ -12,6 +12,7 @@ import pytest
 from bert_tweets import commands
 from bert_tweets import run as run_stage
 from bert_tweets.config import RunConfig
+from bert_tweets.errors import UserError
 from bert_tweets.run import Rehearsal, plan, stages
 from tests.helpers import generated_tweets, write_csv
 from tests.processes import failure, run, stage, warm_commands
@@ -119,3 +120,9 @@ def test_a_mistake_shows_before_the_road_is_begun(study: list[str], tmp_path: Pa
     assert "./no/model: no such folder" in line
     assert "column" in failure("run", *study, "text_column=body")
     assert not (tmp_path / "study").exists()
+
+
+def test_the_libraries_of_the_report_are_looked_for_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    with pytest.raises(UserError, match="needs plotly"):
+        run_stage.stage([f"input={tmp_path}/not-there.csv", f"output={tmp_path / 'study'}", "words=mask"])

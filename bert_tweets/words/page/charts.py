@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ...errors import UserError
-
 # Of Okabe and Ito's colours for the colour-blind, darkened or lightened until 3 : 1 on white and on near-black.
 BLUE, ORANGE, GREEN, PINK, RED, GREY = "#3b82c4", "#d97706", "#0f9d76", "#c76a9d", "#cc4c1a", "#7d8590"
 COLOURS = (BLUE, ORANGE, GREEN, PINK, RED)
@@ -130,7 +128,3 @@ def file_names(prefix: str, words: Sequence[str]) -> list[str]:
         name = f"{prefix}-{plain}"
         names.append(f"{name}-{number}" if name in names else name)
     return names
-
-
-def missing_extra(library: str) -> UserError:
-    return UserError(f"the report needs {library}; install it with: pip install 'bert_tweets[words]'")

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from . import findings
-from .charts import Chart, missing_extra, without_mentions
+from .charts import Chart, without_mentions
 from .context import TOO_RARE, context
+from .libraries import missing_extra
 from .maps import SENSE, WordMap
 from .material import Material
 from .plotly_charts import draw, plotly_script

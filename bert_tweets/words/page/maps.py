@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from ...errors import UserError
 from ..reading import OCCURRENCES
 from ..sense_files import SENSE_TABLE
-from .charts import missing_extra, without_mentions
+from .charts import without_mentions
+from .libraries import missing_extra
 
 TIME, SENSE = "time", "cluster"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .charts import GREY, Chart, Series, missing_extra, spread_out
+from .charts import GREY, Chart, Series, spread_out
+from .libraries import missing_extra
 
 _CONFIG = {"responsive": True, "displayModeBar": False}
 _GRID = "rgba(125,133,144,0.28)"

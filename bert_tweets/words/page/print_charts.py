@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .charts import COLOURS, Chart, Series, missing_extra, spread_out
+from .charts import COLOURS, Chart, Series, spread_out
+from .libraries import missing_extra
 from .maps import WordMap
 
 _DOTS = 200
