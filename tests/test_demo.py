@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from bert_tweets import demo
 from bert_tweets.config import AnalyzeConfig, DemoConfig
 from bert_tweets.demo import _DAYS, _EVERYDAY, _KINDS, _START, CHANGE, CHANGING, STABLE, generate
+from bert_tweets.errors import UserError
 from bert_tweets.words.wording import FEWEST_CONTROLS
 from tests.processes import run, warm_commands
 
@@ -82,3 +84,11 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     done = run(["-m", "bert_tweets.demo", f"output={tmp_path}"])
     assert done.returncode == 2 and "holds other files" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_without_the_libraries_of_the_report_nothing_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("matplotlib", "sklearn"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=r"needs scikit-learn, matplotlib; .* pip install 'bert_tweets\[words\]'"):
+        demo.stage([f"output={tmp_path / 'demo'}"])
+    assert not (tmp_path / "demo").exists()

@@ -247,6 +247,13 @@ class DemoConfig:
 
     output: str = setting("demo", "folder of the demo; made anew by each run")
     tweets: int = setting(8000, "generated tweets", unit="tweets", at_least=500)
+    max_steps: int | None = setting(
+        None,
+        "optimizer steps of each of the two trainings; null: 16 and 8 epochs. `tweets=500 max_steps=10` shows within a "
+        "minute that everything works, and finds nothing",
+        unit="steps",
+        at_least=1,
+    )
     processes: int = setting(2, "torchrun ranks of the training", at_least=1)
     seed: int = setting(0, "seed of the tweets and of all stages", at_least=0)
 
