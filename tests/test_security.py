@@ -68,12 +68,13 @@ def dangers(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_no_line_runs_or_unpickles_what_was_read(file: Path) -> None:
-    source = file.read_text(encoding="utf-8")
-    assert dangers(source) == []
-    assert "csv.writer" not in source or file.name in WRITING_CSV
-    assert "write_csv(" not in source or file.name in WRITING_CSV
+def test_no_line_runs_or_unpickles_what_was_read() -> None:
+    found = {}
+    for file in FILES:
+        source = file.read_text(encoding="utf-8")
+        writes_csv = "csv.writer" in source or "write_csv(" in source
+        found[str(file.relative_to(ROOT))] = dangers(source) + ["CSV"] * (writes_csv and file.name not in WRITING_CSV)
+    assert FILES and not {name: lines for name, lines in found.items() if lines}
 
 
 @pytest.mark.parametrize(
