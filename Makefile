@@ -22,8 +22,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/bert-tweets demo output=demo
 
+# A worker per core; each holds torch and transformers twice (1.5 GB), hence no more than eight.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadscope --durations=10
 
 # The versions that pyproject.toml declares as the lowest, or the newest there are. Each environment takes 5 to 8 GB
 # in ~/.cache/bert_tweets; where it cannot be made, the tests are skipped with a message.

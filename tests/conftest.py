@@ -24,6 +24,14 @@ settings.load_profile("here")
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadscope`, with the change that tests/scheduling.py describes; None leaves the choice to xdist."""
+    from tests.scheduling import ModuleScheduling
+
+    return ModuleScheduling(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
