@@ -44,7 +44,7 @@ def run(
     # Libraries that the tests themselves import change their own variables; of the hub, tests do.
     hub = {name for name, _ in os.environ.items() ^ _AT_START.items() if name.startswith("HF_")}
     if imports and not any(name.startswith(_READ_AT_START) for name in {*environment, *hub}):
-        python = settings["PYTHON_EXEC"] = _warm()
+        python = settings["PYTHON_EXEC"] = warm_python()
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes else []
     return subprocess.run(
         [python, *torchrun, *arguments], capture_output=True, text=True, timeout=timeout, env=settings, check=False
@@ -59,8 +59,11 @@ def _environment(more: Mapping[str, str], of: Mapping[str, str] = os.environ) ->
 
 
 @cache
-def _warm() -> str:
-    """The program of warm.py, whose server lives as long as the tests; where it does not work, the usual Python."""
+def warm_python() -> str:
+    """The program of warm.py, whose server lives as long as the tests; where it does not work, the usual Python.
+
+    As PYTHON_EXEC it makes a torchrun that a test starts by itself begin its ranks in a moment.
+    """
     folder = Path(tempfile.mkdtemp(prefix="warm-"))
     process = subprocess.Popen(
         [sys.executable, warm.__file__, str(folder)],

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.launch.starting import slurm_job, slurm_script, start
-from tests.processes import ROOT, free_port
+from tests.processes import ROOT, free_port, warm_python
 from tests.test_train import lines_of, words_of
 
 STEPS = ("max_steps=3", "log.every_steps=1", "validation.every_steps=3", "validation.max_tweets=20")
@@ -35,7 +35,7 @@ def losses(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float
     line = line.replace("--nproc_per_node=8", "--nproc_per_node=1").replace("node-1:29400", f"127.0.0.1:{free_port()}")
     folder = tmp_path_factory.mktemp("two machines") / "run"
     torchrun = ["torchrun", *shlex.split(line)[1:-3]]
-    agents = [start([*torchrun, *words_of(shards, folder, *STEPS)]) for _ in range(2)]
+    agents = [start([*torchrun, *words_of(shards, folder, *STEPS)], PYTHON_EXEC=warm_python()) for _ in range(2)]
     return trained(folder, *agents)
 
 
@@ -74,6 +74,7 @@ def test_deepspeeds_slurm_makes_the_same_run(
 def test_a_job_of_slurm_makes_the_same_run(
     losses: list[float], shards: Path, tmp_path: Path, slurm: dict[str, str]
 ) -> None:
-    run = start(["bash", slurm_script(tmp_path), *words_of(shards, tmp_path / "run", *STEPS)], **slurm_job(), **slurm)
+    words = words_of(shards, tmp_path / "run", *STEPS)
+    run = start(["bash", slurm_script(tmp_path), *words], **slurm_job(), **slurm, PYTHON_EXEC=warm_python())
     assert trained(tmp_path / "run", run) == pytest.approx(losses, abs=1e-5)
     assert Path(slurm["SCONTROL_LOG"]).read_text() == "show hostnames localhost,localhost\n"

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from bert_tweets.training import checkpoint, watchdog
-from tests.processes import ROOT, run, wait_for
+from tests.processes import ROOT, run, wait_for, warm_python
 from tests.training.runs import assert_same, lines_of, short_tweets, words_of
 
 pytestmark = [pytest.mark.dist, pytest.mark.timeout(200)]
@@ -33,11 +33,16 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return short_tweets(tmp_path_factory.mktemp("data"))
 
 
-def start(words: list[str], ranks: int = 1, restarts: int = 0, **more: str) -> subprocess.Popen[str]:
-    """Begins to train, in a session of its own, slowly."""
+def start(
+    words: list[str], ranks: int = 1, restarts: int = 0, warm: bool = False, **more: str
+) -> subprocess.Popen[str]:
+    """Begins to train, in a session of its own, slowly. `warm` ranks (see tests/warm.py) start in a moment; they take
+    SIGKILL, SIGTERM, SIGINT and SIGUSR1 as others do, but no SIGSTOP."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     torchrun += [f"--max-restarts={restarts}", "--monitor-interval=0.1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
+    if warm:
+        environment["PYTHON_EXEC"] = warm_python()
     return subprocess.Popen(
         [sys.executable, *(torchrun if ranks > 1 else []), SLOW, str(STEP_SECONDS), *words],
         stdout=subprocess.PIPE,
@@ -128,12 +133,12 @@ def test_all_ranks_leave_behind_the_same_step_when_one_is_asked(
     shards: Path, tmp_path: Path, whole: Callable[[int], Path]
 ) -> None:
     words, output = words_of(shards, tmp_path / "run", *MORE), tmp_path / "run"
-    process = start(words, ranks=2)
+    process = start(words, ranks=2, warm=True)
     wait_for(lambda: steps_of(output) >= 8)
     os.kill(ranks_of(process)[1], signal.SIGUSR1)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 1 and "asked to stop: saved behind step" in said, said
-    process = start(words, ranks=2)
+    process = start(words, ranks=2, warm=True)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 0 and "going on behind step" in said, said
     assert_same(output, whole(2))
@@ -150,14 +155,16 @@ def test_a_launcher_that_is_killed_leaves_no_ranks_behind(shards: Path, tmp_path
     assert "SIGTERM: saving behind the next step" in said and "asked to stop: saved behind step" in said, said
 
 
-def killed_at_random(shards: Path, output: Path, kills: int, seed: int) -> int:
+def killed_at_random(shards: Path, output: Path, kills: int, seed: int, warm: bool = False) -> int:
     """Kills a random rank of two at random moments; the one launch must end well. How many were killed."""
     draw = random.Random(seed)
-    process, killed = start(words_of(shards, output, *MORE), ranks=2, restarts=kills), 0
+    process, killed = start(words_of(shards, output, *MORE), ranks=2, restarts=kills, warm=warm), 0
+    # The steps alone take two seconds; what is not warm needs several more to begin them.
+    latest = 2.0 if warm else 6.0
     for _ in range(kills):
         wait_for(lambda: len(ranks_of(process)) == 2 or process.poll() is not None)
         try:
-            process.wait(timeout=draw.uniform(0.0, 6.0))
+            process.wait(timeout=draw.uniform(0.0, latest))
             break
         except subprocess.TimeoutExpired:
             alive = ranks_of(process)
@@ -172,7 +179,7 @@ def killed_at_random(shards: Path, output: Path, kills: int, seed: int) -> int:
 def test_ranks_that_are_killed_start_again_and_end_the_same(
     shards: Path, tmp_path: Path, whole: Callable[[int], Path]
 ) -> None:
-    assert killed_at_random(shards, tmp_path / "run", kills=2, seed=1) == 2
+    assert killed_at_random(shards, tmp_path / "run", kills=2, seed=1, warm=True) == 2
     assert_same(tmp_path / "run", whole(2))
 
 
