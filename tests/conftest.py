@@ -26,10 +26,17 @@ torch.set_num_threads(1)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """`--dist loadscope`, with the change that tests/scheduling.py describes; None leaves the choice to xdist."""
+    """Of `--dist loadscope`; of its other values, xdist's own."""
     from tests.scheduling import ModuleScheduling
 
     return ModuleScheduling(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # of xdist
+        from tests.scheduling import in_order
+
+        items[:] = in_order(items)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -14,6 +14,8 @@ from tests.processes import failure, run
 from tests.stages_worker import SMALL_UNITS, STAGES
 from tests.test_evaluate import export_scratch
 
+pytestmark = pytest.mark.xdist_group("ranks")
+
 WORKER = str(Path(__file__).parent / "stages_worker.py")
 # The last two have less work than ranks: one micro-batch, and nothing at all.
 JOBS = {

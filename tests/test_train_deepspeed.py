@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from tests.processes import run, stage
 from tests.test_train import lines_of, words_of
 
+pytestmark = pytest.mark.xdist_group("ranks")
+
 SETTINGS = ("max_steps=8", "tokens_per_device=600", "validation.every_steps=4", "log.every_steps=1")
 FAILING = str(Path(__file__).parent / "engine" / "failing_rank.py")
 

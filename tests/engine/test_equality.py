@@ -17,6 +17,8 @@ from tests.engine.cases import ENGINES, FEW, RATE, SETTINGS, SETTINGS_FILE, STEP
 from tests.helpers import generated_tweets, make_shards
 from tests.processes import run
 
+pytestmark = pytest.mark.xdist_group("ranks")
+
 WORKER = str(Path(__file__).parent / "worker.py")
 Outcome = dict[str, np.ndarray]
 

@@ -15,7 +15,7 @@ from tests.processes import ROOT, free_port, warm_python
 from tests.test_train import lines_of, words_of
 
 STEPS = ("max_steps=3", "log.every_steps=1", "validation.every_steps=3", "validation.max_tweets=20")
-pytestmark = pytest.mark.dist
+pytestmark = [pytest.mark.dist, pytest.mark.xdist_group("ranks")]
 
 
 def trained(folder: Path, *processes: subprocess.Popen[str]) -> list[float]:

@@ -20,7 +20,7 @@ from bert_tweets.training import checkpoint, watchdog
 from tests.processes import ROOT, run, wait_for, warm_python
 from tests.training.runs import assert_same, lines_of, short_tweets, words_of
 
-pytestmark = [pytest.mark.dist, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.dist, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(200)]
 
 SLOW = str(Path(__file__).parent / "slow_train.py")
 KILLED = str(Path(__file__).parent / "killed_at.py")

@@ -12,7 +12,7 @@ import pytest
 from tests.processes import run
 from tests.training.runs import assert_same, lines_of, model_of, short_tweets, words_of
 
-pytestmark = pytest.mark.dist
+pytestmark = [pytest.mark.dist, pytest.mark.xdist_group("ranks")]
 
 LAUNCHES = str(Path(__file__).parent / "launches.py")
 # An epoch has some 45 tweets: it ends within step 8 or 7.
