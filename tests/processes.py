@@ -117,6 +117,13 @@ def failure(name: str, *words: str, processes: int = 0) -> str:
     return lines[0]
 
 
+@cache
+def transformers_imports_torch() -> bool:
+    """Whether tokenizers of `transformers` import torch by themselves, as in 5.17."""
+    code = "import sys; from transformers import PreTrainedTokenizerFast; sys.exit('torch' in sys.modules)"
+    return bool(subprocess.run([sys.executable, "-c", code], check=False).returncode)
+
+
 def free_port() -> int:
     """A port of this machine that nobody listens at."""
     with socket.socket() as probe:

@@ -28,6 +28,8 @@ from bert_tweets.training.validation import Validation
 from tests.processes import run
 from tests.training.runs import config_of, lines_of, model_of, short_tweets, words_of
 
+pytestmark = pytest.mark.xdist_group("ranks")
+
 LAUNCHES = str(Path(__file__).parent / "launches.py")
 ENGINES = {"ddp": [], "ddp-bf16": ["precision=bf16"], "ddp-weights": ["precision=bf16_weights"]} | {
     f"zero{stage}": ["engine.name=deepspeed", f"engine.zero_stage={stage}"] for stage in range(4)
