@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
 
@@ -15,6 +14,7 @@ from bert_tweets.config import TrainConfig
 from tests.launch.starting import clone_with, start
 from tests.processes import ROOT, free_port
 
+jsonschema = pytest.importorskip("jsonschema")
 SCHEMA = Path(__file__).with_name("pytorchjob.schema.json")
 
 
