@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from bert_tweets.data.batches import MicroBatch
 from bert_tweets.data.masking import Masking, philox, philox_first_word
 from bert_tweets.data.packing import PackedRows
+from tests.devices import each_device
 
 VOCABULARY, SPECIALS, MASK = 1000, [0, 1, 2, 3, 4], 4
 
@@ -45,6 +47,7 @@ def batch_of(rows: int, length: int = 128, epoch: int = 0) -> MicroBatch:
     )
 
 
+@each_device
 @pytest.mark.parametrize(
     ("counter", "key", "expected"),
     [
@@ -58,9 +61,9 @@ def batch_of(rows: int, length: int = 128, epoch: int = 0) -> MicroBatch:
     ],
 )
 def test_philox_gives_the_known_answers_of_its_authors(
-    counter: tuple[int, ...], key: tuple[int, int], expected: tuple[int, ...]
+    device: str, counter: tuple[int, ...], key: tuple[int, int], expected: tuple[int, ...]
 ) -> None:
-    words = philox(tuple(torch.tensor([c]) for c in counter), key)  # type: ignore[arg-type]
+    words = philox(tuple(torch.tensor([c], device=device) for c in counter), key)  # type: ignore[arg-type]
     assert tuple(int(word) for word in words) == expected
     assert int(philox_first_word(tuple(np.array([c], np.uint64) for c in counter), key)[0]) == expected[0]  # type: ignore[arg-type]
 
@@ -94,6 +97,19 @@ def test_counts_ahead_of_the_device_are_those_of_the_selection(whole_word: bool,
     masking = make_masking(whole_word=whole_word)
     counts = masking.count_by_row(rows, rows.segment_ids - np.int64(1), tweets[1:].numpy(), epoch[1:].numpy())
     assert counts.tolist() == masking.select(moved).sum(dim=1).tolist()
+
+
+@each_device
+@pytest.mark.parametrize(("whole_word", "checksum"), [(False, 2392440231), (True, 2349485352)])
+def test_every_device_draws_the_same_masks(device: str, whole_word: bool, checksum: int) -> None:
+    """Bit by bit; of tweets and seeds beyond 32 bits too."""
+    batch = batch_of(500, epoch=3)
+    batch = replace(batch, tweet_index=batch.tweet_index * 2**27)
+    masking = make_masking(seed=2**40 + 5, whole_word=whole_word)
+    expected = masking.apply(batch)
+    found = masking.to(torch.device(device)).apply(batch.to(torch.device(device)))
+    assert all(torch.equal(mine.cpu(), theirs) for mine, theirs in zip(found, expected, strict=True))
+    assert zlib.crc32(found[0].cpu().numpy().tobytes()) == checksum
 
 
 @pytest.mark.slow

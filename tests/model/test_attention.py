@@ -23,13 +23,12 @@ from bert_tweets.model.attention import Backend, Shape, backend_for, backend_nam
 from bert_tweets.model.attention.flex import Flex
 from bert_tweets.model.attention.fused_rows import FusedRows
 from bert_tweets.model.attention.varlen import Varlen
+from tests.devices import each_device
 
 HEADS, SIZE, LENGTH, ROWS = 2, 16, 128, 9
 SCALE = 0.2  # of no backend the default
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 HALVES = [torch.bfloat16, torch.float16]
 
-each_device = pytest.mark.parametrize("device", DEVICES)
 each_backend = pytest.mark.parametrize("name", names())
 each_window = pytest.mark.parametrize("window", [None, 3], ids=["whole", "window"])
 
