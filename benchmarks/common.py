@@ -36,8 +36,14 @@ def machine() -> dict[str, Any]:
     return {
         "device": f"CPU, {os.cpu_count()} cores, {models[0] if models else platform.processor()}",
         "versions": {"python": platform.python_version(), **_versions()},
-        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain") else ""),
+        "commit": commit(),
     }
+
+
+def commit() -> str:
+    """The checkout's commit, with a + after local changes; COMMIT names it where the checkout is a copy without git."""
+    changed = "+" if _git("status", "--porcelain") else ""
+    return os.environ.get("COMMIT") or _git("rev-parse", "--short", "HEAD") + changed
 
 
 def command_of(module: str, words: list[str]) -> str:
@@ -62,6 +68,18 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     return json.loads(source.read_text(encoding="utf-8")) if source.is_file() else []
 
 
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Append a row to a JSON Lines file, so that a run that is cut short has left it."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def appended_rows(path: Path) -> list[dict[str, Any]]:
+    """What `append_row` has written; nothing where it has not."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
 def write_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
     """Rows of results as JSON."""
     target = ROOT / path
@@ -76,7 +94,7 @@ def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def _versions() -> dict[str, str]:
     found = {}
-    for name in ("torch", "numpy", "pyarrow", "tokenizers", "transformers", "datasets"):
+    for name in ("torch", "triton", "numpy", "pyarrow", "omegaconf", "tokenizers", "transformers", "datasets"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -85,7 +103,10 @@ def _versions() -> dict[str, str]:
 
 
 def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], capture_output=True, text=True, cwd=ROOT, check=False).stdout.strip()
+    try:
+        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=ROOT, check=False).stdout.strip()
+    except OSError:  # no git here
+        return ""
 
 
 def _lines(path: str) -> list[str]:

@@ -5,6 +5,7 @@ python -m benchmarks.throughput_ours SHARDS DEVICE
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import time
@@ -78,15 +79,26 @@ class Ours:
         self.coming: Iterator[Step] = self.training.loader.steps()
 
     def turn(self, steps: int, warm: int) -> dict[str, Any]:
-        """Runs some steps; counts are of all ranks, told by the first."""
+        """Runs some steps; counts are of all ranks, told by the first.
+
+        Returns:
+            What `Steps.end` returns, with the `losses` and `gradient_norms` of the same steps.
+
+        Raises:
+            RuntimeError: they trained nothing, so that their speed means nothing.
+        """
+        outcomes: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.steps.begin()
         for _ in range(steps + warm):
             step = next(self.coming)
             main = int(self.world.is_main)
             self.steps.count(main * step.tokens, main * step.tweets, main * step.positions)
-            self.training.engine.train_step(step, self.training.masking, LEARNING_RATE)
+            outcomes.append(self.training.engine.train_step(step, self.training.masking, LEARNING_RATE))
             self.steps.end_step()
-        return self.steps.end(warm)
+        taken = self.steps.end(warm)
+        losses, norms = torch.stack([torch.stack(outcome) for outcome in outcomes[warm:]]).T.tolist()
+        require_training(norms)
+        return {**taken, "losses": losses, "gradient_norms": norms}
 
     def parts(self, steps: int) -> dict[str, float]:
         """Milliseconds of a step by part, medians of some; `data` is what the step waits for the loader."""
@@ -99,6 +111,14 @@ class Ours:
                 self.training.engine.train_step(step, self.training.masking, LEARNING_RATE)
             found.append({"data": waited, **parts.milliseconds()})
         return {name: statistics.median(part[name] for part in found[1:]) for name in found[0]}
+
+
+def require_training(gradient_norms: list[float]) -> None:
+    """Raises RuntimeError where gradients are zero or not finite."""
+    bad = [norm for norm in gradient_norms if not 0 < norm < math.inf]
+    if bad:
+        steps = f"{len(bad)} of {len(gradient_norms)} steps"
+        raise RuntimeError(f"trained nothing: the gradient norm was {bad[0]} in {steps}")
 
 
 def measured_peak(device: torch.device, precision: str) -> float:
@@ -145,6 +165,7 @@ def configured(shards: str, device: str, given: dict[str, Any], manifest: Manife
     words |= {key: given[key] for key in ("precision", "model.attention", "model.compile") if given.get(key)}
     tweets = given.get("batch_tweets") or tweets_that_fill(given["tokens_per_device"], mean_length(manifest)) * ranks
     words |= {"data.path": shards, "batch_size": tweets, "device": device, "max_steps": 10**6, "output": "unused"}
+    words |= given.get("settings", {})
     return options.load(TrainConfig, [f"{key}={value}" for key, value in words.items()])
 
 

@@ -174,7 +174,7 @@ def arguments(given: dict[str, Any], device: torch.device, output: str) -> Train
         options |= {"optim": "adamw_torch_fused", "train_sampling_strategy": "group_by_length"}
         if device.type == "cuda":
             options |= {"dataloader_num_workers": min(8, os.cpu_count() or 1), "dataloader_persistent_workers": True}
-            options["torch_compile"] = given["mode"] == "trainer_tuned"
+            options["torch_compile"] = given["mode"] == "trainer_tuned" and given.get("compile", True)
     return TrainingArguments(**options)
 
 
