@@ -52,7 +52,8 @@ def run(
 
 
 def _environment(more: Mapping[str, str], of: Mapping[str, str] = os.environ) -> dict[str, str]:
-    settings = {**of, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
+    paths = [str(ROOT), *filter(None, [of.get("PYTHONPATH")])]
+    settings = {**of, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths), **more}
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         settings.pop(name, None)
     return settings
