@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, DataCollatorForLanguageModeling
 
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.data.shards import open_split
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.shards.reader import open_split
+from bert_tweets.corpus.text.tokenizer import load_tokenizer
 from bert_tweets.model.export import export_model
 from bert_tweets.model.loading import quiet_transformers
-from bert_tweets.text.tokenizer import load_tokenizer
 
 LENGTH = 82
 IGNORED = -100

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForMaskedLM
 
 from benchmarks.answer_arms import ARMS, IGNORED, LENGTH, Arm, Batch, Tweets, losses_of
-from bert_tweets.data.manifest import Manifest
+from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.model.export import export_model
 from bert_tweets.model.loading import quiet_transformers
 

@@ -14,11 +14,11 @@ from scipy.spatial.distance import pdist
 
 from benchmarks.answer_measures import load
 from benchmarks.answer_tweets import PROBES, USES, use_of
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.data.shards import open_split
-from bert_tweets.text.tokenizer import load_tokenizer
-from bert_tweets.words.neighbours import nearest, overlap, words_in
-from bert_tweets.words.spaces import Space, Vectors
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.shards.reader import open_split
+from bert_tweets.corpus.text.tokenizer import load_tokenizer
+from bert_tweets.words.embedding.neighbours import nearest, overlap, words_in
+from bert_tweets.words.store.vector_space import Vectors, VectorSpace
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
@@ -148,7 +148,7 @@ def movement(folder: Path, words: list[str], model: Path, base: Path) -> Row:
 
 def _mutual(vectors: Floats, words: list[str]) -> list[list[str]]:
     """The nearest of the same words, each without itself."""
-    own = Vectors(Space(weights="one model", recipe="", layer=""), vectors.astype(np.float32))
+    own = Vectors(VectorSpace(weights="one model", recipe="", layer=""), vectors.astype(np.float32))
     ranked = nearest(own, own, _NEIGHBOURS + 1)
     return [[words[row] for row, _ in near if row != self][:_NEIGHBOURS] for self, near in enumerate(ranked)]
 

@@ -35,10 +35,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import command_of, machine, table, words_of, write_rows
-from bert_tweets.data.manifest import Manifest
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.shards.reader import open_split
 from bert_tweets.data.packing import best_fit
-from bert_tweets.data.shards import open_split
-from bert_tweets.model.attention import Backend, Shape, backend_named, fused_rows, names
+from bert_tweets.model.attention import Backend, Shape, backend_named, backend_names, triton_rows
 
 DEFAULTS: dict[str, Any] = {
     "rows": 0,
@@ -175,7 +175,7 @@ def backends(race: Race) -> Iterator[dict[str, Any]]:
     for name, dtype in DTYPES.items():
         shape = Shape(DEVICE.type, dtype, race.given["head_size"], race.given["row_length"], race.window is not None)
         states, ways = race.states(dtype), {}
-        for backend in map(backend_named, names()):
+        for backend in map(backend_named, backend_names()):
             if missing := backend.missing(shape):
                 yield {"who": backend.name, "dtype": name, "way": "both", "missing": missing}
             else:
@@ -188,14 +188,14 @@ def cuts(race: Race) -> Iterator[dict[str, Any]]:
     packed, above = race.states(torch.bfloat16)
     three = packed.detach().transpose(1, 3).unbind(dim=2)
     rest = (race.scale, race.given["window"])
-    logsumexp = fused_rows.rows_attention(*three, race.segments, *rest)[1]
+    logsumexp = triton_rows.rows_attention(*three, race.segments, *rest)[1]
     runs: dict[str, Way] = {
-        "forward": lambda: fused_rows.rows_attention(*three, race.segments, *rest),
-        "backward": lambda: fused_rows.rows_attention_backward(above, *three, race.segments, logsumexp, *rest),
+        "forward": lambda: triton_rows.rows_attention(*three, race.segments, *rest),
+        "backward": lambda: triton_rows.rows_attention_backward(above, *three, race.segments, logsumexp, *rest),
     }
     tried = {
-        "forward": [fused_rows.Tile(q, w) for q in (32, 64, 128) for w in (4, 8)],
-        "backward": [fused_rows.Tile(q, w, r) for q in (32, 64, 128) for w in (4, 8) for r in (None, 128, 168)],
+        "forward": [triton_rows.Tile(q, w) for q in (32, 64, 128) for w in (4, 8)],
+        "backward": [triton_rows.Tile(q, w, r) for q in (32, 64, 128) for w in (4, 8) for r in (None, 128, 168)],
     }
     for way, tiles in tried.items():
         ways: dict[Name, Way] = {
@@ -206,11 +206,11 @@ def cuts(race: Race) -> Iterator[dict[str, Any]]:
         yield from race.rows("bf16", ways)
 
 
-def _cut(run: Way, tile: fused_rows.Tile) -> Way:
+def _cut(run: Way, tile: triton_rows.Tile) -> Way:
     """The run, with this cut for both kernels."""
 
     def way() -> object:
-        with mock.patch.object(fused_rows, "tiles", lambda *_: (tile, tile)):
+        with mock.patch.object(triton_rows, "tiles", lambda *_: (tile, tile)):
             return run()
 
     return way

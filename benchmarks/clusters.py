@@ -24,11 +24,11 @@ import pyarrow as pa
 import pyarrow.csv
 
 from benchmarks.common import folder_bytes, usage
-from bert_tweets.data.clusters import CLUSTER, find_clusters, write_keys
-from bert_tweets.data.executors import Inline, Workers
-from bert_tweets.hashing import mix
-from bert_tweets.text.cleaning import clean, duplicate_key
-from bert_tweets.text.duplicates import Keys, MinHash, banding, hash_keys
+from bert_tweets.common.executors import Inline, Workers
+from bert_tweets.common.hashing import mix
+from bert_tweets.corpus.dedup.clustering import CLUSTER, find_clusters, write_keys
+from bert_tweets.corpus.dedup.minhash import Keys, MinHash, banding, hash_keys
+from bert_tweets.corpus.text.cleaning import clean, duplicate_key
 
 THRESHOLD = 0.7
 UNIT_ROWS = 50_000

@@ -29,22 +29,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.common import command_of, machine, read_rows, table, words_of, write_rows
-from bert_tweets import options
-from bert_tweets.config import TrainConfig
+from bert_tweets.config import TrainConfig, parser
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.shards.reader import open_split
 from bert_tweets.data.batches import MicroBatch, Step
-from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.masking import Masking, masking_for
-from bert_tweets.data.shards import open_split
-from bert_tweets.engine import world as ranks
+from bert_tweets.distributed import world as ranks
+from bert_tweets.distributed.world import World
 from bert_tweets.engine.ddp import DDPEngine
-from bert_tweets.engine.world import World
-from bert_tweets.model.attention import Shape, backend_named, names
+from bert_tweets.model.attention import Shape, backend_named, backend_names
 from bert_tweets.model.loading import load_model
 from bert_tweets.model.masked_lm import PackedMaskedLM
+from bert_tweets.training.build import Training, build
+from bert_tweets.training.lr_schedule import schedule_of
 from bert_tweets.training.optimizer import make_optimizer
-from bert_tweets.training.schedule import schedule_of
-from bert_tweets.training.setup import Training, build
-from bert_tweets.training.validation import Validation
+from bert_tweets.training.validate import Validation
 
 PLAIN = "plain-fp32"
 PRECISIONS = {"cpu": ("fp32", "bf16", "bf16_weights"), "cuda": ("fp32", "tf32", "bf16", "bf16_weights", "fp16")}
@@ -65,14 +64,14 @@ class Campaign:
         words = {"data.path": given["shards"], "model.name": given["model"], "max_steps": given["steps"]}
         words |= {"batch_size": given["batch_size"], "optimizer.learning_rate": given["rate"], "seed": given["seed"]}
         words |= {"device": self.world.device.type, "precision": precision, "output": "unused", **other}
-        return options.load(TrainConfig, [f"{key}={value}" for key, value in words.items()])
+        return parser.load(TrainConfig, [f"{key}={value}" for key, value in words.items()])
 
     def ways(self) -> dict[str, Callable[[], tuple[Training, TakeStep]]]:
         """The plain way first, then backends by precision, compiled kernels, and activations computed again."""
         device = self.world.device.type
         compiled = "true" if device == "cuda" else "false"
         found: dict[str, dict[str, Any]] = {}
-        for name in names():
+        for name in backend_names():
             for precision in PRECISIONS[device]:
                 if not backend_named(name).missing(self._shape(precision)):
                     found[f"{name}-{precision}"] = {

@@ -28,18 +28,17 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import command_of, machine, read_rows, table, usage, write_rows
-from bert_tweets import options
-from bert_tweets.config import EmbedConfig
+from bert_tweets.config import EmbedConfig, parser
+from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.data.batches import MicroBatch
-from bert_tweets.data.manifest import Manifest
+from bert_tweets.distributed.world import World, this_world
 from bert_tweets.engine.precision import autocast
-from bert_tweets.engine.world import World, this_world
-from bert_tweets.words.before_after import compared
-from bert_tweets.words.embedding import answer_of, reader_of
-from bert_tweets.words.finding import find_study, words_of_study
-from bert_tweets.words.study import Study
-from bert_tweets.words.tables import OccurrenceWriter
-from bert_tweets.words.vectors import Reader
+from bert_tweets.words.embedding.drift import compared
+from bert_tweets.words.embedding.extractor import Reader
+from bert_tweets.words.embedding.parquet_writer import OccurrenceWriter
+from bert_tweets.words.embedding.pipeline import answer_of, reader_of
+from bert_tweets.words.embedding.study import Study
+from bert_tweets.words.embedding.study_builder import find_study, words_of_study
 
 RESULTS = "benchmarks/results/embedding.json"
 WAYS = ("embed", "forward_stock", "forward_fused")
@@ -158,7 +157,7 @@ def rows_of(config: EmbedConfig, found: dict[str, Any], words: list[str]) -> lis
 def main(words: list[str]) -> None:
     usage(words, __doc__)
     turns = int(next((word.split("=", 1)[1] for word in words if word.startswith("turns=")), "5"))
-    config = options.load(EmbedConfig, [*(word for word in words if not word.startswith("turns=")), "output=-"])
+    config = parser.load(EmbedConfig, [*(word for word in words if not word.startswith("turns=")), "output=-"])
     rows = rows_of(config, measure(config, this_world(config.device), turns), words)
     write_rows(RESULTS, [row for row in read_rows(RESULTS) if row["precision"] != config.precision] + rows)
     print(table(("way", "real tokens/s"), [(row["who"], f"{row['tokens_per_second']:,.0f}") for row in rows]))

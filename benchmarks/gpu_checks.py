@@ -14,17 +14,17 @@ from torch import Tensor
 from benchmarks import attention
 from benchmarks.gpu_rows import Place, Rows
 from benchmarks.throughput_ours import configured
+from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.data.batches import MicroBatch
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.engine import world as ranks
+from bert_tweets.distributed import world as ranks
 from bert_tweets.engine.precision import autocast
-from bert_tweets.model.attention import Backend, Shape, backend_named, names
-from bert_tweets.training.setup import Training, build
+from bert_tweets.model.attention import Backend, Shape, backend_named, backend_names
+from bert_tweets.training.build import Training, build
 
 # ‖difference‖ / ‖float64‖ at most: rounding of the operands, which tf32 or a wrong mask would exceed.
 ATTENTION_ERRORS = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 # FlexAttention is left to its tests: it compiles a kernel for each type.
-ATTENTION = [name for name in names() if name != "flex"]
+ATTENTION = [name for name in backend_names() if name != "flex"]
 COMPILED_ERRORS = {"fp32": 1e-4, "bf16": 3e-2}
 
 

@@ -23,11 +23,11 @@ from pathlib import Path
 
 from benchmarks.common import commit, words_of
 from bert_tweets.config import ModelConfig, PrepareConfig, ScratchConfig
-from bert_tweets.data.manifest import TOKENIZER_FOLDER, Manifest
+from bert_tweets.corpus.shards.manifest import TOKENIZER_FOLDER, Manifest
+from bert_tweets.corpus.text.tokenizer import load_tokenizer
 from bert_tweets.demo import generate, write_csv
 from bert_tweets.model.loading import load_model
 from bert_tweets.prepare import prepare
-from bert_tweets.text.tokenizer import load_tokenizer
 
 ARCHIVE, COMMIT = "inputs.tar.gz", "commit"
 # Pure Python, and not on every machine with a GPU and torch.

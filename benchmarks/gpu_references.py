@@ -9,8 +9,8 @@ from transformers import AutoConfig
 from benchmarks.gpu_rows import Place, Rows
 from benchmarks.throughput_ours import peaks
 from benchmarks.throughput_parties import FailedError, Party, Timed
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.data.shards import open_split
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.shards.reader import open_split
 from bert_tweets.training.flops import flops_per_token
 
 _WARM = 8

@@ -13,10 +13,10 @@ from benchmarks.gpu_rows import Place, Rows
 from benchmarks.throughput_ours import Ours, configured, peaks
 from benchmarks.throughput_parties import summary
 from benchmarks.throughput_steps import fresh_memory
+from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.data.batches import Step
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.engine import world as ranks
-from bert_tweets.training.steady import garbage_by_hand
+from bert_tweets.distributed import world as ranks
+from bert_tweets.training.determinism import garbage_by_hand
 
 _LOOKED_AT = 20
 

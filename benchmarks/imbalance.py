@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import usage, write_rows
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.data.order import Stream
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.shards.reader import Split, open_split
 from bert_tweets.data.packing import best_fit
-from bert_tweets.data.sampler import deal, group_of
-from bert_tweets.data.shards import Split, open_split
+from bert_tweets.data.permutation import Stream
+from bert_tweets.data.sampler import deal, dealing_group
 
 ROW_LENGTH = 128
 # A step of 1,024 ranks is half a million tweets: few of them say as much as many of the small ones.
@@ -41,7 +41,7 @@ def measure(split: Split, ranks: int, each: int, dealt: bool) -> dict[str, Any]:
     for step in range(steps):
         lengths = split.lengths_of(stream.slice(step, 0, 1)[1])
         for rank in range(ranks):
-            group = group_of(rank, ranks)
+            group = dealing_group(rank, ranks)
             of_group = lengths[group[0] * each : (group[-1] + 1) * each]
             if dealt:
                 mine = of_group[deal(of_group[None], rank - group[0], len(group))[0]]
@@ -50,7 +50,7 @@ def measure(split: Split, ranks: int, each: int, dealt: bool) -> dict[str, Any]:
             tokens[step, rank] = mine.sum()
             rows[step, rank] = best_fit(mine, ROW_LENGTH).rows
     most = rows.max(axis=1, keepdims=True)
-    near = [[tokens[:, list(group_of(rank, ranks))].mean(axis=1)] for rank in range(ranks)]
+    near = [[tokens[:, list(dealing_group(rank, ranks))].mean(axis=1)] for rank in range(ranks)]
     of_group_mean = tokens / np.concatenate(near).T
     return {
         "ranks": ranks,

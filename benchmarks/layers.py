@@ -30,8 +30,8 @@ from transformers import AutoTokenizer
 
 from benchmarks.common import command_of, machine, table, usage, words_of, write_rows
 from bert_tweets import embed, prepare
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.words.occurrences import open_corpus
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.words.occurrences.find import open_corpus
 
 Array = npt.NDArray[Any]
 BLANK = "thing"

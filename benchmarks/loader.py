@@ -27,12 +27,12 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from benchmarks.common import usage, write_rows
+from bert_tweets.corpus.shards.manifest import TOKENIZER_FOLDER, Manifest
+from bert_tweets.corpus.shards.reader import Split, open_split
 from bert_tweets.data.layout import Layout
 from bert_tweets.data.loader import StepLoader
-from bert_tweets.data.manifest import TOKENIZER_FOLDER, Manifest
 from bert_tweets.data.masking import masking_for
-from bert_tweets.data.order import Stream
-from bert_tweets.data.shards import Split, open_split
+from bert_tweets.data.permutation import Stream
 
 BATCH, REPEATS, REFERENCE_STEPS, PAGE = 512, 7, 60, 4096
 BLOCKS = {"block_rows": 8192, "window_blocks": 64}

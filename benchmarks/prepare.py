@@ -107,11 +107,11 @@ def _plain_csv(name: str, rows: int, folder: Path) -> Path:
     import pyarrow as pa
     import pyarrow.csv
 
-    from bert_tweets.text import sources
+    from bert_tweets.corpus.sources import discovery
 
-    paths = sources.expand([name])
-    columns = sources.find_columns(paths, {})
-    texts = pa.concat_arrays([rows.fields["text"] for rows in sources.read(paths, columns)])
+    paths = discovery.expand([name])
+    columns = discovery.find_columns(paths, {})
+    texts = pa.concat_arrays([rows.fields["text"] for rows in discovery.read_tweets(paths, columns)])
     pyarrow.csv.write_csv(pa.table({"text": texts.slice(0, rows or len(texts))}), folder / "tweets.csv")
     return folder / "tweets.csv"
 

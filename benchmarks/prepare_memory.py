@@ -56,11 +56,11 @@ def main() -> None:
 
 
 def _texts(name: str) -> list[str]:
-    from bert_tweets.text import sources
+    from bert_tweets.corpus.sources import discovery
 
-    paths = sources.expand([name])
-    columns = sources.find_columns(paths, {})
-    return [text for rows in sources.read(paths, columns) for text in rows.fields["text"].to_pylist()]
+    paths = discovery.expand([name])
+    columns = discovery.find_columns(paths, {})
+    return [text for rows in discovery.read_tweets(paths, columns) for text in rows.fields["text"].to_pylist()]
 
 
 def _made_up(texts: list[str], rows: int) -> Iterator[str]:
@@ -110,8 +110,8 @@ def _clusters(shards: Path) -> int:
     """Tweets that share their cluster with an earlier one."""
     import numpy as np
 
-    from bert_tweets.data.manifest import Manifest
-    from bert_tweets.data.shards import open_split
+    from bert_tweets.corpus.shards.manifest import Manifest
+    from bert_tweets.corpus.shards.reader import open_split
 
     split = open_split(shards, Manifest.read(shards), "train")
     clusters = np.concatenate([split.batch(shard).column("cluster").to_numpy() for shard in range(len(split.shards))])

@@ -37,12 +37,13 @@ def encode_batch(source: Path, shards: Path, processes: int) -> float:
 
 def _cleaned(source: Path, shards: Path) -> Iterator[list[str]]:
     """The cleaned texts of all rows of the CSV file."""
-    from bert_tweets.data.manifest import Manifest
-    from bert_tweets.text import cleaning, sources
+    from bert_tweets.corpus.shards.manifest import Manifest
+    from bert_tweets.corpus.sources import discovery
+    from bert_tweets.corpus.text import cleaning
 
     preset = Manifest.read(shards).recipe.clean
     paths = [str(source)]
-    for rows in sources.read(paths, sources.find_columns(paths, {})):
+    for rows in discovery.read_tweets(paths, discovery.find_columns(paths, {})):
         texts = cleaning.clean(rows.fields["text"], preset).to_pylist()
         yield from (texts[first : first + BATCH] for first in range(0, len(texts), BATCH))
 
@@ -52,9 +53,9 @@ def datasets_map(source: Path, shards: Path, processes: int) -> float:
     import pyarrow as pa
     from datasets import load_dataset
 
-    from bert_tweets.data.manifest import Manifest
-    from bert_tweets.text import cleaning
-    from bert_tweets.text.tokenizer import load_tokenizer
+    from bert_tweets.corpus.shards.manifest import Manifest
+    from bert_tweets.corpus.text import cleaning
+    from bert_tweets.corpus.text.tokenizer import load_tokenizer
 
     preset = Manifest.read(shards).recipe.clean
     tokenizer = load_tokenizer(str(shards / "tokenizer"))

@@ -17,10 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.throughput_ours import LEARNING_RATE, Ours, configured
 from benchmarks.throughput_steps import Channel, Command, between, moment, serve, synchronize
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.engine import world as ranks
-from bert_tweets.engine.world import World
-from bert_tweets.errors import UserError
+from bert_tweets.common.errors import UserError
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.distributed import world as ranks
+from bert_tweets.distributed.world import World
 
 _SMALL = [1, 2, 3, 4]  # as many integers as ranks tell each other of a step
 

@@ -16,17 +16,16 @@ from unittest import mock
 import torch
 
 from benchmarks.throughput_steps import Channel, Command, Steps, between, moment, serve, synchronize
-from bert_tweets import options
-from bert_tweets.config import TrainConfig
+from bert_tweets.common.errors import UserError
+from bert_tweets.config import TrainConfig, parser
+from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.data.batches import Step
-from bert_tweets.data.manifest import Manifest
+from bert_tweets.distributed import world as ranks
+from bert_tweets.distributed.world import World
 from bert_tweets.engine import ddp
-from bert_tweets.engine import world as ranks
-from bert_tweets.engine.world import World
-from bert_tweets.errors import UserError
-from bert_tweets.model.attention import names
+from bert_tweets.model.attention import backend_names
+from bert_tweets.training.build import Training, build
 from bert_tweets.training.flops import matrix_peak
-from bert_tweets.training.setup import Training, build
 
 LEARNING_RATE = 5e-5
 # Of the datasheet or of a product: fp16 and bf16 are the same there.
@@ -166,7 +165,7 @@ def configured(shards: str, device: str, given: dict[str, Any], manifest: Manife
     tweets = given.get("batch_tweets") or tweets_that_fill(given["tokens_per_device"], mean_length(manifest)) * ranks
     words |= {"data.path": shards, "batch_size": tweets, "device": device, "max_steps": 10**6, "output": "unused"}
     words |= given.get("settings", {})
-    return options.load(TrainConfig, [f"{key}={value}" for key, value in words.items()])
+    return parser.load(TrainConfig, [f"{key}={value}" for key, value in words.items()])
 
 
 def main(shards: str, device: str) -> None:
@@ -188,7 +187,7 @@ def main(shards: str, device: str) -> None:
             attention=ours.training.attention,
             flops_per_token=ours.training.flops_per_token,
             batch_tweets=config.batch_size,
-            backends=names(),
+            backends=backend_names(),
             mean_length=mean_length(manifest),
             row_length=manifest.max_length,
         )

@@ -37,8 +37,8 @@ from transformers import (
 from transformers.utils import logging
 
 from benchmarks.throughput_steps import Channel, Command, Steps, serve
-from bert_tweets.data.manifest import TOKENIZER_FOLDER, Manifest
-from bert_tweets.data.shards import open_split
+from bert_tweets.corpus.shards.manifest import TOKENIZER_FOLDER, Manifest
+from bert_tweets.corpus.shards.reader import open_split
 
 MASKED_SHARE = 0.15
 # Of the training tweets, at most: Trainer looks at each length when it sorts by them.

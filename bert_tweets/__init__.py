@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .words.word_vectors import WordVectors
+    from bert_tweets.words.vectors.word_vectors import WordVectors
 
 __version__ = "0.1.0"
 __all__ = ["WordVectors", "__version__"]
@@ -14,7 +14,7 @@ __all__ = ["WordVectors", "__version__"]
 def __getattr__(name: str) -> Any:
     """What is imported when it is first asked for: the command's help waits for none of it."""
     if name == "WordVectors":
-        from .words.word_vectors import WordVectors
+        from bert_tweets.words.vectors.word_vectors import WordVectors
 
         return WordVectors
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

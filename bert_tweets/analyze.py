@@ -8,14 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import options
-from .config import AnalyzeConfig
-from .errors import UserError, run_entry
-from .files import already_made, side_folder, write_json_atomic
-from .terminal import console
+from bert_tweets.common.errors import UserError, run_entry
+from bert_tweets.common.output_folder import already_made, side_folder, write_json_atomic
+from bert_tweets.common.terminal import console
+
+from .config import AnalyzeConfig, parser
 
 if TYPE_CHECKING:
-    from .words.analysis import Findings
+    from bert_tweets.words.analysis.pipeline import Findings
 
 CHANGE, CONTROLS, REGRESSION = "change.json", "controls.json", "regression.json"
 SETTINGS = "analyze.json"
@@ -24,7 +24,7 @@ _FIGURES = {"estimate": ".4f", "p_value": ".4f", "q_value": ".4f"}
 
 def stage(argv: list[str]) -> None:
     """Reads the settings, compares, writes change.json and prints what it says. Uses no model."""
-    config = options.load(AnalyzeConfig, argv)
+    config = parser.load(AnalyzeConfig, argv)
     settings = _record(config)
     if already_made(config.output, SETTINGS, settings, "analyze"):
         print(f"{config.output}: is complete already")
@@ -48,7 +48,7 @@ def within(words: str, by: str, seed: int) -> None:
     if (folder / CHANGE).is_file():
         return
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    from .words.senses import has_learners
+    from bert_tweets.words.statistics.mixture_clusters import has_learners
 
     layer, senses = summary["vectors_layer"], has_learners()
     config = AnalyzeConfig(words=words, by=by, output=words, seed=seed, layer=layer, senses=senses)
@@ -57,9 +57,9 @@ def within(words: str, by: str, seed: int) -> None:
 
 def _compared(config: AnalyzeConfig, folder: Path, settings: dict[str, Any]) -> tuple[Findings, dict[str, Any]]:
     """Compares, and writes what comes of it into a folder, the comparisons last; returns the usage clusters, too."""
-    from .words.analysis import analyze
-    from .words.sense_files import write_senses
-    from .words.senses import require_learners
+    from bert_tweets.words.analysis.pipeline import analyze
+    from bert_tweets.words.analysis.sense_files import write_senses
+    from bert_tweets.words.statistics.mixture_clusters import require_learners
 
     if config.senses:
         require_learners()
@@ -109,7 +109,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from .words.wording import rank_told
+    from bert_tweets.words.analysis.verdicts import rank_told
 
     table = Table("word", "groups", box=None, header_style="bold")
     for name in ("energy distance", "p", "q", "rank", "clusters", "authors"):
@@ -138,7 +138,7 @@ def _show_regression(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from .words.wording import rank_told
+    from bert_tweets.words.analysis.verdicts import rank_told
 
     table = Table("word", "term", box=None, header_style="bold")
     for name in ("partial R²", "p", "q", "rank", "clusters", "authors"):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 
+from bert_tweets.common.errors import UserError, did_you_mean, run_entry
+
 from . import __version__
-from .errors import UserError, did_you_mean, run_entry
 
 STAGES = {
     "run": "the whole road with one command: plan, prepare, train, evaluate, embed, report",

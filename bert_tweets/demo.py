@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
-from . import commands, options
-from .config import DemoConfig
-from .errors import UserError, run_entry
-from .files import MARKER
-from .words.page.libraries import require_libraries
+from bert_tweets.common.errors import UserError, run_entry
+from bert_tweets.common.output_folder import MARKER
+from bert_tweets.page.libraries import require_libraries
+
+from .common import subprocesses
+from .config import DemoConfig, parser
 
 CHANGE = date(2020, 1, 1)
 _START, _DAYS = date(2019, 1, 1), 4 * 365 + 1
@@ -124,7 +125,7 @@ def write_csv(path: Path, rows: Iterator[tuple[str, str, str]]) -> None:
 
 def stage(argv: list[str]) -> None:
     """Walks the road; ends by printing where the report is."""
-    config = options.load(DemoConfig, argv)
+    config = parser.load(DemoConfig, argv)
     require_libraries()  # of the last stage, minutes from here
     started = time.monotonic()
     folder = _fresh_folder(Path(config.output))
@@ -149,7 +150,7 @@ def stage(argv: list[str]) -> None:
     _run("train", *train, *_training(config, epochs=8, learning_rate="5e-4"), processes=config.processes)
     _run("evaluate", f"model={model}", *rest, f"output={folder}/eval", seed)
     words = f"words=[{','.join((*CHANGING, *STABLE))}]"
-    _run("embed", f"model={options.shown([model])}", *rest, words, "by=year", f"output={folder}/words", seed)
+    _run("embed", f"model={parser.shown_value([model])}", *rest, words, "by=year", f"output={folder}/words", seed)
     parts = (f"run={run}", f"evaluation={folder}/eval", f"words={folder}/words")
     report = folder / "report.html"
     _run("report", *parts, f"output={report}", "title=Demo: words that changed")
@@ -168,7 +169,7 @@ def _training(config: DemoConfig, epochs: int, learning_rate: str) -> tuple[str,
 
 
 def _run(name: str, *words: str, processes: int = 1) -> None:
-    commands.run(commands.command(name, words, processes))
+    subprocesses.run_command(subprocesses.command(name, words, processes))
 
 
 def _fresh_folder(folder: Path) -> Path:

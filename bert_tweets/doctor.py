@@ -7,14 +7,14 @@ import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from . import options
-from .config import DoctorConfig
-from .errors import UserError, run_entry
-from .terminal import console
+from bert_tweets.common.errors import UserError, run_entry
+from bert_tweets.common.terminal import console
+
+from .config import DoctorConfig, parser
 
 if TYPE_CHECKING:
-    from .diagnosis.facts import Facts
-    from .diagnosis.findings import Finding
+    from bert_tweets.diagnosis.checks import Finding
+    from bert_tweets.diagnosis.probe import Facts
 
 _GIB = 2**30
 _COMPARED = ("python", "torch", "transformers", "deepspeed", "pyarrow")
@@ -26,9 +26,9 @@ def stage(argv: list[str]) -> None:
     Raises:
         SystemExit: code 2, where something would stop a run.
     """
-    config = options.load(DoctorConfig, argv)
-    from .diagnosis.facts import gather
-    from .diagnosis.findings import Finding, findings, of_ranks, tells, world_size
+    config = parser.load(DoctorConfig, argv)
+    from bert_tweets.diagnosis.checks import Finding, findings, of_ranks, tells, world_size
+    from bert_tweets.diagnosis.probe import gather
 
     facts = gather(config, os.environ)
     found = findings(facts)
@@ -60,8 +60,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _together(config: DoctorConfig, facts: Facts, found: list[Finding]) -> list[dict[str, Any]]:
-    from .engine.trial import trial
-    from .engine.world import this_world
+    from bert_tweets.diagnosis.allreduce_check import trial
+    from bert_tweets.distributed.world import this_world
 
     versions = {name: facts.versions.get(name, "") for name in _COMPARED} | {"CUDA": facts.cuda, "NCCL": facts.nccl}
     about = {"host": socket.gethostname(), "versions": versions, "findings": [(one.stops, one.text) for one in found]}
@@ -94,7 +94,7 @@ def _show_findings(found: list[Finding]) -> None:
 
 
 def _sections(facts: Facts) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    from .diagnosis.findings import networks
+    from bert_tweets.diagnosis.checks import networks
 
     units = ", ".join(facts.bf16_units) or "none"
     cpu = f"{facts.cores} core(s) usable, {facts.memory / _GIB:.1f} GiB, units for bf16: {units}"
@@ -126,7 +126,7 @@ def _sections(facts: Facts) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 
 def _show_ranks(reports: list[dict[str, Any]]) -> None:
-    from .engine.trial import SIZES, bandwidth
+    from bert_tweets.diagnosis.allreduce_check import SIZES, bandwidth
 
     out = console(width=120)
     out.print("\nall-reduce", style="bold")

@@ -6,28 +6,29 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import analyze, options
-from .config import EmbedConfig
-from .errors import run_entry
-from .files import already_made, side_folder, side_path, write_json_atomic
-from .terminal import console
+from bert_tweets.common.errors import run_entry
+from bert_tweets.common.output_folder import already_made, side_folder, side_path, write_json_atomic
+from bert_tweets.common.terminal import console
+
+from . import analyze
+from .config import EmbedConfig, parser
 
 SETTINGS = "embed.json"
 
 
 def stage(argv: list[str]) -> None:
     """Reads the settings, embeds, and prints what was found. Help and mistakes in settings never wait for torch."""
-    config = options.load(EmbedConfig, argv)
+    config = parser.load(EmbedConfig, argv)
     # Of a list, settings leave the tilde as it stands.
     config.model = [str(Path(name).expanduser()) if name.startswith("~/") else name for name in config.model]
     from torch.distributed.elastic.multiprocessing.errors import record
 
-    from .data.manifest import Manifest
-    from .engine.world import this_world
-    from .model.loading import made_from
-    from .words.asked import with_words_of_file
-    from .words.embedding import embed
-    from .words.span_corpus import open_spans
+    from bert_tweets.corpus.shards.manifest import Manifest
+    from bert_tweets.distributed.world import this_world
+    from bert_tweets.model.loading import output_fingerprint
+    from bert_tweets.words.embedding.pipeline import embed
+    from bert_tweets.words.occurrences.queries import with_words_of_file
+    from bert_tweets.words.occurrences.span_corpus import open_spans
 
     config = with_words_of_file(config)
     world = this_world(config.device)
@@ -35,7 +36,7 @@ def stage(argv: list[str]) -> None:
     if config.occurrences:
         spans = open_spans(config.occurrences, [*config.model, *filter(None, [config.base])])
     manifest = spans.manifest if spans else Manifest.read(config.data.path)
-    settings = made_from(config, manifest)
+    settings = output_fingerprint(config, manifest)
     # Recorded, so that the root cause that torchrun names is the error of the rank that failed.
     recorded = record(embed)
     if already_made(config.output, SETTINGS, settings, "embed"):

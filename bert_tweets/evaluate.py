@@ -5,27 +5,27 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from . import options
-from .config import EvaluateConfig
-from .errors import run_entry
-from .files import already_made, side_folder, write_json_atomic
-from .terminal import console
+from bert_tweets.common.errors import run_entry
+from bert_tweets.common.output_folder import already_made, side_folder, write_json_atomic
+from bert_tweets.common.terminal import console
+
+from .config import EvaluateConfig, parser
 
 METRICS, SETTINGS = "metrics.json", "evaluate.json"
 
 
 def stage(argv: list[str]) -> None:
     """Reads the settings, evaluates, writes metrics.json and prints what it says. Of several ranks, 0 writes."""
-    config = options.load(EvaluateConfig, argv)
+    config = parser.load(EvaluateConfig, argv)
     from torch.distributed.elastic.multiprocessing.errors import record
 
-    from .data.manifest import Manifest
-    from .engine.world import this_world
-    from .model.loading import made_from
-    from .training.evaluation import evaluate
+    from bert_tweets.corpus.shards.manifest import Manifest
+    from bert_tweets.distributed.world import this_world
+    from bert_tweets.model.loading import output_fingerprint
+    from bert_tweets.training.evaluate import evaluate
 
     world = this_world(config.device)
-    settings = made_from(config, Manifest.read(config.data.path))
+    settings = output_fingerprint(config, Manifest.read(config.data.path))
     if already_made(config.output, SETTINGS, settings, "evaluate"):
         if world.is_main:
             print(f"{config.output}: is complete already")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import options
-from .config import ExportConfig
-from .errors import UserError, run_entry
+from bert_tweets.common.errors import UserError, run_entry
+
+from .config import ExportConfig, parser
 
 
 def stage(argv: list[str]) -> None:
     """Reads the settings and writes the file. Uses no model."""
-    config = options.load(ExportConfig, argv)
+    config = parser.load(ExportConfig, argv)
     if Path(config.output).is_file():
         raise UserError(f"{config.output}: is there already; name a new file, or remove it first")
-    from .words.word_vectors import WordVectors
+    from bert_tweets.words.vectors.word_vectors import WordVectors
 
     vectors = WordVectors.load(config.words, config.model, config.layer or None)
     vectors.export(config.output, config.senses)

@@ -5,25 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import options
-from .config import InspectConfig
-from .data.manifest import SPLITS, Manifest, reachable
-from .errors import run_entry
-from .terminal import console, counting
+from bert_tweets.common.errors import run_entry
+from bert_tweets.common.terminal import console, counting
+from bert_tweets.corpus.shards.manifest import SPLITS, Manifest, reachable
+
+from .config import InspectConfig, parser
 
 if TYPE_CHECKING:
-    from .data.inspection import Inspection
+    from bert_tweets.data.inspection import Inspection
 
 
 def stage(argv: list[str]) -> None:
     """Shows what a folder of shards holds."""
-    config = options.load(InspectConfig, options.path_first(argv))
+    config = parser.load(InspectConfig, parser.path_first(argv))
     manifest = Manifest.read(config.path)
     folder = Path(config.path)
     if config.words or config.words_file or config.lemmas or config.patterns:
         _tell_of_words(config, manifest, folder)
         return
-    from .data.inspection import inspect
+    from bert_tweets.data.inspection import inspect
 
     with counting("inspecting", min(config.max_tweets, manifest.rows("train"))) as advance, reachable(config.path):
         seen = inspect(
@@ -46,8 +46,8 @@ def _tell_of_words(config: InspectConfig, manifest: Manifest, folder: Path) -> N
     from rich.table import Table
     from rich.text import Text
 
-    from .words.asked import asked_for, with_words_of_file
-    from .words.census import census
+    from bert_tweets.words.occurrences.counts import census
+    from bert_tweets.words.occurrences.queries import asked_for, with_words_of_file
 
     with reachable(config.path):
         counts = census(folder, manifest, asked_for(with_words_of_file(config)))

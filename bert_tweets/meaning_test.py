@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from . import options
-from .config import MeaningTestConfig
-from .errors import UserError, run_entry
-from .files import already_made, side_folder, write_json_atomic
-from .terminal import console
+from bert_tweets.common.errors import UserError, run_entry
+from bert_tweets.common.output_folder import already_made, side_folder, write_json_atomic
+from bert_tweets.common.terminal import console
+
+from .config import MeaningTestConfig, parser
 
 MEANING, SETTINGS = "meaning.json", "meaning_test.json"
 _NAMES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "auc": "AUC"}
@@ -17,15 +17,15 @@ _NAMES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "auc": "AUC"}
 
 def stage(argv: list[str]) -> None:
     """Reads settings and pairs, tests, writes meaning.json and prints what it says."""
-    config = options.load(MeaningTestConfig, options.path_first(argv, "test"))
-    from .engine.world import this_world
-    from .words.judging import judge, made_from, questions_of
+    config = parser.load(MeaningTestConfig, parser.path_first(argv, "test"))
+    from bert_tweets.distributed.world import this_world
+    from bert_tweets.words.meaning_test.pipeline import judge, meaning_test_fingerprint, questions_of
 
     world = this_world(config.device)
     if world.world_size > 1:
         raise UserError("meaning-test: runs in one process; start it without torchrun")
     questions = questions_of(config)
-    settings = made_from(config, questions)
+    settings = meaning_test_fingerprint(config, questions)
     if already_made(config.output, SETTINGS, settings, "meaning-test"):
         print(f"{config.output}: is complete already")
         return

@@ -15,22 +15,31 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import files, options
-from .config import PrepareConfig
-from .data.manifest import FILE as MANIFEST_FILE
-from .data.manifest import FUNNEL_FILE, RECORD_FILE, TOKENIZER_FOLDER, Manifest, mend, reachable, require_tokenizer
-from .errors import Interrupted, UserError, require_utf8, run_entry, without_secrets
-from .terminal import console, counting
+from bert_tweets.common.errors import Interrupted, UserError, require_utf8, run_entry, without_secrets
+from bert_tweets.common.terminal import console, counting
+from bert_tweets.corpus.shards.manifest import FILE as MANIFEST_FILE
+from bert_tweets.corpus.shards.manifest import (
+    FUNNEL_FILE,
+    RECORD_FILE,
+    TOKENIZER_FOLDER,
+    Manifest,
+    mend,
+    reachable,
+    require_tokenizer,
+)
+
+from .common import output_folder
+from .config import PrepareConfig, parser
 
 if TYPE_CHECKING:
-    from .text.rows import Columns
+    from bert_tweets.corpus.sources.schema import Columns
 
 _SALT_CHECK = "author_salt_scrypt"
 
 
 def stage(argv: list[str]) -> None:
     """Reads the settings, then prepares."""
-    prepare(options.load(PrepareConfig, argv))
+    prepare(parser.load(PrepareConfig, argv))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -44,21 +53,21 @@ def prepare(config: PrepareConfig) -> Manifest:
     Raises:
         UserError: see `text.sources`, `text.tokenizer` and `files`; nothing is left half-written.
     """
-    from .data.preparation import WORK, WORK_VERSION, write_shards
-    from .text import sources
-    from .text.byte_stream import file_name
+    from bert_tweets.corpus.pipeline.pipeline import WORK, WORK_VERSION, write_shards
+    from bert_tweets.corpus.sources import discovery
+    from bert_tweets.corpus.sources.byte_stream import file_name
 
-    paths = sources.expand(config.input, _warn)
+    paths = discovery.expand(config.input, _warn)
     _require_distinct(paths)
-    columns = sources.find_columns(paths, _asked(config), config.group_columns)
+    columns = discovery.find_columns(paths, _asked(config), config.group_columns)
     if config.filter.detect_language:
         columns = replace(columns, language=None)
     record = _record(config, paths, columns)
-    if files.already_made(config.output, RECORD_FILE, record, "prepare", _differences):
+    if output_folder.already_made(config.output, RECORD_FILE, record, "prepare", _differences):
         manifest = _whole(Path(config.output))
         with contextlib.suppress(OSError):
             # Killed in its last moment, a run leaves it.
-            (Path(config.output) / files.MARKER).unlink()
+            (Path(config.output) / output_folder.MARKER).unlink()
         print(f"{config.output}: is complete, made from the same input and settings; nothing to do")
         return manifest
     names = [*map(file_name, paths[:3]), *(["..."] if len(paths) > 3 else [])]
@@ -71,14 +80,14 @@ def prepare(config: PrepareConfig) -> Manifest:
     if columns.groups:
         print(f"{'kept:':12}columns {', '.join(map(repr, columns.groups))}")
     _require_columns(config, columns)
-    with _goes_on(), files.side_folder(config.output, {**record, "work": WORK_VERSION}, _differences) as folder:
+    with _goes_on(), output_folder.side_folder(config.output, {**record, "work": WORK_VERSION}, _differences) as folder:
         if not (folder / MANIFEST_FILE).is_file():
             with counting("preparing") as advance:
                 manifest, funnel = write_shards(config, paths, columns, folder, advance)
             _require_unchanged(paths, record["input"])
-            files.write_bytes(folder / RECORD_FILE, files.to_json(record))
-            files.write_bytes(folder / FUNNEL_FILE, files.to_json(funnel.to_json()))
-            files.write_atomic(folder / MANIFEST_FILE, files.to_json(manifest.to_json()))
+            output_folder.write_bytes(folder / RECORD_FILE, output_folder.to_json(record))
+            output_folder.write_bytes(folder / FUNNEL_FILE, output_folder.to_json(funnel.to_json()))
+            output_folder.write_atomic(folder / MANIFEST_FILE, output_folder.to_json(manifest.to_json()))
         shutil.rmtree(folder / WORK, ignore_errors=True)
     manifest = Manifest.read(config.output)
     _tell(config, paths, manifest)
@@ -106,7 +115,7 @@ def _goes_on() -> Iterator[None]:
 
 def _require_distinct(paths: list[str]) -> None:
     """Raises UserError for a file that is read twice, or whose name no record can hold."""
-    from .text.byte_stream import is_url
+    from bert_tweets.corpus.sources.byte_stream import is_url
 
     seen: set[str] = set()
     for path in paths:
@@ -119,11 +128,11 @@ def _require_distinct(paths: list[str]) -> None:
 
 def _record(config: PrepareConfig, paths: list[str], columns: Columns) -> dict[str, Any]:
     """All that decides what the shards hold, as far as it may be written down."""
-    from .data.preparation import recipe_identity, settings_of
-    from .text.recipe import FORMAT_VERSION
+    from bert_tweets.corpus.pipeline.pipeline import deciding_settings, recipe_identity
+    from bert_tweets.corpus.text.recipe import FORMAT_VERSION
 
     record = {
-        "settings": settings_of(config),
+        "settings": deciding_settings(config),
         "input": _identities(paths),
         "columns": asdict(columns),
         "recipe": recipe_identity(config),
@@ -134,10 +143,10 @@ def _record(config: PrepareConfig, paths: list[str], columns: Columns) -> dict[s
 
 def _identities(paths: list[str]) -> dict[str, Any]:
     """What tells of each file whether it is still the one that was read, by its name without secrets."""
-    from .text import sources
+    from bert_tweets.corpus.sources import discovery
 
     found: dict[str, Any] = {}
-    for path, traces in sources.identity(paths).items():
+    for path, traces in discovery.file_identity(paths).items():
         name = without_secrets(path)
         found[name if name not in found else f"{name} {len(found)}"] = traces
     return found
@@ -145,7 +154,7 @@ def _identities(paths: list[str]) -> dict[str, Any]:
 
 def _require_unchanged(paths: list[str], before: dict[str, Any]) -> None:
     """Raises Interrupted where a local file is no longer the one that the shards are said to be made from."""
-    from .text.byte_stream import is_url
+    from bert_tweets.corpus.sources.byte_stream import is_url
 
     # On the web the same file may be told otherwise by the next server.
     here = [path for path in paths if not is_url(path)]
@@ -159,14 +168,14 @@ def _salt_check(salt: str) -> str:
     return hashlib.scrypt(salt.encode(), salt=b"bert_tweets author_salt", n=2**14, r=8, p=1, dklen=16).hex()
 
 
-def _differences(there: dict[str, Any], now: dict[str, Any]) -> list[files.Difference]:
+def _differences(there: dict[str, Any], now: dict[str, Any]) -> list[output_folder.Difference]:
     """In what the output that is there was made otherwise, for people."""
     if there.get("format") != now.get("format"):
-        return [files.Difference("another version of this program made it")]
+        return [output_folder.Difference("another version of this program made it")]
     before, after = _comparable(there), _comparable(now)
     found = [
-        files.Difference("author_salt (not the same as there)") if one.key == _SALT_CHECK else one
-        for one in files.differences({**before, "input": {}}, {**after, "input": {}})
+        output_folder.Difference("author_salt (not the same as there)") if one.key == _SALT_CHECK else one
+        for one in output_folder.differences({**before, "input": {}}, {**after, "input": {}})
     ]
     for name in sorted(before["input"].keys() | after["input"].keys()):
         if before["input"].get(name) != after["input"].get(name):
@@ -176,7 +185,7 @@ def _differences(there: dict[str, Any], now: dict[str, Any]) -> list[files.Diffe
 
 def _comparable(record: dict[str, Any]) -> dict[str, Any]:
     """A record in which what means the same is the same: paths are whole, columns are those that were found."""
-    from .text.byte_stream import is_url
+    from bert_tweets.corpus.sources.byte_stream import is_url
 
     def whole(name: str) -> str:
         return name if is_url(name) else str(Path(name).expanduser().absolute())
@@ -186,16 +195,20 @@ def _comparable(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "settings": settings, "input": {whole(name): file for name, file in record["input"].items()}}
 
 
-def _difference_of_file(name: str, there: dict[str, Any] | None, now: dict[str, Any] | None) -> files.Difference:
+def _difference_of_file(
+    name: str, there: dict[str, Any] | None, now: dict[str, Any] | None
+) -> output_folder.Difference:
     if there is None or now is None:
-        return files.Difference(f"{name} (read {'now' if there is None else 'there'} alone)")
+        return output_folder.Difference(f"{name} (read {'now' if there is None else 'there'} alone)")
     if there["bytes"] != now["bytes"] and None not in (there["bytes"], now["bytes"]):
-        return files.Difference(f"{name} ({there['bytes']:,} bytes there, {now['bytes']:,} now)")
+        return output_folder.Difference(f"{name} ({there['bytes']:,} bytes there, {now['bytes']:,} now)")
     if "mtime_ns" not in there or "mtime_ns" not in now:
-        return files.Difference(f"{name} (changed since)")
+        return output_folder.Difference(f"{name} (changed since)")
     time = f"{there['mtime_ns'] // 10**9}.{there['mtime_ns'] % 10**9:09}"
     touch = f"touch -d @{time} {shlex.quote(name)}"
-    return files.Difference(f"{name} (written or touched since; if its content is the same: {touch})", name, True)
+    return output_folder.Difference(
+        f"{name} (written or touched since; if its content is the same: {touch})", name, True
+    )
 
 
 def _whole(folder: Path) -> Manifest:
@@ -229,7 +242,7 @@ def _asked(config: PrepareConfig) -> dict[str, str]:
 
 def _require_columns(config: PrepareConfig, columns: Columns) -> None:
     """Raises UserError for a filter whose column is not there, or whose languages nothing tells."""
-    from .text import language
+    from bert_tweets.corpus.text import language
 
     limits = config.filter
     if limits.detect_language:
@@ -246,15 +259,15 @@ def _require_columns(config: PrepareConfig, columns: Columns) -> None:
 
 
 def _tell(config: PrepareConfig, paths: list[str], manifest: Manifest) -> None:
-    from . import advice
-    from .data.funnel import Funnel
+    from bert_tweets.corpus.pipeline.input_warnings import warnings
+    from bert_tweets.corpus.shards.funnel import Funnel
 
     funnel = Funnel.from_file(Path(config.output) / FUNNEL_FILE)
     funnel.show(console())
     if added := manifest.recipe.added:
         shown = " ".join([*(token.token for token in added[:5]), *(["..."] if len(added) > 5 else [])])
         print(f"emoji=added: {len(added):,} new token{'s' if len(added) > 1 else ''} ({shown})")
-    for warning in advice.warnings(config, paths, manifest, funnel):
+    for warning in warnings(config, paths, manifest, funnel):
         _warn(warning)
     print(f"{config.output}: complete")
 

@@ -6,11 +6,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import options
-from .config import AnalyzeConfig, EmbedConfig, EvaluateConfig, PrepareConfig, ReportConfig, TrainConfig
-from .errors import UserError, run_entry, without_secrets
-from .files import from_json
-from .words.page.libraries import require_libraries
+from bert_tweets.common.errors import UserError, run_entry, without_secrets
+from bert_tweets.common.output_folder import from_json
+from bert_tweets.page.libraries import require_libraries
+
+from .config import (
+    AnalyzeConfig,
+    EmbedConfig,
+    EvaluateConfig,
+    PrepareConfig,
+    ReportConfig,
+    TrainConfig,
+    parser,
+)
 
 # What a record of other fields, or of other types in them, comes to on its way to the page.
 _UNLIKE_OURS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -18,10 +26,10 @@ _UNLIKE_OURS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueEr
 
 def stage(argv: list[str]) -> None:
     """Reads what the stages left and writes the page. Imports neither torch nor transformers."""
-    config = options.load(ReportConfig, argv)
+    config = parser.load(ReportConfig, argv)
     require_libraries(maps=bool(config.words), pictures=config.pictures)
-    from .words.page.beside import pictures, require_ours, texts, write
-    from .words.page.document import render
+    from bert_tweets.page.companion_files import pictures, require_ours, texts, write_companions
+    from bert_tweets.page.html import render
 
     output = Path(config.output)
     require_ours(output)
@@ -36,7 +44,7 @@ def stage(argv: list[str]) -> None:
             f"{where}: hold records that are not as this version leaves them ({type(error).__name__}: "
             f"{' '.join(str(error).split())[:80]}); make them again"
         ) from None
-    write(output, page, beside, drawn)
+    write_companions(output, page, beside, drawn)
     print(f"report: {output}")
 
 
@@ -53,15 +61,15 @@ def collect(config: ReportConfig) -> Any:
     Raises:
         UserError: a folder is missing, unfinished or damaged, or was made from other tweets.
     """
-    from .words.page.material import Material
+    from bert_tweets.page.inputs import Material
 
     folder = Path(config.run)
     run = _record(folder, "run.json", "train", "run")
     if not (folder / "config.yaml").is_file():
         raise UserError(f"run={folder}: holds no config.yaml, so it is not whole; train again into a new folder")
-    training = options.load(TrainConfig, ["--config", str(folder / "config.yaml")])
+    training = parser.load(TrainConfig, ["--config", str(folder / "config.yaml")])
     evaluation = words = None
-    made = _Made([f"bert-tweets train {_joined(options.overrides(training))}"], {"train": training.seed})
+    made = _Made([f"bert-tweets train {_joined(parser.overrides(training))}"], {"train": training.seed})
     made.settings["train"] = asdict(training)
     if config.evaluation:
         evaluation = _record(Path(config.evaluation), "metrics.json", "evaluate", "evaluation")
@@ -96,7 +104,7 @@ def collect(config: ReportConfig) -> Any:
 
 def _change(config: ReportConfig, made: _Made) -> Any:
     """What analyze left, in a folder of its own or in that of the words; None where there is nothing."""
-    from .words.page.material import Change
+    from bert_tweets.page.inputs import Change
 
     folder = Path(config.change or config.words)
     if not config.change and not (config.words and (folder / "change.json").is_file()):
@@ -123,11 +131,11 @@ def _require_same_words(settings: dict[str, Any], words: Path, folder: Path) -> 
 
 
 def _maps(config: ReportConfig, words: dict[str, Any], change: Any) -> Any:
-    from .words.page.maps import Wanted, word_maps
+    from bert_tweets.page.maps import MapSpec, word_maps
 
     titles = {"model": "the adapted model", "base": "the model before"}
     senses = (change.senses if change else None) or {}
-    wanted = Wanted(
+    wanted = MapSpec(
         words=[str(word) for word in words.get("asked") or sorted(words["words"])],
         titles=titles if words["base"] else {"model": titles["model"]},
         layer=(change.settings.get("layer") if change else None) or words.get("vectors_layer"),
@@ -205,13 +213,13 @@ class _Made:
             return
         settings = _json(path).get("settings", {})
         words = []
-        for setting in options.fields_of(config_type):
+        for setting in parser.fields_of(config_type):
             value: Any = {**settings, **known}
             for part in setting.key.split("."):
                 value = value.get(part, setting.default) if isinstance(value, dict) else setting.default
             # Of the secret only whether there was one is known.
             if value != setting.default and setting.key != "author_salt":
-                words.append(f"{setting.key}={options.shown(value)}")
+                words.append(f"{setting.key}={parser.shown_value(value)}")
         name = (config_type.__doc__ or "").split(":")[0]
         self.commands.insert(0 if first else len(self.commands), f"bert-tweets {name} {_joined(words)}")
         self.seeds[name] = settings.get("seed", 0)

@@ -11,11 +11,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import commands, options
-from .config import PERIODS, EmbedConfig, RunConfig
-from .data.manifest import Manifest
-from .errors import UserError, run_entry
-from .words.page.libraries import require_libraries
+from bert_tweets.common.errors import UserError, run_entry
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.page.libraries import require_libraries
+
+from .common import subprocesses
+from .config import PERIODS, EmbedConfig, RunConfig, parser
 
 _REHEARSAL_TWEETS = 1000
 _REHEARSAL_BATCH = 128
@@ -53,7 +54,7 @@ class Rehearsal:
 
 def stage(argv: list[str]) -> None:
     """Plans, then walks the road; a stage that is complete already is not repeated."""
-    config = options.load(RunConfig, argv)
+    config = parser.load(RunConfig, argv)
     if config.max_steps is not None and config.epochs is not None:
         raise UserError("max_steps and epochs: give one of them, not both")
     require_libraries()  # of the last stage, hours from here
@@ -69,7 +70,7 @@ def stage(argv: list[str]) -> None:
     for arguments in road:
         ready = _made_ready(config, arguments)
         if ready:
-            commands.run(ready)
+            subprocesses.run_command(ready)
     print(
         f"\nthe road took {(time.monotonic() - started) / 60:.1f} minutes; open {Path(config.output) / 'report.html'}"
     )
@@ -80,7 +81,7 @@ def _plan(config: RunConfig, road: list[list[str]]) -> None:
     rehearsed = rehearse(config)
     print("\n".join(plan(config, rehearsed)), flush=True)
     print("\neach stage is a command of its own:")
-    print("\n".join(f"  {commands.shown(arguments)}" for arguments in road), flush=True)
+    print("\n".join(f"  {subprocesses.shell_line(arguments)}" for arguments in road), flush=True)
 
 
 def stages(config: RunConfig) -> list[list[str]]:
@@ -88,25 +89,27 @@ def stages(config: RunConfig) -> list[list[str]]:
     study = Path(config.output)
     data, device, seed = f"data.path={study}/shards", f"device={config.device}", f"seed={config.seed}"
     adapted, base = f"{study}/run/model", f"base={config.model}"
-    length = f"max_steps={config.max_steps}" if config.max_steps else f"epochs={options.shown(config.epochs or 1.0)}"
+    length = (
+        f"max_steps={config.max_steps}" if config.max_steps else f"epochs={parser.shown_value(config.epochs or 1.0)}"
+    )
     train = [data, f"model.name={config.model}", f"output={study}/run", length, f"batch_size={config.batch_size}"]
     # A list, though of one: the folder's name may hold a comma.
     embed = [
         data,
-        f"model={options.shown([adapted])}",
+        f"model={parser.shown_value([adapted])}",
         base,
-        f"words={options.shown(config.words)}",
+        f"words={parser.shown_value(config.words)}",
         f"output={study}/words",
     ]
     text = f"include_text={str(config.include_text).lower()}"
     parts = [f"run={study}/run", f"evaluation={study}/eval", f"words={study}/words"]
     return [
-        commands.command("prepare", [*_source(config), f"output={study}/shards", seed]),
-        commands.command("train", [*train, f"precision={config.precision}", seed, device], _devices(config)),
-        commands.command(
+        subprocesses.command("prepare", [*_source(config), f"output={study}/shards", seed]),
+        subprocesses.command("train", [*train, f"precision={config.precision}", seed, device], _devices(config)),
+        subprocesses.command(
             "evaluate", [data, f"model={adapted}", base, f"output={study}/eval", seed, device], _devices(config)
         ),
-        commands.command(
+        subprocesses.command(
             "embed",
             [
                 *embed,
@@ -119,7 +122,7 @@ def stages(config: RunConfig) -> list[list[str]]:
             ],
             _devices(config),
         ),
-        commands.command("report", [*parts, text, f"output={study}/report.html"]),
+        subprocesses.command("report", [*parts, text, f"output={study}/report.html"]),
     ]
 
 
@@ -145,7 +148,7 @@ def _made_ready(config: RunConfig, arguments: list[str]) -> list[str]:
     Words may differ from last time: their folder is of this command's making, and is made anew. Too few tweets leave
     none to evaluate on.
     """
-    study, stage_name = Path(config.output), commands.stage_of(arguments)
+    study, stage_name = Path(config.output), subprocesses.stage_of(arguments)
     can_evaluate = (
         stage_name not in ("evaluate", "report")
         or Manifest.read(study / "shards").rows("validation") >= _FEWEST_HELD_OUT
@@ -164,13 +167,13 @@ def _made_ready(config: RunConfig, arguments: list[str]) -> list[str]:
 
 def rehearse(config: RunConfig) -> Rehearsal:
     """Prepares and trains on the first tweets, in a folder that is thrown away: what is wrong shows here first."""
-    from .text import sources
+    from bert_tweets.corpus.sources import discovery
 
-    paths = sources.expand(config.input)
-    columns = sources.find_columns(paths, {"text": config.text_column})
+    paths = discovery.expand(config.input)
+    columns = discovery.find_columns(paths, {"text": config.text_column})
     texts: list[str] = []
     rows = 0
-    for part in sources.read(paths, columns):
+    for part in discovery.read_tweets(paths, columns):
         texts += part.fields["text"][: max(0, _REHEARSAL_TWEETS - len(texts))].to_pylist()
         rows += part.read
     with tempfile.TemporaryDirectory(prefix="bert-tweets-") as name:
@@ -178,7 +181,7 @@ def rehearse(config: RunConfig) -> Rehearsal:
         with (folder / "tweets.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([["text"], *([text] for text in texts)])
         prepare = [f"input={folder}/tweets.csv", f"output={folder}/shards", f"tokenizer={config.model}"]
-        commands.run_quietly(commands.command("prepare", prepare))
+        subprocesses.run_quietly(subprocesses.command("prepare", prepare))
         train = [
             f"data.path={folder}/shards",
             f"model.name={config.model}",
@@ -190,7 +193,7 @@ def rehearse(config: RunConfig) -> Rehearsal:
             "validation.max_tweets=1",
             "log.every_steps=1",
         ]
-        commands.run_quietly(commands.command("train", train, _devices(config)))
+        subprocesses.run_quietly(subprocesses.command("train", train, _devices(config)))
         funnel = json.loads((folder / "shards" / "funnel.json").read_text(encoding="utf-8"))
         lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     kept = funnel["splits"]["train"]
@@ -240,11 +243,11 @@ def _encoding_rate(texts: list[str], model: str) -> float:
     """Tweets that this machine cleans and tokenizes in a second."""
     import pyarrow as pa
 
-    from .text import cleaning
-    from .text.tokenizer import Encoder, load_tokenizer
+    from bert_tweets.corpus.text import cleaning
+    from bert_tweets.corpus.text.tokenizer import BatchTokenizer, load_tokenizer
 
     tokenizer = load_tokenizer(model)
-    encoder, preset = Encoder(tokenizer, 128), cleaning.resolve("auto", tokenizer)
+    encoder, preset = BatchTokenizer(tokenizer, 128), cleaning.resolve("auto", tokenizer)
     encoder(texts[:10])
     started = time.perf_counter()
     encoder(cleaning.clean(pa.array(texts, pa.string()), preset).to_pylist())
@@ -253,8 +256,8 @@ def _encoding_rate(texts: list[str], model: str) -> float:
 
 def _source(config: RunConfig) -> list[str]:
     column = [f"text_column={config.text_column}"] if config.text_column else []
-    kept = [f"group_columns={options.shown([config.by])}"] if config.by and config.by not in PERIODS else []
-    return [f"input={options.shown(config.input)}", *column, *kept, f"tokenizer={config.model}"]
+    kept = [f"group_columns={parser.shown_value([config.by])}"] if config.by and config.by not in PERIODS else []
+    return [f"input={parser.shown_value(config.input)}", *column, *kept, f"tokenizer={config.model}"]
 
 
 def _devices(config: RunConfig) -> int:

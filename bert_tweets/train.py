@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from . import options
-from .config import TrainConfig
-from .errors import run_entry
+from bert_tweets.common.errors import run_entry
+
+from .config import TrainConfig, parser
 
 
 def stage(argv: list[str]) -> None:
     """Reads the settings, then trains, or tells what would be trained. Help and mistakes never wait for torch."""
-    config = options.load(TrainConfig, argv)
+    config = parser.load(TrainConfig, argv)
     if config.dry_run:
-        from .training.dry_run import dry_run
+        from bert_tweets.training.dry_run import dry_run
 
         dry_run(config)
         return
     from torch.distributed.elastic.multiprocessing.errors import record
 
-    from .training.loop import train
+    from bert_tweets.training.trainer import train
 
     # Recorded, so that the root cause that torchrun names is the error of the rank that failed.
     record(train)(config)

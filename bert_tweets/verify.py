@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from . import options
-from .config import VerifyConfig
-from .data.manifest import SPLITS, Manifest, mend, reachable
-from .errors import UserError, run_entry
-from .terminal import counting
+from bert_tweets.common.errors import UserError, run_entry
+from bert_tweets.common.terminal import counting
+from bert_tweets.corpus.shards.manifest import SPLITS, Manifest, mend, reachable
+
+from .config import VerifyConfig, parser
 from .training import checkpoint
 
 
@@ -19,8 +19,8 @@ def stage(argv: list[str]) -> None:
     Raises:
         UserError: names everything that is damaged, a line each.
     """
-    config = options.load(VerifyConfig, options.path_first(argv))
-    from .data.verification import damages
+    config = parser.load(VerifyConfig, parser.path_first(argv))
+    from bert_tweets.corpus.shards.verification import damages
 
     folders: list[Path] = []
     with suppress(OSError):  # the manifest's reader tells what the system refuses

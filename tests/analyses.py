@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bert_tweets import analyze
-from bert_tweets.words.tables import schema
+from bert_tweets.words.embedding.parquet_writer import occurrence_schema
 from tests.words.synthetic import occurrences
 
 DAY = 86_400
@@ -38,7 +38,7 @@ def words_folder(folder: Path, rows: list[dict[str, Any]], weights: str = "w") -
         }
         for number, row in enumerate(rows)
     ]
-    pq.write_table(pa.Table.from_pylist(filled, schema(False, ["party"])), folder / "occurrences.parquet")
+    pq.write_table(pa.Table.from_pylist(filled, occurrence_schema(False, ["party"])), folder / "occurrences.parquet")
     (folder / "summary.json").write_text(json.dumps({"weights": {"model": weights, "base": "b"}, "recipe": "r"}))
     (folder / "embed.json").write_text(json.dumps({"weights": weights}))
     return folder

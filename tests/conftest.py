@@ -12,8 +12,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from bert_tweets.corpus.text.tokenizer import train_wordpiece
 from bert_tweets.model import masked_lm
-from bert_tweets.text.tokenizer import train_wordpiece
 from tests.analyses import word, words_folder
 from tests.helpers import generated_tweets, make_shards, write_csv
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from bert_tweets import commands
+from bert_tweets.common import subprocesses
 from tests import warm
 
 ROOT = Path(__file__).parent.parent
@@ -90,14 +90,16 @@ def warm_commands(patch: pytest.MonkeyPatch) -> None:
 
     def quietly(arguments: Sequence[str]) -> str:
         ranks = next((word.partition("=")[2] for word in arguments if word.startswith("--nproc_per_node=")), "0")
-        name = commands.stage_of(arguments)
+        name = subprocesses.stage_of(arguments)
         words = arguments[arguments.index(f"bert_tweets.{name}") + 1 :]
         return stage(name, *words, processes=int(ranks)).stdout
 
     patch.setattr(
-        commands, "run", lambda arguments: print(f"\n$ {commands.shown(arguments)}\n{quietly(arguments)}", flush=True)
+        subprocesses,
+        "run_command",
+        lambda arguments: print(f"\n$ {subprocesses.shell_line(arguments)}\n{quietly(arguments)}", flush=True),
     )
-    patch.setattr(commands, "run_quietly", quietly)
+    patch.setattr(subprocesses, "run_quietly", quietly)
 
 
 def stage(name: str, *words: str, processes: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:

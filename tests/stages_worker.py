@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from bert_tweets import embed, evaluate
-from bert_tweets.engine import world as ranks
-from bert_tweets.training import evaluation
-from bert_tweets.words import occurrences
+from bert_tweets.distributed import world as ranks
+from bert_tweets.training import evaluate as evaluation
+from bert_tweets.words.occurrences import find
 
 STAGES: dict[str, Any] = {"embed": embed.stage, "evaluate": evaluate.stage}
 
-SMALL_UNITS: list[tuple[Any, str, int]] = [(occurrences, "CHUNK_TWEETS", 50), (evaluation, "_TWEETS_A_STEP", 16)]
+SMALL_UNITS: list[tuple[Any, str, int]] = [(find, "CHUNK_TWEETS", 50), (evaluation, "_TWEETS_A_STEP", 16)]
 
 
 def main(file: str) -> None:
     for module, name, tweets in SMALL_UNITS:
         setattr(module, name, tweets)
     world = ranks.this_world("cpu")
-    with ranks.group(world):
+    with ranks.process_group(world):
         for stage, words in json.loads(Path(file).read_text(encoding="utf-8")):
             STAGES[stage](words)
             world.barrier()

@@ -12,16 +12,15 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertFo
 
 from bert_tweets import embed
 from bert_tweets.config import DataConfig, EvaluateConfig, ModelConfig
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.data.shards import open_split
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.shards.reader import open_split
+from bert_tweets.corpus.text.tokenizer import fingerprint, load_tokenizer, train_wordpiece
 from bert_tweets.model.export import export_model
 from bert_tweets.model.loading import load_model
-from bert_tweets.text.tokenizer import fingerprint, load_tokenizer, train_wordpiece
 from tests.helpers import generated_tweets, make_shards
+from tests.model.tiny import SIZES
 from tests.processes import stage
 from tests.test_evaluate import evaluate
-
-from .model.tiny import SIZES
 
 ADDED = ["😂", "👩🏽‍💻", "😷"]
 WORDS = ["mask", "😂", "😷", "👩🏽‍💻"]

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bert_tweets.errors import UserError
-from bert_tweets.words import analysis, evidence
-from bert_tweets.words.tables import schema
+from bert_tweets.common.errors import UserError
+from bert_tweets.words.analysis import occurrence_table, pipeline
+from bert_tweets.words.embedding.parquet_writer import occurrence_schema
 from tests.analyses import DAY, run, word, words_folder
 from tests.words.synthetic import WIDTH
 
@@ -102,7 +102,7 @@ def test_controls_may_stand_in_the_same_folder(tmp_path: Path, controls: Path) -
     rows = [*({**row, "control": True} for row in there)]
     for row in word("virus", shift=3.0):
         rows.append({**there[0], **row, "control": False, "tweet_id": f"v{len(rows)}", "cluster": len(rows)})
-    pq.write_table(pa.Table.from_pylist(rows, schema(False, ["party"])), folder / "occurrences.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, occurrence_schema(False, ["party"])), folder / "occurrences.parquet")
     found = run(folder, tmp_path / "out")
     assert [(row["word"], row["verdict"], row["controls"]) for row in found] == [("virus", "changed", 205)]
 
@@ -279,7 +279,7 @@ def test_words_are_read_in_passes_to_the_same_figures(tmp_path: Path, monkeypatc
     np.random.default_rng(0).shuffle(rows)  # type: ignore[arg-type]
     folder = words_folder(tmp_path / "words", rows)
     whole = run(folder, tmp_path / "whole")
-    monkeypatch.setattr(evidence, "_WORDS", 2)
+    monkeypatch.setattr(occurrence_table, "_WORDS", 2)
     assert run(folder, tmp_path / "parts") == whole
 
 
@@ -296,7 +296,7 @@ def test_no_model_is_needed(tmp_path: Path) -> None:
 
 
 def test_the_width_is_that_of_the_vectors(tmp_path: Path) -> None:
-    table = analysis.Table(str(words_folder(tmp_path / "words", word("mask", 10))), "model", "month")
+    table = pipeline.Table(str(words_folder(tmp_path / "words", word("mask", 10))), "model", "month")
     rows = np.array([7, 2, 9])
     expected = pq.read_table(tmp_path / "words" / "occurrences.parquet").column("vector").to_pylist()
     assert np.allclose(table.vectors(rows), [expected[row] for row in rows.tolist()])

@@ -14,9 +14,9 @@ from benchmarks import answer
 from benchmarks.answer_arms import ARMS, IGNORED, LENGTH, Tweets, losses_of, uncorrected
 from benchmarks.answer_tweets import use_of
 from bert_tweets.config import ModelConfig
-from bert_tweets.data.manifest import Manifest
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.text.tokenizer import load_tokenizer
 from bert_tweets.model.loading import load_model
-from bert_tweets.text.tokenizer import load_tokenizer
 from tests.helpers import generated_tweets, write_csv
 
 

@@ -18,8 +18,8 @@ from benchmarks import gpu_inputs, imbalance, loader, throughput, throughput_ref
 from benchmarks.throughput_fits import ROUND, largest_that_fits
 from benchmarks.throughput_parties import FailedError, summary, together
 from benchmarks.throughput_references import PaddingFree, Rows, held, rows_of, torch_varlen
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.data.shards import open_split
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.shards.reader import open_split
 
 SCHEMA = {
     *("who", "device", "ranks", "model", "precision", "engine", "attention", "optimizer_included"),

@@ -35,7 +35,7 @@ def test_a_stage_that_is_asked_to_stop_has_the_time_to_save(tmp_path: Path, numb
         [
             sys.executable,
             "-c",
-            "import sys; from bert_tweets import commands; commands.run([sys.executable, 'stage.py'])",
+            "import sys; from bert_tweets.common import subprocesses as s; s.run_command([sys.executable, 'stage.py'])",
         ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -52,7 +52,9 @@ def test_a_stage_imports_nothing_from_the_working_folder(tmp_path: Path) -> None
     work, script = tmp_path / "work", tmp_path / "bert-tweets"
     (work / "bert_tweets").mkdir(parents=True)
     (work / "bert_tweets" / "__init__.py").write_text("raise ImportError('another version')\n")
-    script.write_text("from bert_tweets import commands; commands.run(commands.command('cli', ['--version']))")
+    script.write_text(
+        "from bert_tweets.common import subprocesses as s; s.run_command(s.command('cli', ['--version']))"
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, script], cwd=work, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == __version__, done.stderr

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from bert_tweets import demo
+from bert_tweets.common.errors import UserError
 from bert_tweets.config import AnalyzeConfig, DemoConfig
 from bert_tweets.demo import _DAYS, _EVERYDAY, _KINDS, _START, CHANGE, CHANGING, STABLE, generate
-from bert_tweets.errors import UserError
-from bert_tweets.words.wording import FEWEST_CONTROLS
+from bert_tweets.words.analysis.verdicts import FEWEST_CONTROLS
 from tests.processes import run, warm_commands
 
 

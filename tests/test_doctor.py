@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from bert_tweets.diagnosis import facts as facts_module
-from bert_tweets.diagnosis.facts import Driver, Facts, Gpu, asked_versions, gather
-from bert_tweets.diagnosis.findings import findings, networks, of_ranks, tells
-from bert_tweets.engine.trial import all_reduce, bandwidth
-from bert_tweets.machine import Disk
+from bert_tweets.common.system import Disk
+from bert_tweets.diagnosis import probe as facts_module
+from bert_tweets.diagnosis.allreduce_check import all_reduce, bandwidth
+from bert_tweets.diagnosis.checks import findings, networks, of_ranks, tells
+from bert_tweets.diagnosis.probe import Driver, Facts, Gpu, asked_versions, gather
 from tests.processes import ROOT, failure, free_port, run, stage
 
 MIB, GIB = 2**20, 2**30
@@ -233,8 +233,10 @@ def test_ranks_that_do_not_come_are_not_waited_for_for_ever(tmp_path: Path) -> N
 @pytest.mark.dist
 def test_a_collective_that_hangs_ends_in_a_line() -> None:
     program = (
-        "import time, torch; from bert_tweets.engine import trial, world; world.World.sum = lambda *_: time.sleep(60)\n"
-        "trial.trial(world.World(0, 0, 1, 1, torch.device('cpu')), {}, 1)"
+        "import time, torch; from bert_tweets.diagnosis import allreduce_check\n"
+        "from bert_tweets.distributed import world\n"
+        "world.World.sum = lambda *_: time.sleep(60)\n"
+        "allreduce_check.trial(world.World(0, 0, 1, 1, torch.device('cpu')), {}, 1)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False

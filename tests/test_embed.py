@@ -15,12 +15,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from bert_tweets import analyze, embed
+from bert_tweets.common.errors import UserError
 from bert_tweets.config import ModelConfig
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.errors import UserError
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.text.tokenizer import load_tokenizer
 from bert_tweets.model.loading import load_model
-from bert_tweets.text.tokenizer import load_tokenizer
-from bert_tweets.words.occurrences import columns_of, open_corpus
+from bert_tweets.words.occurrences.find import open_corpus, tweet_columns
 from tests.helpers import generated_tweets, make_shards, write_csv
 
 WORDS = ["mask", "the internet", "😷", "#metoo", "@user", "no", "007", "nowhere"]
@@ -63,7 +63,7 @@ def test_a_row_an_occurrence_and_model(made: Path, shards: Path) -> None:
     table = pq.read_table(made / "occurrences.parquet")
     assert "text" not in table.column_names
     corpus = open_corpus(str(shards), Manifest.read(shards))
-    everything = columns_of(corpus, np.arange(len(corpus)), ["id", "text", "author", "time"]).to_pylist()
+    everything = tweet_columns(corpus, np.arange(len(corpus)), ["id", "text", "author", "time"]).to_pylist()
     tweets = {tweet["id"]: tweet for tweet in everything}
     rows = table.to_pylist()
     assert {row["model"] for row in rows} == {"model", "base"}
@@ -242,7 +242,7 @@ def test_control_words_are_written_and_told(by_month: Path, made: Path) -> None:
 
 def test_context_is_that_of_the_tweet(made: Path, shards: Path) -> None:
     corpus = open_corpus(str(shards), Manifest.read(shards))
-    table = columns_of(corpus, np.arange(len(corpus)), ["id", "text", "input_ids", "retweet_of"]).to_pylist()
+    table = tweet_columns(corpus, np.arange(len(corpus)), ["id", "text", "input_ids", "retweet_of"]).to_pylist()
     tweets = {tweet["id"]: tweet for tweet in table}
     tokenizer = load_tokenizer(str(shards / "tokenizer"))
     rows = pq.read_table(made / "occurrences.parquet").to_pylist()
@@ -280,7 +280,7 @@ def test_lemmas_and_patterns_are_words(shards: Path, models: tuple[Path, Path], 
     assert summary["asked"] == ["virus", "subject", "vacc"]
     counts = {name: record["matches"] for name, record in summary["words"].items()}
     texts = (
-        columns_of(corpus := open_corpus(str(shards), Manifest.read(shards)), np.arange(len(corpus)), ["text"])
+        tweet_columns(corpus := open_corpus(str(shards), Manifest.read(shards)), np.arange(len(corpus)), ["text"])
         .column("text")
         .to_pylist()
     )

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from bert_tweets.common.errors import UserError
 from bert_tweets.config import DataConfig, EvaluateConfig, ModelConfig, ScratchConfig
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.engine.world import this_world
-from bert_tweets.errors import UserError
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.distributed.world import this_world
 from bert_tweets.model.export import export_model
 from bert_tweets.model.loading import load_model
-from bert_tweets.training import evaluation
-from bert_tweets.training.evaluation import Score
+from bert_tweets.training import evaluate as evaluation
+from bert_tweets.training.evaluate import Score
 from tests.helpers import make_shards
 from tests.processes import failure, stage
 
@@ -80,10 +80,10 @@ def test_the_figures_do_not_depend_on_the_layout(shards: Path, models: dict[str,
 def test_the_loss_is_that_of_the_stock_model_on_the_same_masks(shards: Path, models: dict[str, Path]) -> None:
     from transformers import AutoModelForMaskedLM
 
+    from bert_tweets.corpus.shards.reader import open_split
     from bert_tweets.data.batches import to_micro_batch
     from bert_tweets.data.masking import masking_for
     from bert_tweets.data.packing import pack
-    from bert_tweets.data.shards import open_split
 
     manifest = Manifest.read(shards)
     split = open_split(shards, manifest, "validation")

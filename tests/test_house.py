@@ -1,79 +1,133 @@
-"""The house: a room imports from lower floors only, files stay small, and nothing that is read is executed."""
+"""The house: rooms import from lower floors only and without cycles, files stay small, nothing read is executed."""
 
 from __future__ import annotations
 
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "bert_tweets"
 FILES = sorted(PACKAGE.rglob("*.py"))
-# From the ground up; rooms of one floor do not import each other.
-FLOORS = [
-    {
-        "arrays",
-        "config",
-        "errors",
-        "files",
-        "hashing",
-        "hub",
-        "launchers",
-        "machine",
-        "options",
-        "commands",
-        "terminal",
-    },
-    {"text"},
-    {"data"},
-    {"model"},
-    {"engine"},
-    {"training", "words"},
-]
+# From the ground up, as in docs/architecture.md. A room's parts stand in their own order; on top are the commands.
+FLOORS = (
+    *("common", "config", "corpus", "data", "model", "distributed", "engine", "diagnosis", "training", "words", "page"),
+)
+PARTS = {
+    "corpus": ("text", "sources", "dedup", "shards", "pipeline"),
+    "model": ("attention", ""),
+    "words": ("statistics", "occurrences", "store", "embedding", "analysis", "meaning_test", "vectors"),
+}
+COMMANDS = {
+    *("prepare", "train", "evaluate", "classify", "embed", "analyze", "report", "run", "export", "verify", "inspect"),
+    *("doctor", "meaning_test", "publish", "demo", "cli", "api", "__init__"),
+}
 
 
-def floor(name: str) -> int:
-    return next((number for number, rooms in enumerate(FLOORS) if name in rooms), len(FLOORS))
+def module_of(file: Path) -> tuple[str, ...]:
+    """The dotted name of a file below the package; a package's own name for its `__init__`."""
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
 
 
-def imports(file: Path) -> Iterator[str]:
-    """The top-level rooms of this package that a file imports."""
-    inside = file.relative_to(PACKAGE).parts[:-1]
+MODULES = {module_of(file) for file in FILES}
+
+
+def imports(file: Path) -> Iterator[tuple[str, ...]]:
+    """The modules of this package that a file imports, wherever in the file."""
+    package = file.relative_to(PACKAGE).parts[:-1]
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = inside[: len(inside) - (node.level - 1)]
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            names = [name for name in names if name != "__version__"]
-            for name in names:
-                yield (*base, *name.split("."))[0]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bert_tweets."):
-            yield (node.module or "").split(".")[1]
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        named = tuple((node.module or "").split(".")) if node.module else ()
+        if node.level:
+            base = (*package[: len(package) - (node.level - 1)], *named)
+        elif named[0] == "bert_tweets":
+            base = named[1:]
+        else:
+            continue
+        for alias in node.names:
+            yield (*base, alias.name) if (*base, alias.name) in MODULES else base
+
+
+def name(file: Path) -> str:
+    return str(file.relative_to(PACKAGE))
+
+
+def test_the_root_holds_commands_and_each_folder_is_a_room() -> None:
+    assert {file.stem for file in PACKAGE.glob("*.py")} <= COMMANDS
+    assert {file.parent.name for file in PACKAGE.glob("*/__init__.py")} == set(FLOORS)
+    for room, parts in PARTS.items():
+        assert {file.parent.name for file in (PACKAGE / room).glob("*/__init__.py")} == set(parts) - {""}
 
 
 def test_a_room_imports_from_lower_floors_only() -> None:
     wrong = []
     for file in FILES:
-        room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        here = module_of(file)
         for other in imports(file):
-            allowed = other == room or floor(other) < floor(room) or floor(room) in (0, len(FLOORS))
-            if not allowed or (not floor(room) and floor(other)):
-                wrong.append(f"{file.relative_to(PACKAGE)} imports {other}")
+            if len(here) > 1 and other and other[0] != here[0]:
+                allowed = other[0] in FLOORS and FLOORS.index(other[0]) < FLOORS.index(here[0])
+                wrong += [] if allowed else [f"{name(file)} imports {'.'.join(other)}"]
+    assert FILES and not wrong
+
+
+def test_a_part_of_a_room_imports_from_lower_parts_only() -> None:
+    wrong = []
+    for file in FILES:
+        here = module_of(file)
+        for other in imports(file):
+            if here and here[0] in PARTS and other and other[0] == here[0]:
+                order = PARTS[here[0]]
+                mine, theirs = (part[1] if len(part) > 1 and part[1] in order else "" for part in (here, other))
+                if mine != theirs and theirs and (not mine or order.index(theirs) >= order.index(mine)):
+                    allowed = not mine and "" in order
+                    wrong += [] if allowed else [f"{name(file)} imports {'.'.join(other)}"]
+    assert FILES and not wrong
+
+
+def test_no_import_leads_in_a_circle() -> None:
+    graph = {module_of(file): set(imports(file)) - {module_of(file), ()} for file in FILES if module_of(file)}
+    list(TopologicalSorter(graph).static_order())
+
+
+def test_imports_are_relative_inside_a_folder_and_absolute_elsewhere() -> None:
+    wrong = []
+    for file in FILES:
+        package = "bert_tweets." + ".".join(file.relative_to(PACKAGE).parts[:-1])
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                outside = node.level > 1
+                inside = (
+                    not node.level and package != "bert_tweets." and (node.module or "").rpartition(".")[0] == package
+                )
+                wrong += [f"{name(file)}:{node.lineno}"] if outside or inside else []
     assert FILES and not wrong
 
 
 def test_files_stay_small() -> None:
-    lines = {str(file.relative_to(PACKAGE)): file.read_text(encoding="utf-8").count("\n") for file in FILES}
+    lines = {name(file): file.read_text(encoding="utf-8").count("\n") for file in FILES}
     assert FILES and not {name: count for name, count in lines.items() if count > 400}
 
 
 def test_files_execute_nothing_that_they_read() -> None:
     # tests/test_security.py reads the syntax tree as well; these are the plain words.
     runs = re.compile(r"torch\.load\(|pickle\.load|trust_remote_code=True|(?<!\.)\beval\(|(?<!\.)\bexec\(|sys\.path\.")
-    found = {str(file.relative_to(PACKAGE)): runs.findall(file.read_text(encoding="utf-8")) for file in FILES}
+    found = {name(file): runs.findall(file.read_text(encoding="utf-8")) for file in FILES}
     assert FILES and not {name: calls for name, calls in found.items() if calls}
 
 
-def test_data_and_model_know_of_no_process_group() -> None:
-    for room in ("text", "data", "model", "training", "words"):
+def test_only_ranks_and_engines_know_torch_distributed() -> None:
+    for room in ("corpus", "data", "model", "training", "words", "page"):
         for file in (PACKAGE / room).rglob("*.py"):
             assert "torch.distributed" not in file.read_text(encoding="utf-8").replace("torch.distributed.run", "")
+
+
+def test_no_public_name_has_two_homes() -> None:
+    homes: dict[str, list[str]] = {}
+    for file in FILES:
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and len(module_of(file)) > 1 and node.name[0] != "_":
+                homes.setdefault(node.name, []).append(name(file))
+    assert homes and not {public: files for public, files in homes.items() if len(files) > 1}

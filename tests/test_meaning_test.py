@@ -13,10 +13,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from bert_tweets import cli
-from bert_tweets.errors import UserError
+from bert_tweets.common.errors import UserError
 from bert_tweets.meaning_test import stage
-from bert_tweets.words.meaning import auc_of, cosines
-from bert_tweets.words.pairs import read_pairs
+from bert_tweets.words.meaning_test.pair_files import read_pairs
+from bert_tweets.words.statistics.pair_metrics import auc_of, cosines
 from tests.helpers import make_shards
 from tests.test_evaluate import export_scratch
 

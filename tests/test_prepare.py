@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bert_tweets import files
+from bert_tweets.common import output_folder
+from bert_tweets.common.errors import UserError
 from bert_tweets.config import PrepareConfig
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.data.shards import open_split, verify
-from bert_tweets.errors import UserError
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.shards.reader import open_split, verify
+from bert_tweets.corpus.text import tokenizer as tokenizers
+from bert_tweets.corpus.text.cleaning import duplicate_key
 from bert_tweets.prepare import main, prepare
-from bert_tweets.text import tokenizer as tokenizers
-from bert_tweets.text.cleaning import duplicate_key
 from tests.helpers import generated_tweets, make_shards, write_csv
 
 
@@ -114,7 +114,7 @@ def test_shards_hold_the_cleaned_text_and_its_tokens(shards):
         assert len(opened) == manifest.rows(split) > 0
         assert all(shard.rows <= 100 for shard in opened.shards)
         found = rows(shards, split)
-        encoded = tokenizers.Encoder(tokenizer, manifest.max_length)([row["text"] for row in found])
+        encoded = tokenizers.BatchTokenizer(tokenizer, manifest.max_length)([row["text"] for row in found])
         tweets = opened.gather(np.arange(len(opened)))
         assert (tweets.input_ids == encoded.input_ids).all()
         assert (tweets.word_starts == encoded.word_starts).all()
@@ -292,7 +292,7 @@ def test_real_tweets(name, tmp_path):
 
 def test_a_full_disk_leaves_no_output_and_the_same_command_goes_on(tweets_csv, tokenizer_folder, tmp_path, monkeypatch):
     source = tweets_csv(["a"])
-    real = files.write_bytes
+    real = output_folder.write_bytes
 
     def full(path, data, mode=0o666):
         if ".arrow" in path.name:
@@ -300,7 +300,7 @@ def test_a_full_disk_leaves_no_output_and_the_same_command_goes_on(tweets_csv, t
         real(path, data, mode)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "write_bytes", full)
+        patch.setattr(output_folder, "write_bytes", full)
         with pytest.raises(UserError, match=r"the disk is full; .*the same command then goes on from .*\.out\.unf"):
             run(source, tmp_path / "out", tokenizer_folder)
         assert not (tmp_path / "out").exists()

@@ -10,7 +10,7 @@ import pytest
 
 from bert_tweets import inspect
 from bert_tweets import verify as verify_stage
-from bert_tweets.errors import UserError
+from bert_tweets.common.errors import UserError
 from bert_tweets.prepare import main
 from tests.test_prepare import contents, fails
 

@@ -9,11 +9,11 @@ from collections import Counter, defaultdict
 
 import pytest
 
+from bert_tweets.common.errors import UserError
 from bert_tweets.config import FilterConfig, NearConfig, PrepareConfig
-from bert_tweets.data import selection
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.data.shards import open_split
-from bert_tweets.errors import UserError
+from bert_tweets.corpus.pipeline import selection
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.shards.reader import open_split
 from bert_tweets.prepare import prepare
 from tests.helpers import write_csv
 

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bert_tweets.common.errors import UserError
 from bert_tweets.config import FilterConfig, PrepareConfig
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.data.reports import Report, unreadable_rows
-from bert_tweets.data.shards import open_split
-from bert_tweets.errors import UserError
+from bert_tweets.corpus.pipeline.unit_report import Report, unreadable_rows
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.shards.reader import open_split
+from bert_tweets.corpus.sources.schema import NAMES
 from bert_tweets.prepare import prepare
-from bert_tweets.text.rows import NAMES
 
 DOCS = Path(__file__).parents[1] / "docs" / "prepare.md"
 

@@ -16,15 +16,17 @@ from pathlib import Path
 import pytest
 
 from bert_tweets.config import PrepareConfig
-from bert_tweets.data import preparation
-from bert_tweets.data.manifest import SPLITS, Manifest
-from bert_tweets.data.shards import verify
+from bert_tweets.corpus.pipeline import pipeline
+from bert_tweets.corpus.shards.manifest import SPLITS, Manifest
+from bert_tweets.corpus.shards.reader import verify
 from bert_tweets.prepare import prepare
 from tests.helpers import generated_tweets, write_csv
 from tests.processes import dask_cluster, wait_for
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["bert_tweets.prepare", "bert_tweets.data.preparation", "transformers", "rich.console"])
+CONTEXT.set_forkserver_preload(
+    ["bert_tweets.prepare", "bert_tweets.corpus.pipeline.pipeline", "transformers", "rich.console"]
+)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -74,7 +76,7 @@ def whole(source, tokenizer_folder, tmp_path_factory) -> dict[str, str]:
 @pytest.mark.parametrize("workers", [2, 3])
 def test_the_number_of_workers_changes_no_byte(workers, source, whole, tokenizer_folder, tmp_path, monkeypatch):
     counts = []
-    real = preparation.open_workers
+    real = pipeline.open_workers
 
     @contextmanager
     def counted(*arguments, **named):
@@ -82,7 +84,7 @@ def test_the_number_of_workers_changes_no_byte(workers, source, whole, tokenizer
             counts.append(found.count)
             yield found
 
-    monkeypatch.setattr(preparation, "open_workers", counted)
+    monkeypatch.setattr(pipeline, "open_workers", counted)
     prepare(settings(source, tokenizer_folder, tmp_path / "out", num_workers=workers))
     assert contents(tmp_path / "out") == whole
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -141,14 +143,14 @@ def test_what_is_done_is_not_done_again(source, whole, tokenizer_folder, tmp_pat
 def _count_units(config: PrepareConfig) -> set[str]:
     """Prepares here; the units that were encoded on the way."""
     begun: set[str] = set()
-    real = preparation.do_unit
+    real = pipeline.do_unit
 
     def counted(job, unit):
         begun.add(job.place(unit.number).name)
         return real(job, unit)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "do_unit", counted)
+        patch.setattr(pipeline, "do_unit", counted)
         prepare(config)
     return begun
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from bert_tweets.data import executors, preparation, unit_work
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.errors import Interrupted, UserError
+from bert_tweets.common import executors
+from bert_tweets.common.errors import Interrupted, UserError
+from bert_tweets.corpus.pipeline import pipeline, worker
+from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.prepare import main, prepare
 from tests.helpers import generated_tweets, write_csv
 from tests.processes import web_server
@@ -65,7 +66,7 @@ def test_a_signal_ends_in_one_line_and_the_same_command_goes_on(source, tokenize
     # A job that a shell puts in the background begins deaf to Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "do_unit", lambda *_: signal.raise_signal(how))
+        patch.setattr(pipeline, "do_unit", lambda *_: signal.raise_signal(how))
         with pytest.raises(SystemExit) as end:
             main(words)
     assert end.value.code == 130
@@ -76,14 +77,14 @@ def test_a_signal_ends_in_one_line_and_the_same_command_goes_on(source, tokenize
 
 
 def test_a_unit_that_finds_its_place_taken_by_something_else_says_so(source, tokenizer_folder, tmp_path, monkeypatch):
-    real = preparation.do_unit
+    real = pipeline.do_unit
 
     def taken(job, unit):
         job.place(unit.number).mkdir()
         (job.place(unit.number) / "stranger").touch()
         return real(job, unit)
 
-    monkeypatch.setattr(preparation, "do_unit", taken)
+    monkeypatch.setattr(pipeline, "do_unit", taken)
     with pytest.raises(UserError, match="was filled by something else"):
         prepare(settings(source, tokenizer_folder, tmp_path / "out", num_workers=1))
 
@@ -95,12 +96,12 @@ def test_a_task_of_a_run_that_is_over_ends_in_one_line(source, tokenizer_folder,
         tasks.append((job, unit))
         raise UserError("a mistake")
 
-    monkeypatch.setattr(preparation, "do_unit", kept)
+    monkeypatch.setattr(pipeline, "do_unit", kept)
     with pytest.raises(UserError):
         prepare(settings(source, tokenizer_folder, tmp_path / "out", num_workers=1))
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(Interrupted, match="must lie where each worker sees it"):
-        unit_work.do_unit(*tasks[0])
+        worker.do_unit(*tasks[0])
 
 
 def test_a_connection_that_drops_is_gone_on_with_and_no_key_is_written(source, tokenizer_folder, tmp_path, capsys):
@@ -203,7 +204,7 @@ def _stopped_at_unit_3(config, error):
 
 
 def _at_unit_3(config, happens):
-    real = preparation.do_unit
+    real = pipeline.do_unit
 
     def stopped(job, unit):
         if unit.number == 3:
@@ -211,5 +212,5 @@ def _at_unit_3(config, happens):
         return real(job, unit)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "do_unit", stopped)
+        patch.setattr(pipeline, "do_unit", stopped)
         prepare(config)

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from bert_tweets.config import ModelConfig, PrepareConfig
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.shards.reader import open_split
+from bert_tweets.corpus.text.tokenizer import load_tokenizer
 from bert_tweets.data.batches import to_micro_batch
-from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.packing import pack
-from bert_tweets.data.shards import open_split
 from bert_tweets.model.loading import load_model
 from bert_tweets.model.masked_lm import PackedMaskedLM
 from bert_tweets.prepare import prepare
-from bert_tweets.text.tokenizer import load_tokenizer
 from tests.processes import stage
 
 pytestmark = pytest.mark.real_data

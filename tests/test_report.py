@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from bert_tweets import options, report
-from bert_tweets.config import DataConfig, ModelConfig, TrainConfig
+from bert_tweets import report
+from bert_tweets.config import DataConfig, ModelConfig, TrainConfig, parser
 
 VERSIONS = {"bert_tweets": "0.1.0", "torch": "2.13.0"}
 RUN = {
@@ -122,7 +122,7 @@ def study(folder: Path, evaluation: Any = EVALUATION, words: Any = WORDS, run: A
     config = TrainConfig(
         output=str(folder / "run"), data=DataConfig(path=str(folder / "shards")), model=ModelConfig(name="some-bert")
     )
-    (folder / "run/config.yaml").write_text(options.dump(config))
+    (folder / "run/config.yaml").write_text(parser.dump(config))
     lines = [{"step": step, "loss_mean": 4 - step / 20} for step in (10, 20)]
     validations = [{"step": step, "epoch": 0, "validation_loss": 3.5 - step / 20} for step in (0, 10, 20)]
     (folder / "run/metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bert_tweets import commands
 from bert_tweets import run as run_stage
+from bert_tweets.common import subprocesses
+from bert_tweets.common.errors import UserError
 from bert_tweets.config import RunConfig
-from bert_tweets.errors import UserError
 from bert_tweets.run import Rehearsal, plan, stages
 from tests.helpers import generated_tweets, write_csv
 from tests.processes import failure, run, stage, warm_commands
@@ -41,23 +41,25 @@ def test_the_plan_tells_steps_and_time_and_what_to_change() -> None:
 
 def test_commands_are_shown_as_one_would_type_them() -> None:
     for arguments in stages(config_of(words=["#metoo", "😷", "on the other hand"], max_steps=5)):
-        typed = shlex.split(commands.shown(arguments))
+        typed = shlex.split(subprocesses.shell_line(arguments))
         assert [sys.executable, *typed[1:]] == arguments
-    assert commands.shown(commands.command("train", ["a=b"], 8)) == (
+    assert subprocesses.shell_line(subprocesses.command("train", ["a=b"], 8)) == (
         "torchrun --standalone --nproc_per_node=8 -m bert_tweets.train a=b"
     )
 
 
 def test_what_words_are_compared_by_is_kept_by_prepare_and_given_to_embed() -> None:
     for by, kept in (("", None), ("month", None), ("party", "group_columns=[party]")):
-        road = {commands.stage_of(arguments): arguments for arguments in stages(config_of(by=by))}
+        road = {subprocesses.stage_of(arguments): arguments for arguments in stages(config_of(by=by))}
         assert [word for word in road["prepare"] if word.startswith("group_columns")] == ([kept] if kept else [])
         assert [word for word in road["embed"] if word.startswith("by=")] == ([f"by={by}"] if by else [])
 
 
 def test_text_is_kept_and_shown_only_where_asked() -> None:
     for include_text in (False, True):
-        road = {commands.stage_of(arguments): arguments for arguments in stages(config_of(include_text=include_text))}
+        road = {
+            subprocesses.stage_of(arguments): arguments for arguments in stages(config_of(include_text=include_text))
+        }
         for stage_name in ("embed", "report"):
             assert f"include_text={str(include_text).lower()}" in road[stage_name]
 

@@ -15,16 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import gpu_inputs, scaling, scaling_cluster, scaling_report
-from benchmarks.scaling_model import (
-    Cluster,
-    Job,
-    Link,
-    expected_maximum,
-    fitted,
-    imbalance,
-    left_over,
-    predicted,
-)
+from benchmarks.scaling_model import Cluster, Job, Link, expected_maximum, fitted, imbalance, left_over, predicted
 
 LINK = Link(latency=1e-4, bandwidth=1e9)
 HERE = Cluster(2, LINK, LINK, 0.0)

@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from bert_tweets import errors, options, report
-from bert_tweets.commands import command, shown
-from bert_tweets.config import PrepareConfig, TrainConfig
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.data.records import sealed
-from bert_tweets.data.shards import open_split
-from bert_tweets.errors import UserError
+from bert_tweets import report
+from bert_tweets.common import errors
+from bert_tweets.common.errors import UserError
+from bert_tweets.common.subprocesses import command, shell_line
+from bert_tweets.config import PrepareConfig, TrainConfig, parser
+from bert_tweets.corpus.shards.checksummed_json import sealed
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.shards.reader import open_split
 from bert_tweets.training import checkpoint
 from tests.poison import Poison, poisoned_file
 
@@ -98,21 +99,21 @@ def test_the_scan_finds_what_it_looks_for(line: str) -> None:
 
 def test_a_poisoned_checkpoint_is_damaged(tmp_path: Path) -> None:
     record = checkpoint.Record(3, {}, {}, {}, {}, {})
-    folder = checkpoint.write(tmp_path, record, {"weights": {"a": torch.ones(2)}}, keep=1)
+    folder = checkpoint.write_checkpoint(tmp_path, record, {"weights": {"a": torch.ones(2)}}, keep=1)
     poison = poisoned_file(folder / "weights.safetensors").read_bytes()
     with pytest.raises(checkpoint.Damaged):
-        checkpoint.read(folder)
+        checkpoint.read_checkpoint(folder)
     # A stranger can seal what he made.
     told = json.loads((folder / checkpoint.RECORD).read_text())
     told["files"]["weights.safetensors"] = {"bytes": len(poison), "sha256": hashlib.sha256(poison).hexdigest()}
     seal(folder, told)
     with pytest.raises(checkpoint.Damaged, match=r"weights\.safetensors: is damaged"):
-        checkpoint.read(folder)
+        checkpoint.read_checkpoint(folder)
     for name in ("mp_rank_00_model_states.pt", "../outside.safetensors", "/outside.safetensors", "a/b.safetensors"):
         told["files"] = {name: told["files"].popitem()[1]}
         seal(folder, told)
         with pytest.raises(checkpoint.Damaged, match="no file of a checkpoint is called"):
-            checkpoint.read(folder)
+            checkpoint.read_checkpoint(folder)
     assert not Poison.has_acted(folder)
 
 
@@ -125,11 +126,11 @@ def seal(folder: Path, record: dict[str, object]) -> None:
 
 def test_a_checkpoint_reads_no_file_through_a_link(tmp_path: Path) -> None:
     record = checkpoint.Record(3, {}, {}, {}, {}, {})
-    folder = checkpoint.write(tmp_path, record, {"weights": {"a": torch.ones(2)}}, keep=1)
+    folder = checkpoint.write_checkpoint(tmp_path, record, {"weights": {"a": torch.ones(2)}}, keep=1)
     (folder / "weights.safetensors").rename(tmp_path / "elsewhere")
     (folder / "weights.safetensors").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(checkpoint.Damaged):
-        checkpoint.read(folder)
+        checkpoint.read_checkpoint(folder)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "train/00000.arrow", "funnel.json"])
@@ -162,7 +163,7 @@ def test_tags_of_a_yaml_file_make_nothing(tmp_path: Path, text: str) -> None:
     path, trace = tmp_path / "config.yaml", tmp_path / Poison.TRACE
     path.write_text(text.format(trace=trace))
     with pytest.raises(UserError):
-        options.load(TrainConfig, ["--config", str(path)])
+        parser.load(TrainConfig, ["--config", str(path)])
     assert not trace.exists()
 
 
@@ -181,7 +182,7 @@ def test_a_yaml_file_can_neither_grow_nor_nest_without_end(tmp_path: Path, text:
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
-        options.load(TrainConfig, ["--config", str(path)])
+        parser.load(TrainConfig, ["--config", str(path)])
     assert "alias" in str(caught.value) or "not YAML" in str(caught.value)
 
 
@@ -191,7 +192,7 @@ def test_no_resolver_is_called(text: str, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(f"text_column: '{text}'\ninput: ['{text}']\n")
     for words in (["--config", str(path)], [f"text_column={text}", f'input=["{text}"]'.replace("\\", "\\\\")]):
-        config = options.load(PrepareConfig, [*words, "output=x", "tokenizer=y"])
+        config = parser.load(PrepareConfig, [*words, "output=x", "tokenizer=y"])
         assert (config.text_column, config.input) == (text, [text])
 
 
@@ -200,14 +201,14 @@ URL = f"https://me:{SECRET}@tweets.example/t.csv?key={SECRET}"
 
 
 def test_a_command_that_is_shown_tells_no_password() -> None:
-    line = shown(command("prepare", [f"input=[{URL}]", "output=shards"]))
+    line = shell_line(command("prepare", [f"input=[{URL}]", "output=shards"]))
     assert SECRET not in line and "https://tweets.example/t.csv" in line
     assert SECRET not in report._joined([f"input=[{URL}]"])
 
 
 def test_a_mistake_that_is_told_tells_no_password(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        errors.run_entry(lambda words: options.load(TrainConfig, words), [f"data.path={URL}", f"optput={URL}"])
+        errors.run_entry(lambda words: parser.load(TrainConfig, words), [f"data.path={URL}", f"optput={URL}"])
     told = capsys.readouterr()
     assert SECRET not in told.out + told.err and "optput" in told.err
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from bert_tweets.data.manifest import Manifest
+from bert_tweets.corpus.shards.manifest import Manifest
 from tests.helpers import make_shards, write_csv
 from tests.processes import failure, run
 from tests.stages_worker import SMALL_UNITS, STAGES

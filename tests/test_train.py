@@ -85,10 +85,10 @@ def test_the_export_is_a_stock_model_that_is_accepted_again(trained: Path, shard
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
     from bert_tweets.config import ModelConfig
-    from bert_tweets.data.manifest import Manifest
+    from bert_tweets.corpus.shards.manifest import Manifest
+    from bert_tweets.corpus.text.tokenizer import fingerprint, load_tokenizer
     from bert_tweets.model.loading import load_model
     from bert_tweets.model.masked_lm import PackedMaskedLM
-    from bert_tweets.text.tokenizer import fingerprint, load_tokenizer
     from tests.model.test_masked_lm import full_logits
     from tests.model.tiny import packed, tweets_of
 

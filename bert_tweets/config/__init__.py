@@ -4,15 +4,9 @@
 alone can get wrong (type, choice, bounds) is stated here; what fields get wrong together is said by `problems`.
 """
 
-from .fields import PERIODS, group, setting
-from .preparing import (
-    FilterConfig,
-    InspectConfig,
-    NearConfig,
-    PrepareConfig,
-    VerifyConfig,
-)
-from .training import (
+from .fields import PERIODS, setting, settings_group
+from .prepare import FilterConfig, InspectConfig, NearConfig, PrepareConfig, VerifyConfig
+from .train import (
     DataConfig,
     EngineConfig,
     LogConfig,
@@ -25,7 +19,7 @@ from .training import (
     TrainConfig,
     ValidationConfig,
 )
-from .using import (
+from .words import (
     AnalyzeConfig,
     DemoConfig,
     DoctorConfig,
@@ -64,6 +58,6 @@ __all__ = [
     "TrainConfig",
     "ValidationConfig",
     "VerifyConfig",
-    "group",
     "setting",
+    "settings_group",
 ]

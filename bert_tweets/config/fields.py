@@ -32,7 +32,7 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def group(kind: type) -> Any:
+def settings_group(kind: type) -> Any:
     """A dataclass field that holds a group of settings, named `group.key`."""
     return dataclasses.field(default_factory=kind)
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import UserError
-from ..text.tokenizer import load_tokenizer, private_backend
-from .funnel import Funnel
-from .manifest import FUNNEL_FILE, TOKENIZER_FOLDER, Manifest, require_tokenizer
-from .order import permute
+from bert_tweets.common.errors import UserError
+from bert_tweets.corpus.shards.funnel import Funnel
+from bert_tweets.corpus.shards.manifest import FUNNEL_FILE, TOKENIZER_FOLDER, Manifest, require_tokenizer
+from bert_tweets.corpus.shards.reader import open_split
+from bert_tweets.corpus.text.tokenizer import load_tokenizer, private_backend
+
 from .packing import best_fit
-from .shards import open_split
+from .permutation import permute
 
 _TWEETS_AT_ONCE = 4096
 _PERCENTILES = (1, 25, 50, 75, 95, 99, 100)

@@ -9,11 +9,12 @@ from statistics import NormalDist
 
 import numpy as np
 
-from ..config import DataConfig
-from ..errors import UserError
-from .manifest import Manifest
+from bert_tweets.common.errors import UserError
+from bert_tweets.config import DataConfig
+from bert_tweets.corpus.shards.manifest import Manifest
+
 from .packing import best_fit
-from .sampler import deal, group_of
+from .sampler import deal, dealing_group
 
 # Places for masked tokens are a multiple of it where shapes are fixed.
 _PLACE_MULTIPLE = 64
@@ -116,7 +117,7 @@ def fixed_shape(
 def _rows_of_a_step(lengths: Sequence[int], batch_size: int, world_size: int, row_length: int) -> int:
     """Rows that suffice for a rank's share of 999 in 1,000 steps; found by packing steps of drawn lengths."""
     shares = np.array(lengths, np.float64) / sum(lengths)
-    hands = len(group_of(0, world_size))
+    hands = len(dealing_group(0, world_size))
     tweets = -(-batch_size * hands // world_size)
     steps = min(max(_DRAWN_TWEETS // tweets, _FEWEST_STEPS), _MOST_STEPS)
     drawn = np.random.default_rng(0).choice(len(shares), (steps, tweets), p=shares)

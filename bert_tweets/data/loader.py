@@ -14,13 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bert_tweets.corpus.shards.reader import Split
+
 from .batches import MicroBatch, Step, split_rows, take_rows
 from .layout import Layout
 from .masking import Masking
-from .order import Stream
 from .packing import Placement, best_fit, lay_out
+from .permutation import Stream
 from .sampler import Sampler, SamplerState, state_of
-from .shards import Split
 
 Ints = npt.NDArray[np.int64]
 

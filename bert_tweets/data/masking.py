@@ -14,8 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bert_tweets.corpus.shards.manifest import Manifest
+
 from .batches import MicroBatch
-from .manifest import Manifest
 from .packing import PackedRows
 
 Ints = npt.NDArray[np.int64]

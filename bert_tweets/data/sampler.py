@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import UserError
-from .order import Stream
+from bert_tweets.common.errors import UserError
+
+from .permutation import Stream
 
 Ints = npt.NDArray[np.int64]
 
@@ -105,7 +106,7 @@ def state_of(stream: Stream, step: int, data: str) -> SamplerState:
     return SamplerState(stream.seed, position, stream.rows, stream.block_rows, stream.window_blocks, data)
 
 
-def group_of(rank: int, world_size: int) -> range:
+def dealing_group(rank: int, world_size: int) -> range:
     """The neighbouring ranks, at most eight, among which tweets are dealt; groups are even to one rank."""
     groups = -(-world_size // _LARGEST_GROUP)
     group = ((rank + 1) * groups - 1) // world_size
@@ -153,7 +154,7 @@ class Sampler:
         Returns:
             epochs and tweet indices, int64 [steps, tweets] each, in the order of the stream.
         """
-        group = group_of(self.rank, self.world_size)
+        group = dealing_group(self.rank, self.world_size)
         positions = self.stream.positions(first, last, group[0], len(group), self.world_size)
         epochs, tweets = self.stream.tweets(positions)
         if len(group) == 1:

@@ -12,14 +12,15 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import record_function
 
-from ..data.batches import MicroBatch, Step, take_rows
-from ..data.masking import Masking
-from ..model.masked_lm import PackedMaskedLM
-from . import adam
+from bert_tweets.data.batches import MicroBatch, Step, take_rows
+from bert_tweets.data.masking import Masking
+from bert_tweets.distributed.world import World
+from bert_tweets.model.masked_lm import PackedMaskedLM
+
+from . import optimizer_state
 from .precision import MasterWeights, autocast
 from .protocol import EngineState
-from .stopwatch import Stopwatch
-from .world import World
+from .step_timer import Stopwatch
 
 
 class DDPEngine:
@@ -127,12 +128,12 @@ class DDPEngine:
         weights = self.weights(keep)
         if weights is None:
             return None
-        numbers = {"optimizer_steps": adam.steps_of(self.optimizer), **adam.scale_of(self.scaler)}
-        return EngineState(weights, adam.moments_of(self.optimizer, self._trained()), numbers)
+        numbers = {"optimizer_steps": optimizer_state.steps_of(self.optimizer), **optimizer_state.scale_of(self.scaler)}
+        return EngineState(weights, optimizer_state.moments_of(self.optimizer, self._trained()), numbers)
 
     def load(self, state: EngineState | None) -> None:
-        adam.put_moments(self.optimizer, self._trained(), state, self.world)
-        adam.put_scale(self.scaler, state, self.world)
+        optimizer_state.put_moments(self.optimizer, self._trained(), state, self.world)
+        optimizer_state.put_scale(self.scaler, state, self.world)
 
     def _exact(self) -> Iterator[tuple[str, Tensor]]:
         """Each weight by its name, in fp32 where another is behind it."""

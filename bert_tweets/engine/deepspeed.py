@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from ..data.batches import MicroBatch, Step
-from ..data.masking import Masking
-from ..model.masked_lm import PackedMaskedLM
-from . import adam
-from . import deepspeed_parts as parts
-from .deepspeed_settings import Settings, import_deepspeed
+from bert_tweets.data.batches import MicroBatch, Step
+from bert_tweets.data.masking import Masking
+from bert_tweets.distributed.world import World
+from bert_tweets.model.masked_lm import PackedMaskedLM
+
+from . import optimizer_state
+from . import zero_partition as parts
+from .deepspeed_config import Settings, import_deepspeed
 from .protocol import EngineState
-from .stopwatch import Stopwatch
-from .world import World
+from .step_timer import Stopwatch
 
 # DeepSpeed fills its buckets up to so many elements, and sets memory aside for all of them: 2 GB by its own default.
 BUCKET = 25_000_000
@@ -110,29 +111,29 @@ class DeepSpeedEngine:
 
     def state(self, keep: bool = True) -> EngineState | None:
         weights, trained = self.weights(keep), self._trained()
-        numbers = {"optimizer_steps": adam.steps_of(self._adam()), **self._scale()}
+        numbers = {"optimizer_steps": optimizer_state.steps_of(self._adam()), **self._scale()}
         if not self.stage:
-            moments = adam.moments_of(self._adam(), trained) if keep else {}
+            moments = optimizer_state.moments_of(self._adam(), trained) if keep else {}
         else:
             moments = parts.moments(self.engine.optimizer, trained, keep) if numbers["optimizer_steps"] else {}
         return EngineState(weights, moments, numbers) if weights is not None else None
 
     def load(self, state: EngineState | None) -> None:
         if not self.stage:
-            adam.put_moments(self._adam(), self._trained(), state, self.world)
+            optimizer_state.put_moments(self._adam(), self._trained(), state, self.world)
             if scaler := self.engine.torch_autocast_z0_gradscaler:
-                adam.put_scale(scaler, state, self.world)
+                optimizer_state.put_scale(scaler, state, self.world)
             return
         if scaler := self._scaler():
             scale = (state.numbers if state else {}).get("loss_scale", scaler.cur_scale)
             scaler.cur_scale = float(self.world.from_main(torch.tensor(float(scale), dtype=torch.float64)))
-        steps = adam.steps_from_main(state, self.world)
+        steps = optimizer_state.steps_from_main(state, self.world)
         if not steps:
             return
         parts.prepare_moments(self.engine.optimizer, steps)
         for name, weight in self._trained().items():
             shape = getattr(weight, "ds_shape", weight.shape)
-            for moment, value in adam.moments_from_main(name, shape, state, self.world):
+            for moment, value in optimizer_state.moments_from_main(name, shape, state, self.world):
                 parts.put(weight, value, self.world, moment)
 
     def _trained(self) -> dict[str, Tensor]:
@@ -149,7 +150,7 @@ class DeepSpeedEngine:
 
     def _scale(self) -> dict[str, Any]:
         if scaler := self.engine.torch_autocast_z0_gradscaler:
-            return adam.scale_of(scaler)
+            return optimizer_state.scale_of(scaler)
         return {"loss_scale": float(scaler.cur_scale)} if (scaler := self._scaler()) else {}
 
     @torch.no_grad()

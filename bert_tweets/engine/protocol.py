@@ -7,9 +7,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..data.batches import MicroBatch, Step
-from ..data.masking import Masking
-from .stopwatch import Stopwatch
+from bert_tweets.data.batches import MicroBatch, Step
+from bert_tweets.data.masking import Masking
+
+from .step_timer import Stopwatch
 
 
 @dataclass(frozen=True)

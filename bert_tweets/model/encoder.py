@@ -21,7 +21,7 @@ def first_position(config: Any) -> int:
     return int(config.pad_token_id) + 1 if like_roberta else 0
 
 
-class Encoder:
+class PackedEncoder:
     """The encoder of a stock masked language model over packed rows; holds no parameters of its own.
 
     Of BERT and its like the layers' parts are called one by one: query, key and value are one product, and behind the

@@ -12,13 +12,14 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ..data.manifest import Manifest
-from ..files import side_folder
-from ..hub import json_object
-from ..text import recipe
-from ..text.tokenizer import load_tokenizer, save
+from bert_tweets.common.hub import json_object
+from bert_tweets.common.output_folder import side_folder
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.text import recipe
+from bert_tweets.corpus.text.tokenizer import load_tokenizer, save
+
 from .loading import put_weights, set_dropout, tokenizer_folder
-from .vocabulary_size import cut_vocabulary
+from .vocab_padding import cut_vocabulary
 
 
 def export_model(

@@ -11,15 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import EmbedConfig, EvaluateConfig, ModelConfig
-from ..data.manifest import TOKENIZER_FOLDER, Manifest
-from ..errors import UserError
-from ..hub import MAIN, in_reach, is_local, parted, snapshot
-from ..text import recipe
-from ..text.tokenizer import fingerprint, load_tokenizer
+from bert_tweets.common.errors import UserError
+from bert_tweets.common.hub import MAIN, in_reach, is_local, snapshot, split_revision
+from bert_tweets.config import EmbedConfig, EvaluateConfig, ModelConfig
+from bert_tweets.corpus.shards.manifest import TOKENIZER_FOLDER, Manifest
+from bert_tweets.corpus.text import recipe
+from bert_tweets.corpus.text.tokenizer import fingerprint, load_tokenizer
+
 from .attention import register
 from .encoder import Head, first_position
-from .foreign import require_harmless
+from .safety import require_harmless
 
 ARCHITECTURES = ("bert", "camembert", "roberta", "xlm-roberta", "modernbert")
 SCRATCH = "scratch"
@@ -51,7 +52,7 @@ def fetch(name: str, revision: str) -> None:
 
     wanted = ["*.json", "*.txt", "*.safetensors"]
     try:
-        place, revision = parted(name, revision)
+        place, revision = split_revision(name, revision)
         snapshot_download(place, revision=revision, allow_patterns=wanted, local_files_only=not in_reach())
     except Exception as error:  # the hub's client raises many kinds, requests' among them
         raise UserError(_unreachable(name, error)) from None
@@ -164,7 +165,7 @@ def weights_identity(name: str, revision: str = MAIN) -> str:
     """What tells a model's weights from others: sha256 over its safetensors, or the hub's name and commit of them."""
     if not is_local(name):
         taken = snapshot(name, revision)
-        return f"{parted(name)[0]}@{taken.name}" if taken else name
+        return f"{split_revision(name)[0]}@{taken.name}" if taken else name
     digest = hashlib.sha256()
     for path in sorted(Path(name).glob("*.safetensors")):
         with path.open("rb") as file:
@@ -172,7 +173,7 @@ def weights_identity(name: str, revision: str = MAIN) -> str:
     return digest.hexdigest()
 
 
-def made_from(config: EvaluateConfig | EmbedConfig, manifest: Manifest) -> dict[str, Any]:
+def output_fingerprint(config: EvaluateConfig | EmbedConfig, manifest: Manifest) -> dict[str, Any]:
     """What decides an output of models and base: settings but for its place, tweets, weights."""
     models = config.model if isinstance(config.model, list) else [config.model]
     return {
@@ -214,7 +215,7 @@ def own_recipe(config: ModelConfig) -> tuple[recipe.Recipe | None, str | None]:
     Raises:
         UserError: it has neither.
     """
-    own = recipe.read(config.name if is_local(config.name) else _hub_folder(config))
+    own = recipe.read_recipe(config.name if is_local(config.name) else _hub_folder(config))
     # A model without either could have been made for any tokens.
     return own, fingerprint(load_tokenizer(config.name, config.revision)) if own is None else None
 
@@ -278,7 +279,7 @@ def _where(config: ModelConfig) -> dict[str, Any]:
 
 
 def _hub_options(config: ModelConfig) -> tuple[str, dict[str, Any]]:
-    name, revision = parted(config.name, config.revision)
+    name, revision = split_revision(config.name, config.revision)
     return name, {"revision": revision, "local_files_only": is_local(config.name) or not in_reach()}
 
 

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.batches import MicroBatch
-from ..data.masking import Masking
+from bert_tweets.data.batches import MicroBatch
+from bert_tweets.data.masking import Masking
+
 from .attention import Backend, Plan, backend_named
-from .encoder import Encoder, Head
-from .linear_cross_entropy import IGNORED, losses_of, summed_loss
+from .encoder import Head, PackedEncoder
+from .loss import IGNORED, losses_of, summed_loss
 
 _MOST_SHAPES = 64
 
@@ -45,7 +46,7 @@ class PackedMaskedLM(nn.Module):
         backend: of attention; None: the one that works everywhere.
         compiled: have torch.compile make the step's kernels.
         checkpoint: compute each layer's activations again on the way back.
-        parted: an engine will cut the weights into parts, see `Encoder`.
+        parted: an engine will cut the weights into parts, see `PackedEncoder`.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class PackedMaskedLM(nn.Module):
         super().__init__()
         self.model, self.compiled = model, compiled
         self.backend = backend or backend_named("masked")
-        self._encoder, self._head = Encoder(model, self.backend, checkpoint, parted), Head(model)
+        self._encoder, self._head = PackedEncoder(model, self.backend, checkpoint, parted), Head(model)
         self._loss = _compiled(self._summed_loss) if compiled else self._summed_loss
 
     def forward(self, batch: MicroBatch, masking: Masking) -> Tensor:

@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.records import require_type, sealed, unsealed
-from ..errors import UserError
-from ..files import side_folder, to_json, write_atomic, write_bytes
+from bert_tweets.common.errors import UserError
+from bert_tweets.common.output_folder import side_folder, to_json, write_atomic, write_bytes
+from bert_tweets.corpus.shards.checksummed_json import require_type, sealed, unsealed
 
 if TYPE_CHECKING:
     # Torch is slow to import, and who verifies does without.
@@ -101,7 +101,7 @@ def named_by(place: Path) -> list[Path]:
     return found_in(place / FOLDER) or found_in(place)
 
 
-def write(checkpoints: Path, record: Record, tensors: dict[str, dict[str, Tensor]], keep: int) -> Path:
+def write_checkpoint(checkpoints: Path, record: Record, tensors: dict[str, dict[str, Tensor]], keep: int) -> Path:
     """Writes a checkpoint and reads it again; only then older ones are removed.
 
     Args:
@@ -153,7 +153,7 @@ def check(folder: Path) -> Record:
     return record
 
 
-def read(folder: Path) -> Checkpoint:
+def read_checkpoint(folder: Path) -> Checkpoint:
     """Reads a checkpoint; what is handed out is what was compared with the checksums.
 
     Raises:

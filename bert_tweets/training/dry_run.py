@@ -9,24 +9,36 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from .. import machine, options
-from ..config import TrainConfig
-from ..data.manifest import Manifest
-from ..data.packing import best_fit
-from ..engine import world as ranks
-from ..engine.deepspeed_settings import zero_stage
-from ..engine.fetching import check_local
-from ..engine.precision import PRODUCTS
-from ..engine.world import World
-from ..errors import UserError
-from ..model.attention import Shape, backend_for
-from ..model.loading import empty_model
-from ..terminal import console
+from bert_tweets.common import system
+from bert_tweets.common.errors import UserError
+from bert_tweets.common.terminal import console
+from bert_tweets.config import TrainConfig, parser
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.data.packing import best_fit
+from bert_tweets.distributed import world as ranks
+from bert_tweets.distributed.download import check_local
+from bert_tweets.distributed.world import World
+from bert_tweets.engine.deepspeed_config import zero_stage
+from bert_tweets.engine.precision import PRODUCTS
+from bert_tweets.model.attention import Shape, backend_for
+from bert_tweets.model.loading import empty_model
+
 from . import run_folder
-from .memory import FP32, WAYS, Batch, Memory, Parameters, Way, checkpoint_size, count, memory, padded_square
+from .build import check_engine, is_compiled, layout_for, stream_for
+from .memory_estimate import (
+    FP32,
+    WAYS,
+    Memory,
+    MicroBatchShape,
+    Parameters,
+    Way,
+    checkpoint_size,
+    count,
+    estimate_memory,
+    padded_square,
+)
 from .optimizer import choose_trainable
-from .resuming import require_place
-from .setup import check_engine, is_compiled, layout_for, stream_for
+from .resume import require_place
 
 _GIB = 2**30
 # No backend of the CPU asks for it.
@@ -49,7 +61,7 @@ class StepShape:
     tweets: int
     micro_batches: int
     tokens: int
-    batch: Batch
+    batch: MicroBatchShape
 
 
 def dry_run(config: TrainConfig) -> None:
@@ -69,7 +81,7 @@ def dry_run(config: TrainConfig) -> None:
         return
     out = console(width=150)
     out.print(f"[bold]settings[/bold] (the folder of the run is {state})")
-    out.print(options.dump(config), markup=False)
+    out.print(parser.dump(config), markup=False)
     model = empty_model(config.model, manifest, 64 if world.device.type == "cuda" else 1)
     choose_trainable(model, config.model.trainable)
     parameters = count(model)
@@ -78,7 +90,7 @@ def dry_run(config: TrainConfig) -> None:
     out.print(memory_table(config, model.config, parameters, shape, world))
     out.print(
         "a rank's memory, in GiB; CUDA's context, NCCL's buffers and fragments come on top; "
-        "formulae: bert_tweets/training/memory.py",
+        "formulae: bert_tweets/training/memory_estimate.py",
         style="dim",
     )
 
@@ -122,7 +134,7 @@ def step_shape(config: TrainConfig, manifest: Manifest, world: World) -> StepSha
     elif attention == "auto":
         attention = _ON_GPU
     checkpoint = config.model.checkpoint_activations
-    batch = Batch(kind, attention, rows, layout.row_length, masked, squares, checkpoint)
+    batch = MicroBatchShape(kind, attention, rows, layout.row_length, masked, squares, checkpoint)
     return StepShape(tweets, micro_batches, tokens, batch)
 
 
@@ -132,7 +144,7 @@ def device_memory(config: TrainConfig, world: World) -> int:
         return int(config.plan.device_memory * _GIB)
     if world.device.type == "cuda":
         return int(torch.cuda.get_device_properties(world.device).total_memory)
-    return machine.memory() // world.local_world_size
+    return system.total_memory() // world.local_world_size
 
 
 def way_of(config: TrainConfig) -> Way:
@@ -155,7 +167,7 @@ def memory_table(
     table.add_column(f"of {room / _GIB:.1f}" if room else "")
     chosen = way_of(config)
     for way in WAYS if chosen in WAYS else (*WAYS, chosen):
-        found = memory(settings, parameters, way, config.precision, shape.batch, world.world_size)
+        found = estimate_memory(settings, parameters, way, config.precision, shape.batch, world.world_size)
         name = f"{way.name} ←" if way == chosen else way.name
         if found is None:
             table.add_row(name, *["" for _ in parts], f"not with precision={config.precision}")
@@ -207,7 +219,7 @@ def _disk(config: TrainConfig, parameters: Parameters) -> str:
     checkpoint = checkpoint_size(parameters)
     # A new one is whole before the oldest goes.
     count = config.checkpoint.keep + 1
-    wanted, there = model + count * checkpoint, machine.disk(config.output)
+    wanted, there = model + count * checkpoint, system.disk(config.output)
     room = "" if wanted <= there.free else ": TOO LITTLE"
     return (
         f"model {_size(model)}, a checkpoint up to {_size(checkpoint)}, {count} of them at most: {_size(wanted)} of "

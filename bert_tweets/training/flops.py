@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..engine.precision import PRODUCTS
+from bert_tweets.engine.precision import PRODUCTS
 
 # Dense matrix peak by datasheet (bf16 and fp16, without sparsity), FLOP/s.
 _DATASHEET = {

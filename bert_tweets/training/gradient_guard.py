@@ -7,10 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from ..data.batches import Step
-from ..data.order import Stream
-from ..data.shards import Split
-from ..errors import UserError
+from bert_tweets.common.errors import UserError
+from bert_tweets.corpus.shards.reader import Split
+from bert_tweets.data.batches import Step
+from bert_tweets.data.permutation import Stream
+
 from .metrics import JsonLines
 
 # Steps in which the budget may be used up.

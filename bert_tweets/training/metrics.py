@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.batches import Step
-from ..engine.stopwatch import Stopwatch
-from ..engine.world import World
-from ..files import from_json, in_one_line, write_atomic
-from ..terminal import say, unheard
+from bert_tweets.common.output_folder import from_json, in_one_line, write_atomic
+from bert_tweets.common.terminal import say, unheard
+from bert_tweets.data.batches import Step
+from bert_tweets.distributed.world import World
+from bert_tweets.engine.step_timer import Stopwatch
 
 _COUNTED = ("waits", "steps", "tokens", "tweets", "positions")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from ..config import OptimizerConfig
+from bert_tweets.config import OptimizerConfig
 
 
 def choose_trainable(model: nn.Module, trainable: str) -> None:

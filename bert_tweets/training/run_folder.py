@@ -8,12 +8,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from .. import options
-from ..config import TrainConfig
-from ..errors import UserError
-from ..files import MARKER, from_json, hold, in_one_line, write_atomic, write_json_atomic
+from bert_tweets.common.errors import UserError
+from bert_tweets.common.output_folder import MARKER, from_json, hold, in_one_line, write_atomic, write_json_atomic
+from bert_tweets.config import TrainConfig, parser
+
 from . import checkpoint
-from .resuming import settings_that_stay
+from .resume import settings_that_stay
 
 CONFIG, METRICS, VALIDATION, SKIPPED, SUMMARY, MODEL = (
     "config.yaml",
@@ -44,7 +44,7 @@ def state(config: TrainConfig) -> str:
     if not saved.is_file():
         raise UserError(f"{folder}: holds other files; name a new folder with output=")
     # Batch by batch the same tweets, masks and steps come out of it: only then is it the same run.
-    before = settings_that_stay(options.load(TrainConfig, ["--config", str(saved)]))
+    before = settings_that_stay(parser.load(TrainConfig, ["--config", str(saved)]))
     now = settings_that_stay(config)
     if changed := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
         raise UserError(
@@ -94,7 +94,7 @@ def begun(config: TrainConfig, step: int) -> Iterator[None]:
             if removed:
                 print(f"removed, as the run goes on without: {', '.join(removed)}", flush=True)
             shutil.rmtree(folder / MODEL, ignore_errors=True)
-            write_atomic(folder / CONFIG, options.dump(config).encode())
+            write_atomic(folder / CONFIG, parser.dump(config).encode())
         yield
 
 

@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from ..engine.world import World
-from ..files import in_one_line
-from ..terminal import say
+from bert_tweets.common.output_folder import in_one_line
+from bert_tweets.common.terminal import say
+from bert_tweets.distributed.world import World
 
 FOLDER = "stacks"
 # EX_SOFTWARE of sysexits.h.

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bert_tweets.common.errors import UserError
+from bert_tweets.corpus.shards.manifest import SPLITS, Manifest
+from bert_tweets.corpus.shards.reader import open_split
 from bert_tweets.data.inspection import inspect, padding_of
-from bert_tweets.data.manifest import SPLITS, Manifest
-from bert_tweets.data.shards import open_split
-from bert_tweets.errors import UserError
 from bert_tweets.inspect import stage
 from tests.helpers import make_shards
 
@@ -28,7 +28,7 @@ def test_padding_of_batches_that_can_be_counted_by_hand() -> None:
 def test_lengths_and_unknown_words_are_those_of_the_tweets(tmp_path: Path) -> None:
     texts = [f"the mask number {number} {'😷' if number % 4 == 0 else ''}" for number in range(400)]
     words = " ".join(dict.fromkeys(" ".join(texts).replace("😷", "").split()))
-    from bert_tweets.text.tokenizer import train_wordpiece
+    from bert_tweets.corpus.text.tokenizer import train_wordpiece
 
     train_wordpiece([[words] * 2], 300).save_pretrained(tmp_path / "tokenizer")
     folder = make_shards(tmp_path / "data", texts, tokenizer=str(tmp_path / "tokenizer"), validation_fraction=0.0)

@@ -14,18 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_tweets.config import PrepareConfig
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.shards.reader import Split, Tweets, open_split
 from bert_tweets.data import loader
 from bert_tweets.data.batches import Step
 from bert_tweets.data.layout import FixedShape, Layout, fixed_shape
 from bert_tweets.data.loader import StepLoader
-from bert_tweets.data.manifest import Manifest
 from bert_tweets.data.masking import masking_for
-from bert_tweets.data.order import Stream
 from bert_tweets.data.packing import best_fit
+from bert_tweets.data.permutation import Stream
 from bert_tweets.data.sampler import Sampler, SamplerState
-from bert_tweets.data.shards import Split, Tweets, open_split
 from bert_tweets.prepare import prepare
-from bert_tweets.training.validation import TWEETS_A_STEP
+from bert_tweets.training.validate import TWEETS_A_STEP
 
 BATCH = 48
 

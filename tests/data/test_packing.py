@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bert_tweets.corpus.shards.reader import Tweets
 from bert_tweets.data.packing import Placement, best_fit, lay_out, pack
-from bert_tweets.data.shards import Tweets
 
 
 def tweets_of(lengths: list[int], seed: int = 0) -> Tweets:

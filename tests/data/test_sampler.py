@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_tweets.data.order import Stream
-from bert_tweets.data.sampler import Sampler, SamplerState, deal, group_of, state_of
-from bert_tweets.errors import UserError
+from bert_tweets.common.errors import UserError
+from bert_tweets.data.permutation import Stream
+from bert_tweets.data.sampler import Sampler, SamplerState, deal, dealing_group, state_of
 
 Ints = npt.NDArray[np.int64]
 
@@ -31,7 +31,7 @@ class Counting:
 
 @given(world_size=st.integers(1, 5000))
 def test_groups_are_neighbours_and_take_in_every_rank_once(world_size: int) -> None:
-    groups = [group_of(rank, world_size) for rank in range(world_size)]
+    groups = [dealing_group(rank, world_size) for rank in range(world_size)]
     assert all(rank in group for rank, group in enumerate(groups))
     distinct = sorted(set(groups), key=lambda group: group.start)
     assert [rank for group in distinct for rank in group] == list(range(world_size))

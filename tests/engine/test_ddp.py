@@ -11,8 +11,8 @@ import torch
 
 from bert_tweets.config import OptimizerConfig
 from bert_tweets.data.batches import Step
+from bert_tweets.distributed.world import World
 from bert_tweets.engine.ddp import DDPEngine, _replicate
-from bert_tweets.engine.world import World
 from bert_tweets.model.masked_lm import PackedMaskedLM
 from bert_tweets.training.optimizer import make_optimizer
 from tests.model.tiny import SIZES, masking_of, packed, packed_model, tweets_of

@@ -9,18 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from bert_tweets import options
-from bert_tweets.config import TrainConfig
-from bert_tweets.engine import deepspeed_file
-from bert_tweets.engine.deepspeed_settings import import_deepspeed, settings_of, zero_stage
-from bert_tweets.errors import UserError
+from bert_tweets.common.errors import UserError
+from bert_tweets.config import TrainConfig, parser
+from bert_tweets.engine import deepspeed_user_config
+from bert_tweets.engine.deepspeed_config import deepspeed_settings, import_deepspeed, zero_stage
 
 CPU = torch.device("cpu")
 WORDS = ("data.path=shards", "model.name=bert", "output=run", "engine.name=deepspeed")
 
 
 def settings(*words: str) -> dict[str, Any]:
-    return settings_of(options.load(TrainConfig, [*WORDS, *words]), CPU)
+    return deepspeed_settings(parser.load(TrainConfig, [*WORDS, *words]), CPU)
 
 
 def mistakes(*words: str) -> list[str]:
@@ -104,7 +103,7 @@ def test_what_cannot_be_is_one_line(words: list[str], said: str, monkeypatch: py
 def test_deepspeeds_settings_without_deepspeed_are_a_mistake() -> None:
     words = ["engine.zero_stage=2", "engine.offload_optimizer=true", "engine.deepspeed_config=x.json"]
     with pytest.raises(UserError) as told:
-        options.load(TrainConfig, [*WORDS[:3], *words])
+        parser.load(TrainConfig, [*WORDS[:3], *words])
     lines = str(told.value).splitlines()
     assert len(lines) == 3 and all("set engine.name=deepspeed too" in line for line in lines)
 
@@ -124,7 +123,7 @@ def test_a_users_file_is_merged(json_file: Any) -> None:
     assert made["zero_optimization"] == zero and made["steps_per_print"] == 100
     assert made["gradient_clipping"] == 1.0 and made["train_micro_batch_size_per_gpu"] == 1
     assert "train_batch_size" not in made
-    assert zero_stage(options.load(TrainConfig, [*WORDS, json_file(file)])) == 2
+    assert zero_stage(parser.load(TrainConfig, [*WORDS, json_file(file)])) == 2
 
 
 def test_every_mistake_in_a_users_file_is_told_at_once(json_file: Any) -> None:
@@ -200,5 +199,5 @@ def test_no_key_that_deepspeed_reads_is_unknown_to_us() -> None:
 
     DeepSpeedConfig(Watched(train_micro_batch_size_per_gpu=1))
     assert len(read) >= 40
-    found = deepspeed_file.problems({key: {} for key in read}, TrainConfig(), settings())
+    found = deepspeed_user_config.problems({key: {} for key in read}, TrainConfig(), settings())
     assert not [line for line in found if "no such key" in line]

@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 
 from bert_tweets.config import OptimizerConfig
+from bert_tweets.distributed.world import World
 from bert_tweets.engine.ddp import DDPEngine, _replicate
-from bert_tweets.engine.world import World
 from bert_tweets.model.masked_lm import PackedMaskedLM
 from bert_tweets.training.optimizer import make_optimizer
 from tests.devices import each_device

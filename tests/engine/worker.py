@@ -18,15 +18,15 @@ import torch
 import torch.nn.functional as F
 
 from bert_tweets.config import TrainConfig
-from bert_tweets.data.manifest import Manifest
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.shards.reader import open_split
 from bert_tweets.data.masking import masking_for
-from bert_tweets.data.shards import open_split
-from bert_tweets.engine import world as ranks
-from bert_tweets.engine.deepspeed_settings import import_deepspeed
-from bert_tweets.engine.world import World
+from bert_tweets.distributed import world as ranks
+from bert_tweets.distributed.world import World
+from bert_tweets.engine.deepspeed_config import import_deepspeed
 from bert_tweets.model.loading import load_model, put_weights
-from bert_tweets.training.setup import Training, build
-from bert_tweets.training.validation import Validation
+from bert_tweets.training.build import Training, build
+from bert_tweets.training.validate import Validation
 from tests.engine.cases import BATCH_SIZE, CASES, RATE, RESTART_AT, SETTINGS_FILE, Case
 
 Found = dict[str, Any]

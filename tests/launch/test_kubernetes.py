@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bert_tweets import options
-from bert_tweets.config import TrainConfig
+from bert_tweets.config import TrainConfig, parser
 from tests.launch.starting import clone_with, start
 from tests.processes import ROOT, free_port
 
@@ -64,7 +63,7 @@ def test_the_job_trains_on_every_gpu_it_asks_for_with_settings_that_exist() -> N
         assert {mount["name"] for mount in container["volumeMounts"]} == {
             volume["name"] for volume in replica["template"]["spec"]["volumes"]
         }
-        options.load(TrainConfig, container["args"])
+        parser.load(TrainConfig, container["args"])
 
 
 @pytest.mark.dist

@@ -18,10 +18,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bert_tweets.errors import UserError
-from bert_tweets.model.attention import Backend, Shape, backend_for, backend_named, names
+from bert_tweets.common.errors import UserError
+from bert_tweets.model.attention import Backend, Shape, backend_for, backend_named, backend_names
 from bert_tweets.model.attention.flex import Flex
-from bert_tweets.model.attention.fused_rows import FusedRows
+from bert_tweets.model.attention.triton_rows import FusedRows
 from bert_tweets.model.attention.varlen import Varlen
 from tests.devices import each_device
 
@@ -29,7 +29,7 @@ HEADS, SIZE, LENGTH, ROWS = 2, 16, 128, 9
 SCALE = 0.2  # of no backend the default
 HALVES = [torch.bfloat16, torch.float16]
 
-each_backend = pytest.mark.parametrize("name", names())
+each_backend = pytest.mark.parametrize("name", backend_names())
 each_window = pytest.mark.parametrize("window", [None, 3], ids=["whole", "window"])
 
 

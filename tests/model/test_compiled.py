@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from bert_tweets.data.batches import MicroBatch
-from bert_tweets.model import linear_cross_entropy
-from bert_tweets.model.attention import tweets
-from bert_tweets.model.linear_cross_entropy import summed_loss
+from bert_tweets.model import loss as linear_cross_entropy
+from bert_tweets.model.attention import bucketed_cpu
+from bert_tweets.model.loss import summed_loss
 from bert_tweets.model.masked_lm import PackedMaskedLM
-
-from .test_masked_lm import capacity
-from .tiny import masking_of, packed, packed_model, tweets_of
+from tests.model.test_masked_lm import capacity
+from tests.model.tiny import masking_of, packed, packed_model, tweets_of
 
 LENGTHS = [20, 9, 14, 30, 5]
 
@@ -63,14 +62,14 @@ def loss_of(rows_at_once: int) -> Callable[[Tensor], Tensor]:
 
 def attention_by_tweet(states: Tensor) -> Tensor:
     segments = torch.tensor([[1] * 5 + [2] * 3, [3] * 8], dtype=torch.int32)
-    backend = tweets.Tweets()
+    backend = bucketed_cpu.BucketedAttention()
     plan = torch.compiler.disable(backend.plan)(segments, 3)
     return backend.attend_packed(torch.tanh(states), plan, 0.3, None).square().sum()
 
 
 FUNCTIONS: dict[type, list[Callable[[Tensor], Tensor]]] = {
     linear_cross_entropy._SummedLoss: [loss_of(100), loss_of(5)],
-    tweets._Attention: [attention_by_tweet],
+    bucketed_cpu._Attention: [attention_by_tweet],
 }
 
 

@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bert_tweets.engine.precision import PRODUCTS, MasterWeights, autocast
-from bert_tweets.model.attention import Shape, backend_named, names
+from bert_tweets.model.attention import Shape, backend_named, backend_names
 from bert_tweets.model.masked_lm import PackedMaskedLM
-
-from .test_masked_lm import LENGTHS, capacity
-from .tiny import FAMILIES, PAD, masking_of, packed, packed_model, padded, stock_model, tweets_of
+from tests.model.test_masked_lm import LENGTHS, capacity
+from tests.model.tiny import FAMILIES, PAD, masking_of, packed, packed_model, padded, stock_model, tweets_of
 
 CPU = torch.device("cpu")
 Found = tuple[Tensor, dict[str, Tensor]]
@@ -22,7 +21,7 @@ Found = tuple[Tensor, dict[str, Tensor]]
 
 def usable(precision: str) -> list[str]:
     shape = Shape("cpu", PRODUCTS[precision], head_size=8, row_length=32, windowed=True)
-    return [name for name in names() if not backend_named(name).missing(shape)]
+    return [name for name in backend_names() if not backend_named(name).missing(shape)]
 
 
 def gradients(model: Any) -> dict[str, Tensor]:

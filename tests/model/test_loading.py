@@ -9,13 +9,12 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
+from bert_tweets.common.errors import UserError
 from bert_tweets.config import ModelConfig, ScratchConfig
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.errors import UserError
+from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.model.attention import NAME
 from bert_tweets.model.loading import check_model, load_model
-
-from .tiny import SIZES
+from tests.model.tiny import SIZES
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +107,7 @@ def test_models_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, manifest
 
 
 def test_a_stock_model_with_another_tokenizer_is_refused(tmp_path: Path, manifest: Manifest) -> None:
-    from bert_tweets.text.tokenizer import train_wordpiece
+    from bert_tweets.corpus.text.tokenizer import train_wordpiece
 
     name = saved(tmp_path, manifest)
     check_model(ModelConfig(name=name), manifest)

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForMaskedLM
 
+from bert_tweets.corpus.shards.reader import Tweets
 from bert_tweets.data.batches import MicroBatch, to_micro_batch
 from bert_tweets.data.masking import Masking
 from bert_tweets.data.packing import pack
-from bert_tweets.data.shards import Tweets
 from bert_tweets.model.attention import register
 
 VOCABULARY, PAD, MASK = 120, 1, 4

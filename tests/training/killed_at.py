@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bert_tweets import options
-from bert_tweets.config import TrainConfig
-from bert_tweets.training.loop import train
+from bert_tweets.config import TrainConfig, parser
+from bert_tweets.training.trainer import train
 
 
 def train_until(write: int, config: TrainConfig) -> None:
@@ -40,7 +39,7 @@ def train_until(write: int, config: TrainConfig) -> None:
 
 def main() -> None:
     first, step = int(sys.argv[1]), int(sys.argv[2])
-    config = options.load(TrainConfig, sys.argv[3:])
+    config = parser.load(TrainConfig, sys.argv[3:])
     write, killed = first, 0
     while True:
         child = os.fork()

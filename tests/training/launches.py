@@ -14,17 +14,16 @@ from typing import Any
 
 import torch
 
-from bert_tweets import options
-from bert_tweets.config import TrainConfig
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.engine import world as ranks
+from bert_tweets.common.errors import Stopped, UserError
+from bert_tweets.config import TrainConfig, parser
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.distributed import world as ranks
 from bert_tweets.engine.ddp import DDPEngine
 from bert_tweets.engine.deepspeed import DeepSpeedEngine
-from bert_tweets.errors import Stopped, UserError
 from bert_tweets.model.masked_lm import PackedMaskedLM
-from bert_tweets.training import loop
-from bert_tweets.training.loop import run
-from bert_tweets.training.setup import stream_for
+from bert_tweets.training import trainer
+from bert_tweets.training.build import stream_for
+from bert_tweets.training.trainer import run_training
 from tests.engine.worker import as_in_a_process_of_its_own
 
 
@@ -56,7 +55,7 @@ def break_steps(steps: set[int]) -> None:
 
 def main(file: Path) -> None:
     # Half of what such a small run takes, and nothing that is compared.
-    loop.garbage_by_hand, loop.matrix_peak = nullcontext, lambda *_: 1e12  # type: ignore[assignment]
+    trainer.garbage_by_hand, trainer.matrix_peak = nullcontext, lambda *_: 1e12  # type: ignore[assignment]
     world = ranks.this_world("cpu")
     ranks.start(world, timeout_seconds=60, always=True)
     steps = {int(step) for step in os.environ.get("NOT_FINITE_AT", "").split(",") if step}
@@ -64,13 +63,13 @@ def main(file: Path) -> None:
         break_steps(steps)
     outcomes = []
     for words in json.loads(file.read_text()):
-        config = options.load(TrainConfig, words)
+        config = parser.load(TrainConfig, words)
         manifest = Manifest.read(config.data.path)
         torch.manual_seed(0)
         outcome = "done"
         try:
             with as_in_a_process_of_its_own():
-                run(config, manifest, stream_for(config, manifest), world)
+                run_training(config, manifest, stream_for(config, manifest), world)
         except (UserError, Stopped) as error:
             outcome = str(error)
         outcomes.append(outcome)

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from bert_tweets import options
-from bert_tweets.config import TrainConfig
+from bert_tweets.config import TrainConfig, parser
 from bert_tweets.training import checkpoint
-from bert_tweets.training.loop import train
+from bert_tweets.training.trainer import train
 from tests.helpers import generated_tweets, make_shards
 
 SETTINGS = [
@@ -48,7 +47,7 @@ def words_of(shards: Path, output: Path, *more: str) -> list[str]:
 
 
 def config_of(shards: Path, output: Path, *more: str) -> TrainConfig:
-    return options.load(TrainConfig, words_of(shards, output, *more))
+    return parser.load(TrainConfig, words_of(shards, output, *more))
 
 
 def lines_of(run: Path, name: str = "metrics.jsonl") -> list[dict[str, float]]:

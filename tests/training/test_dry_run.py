@@ -14,22 +14,22 @@ import torch.distributed as dist
 from torch import Tensor
 from transformers import BertConfig
 
+from bert_tweets.common.errors import UserError
 from bert_tweets.config import ModelConfig, TrainConfig
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.engine import world as ranks
-from bert_tweets.errors import UserError
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.distributed import world as ranks
 from bert_tweets.model.loading import empty_model
-from bert_tweets.training import dry_run, memory
-from bert_tweets.training.memory import Way, arithmetic, held
-from bert_tweets.training.resuming import settings_that_stay
-from bert_tweets.training.setup import Training, build
+from bert_tweets.training import dry_run, memory_estimate
+from bert_tweets.training.build import Training, build
+from bert_tweets.training.memory_estimate import Way, arithmetic, held
+from bert_tweets.training.resume import settings_that_stay
 from tests.helpers import make_shards
 from tests.model.tiny import FAMILIES, stock_model
 from tests.processes import run, stage
 
 # Of what a forward pass was seen to keep: indices and masks of a few bytes a token are not in the formulae.
 BOUND = 0.005
-NO_BATCH = memory.Batch("cpu", "tweets", 0, 128, 0, 0)
+NO_BATCH = memory_estimate.MicroBatchShape("cpu", "tweets", 0, 128, 0, 0)
 
 
 def config_of(shards: Path, **more: Any) -> TrainConfig:
@@ -70,11 +70,11 @@ def told_bytes(parts: Training, batch: Any, precision: str) -> int:
     numbers = arithmetic(precision, Way())
     assert numbers
     segments = torch.unique(batch.segment_ids[batch.segment_ids > 0], return_counts=True)[1]
-    squares = sum(memory.padded_square(length) for length in segments.tolist())
+    squares = sum(memory_estimate.padded_square(length) for length in segments.tolist())
     rows, length = batch.input_ids.shape
-    shape = memory.Batch("cpu", parts.attention, rows, length, batch.masked_capacity, squares)
+    shape = memory_estimate.MicroBatchShape("cpu", parts.attention, rows, length, batch.masked_capacity, squares)
     settings = parts.module.model.config
-    return memory.activations(settings, shape, numbers) + memory.loss(settings, numbers)
+    return memory_estimate.activations(settings, shape, numbers) + memory_estimate.loss(settings, numbers)
 
 
 @pytest.mark.parametrize("family", ["scratch", *FAMILIES])
@@ -89,9 +89,9 @@ def test_parameters_are_counted_without_weights(family: str, shards: Path, tmp_p
     empty = empty_model(config, manifest)
     assert all(weight.is_meta for weight in empty.parameters())
     real = stock_model(family) if family != "scratch" else built(config_of(shards)).module.model
-    assert memory.count(empty).total == sum(weight.numel() for weight in real.parameters())
+    assert memory_estimate.count(empty).total == sum(weight.numel() for weight in real.parameters())
     assert [tuple(weight.shape) for weight in empty.parameters()] == [tuple(w.shape) for w in real.parameters()]
-    assert memory.count(empty).embeddings == sum(w.numel() for w in real.base_model.embeddings.parameters())
+    assert memory_estimate.count(empty).embeddings == sum(w.numel() for w in real.base_model.embeddings.parameters())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_weights"])
@@ -116,14 +116,14 @@ def test_what_a_rank_holds_is_what_the_engine_holds(precision: str, trainable: s
     masters = engine.masters._of.values() if engine.masters else []
     numbers = arithmetic(precision, Way())
     assert numbers
-    told = held(memory.count(parts.module.model), Way(), numbers, 1)
+    told = held(memory_estimate.count(parts.module.model), Way(), numbers, 1)
     assert told.weights == size(parts.module.parameters())
     assert told.masters == size(masters)
     assert told.gradients == found["gradients"]
     assert told.optimizer == size(moments)
     state = engine.state()
     on_disk = 2 * size(state.weights.values()) + size(state.moments.values())
-    assert memory.checkpoint_size(memory.count(parts.module.model)) == on_disk
+    assert memory_estimate.checkpoint_size(memory_estimate.count(parts.module.model)) == on_disk
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_weights"])
@@ -155,11 +155,11 @@ def test_activations_of_a_real_encoder_are_told_to_two_percent(precision: str, r
     batch = next(iter(parts.loader.steps())).micro_batches[0]
     assert told_bytes(parts, batch, precision) == pytest.approx(saved_bytes(parts, batch), rel=BOUND)
     empty = empty_model(ModelConfig(name=model), Manifest.read(shards))
-    assert memory.count(empty) == memory.count(parts.module.model)
+    assert memory_estimate.count(empty) == memory_estimate.count(parts.module.model)
 
 
 def test_zero_parts_what_its_stage_says() -> None:
-    parameters = memory.Parameters(600, 300, 100, 1000, 10)
+    parameters = memory_estimate.Parameters(600, 300, 100, 1000, 10)
     found = []
     for number in range(4):
         numbers = arithmetic("fp32", Way(number))
@@ -182,7 +182,7 @@ def held_by_deepspeed(shards: str, number: int) -> None:
     config = config_of(Path(shards), precision="fp32", batch_size=16)
     config.engine.name, config.engine.zero_stage = "deepspeed", number
     config.model.scratch.hidden_size, config.model.scratch.intermediate_size = 256, 1024
-    parameters = memory.count(empty_model(config.model, Manifest.read(shards))).total
+    parameters = memory_estimate.count(empty_model(config.model, Manifest.read(shards))).total
     world = ranks.this_world("cpu")
     ranks.start(world, 60, always=True)
     parts = built(config)
@@ -205,13 +205,13 @@ def test_deepspeed_holds_what_is_told(number: int, shards: Path) -> None:
     found = float(done.stdout.rpartition("held ")[2].splitlines()[0])
     numbers = arithmetic("fp32", Way(number))
     assert numbers
-    parameters = memory.Parameters(10**6, 0, 0, 10**6, 1)
+    parameters = memory_estimate.Parameters(10**6, 0, 0, 10**6, 1)
     told = held(parameters, Way(number), numbers, 1)
     between = told.weights + told.masters + told.optimizer
     if number == 3:
         # Gathered weights have gone again, half of `weights`. The bucket and the gradients as they came have not; those
         # that the optimizer read, the other half, have.
-        bucket = memory.workspace(BertConfig(), NO_BATCH, numbers, Way(number), parameters)
+        bucket = memory_estimate.workspace(BertConfig(), NO_BATCH, numbers, Way(number), parameters)
         between += bucket - told.weights // 2 + told.gradients // 2
     assert found == pytest.approx(between / 10**6, rel=0.02)
 

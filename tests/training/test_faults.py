@@ -215,7 +215,7 @@ def test_a_rank_that_stands_still_ends_the_run_and_all_stacks_are_written(shards
     for rank in (0, 1):
         stack = (output / watchdog.FOLDER / f"rank-{rank:05d}.txt").read_text()
         assert re.match(rf"rank {rank}, (8|9|1\d) steps done at \d\d:\d\d:\d\d\s+\n", stack), stack
-        assert "most recent call first" in stack and "training/loop.py" in stack
+        assert "most recent call first" in stack and "training/trainer.py" in stack
 
 
 def killed_at_writes(shards: Path, output: Path, first: int, step: int) -> int:

@@ -14,17 +14,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bert_tweets.common.errors import UserError
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.shards.reader import open_split
 from bert_tweets.data.batches import Step
-from bert_tweets.data.manifest import Manifest
-from bert_tweets.data.order import Stream
-from bert_tweets.data.shards import open_split
+from bert_tweets.data.permutation import Stream
 from bert_tweets.engine.ddp import DDPEngine
-from bert_tweets.errors import UserError
 from bert_tweets.model.masked_lm import PackedMaskedLM
 from bert_tweets.training.gradient_guard import GradientGuard, remedy_for_zero_gradients
-from bert_tweets.training.loop import train
 from bert_tweets.training.metrics import JsonLines
-from bert_tweets.training.validation import Validation
+from bert_tweets.training.trainer import train
+from bert_tweets.training.validate import Validation
 from tests.processes import run
 from tests.training.runs import config_of, lines_of, model_of, short_tweets, words_of
 

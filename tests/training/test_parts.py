@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from bert_tweets.config import OptimizerConfig, ScheduleConfig
 from bert_tweets.engine.precision import PRODUCTS
 from bert_tweets.training.flops import flops_per_token, matrix_peak
+from bert_tweets.training.lr_schedule import schedule_of
 from bert_tweets.training.optimizer import choose_trainable, make_optimizer
-from bert_tweets.training.schedule import schedule_of
 from tests.model.tiny import stock_model
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bert_tweets.words.units import Units
+from bert_tweets.words.statistics.exchangeable_units import Units
 
 WIDTH = 24
 

@@ -1,7 +1,7 @@
 """Attention over packed rows: a tweet attends to itself alone. Several backends, one protocol."""
 
-from .backends import Backend, Plan, backend_for, backend_named, names
-from .interface import NAME, register
-from .protocol import Shape
+from .base import Shape
+from .hf_interface import NAME, register
+from .registry import Backend, Plan, backend_for, backend_named, backend_names
 
-__all__ = ["NAME", "Backend", "Plan", "Shape", "backend_for", "backend_named", "names", "register"]
+__all__ = ["NAME", "Backend", "Plan", "Shape", "backend_for", "backend_named", "backend_names", "register"]

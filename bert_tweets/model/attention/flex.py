@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .protocol import Backend, Shape
+from .base import Backend, Shape
 
 # Tokens of a block of the mask; PyTorch's own choice.
 BLOCK = 128

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .protocol import Backend, Shape, segment_begins
+from .base import Backend, Shape, segment_begins
 
 # The number of sequences is rounded up to it: compiled code is made anew when it changes.
 CAPACITY_STEP = 256

@@ -1,0 +1,87 @@
+"""Stages as commands: the one that is shown is the one that runs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .errors import without_secrets
+
+_PACKAGE = "bert_tweets."
+
+
+def command(stage: str, words: Sequence[str], processes: int = 1) -> list[str]:
+    """The command line of a stage, under torchrun where several processes are asked for."""
+    module = ["-m", f"{_PACKAGE}{stage}", *words]
+    if processes == 1:
+        return [sys.executable, *module]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return [sys.executable, *torchrun, *module]
+
+
+def stage_of(arguments: Sequence[str]) -> str:
+    """The stage of a command line."""
+    return next(word for word in arguments if word.startswith(_PACKAGE)).removeprefix(_PACKAGE)
+
+
+def shell_line(arguments: Sequence[str]) -> str:
+    """A command line as one would type it, but for what is secret in its URLs."""
+    if list(arguments[1:3]) == ["-m", "torch.distributed.run"]:
+        arguments = ["torchrun", *arguments[3:]]
+    elif arguments[0] == sys.executable:
+        arguments = ["python", *arguments[1:]]
+    return without_secrets(shlex.join(arguments))
+
+
+def run_command(arguments: Sequence[str]) -> None:
+    """Shows a command and runs it. One that is asked to stop has the time to save.
+
+    Raises:
+        SystemExit: it failed; it has said why. The code is its own.
+        KeyboardInterrupt: Ctrl-C, and it came to its end all the same.
+    """
+    print(f"\n$ {shell_line(arguments)}", flush=True)
+    process, interrupted = subprocess.Popen(arguments, env=_environment()), False
+    # A terminal's Ctrl-C reaches it too, a signal to this process does not.
+    before = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+    try:
+        while process.returncode is None:
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                interrupted = True
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    code = process.returncode
+    if not code and interrupted:
+        raise KeyboardInterrupt
+    if code:
+        raise SystemExit(code if code > 0 else 128 - code)
+
+
+def run_quietly(arguments: Sequence[str]) -> None:
+    """Runs a command without its output; that is shown only where it fails.
+
+    Raises:
+        SystemExit: it failed. The code is its own.
+    """
+    done = subprocess.run(arguments, check=False, capture_output=True, text=True, env=_environment())
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        print("\n".join(errors) or done.stdout + done.stderr, file=sys.stderr)
+        raise SystemExit(done.returncode if done.returncode > 0 else 128 - done.returncode)
+
+
+def _environment() -> dict[str, str]:
+    """The environment of a stage's process, which imports from the same places as this one.
+
+    `python -m` would look into the working folder first: a `random.py` there, or a checkout of another version, would
+    take the place of the module that is meant.
+    """
+    from_here = {"", str(Path.cwd())} & set(sys.path)
+    return {**os.environ} if from_here else {**os.environ, "PYTHONSAFEPATH": "1"}

@@ -1,0 +1,1 @@
+"""Near-duplicate clusters, found out of core."""

@@ -1,0 +1,138 @@
+"""Pairs of rows that may be copies or near-duplicates: rows that share a hash, by range of the hashes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bert_tweets.common.output_folder import attempt_name
+
+from .key_file import COPY_TAG, Entries, Ints, KeyFile, in_groups, stable_order
+
+Pairs = npt.NDArray[Any]
+
+PAIR = np.dtype([("later", "<i8"), ("earlier", "<i8")])
+UNITS = "units.json"
+HASHES = 2**64
+
+
+def pair_records(later: Ints, earlier: Ints) -> Pairs:
+    """Two columns of rows as records; PAIR [pairs]."""
+    pairs = np.empty(len(later), PAIR)
+    pairs["later"], pairs["earlier"] = later, earlier
+    return pairs
+
+
+def write_units(folder: Path, files: Sequence[Path], first_rows: Ints) -> None:
+    """Tells the tasks where the keys of all units lie."""
+    record = {"files": [str(file) for file in files], "first_rows": first_rows.tolist()}
+    (folder / UNITS).write_text(json.dumps(record), encoding="utf-8")
+
+
+def pair_files(folder: Path, number: int) -> tuple[Path, Path]:
+    """Where a task leaves its copies and its candidates, PAIR [pairs] each."""
+    return folder / f"{number:06d}.copies", folder / f"{number:06d}.candidates"
+
+
+def find_pairs(folder: Path, number: int, count: int, entries_at_once: int) -> tuple[int, int]:
+    """A task: writes the pairs of one range of the hashes. Repeated, it writes the same files once more.
+
+    Args:
+        folder: with the list of units; where to write.
+        number, count: which of how many equal ranges.
+        entries_at_once: entries that are held in memory.
+
+    Returns:
+        Number of copies, number of candidates.
+    """
+    units = json.loads((folder / UNITS).read_text(encoding="utf-8"))
+    files = [KeyFile(file, first) for file, first in zip(units["files"], units["first_rows"], strict=True)]
+    low, last = HASHES * number // count, HASHES * (number + 1) // count - 1
+    targets = pair_files(folder, number)
+    attempts = [attempt_name(target) for target in targets]
+    found = [0, 0]
+    with attempts[0].open("wb") as copies, attempts[1].open("wb") as candidates:
+        for pairs in _pairs(files, low, last, entries_at_once):
+            for kind, sink in enumerate((copies, candidates)):
+                sink.write(np.ascontiguousarray(pairs[kind]).data)
+                found[kind] += len(pairs[kind])
+    for attempt, target in zip(attempts, targets, strict=True):
+        attempt.replace(target)
+    return found[0], found[1]
+
+
+def _pairs(files: Sequence[KeyFile], low: int, last: int, entries_at_once: int) -> Iterator[tuple[Pairs, Pairs]]:
+    """Copies and candidates among the entries of hashes in [low, last]; a crowded range is halved, down to one hash.
+
+    Of one hash with more entries than memory holds, the heads so far are all that later rows need.
+    """
+    bounds = [file.bounds(low, last) for file in files]
+    total = sum(end - begin for begin, end in bounds)
+    if total > entries_at_once and low < last:
+        middle = (low + last) // 2
+        yield from _pairs(files, low, middle, entries_at_once)
+        yield from _pairs(files, middle + 1, last, entries_at_once)
+        return
+    heads, paired = Entries(np.empty(0, np.uint64), np.empty(0, np.uint16), np.empty(0, np.int64)), -1
+    for entries in _pieces(files, bounds, entries_at_once):
+        copies, candidates, next_heads = pair_equal_hashes(_joined([heads, entries]))
+        yield copies[copies["later"] > paired], candidates[candidates["later"] > paired]
+        if total > entries_at_once:
+            heads, paired = next_heads, int(entries.rows[-1])
+
+
+def _pieces(files: Sequence[KeyFile], bounds: Sequence[tuple[int, int]], entries_at_once: int) -> Iterator[Entries]:
+    """Slices of the units' entries, unit after unit, joined to at most `entries_at_once`."""
+    waiting: list[Entries] = []
+    room = entries_at_once
+    for file, (begin, end) in zip(files, bounds, strict=True):
+        while begin < end:
+            stop = min(end, begin + room)
+            waiting.append(file.read_entries(begin, stop))
+            room -= stop - begin
+            begin = stop
+            if not room:
+                yield _joined(waiting)
+                waiting, room = [], entries_at_once
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(pieces: Sequence[Entries]) -> Entries:
+    return Entries(*(np.concatenate(columns) for columns in zip(*pieces, strict=True)))
+
+
+def pair_equal_hashes(entries: Entries) -> tuple[Pairs, Pairs, Entries]:
+    """Pairs among entries of equal hash: as many as there are entries, twice at most, however large a group.
+
+    Entries of equal hash and tag pair with the first of them, their head: of a band and the next one alike, they are
+    most likely near-duplicates all. A head pairs with the group's first head and with the one before it. Further copies
+    of a text change none of these pairs, since its earliest row stays what it was.
+
+    Args:
+        entries: equal hashes come by ascending row.
+
+    Returns:
+        copies; candidates; the heads of all groups of two or more, by hash and row.
+    """
+    order = stable_order(entries.hashes)
+    order = order[in_groups(entries.hashes[order])]
+    hashes, tags, rows = entries.hashes[order], entries.tags[order], entries.rows[order]
+    begins = np.ones(len(hashes), dtype=np.bool_)
+    np.not_equal(hashes[1:], hashes[:-1], out=begins[1:])
+    of_group = np.cumsum(begins) - 1
+    _, first, head = np.unique((of_group << 16) | tags, return_index=True, return_inverse=True)
+    heads = np.sort(first)
+    inner = np.flatnonzero(~begins[heads])
+    to_group = pair_records(rows[heads[inner]], rows[begins][of_group[heads[inner]]])
+    to_previous = pair_records(rows[heads[inner]], rows[heads[inner - 1]])
+    to_previous = to_previous[to_previous["earlier"] != to_group["earlier"]]
+    to_head = pair_records(rows, rows[first[head]])
+    copy, stays = tags == COPY_TAG, rows == to_head["earlier"]
+    candidates = np.concatenate([to_head[~copy & ~stays], to_group, to_previous])
+    return to_head[copy & ~stays], candidates, Entries(hashes[heads], tags[heads], rows[heads])

@@ -1,0 +1,237 @@
+"""Telling equal tweets and nearly equal ones: hashes of their keys, and MinHash over shingles of words.
+
+Every number here is a fixed function of the text: what one version finds, every later one finds.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bert_tweets.common.hashing import mix
+
+Hashes = npt.NDArray[np.uint64]
+Ints = npt.NDArray[np.int64]
+
+RECALL = 0.9
+MOST_BANDS = 9
+MOST_BAND_ROWS = 4
+SKETCH_WORDS = 4
+# The last byte of a sketch is the number of shingles it was made of, at most LARGEST_SAMPLE.
+SKETCH_BITS = 64 * SKETCH_WORDS - 8
+LARGEST_SAMPLE = 128
+
+_GOLDEN = 0x9E3779B97F4A7C15
+# Rows that are worked on together: their shingles fit into a core's cache.
+_BLOCK_ROWS = 2048
+_HASH_BITS = 52
+
+
+def hash_keys(keys: pa.Array) -> Hashes:
+    """64-bit BLAKE2b of each text; uint64 [rows].
+
+    Two different texts of a corpus of n share a hash with probability n² / 2⁶⁵: 3 % for the whole of a billion.
+    """
+    digests = (hashlib.blake2b(key, digest_size=8).digest() for key in keys.cast(pa.binary()).to_pylist())
+    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
+
+
+def held_out(hashes: Hashes, seed: int, fraction: float) -> npt.NDArray[np.bool_]:
+    """Which texts belong to validation: a function of text and seed alone, so that copies stay on one side.
+
+    Args:
+        hashes: uint64 [rows].
+        fraction: expected share of the distinct texts.
+    """
+    offset = np.uint64((seed + 1) * _GOLDEN % 2**64)
+    mixed = mix(hashes + offset)
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53 < fraction
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What copies and near-duplicates are found by.
+
+    Attributes:
+        exact: uint64 [rows], equal for equal texts.
+        bands: uint64 [rows, bands], of which near-duplicates are likely to share one; no columns: copies only.
+        sketch: uint64 [rows, words], what `jaccard` tells the similarity of two texts by.
+    """
+
+    exact: Hashes
+    bands: Hashes
+    sketch: Hashes
+
+
+def banding(threshold: float) -> tuple[int, int]:
+    """Bands and MinHash values a band: the longest bands with which pairs at the threshold are found nine times in ten.
+
+    A pair of similarity s shares one of b bands of r values with probability 1 - (1 - sʳ)ᵇ (Leskovec, Rajaraman and
+    Ullman, "Mining of Massive Datasets", section 3.4).
+
+    Args:
+        threshold: Jaccard similarity in (0, 1].
+    """
+    for band_rows in range(MOST_BAND_ROWS, 0, -1):
+        shared = threshold**band_rows
+        bands = 1 if shared > RECALL else math.ceil(math.log(1 - RECALL) / math.log(1 - shared))
+        if bands <= MOST_BANDS or band_rows == 1:
+            break
+    return bands, band_rows
+
+
+@dataclass(frozen=True)
+class MinHash:
+    """Keys of near-duplicates: banded MinHash of a text's set of shingles (Broder 1997), and a sketch to verify by.
+
+    Attributes:
+        threshold: Jaccard similarity of two sets of shingles that makes near-duplicates, in (0, 1].
+        shingle_words: consecutive words of a shingle; a shorter text is one shingle.
+    """
+
+    threshold: float
+    shingle_words: int
+
+    def __call__(self, keys: pa.Array, exact: Hashes | None = None) -> Keys:
+        """Keys of texts.
+
+        Args:
+            keys: string [rows], by `cleaning.duplicate_key`: words with one space between, no nulls.
+            exact: uint64 [rows], their `hash_keys` where they are at hand.
+        """
+        exact = hash_keys(keys) if exact is None else exact
+        bands, band_rows = banding(self.threshold)
+        band_hashes = np.empty((len(keys), bands), dtype=np.uint64)
+        sketches = np.empty((len(keys), SKETCH_WORDS), dtype=np.uint64)
+        words, offsets = _words(keys)
+        for first in range(0, len(keys), _BLOCK_ROWS):
+            rows = slice(first, first + _BLOCK_ROWS)
+            bounds = offsets[first : first + _BLOCK_ROWS + 1]
+            shingles, starts = _distinct_shingles(words[bounds[0] : bounds[-1]], bounds - bounds[0], self.shingle_words)
+            band_hashes[rows] = _bands(_minima(shingles, starts, bands * band_rows), band_rows)
+            sketches[rows] = _odd_sketch(shingles, starts)
+        return Keys(exact, band_hashes, sketches)
+
+
+def jaccard(left: Hashes, right: Hashes) -> npt.NDArray[np.float64]:
+    """Similarity of pairs of texts, estimated from their sketches.
+
+    The bits in which two odd sketches differ tell the size d of the sets' symmetric difference (Mitzenmacher, Pagh and
+    Pham 2014, "Efficient estimation for high similarities using odd sketches"), and J = (|A| + |B| - d) /
+    (|A| + |B| + d). Of the few shingles of a tweet hardly two fall on one bit, so this is nearly exact where 1-bit
+    MinHash of as many bits is off by 0.05; texts of more than LARGEST_SAMPLE shingles are compared by a sample of them.
+
+    Args:
+        left, right: uint64 [pairs, words].
+
+    Returns:
+        float64 [pairs]. Equal sketches give exactly 1.
+    """
+    different = left ^ right
+    different[:, -1] &= np.uint64(2**56 - 1)
+    bits = np.bitwise_count(different).sum(axis=1, dtype=np.int64)
+    left_size, right_size = ((side[:, -1] >> np.uint64(56)).astype(np.int64) for side in (left, right))
+    both = left_size + right_size
+    difference = np.minimum(np.maximum(_differences()[bits], np.abs(left_size - right_size)), both)
+    estimate: npt.NDArray[np.float64] = (both - difference) / np.maximum(both + difference, 1)
+    estimate[both == 0] = 1.0
+    return estimate
+
+
+@functools.cache
+def _differences() -> Ints:
+    """Size of a symmetric difference by the number of bits that differ; int64 [SKETCH_BITS + 1].
+
+    Whole shingles, and odd where the bits are: two elements on one bit take away two bits. Half of the bits or more
+    tell no size, only that it is large.
+    """
+    sizes = np.full(SKETCH_BITS + 1, 2 * LARGEST_SAMPLE, dtype=np.int64)
+    for bits in range(SKETCH_BITS // 2):
+        expected = -SKETCH_BITS / 2 * math.log(1 - 2 * bits / SKETCH_BITS)
+        sizes[bits] = bits + 2 * round((expected - bits) / 2)
+    return sizes
+
+
+def _words(keys: pa.Array) -> tuple[Hashes, Ints]:
+    """Hashes of all words, text after text, and where each text's begin; uint64 [words], int64 [rows + 1]."""
+    split = pc.split_pattern(keys, " ")
+    offsets = split.offsets.to_numpy().astype(np.int64)
+    encoded = split.flatten().dictionary_encode()
+    hashes = hash_keys(encoded.dictionary)[encoded.indices.to_numpy()]
+    return hashes, offsets - offsets[0]
+
+
+def _distinct_shingles(words: Hashes, offsets: Ints, shingle_words: int) -> tuple[Hashes, Ints]:
+    """The set of shingles of each text, ascending.
+
+    Args:
+        words: uint64 [words].
+        offsets: int64 [rows + 1], at most 2¹² rows.
+
+    Returns:
+        uint64 [shingles], the hashes' 52 bits; int64 [rows], where each text's begin.
+    """
+    lengths = np.diff(offsets)
+    rows = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
+    left = np.repeat(offsets[1:], lengths) - np.arange(len(words))
+    shingles = mix(words)
+    for ahead in range(1, shingle_words):
+        inside = np.flatnonzero(left > ahead)
+        shingles[inside] = mix(shingles[inside] * np.uint64(_GOLDEN) + words[inside + ahead])
+    begins = left >= shingle_words
+    begins[offsets[:-1]] = True
+    tagged = (rows << np.uint64(_HASH_BITS)) | (shingles >> np.uint64(64 - _HASH_BITS))
+    tagged = np.sort(tagged[begins])
+    distinct = np.empty(len(tagged), dtype=np.bool_)
+    distinct[:1] = True
+    np.not_equal(tagged[1:], tagged[:-1], out=distinct[1:])
+    tagged = tagged[distinct]
+    starts = np.searchsorted(tagged, np.arange(len(lengths), dtype=np.uint64) << np.uint64(_HASH_BITS))
+    return tagged & np.uint64(2**_HASH_BITS - 1), starts
+
+
+def _minima(shingles: Hashes, starts: Ints, permutations: int) -> Hashes:
+    """The least value of each text's shingles under each permutation; uint64 [permutations, rows].
+
+    A permutation is a multiplication by an odd number: the shingles are random already, as tabulated values would be.
+    """
+    multipliers = mix(np.arange(1, permutations + 1, dtype=np.uint64) * np.uint64(_GOLDEN)) | np.uint64(1)
+    spread = shingles << np.uint64(64 - _HASH_BITS)
+    minima = np.empty((permutations, len(starts)), dtype=np.uint64)
+    for minimum, multiplier in zip(minima, multipliers, strict=True):
+        np.minimum.reduceat(spread * multiplier, starts, out=minimum)
+    return minima
+
+
+def _bands(minima: Hashes, band_rows: int) -> Hashes:
+    """One hash of the values of each band, and of which band it is; uint64 [rows, bands]."""
+    bands = len(minima) // band_rows
+    hashes = np.empty((minima.shape[1], bands), dtype=np.uint64)
+    for band in range(bands):
+        hashed = np.full(minima.shape[1], band + 1, dtype=np.uint64)
+        for values in minima[band * band_rows : (band + 1) * band_rows]:
+            hashed = mix(hashed * np.uint64(_GOLDEN) + values)
+        hashes[:, band] = hashed
+    return hashes
+
+
+def _odd_sketch(shingles: Hashes, starts: Ints) -> Hashes:
+    """A bit is set if an odd number of a text's LARGEST_SAMPLE least shingles falls on it; uint64 [rows, words]."""
+    sizes = np.diff(starts, append=len(shingles))
+    rank = np.arange(len(shingles)) - np.repeat(starts, sizes)
+    bit = ((shingles & np.uint64(2**32 - 1)) * np.uint64(SKETCH_BITS)) >> np.uint64(32)
+    value = np.uint64(1) << (bit & np.uint64(63))
+    value[rank >= LARGEST_SAMPLE] = 0
+    word = bit >> np.uint64(6)
+    sketch = np.empty((len(starts), SKETCH_WORDS), dtype=np.uint64)
+    for number in range(SKETCH_WORDS):
+        sketch[:, number] = np.bitwise_xor.reduceat(np.where(word == number, value, np.uint64(0)), starts)
+    sketch[:, -1] |= np.minimum(sizes, LARGEST_SAMPLE).astype(np.uint64) << np.uint64(56)
+    return sketch

@@ -1,0 +1,1 @@
+"""From sources to shards, in restartable units of work on workers."""

@@ -1,0 +1,1 @@
+"""The on-disk format of prepared tweets: written, read, verified."""

@@ -1,0 +1,350 @@
+"""Shards: Arrow IPC files opened by mmap, read without copies, gathered without a loop a tweet."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from bert_tweets.common.arrays import ranges
+from bert_tweets.common.errors import UserError
+
+from .manifest import Manifest, ShardEntry, mend, reachable
+
+Ints = npt.NDArray[np.int64]
+
+# Some 2 kB each, and a mapping each of the 65,530 that Linux gives a process.
+_MOST_OPEN = 16_384
+
+
+def shard_schema(vocabulary_size: int, groups: Sequence[str] = ()) -> pa.Schema:
+    """The columns of a shard; ids are uint16 while the vocabulary allows, kept columns are called `group.NAME`."""
+    ids = pa.uint16() if vocabulary_size <= 2**16 - 1 else pa.uint32()
+    return pa.schema(
+        [
+            pa.field("input_ids", pa.list_(pa.field("item", ids, nullable=False)), nullable=False),
+            # One bit a token: the first token of a word (each special token is a word of its own).
+            pa.field("word_starts", pa.list_(pa.field("item", pa.bool_(), nullable=False)), nullable=False),
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("time", pa.timestamp("s", tz="UTC")),
+            pa.field("author", pa.string()),
+            pa.field("language", pa.string()),
+            # Null: no retweet; empty: a retweet of an unknown tweet; else the original's id.
+            pa.field("retweet_of", pa.string()),
+            # Near-duplicates share it: a number that the earliest of them gave.
+            pa.field("cluster", pa.int64(), nullable=False),
+            *(pa.field(f"group.{name}", pa.string()) for name in groups),
+            pa.field("text", pa.string(), nullable=False),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Tweets:
+    """Tokens of some tweets, one after the other.
+
+    Attributes:
+        lengths: int64 [tweets], tokens of each.
+        input_ids: int32 [tokens].
+        word_starts: bool [tokens].
+    """
+
+    lengths: Ints
+    input_ids: npt.NDArray[np.int32]
+    word_starts: npt.NDArray[np.bool_]
+
+    def take(self, order: Ints) -> Tweets:
+        """These tweets in another order, int64 [tweets]."""
+        lengths = self.lengths[order]
+        tokens = ranges((np.cumsum(self.lengths) - self.lengths)[order], lengths)
+        return Tweets(lengths, self.input_ids.take(tokens), self.word_starts.take(tokens))
+
+
+@dataclass(frozen=True)
+class _OpenShard:
+    path: Path
+    batch: pa.RecordBatch
+    offsets: npt.NDArray[np.int32]
+    input_ids: npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+    word_start_bytes: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where tweets lie that come shard by shard; all int64.
+
+    Attributes:
+        shards: that hold them.
+        bounds: [shards + 1], the tweets of [bounds[i], bounds[i + 1]) are in shards[i].
+        starts, lengths: [tweets], the first token within the shard and the number of them.
+    """
+
+    shards: list[_OpenShard]
+    bounds: Ints
+    starts: Ints
+    lengths: Ints
+
+    def shard_of(self, tweet: int) -> _OpenShard:
+        return self.shards[int(np.searchsorted(self.bounds, tweet, side="right")) - 1]
+
+
+class Split:
+    """The tweets of one split, by tweet index (0 … rows − 1 through its shards in order).
+
+    Shards are opened when first touched; opening costs no heap for their rows. The oldest of many are closed again.
+    """
+
+    def __init__(self, folder: str | Path, shards: list[ShardEntry], vocabulary_size: int, groups: Sequence[str] = ()):
+        self.folder = Path(folder)
+        self.shards = shards
+        self._schema = shard_schema(vocabulary_size, groups)
+        self._vocabulary_size = vocabulary_size
+        self._ends = np.cumsum([shard.rows for shard in shards], dtype=np.int64)
+        self._open: dict[int, _OpenShard] = {}
+        self._opening = Lock()
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def batch(self, shard: int) -> pa.RecordBatch:
+        """A shard's columns, memory-mapped."""
+        return self._opened(shard).batch
+
+    def first_row(self, shard: int) -> int:
+        """The tweet index of a shard's first row."""
+        return int(self._ends[shard]) - self.shards[shard].rows
+
+    def shard_of(self, indices: Ints) -> Ints:
+        """The shard of each tweet; int64 [tweets]."""
+        return np.searchsorted(self._ends, indices, side="right")
+
+    def lengths(self, shard: int) -> Ints:
+        """Tokens of each tweet of a shard; int64 [rows]."""
+        return np.diff(self._opened(shard).offsets).astype(np.int64)
+
+    def lengths_of(self, indices: Ints) -> Ints:
+        """Tokens of the tweets with these indices; reads no tokens.
+
+        Args:
+            indices: int64, of any shape, each in [0, len(self)).
+
+        Returns:
+            int64 of that shape.
+        """
+        flat = indices.ravel()
+        homes = self.shard_of(flat)
+        # 16 bits are sorted by counting.
+        order = np.argsort(homes.astype(np.uint16) if len(self.shards) < 2**16 else homes, kind="stable")
+        lengths = np.empty_like(flat)
+        lengths[order] = self._locate(flat[order], homes[order]).lengths
+        return lengths.reshape(indices.shape)
+
+    def gather(self, indices: Ints) -> Tweets:
+        """The tokens of the tweets with these indices, in the order asked for.
+
+        Each shard is read once, in ascending order: ascending indices are the cheapest.
+
+        Args:
+            indices: int64 [tweets], each in [0, len(self)).
+        """
+        if (indices[1:] >= indices[:-1]).all():
+            return self._read(self._locate(indices, self.shard_of(indices)))
+        order = np.argsort(indices)
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return self.gather(indices[order]).take(back)
+
+    def texts(self, indices: Ints) -> list[str]:
+        """The texts of the tweets with these indices, in the order asked for; a step a tweet.
+
+        Args:
+            indices: int64 [tweets], each in [0, len(self)).
+        """
+        found = []
+        for index, home in zip(indices.tolist(), self.shard_of(indices).tolist(), strict=True):
+            shard = self._opened(home)
+            text = shard.batch.column("text").slice(index - self.first_row(home), 1)
+            try:
+                # Offsets and bytes come out of a file: an offset that points outside of it would be a crash.
+                text.validate(full=True)
+            except pa.ArrowInvalid:
+                raise _damaged(shard.path, f"the text of row {text.offset} is not whole") from None
+            found += text.to_pylist()
+        return found
+
+    def column(self, name: str, indices: Ints) -> list[Any]:
+        """What a column holds of the tweets with these indices, int64 [tweets], in their order."""
+        homes = self.shard_of(indices)
+        found: list[Any] = [None] * len(indices)
+        for home in np.unique(homes).tolist():
+            places = np.flatnonzero(homes == home)
+            values = self.batch(home).column(name).take(pa.array(indices[places] - self.first_row(home)))
+            for place, value in zip(places.tolist(), values.to_pylist(), strict=True):
+                found[place] = value
+        return found
+
+    def _locate(self, indices: Ints, homes: Ints) -> _Places:
+        """Looks up tweets whose shards, `homes`, ascend."""
+        firsts = np.flatnonzero(np.diff(homes, prepend=-1))
+        shards = [self._opened(home) for home in homes[firsts].tolist()]
+        bounds = np.append(firsts, len(indices))
+        starts, ends = np.empty_like(indices), np.empty_like(indices)
+        inside = indices - np.append(0, self._ends)[homes]
+        for shard, first, last in zip(shards, bounds.tolist(), bounds[1:].tolist(), strict=False):
+            rows = inside[first:last]
+            starts[first:last] = shard.offsets.take(rows)
+            ends[first:last] = shard.offsets.take(rows + 1)
+        places = _Places(shards, bounds, starts, ends - starts)
+        # Offsets come out of a file: none may point outside of its tokens.
+        tokens = np.repeat(np.array([len(shard.input_ids) for shard in shards], np.int64), np.diff(bounds))
+        wrong = np.flatnonzero((starts < 0) | (ends < starts) | (ends > tokens))
+        if len(wrong):
+            raise _damaged(places.shard_of(wrong[0]).path, "its offsets do not fit its tokens")
+        return places
+
+    def _read(self, places: _Places) -> Tweets:
+        source = ranges(places.starts, places.lengths)
+        token_ends = np.cumsum(places.lengths)
+        input_ids = np.empty(len(source), dtype=np.uint32)
+        starts = np.empty(len(source), dtype=np.uint8)
+        bounds = np.append(0, token_ends)[places.bounds].tolist()
+        for shard, first, last in zip(places.shards, bounds, bounds[1:], strict=False):
+            input_ids[first:last] = shard.input_ids.take(source[first:last])
+            starts[first:last] = shard.word_start_bytes.take(source[first:last] >> 3)
+        if len(input_ids) and input_ids.max() >= self._vocabulary_size:
+            tweet = int(np.searchsorted(token_ends, input_ids.argmax(), side="right"))
+            raise _damaged(places.shard_of(tweet).path, "it holds ids that are not in the vocabulary")
+        starts >>= source.astype(np.uint8) & 7
+        starts &= 1
+        return Tweets(places.lengths, input_ids.view(np.int32), starts.view(np.bool_))
+
+    def _opened(self, index: int) -> _OpenShard:
+        shard = self._open.get(index)
+        if shard is None:
+            with self._opening:
+                if len(self._open) >= _MOST_OPEN:
+                    del self._open[next(iter(self._open))]
+                shard = self._open[index] = self._map(self.shards[index])
+        return shard
+
+    def _map(self, entry: ShardEntry) -> _OpenShard:
+        path = shard_path(self.folder, entry)
+        try:
+            # The columns keep the mapping, which needs no open file: many shards do not run out of them.
+            with reachable(path), pa.memory_map(str(path)) as file:
+                batch = shard_columns(file, self._schema, entry.rows)
+        except (OSError, pa.ArrowException) as error:
+            raise _damaged(path, " ".join(str(error).split())) from None
+        ids, starts = batch.column("input_ids"), batch.column("word_starts")
+        offsets = ids.offsets.to_numpy()
+        tokens = len(ids.values)
+        # What lies between is checked where it is read, so that opening costs the same for shards of any size.
+        if offsets[0] != 0 or offsets[-1] != tokens or tokens != len(starts.values):
+            raise _damaged(path, "its offsets do not fit its tokens")
+        ids_flat = ids.values.to_numpy()
+        bits = np.frombuffer(starts.values.buffers()[1], dtype=np.uint8)
+        return _OpenShard(path, batch, offsets, ids_flat, bits)
+
+
+def open_split(folder: str | Path, manifest: Manifest, split: str) -> Split:
+    """One split of a folder of shards."""
+    return Split(folder, manifest.splits[split], manifest.vocabulary_size, manifest.groups)
+
+
+def shard_columns(source: Any, schema: pa.Schema, rows: int) -> pa.RecordBatch:
+    """The columns of a shard, without a copy.
+
+    What the header says of lengths holds; offsets and values are as the file has them.
+
+    Args:
+        source: a file of Arrow's, or a buffer reader.
+        schema, rows: what the shard must hold.
+
+    Raises:
+        pa.ArrowException, OSError: it does not, or its header promises more than there is.
+    """
+    reader = pa.ipc.open_file(source)
+    if reader.num_record_batches != 1 or not reader.schema.equals(schema):
+        raise pa.ArrowInvalid("its columns are not those of the manifest")
+    batch = reader.get_batch(0)
+    if batch.num_rows != rows:
+        raise pa.ArrowInvalid("its rows are not those of the manifest")
+    # Of lengths alone, so that it costs the same for shards of any size: what is read beyond a buffer is a crash.
+    batch.validate()
+    lists = [batch.column(name) for name in ("input_ids", "word_starts")]
+    if any(part.null_count for column in lists for part in (column, column.values)):
+        raise pa.ArrowInvalid("a token or a tweet is missing")
+    return batch
+
+
+def verify(folder: str | Path, shards: Iterable[ShardEntry]) -> None:
+    """Compares shards with their size and checksum.
+
+    Raises:
+        UserError: names the first file that is missing or damaged.
+    """
+    for entry in shards:
+        path = shard_path(Path(folder), entry)
+        if not path.is_file():
+            raise _damaged(path, "it is missing")
+        if path.stat().st_size != entry.bytes:
+            raise _damaged(path, f"it has {path.stat().st_size} bytes instead of {entry.bytes}")
+        with reachable(path), path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+                raise _damaged(path, "its bytes do not fit their checksum")
+
+
+class Unchanged:
+    """Shards that must stay as they are while they are read.
+
+    Args:
+        folder: of the shards.
+        shards: to watch over.
+    """
+
+    def __init__(self, folder: str | Path, shards: Sequence[ShardEntry]):
+        self.folder = Path(folder)
+        self._marks = {entry: self._mark(entry) for entry in shards}
+
+    def require(self) -> None:
+        """Reads again those of which the system says that somebody wrote to them.
+
+        Raises:
+            UserError: names the first file that is not as it was.
+        """
+        for entry, mark in self._marks.items():
+            now = self._mark(entry)
+            if now != mark:
+                verify(self.folder, [entry])
+                self._marks[entry] = now
+
+    def _mark(self, entry: ShardEntry) -> tuple[int, int, int] | None:
+        try:
+            status = shard_path(self.folder, entry).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def shard_path(folder: Path, entry: ShardEntry) -> Path:
+    """Where a shard lies: in its own folder, and not by a link either.
+
+    Raises:
+        UserError: it is a link.
+    """
+    path = folder / entry.file
+    if path.is_symlink() or path.parent.is_symlink():
+        raise UserError(f"{path}: is a link, and a shard is a file of its own folder; put the file there")
+    return path
+
+
+def _damaged(path: Path, how: str) -> UserError:
+    # A shard is named by its split and number below the folder.
+    return UserError(f"{path}: damaged shard: {how}; {mend(path.parent.parent)}", found_by_one_rank=True)

@@ -1,0 +1,346 @@
+"""The tokenizer: loading, its fingerprint, text to flat token arrays with word boundaries, training a small one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from bert_tweets.common import hub
+from bert_tweets.common.arrays import ranges
+from bert_tweets.common.errors import UserError
+
+from . import cached_wordpiece
+
+_TEXTS_AT_ONCE = 1024
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def load_tokenizer(name: str, revision: str = "main", local_only: bool = False) -> Any:
+    """A fast tokenizer of `transformers`.
+
+    Args:
+        name: a folder, or a name on the hub, see `hub.parted`. What looks like a path never goes to the hub.
+        revision: of a hub tokenizer.
+        local_only: take only what is on this machine.
+
+    Raises:
+        UserError: it cannot be loaded, brings code, is not a fast one, or lacks a special token that masking needs.
+    """
+    if not name:
+        raise UserError("the tokenizer has no name; give a folder or a hub name")
+    folder = Path(name).expanduser()
+    is_path = hub.is_local(name)
+    if is_path and not folder.is_dir():
+        raise UserError(
+            f"{name}: no such folder; give the folder of a tokenizer, or a hub name such as bert-base-uncased"
+        )
+    here = {"local_files_only": True, "trust_remote_code": False}
+    if is_path:
+        hub.require_no_code(folder, name)
+    try:
+        if is_path:
+            tokenizer = _class_of(folder).from_pretrained(str(folder), **here)
+        else:
+            tokenizer = _from_hub(name, revision, local_only)
+    except UserError:
+        raise
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError, TypeError and bare Exceptions
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{name}: holds no tokenizer that can be loaded ({reason})") from None
+    return _checked(tokenizer, name)
+
+
+def _class_of(folder: Path) -> Any:
+    """The class that `AutoTokenizer` would pick, BERT's without it: it takes two seconds to import, for torch."""
+
+    said = hub.json_object(folder / "tokenizer_config.json").get("tokenizer_class")
+    kind = hub.json_object(folder / "config.json").get("model_type")
+    if said in ("BertTokenizer", "BertTokenizerFast") and kind in ("bert", None):
+        from transformers import BertTokenizerFast
+
+        return BertTokenizerFast
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
+
+
+def _from_hub(name: str, revision: str, local_only: bool) -> Any:
+    """What the cache holds, else the hub; without a hub in reach that is said at once, not after its retries."""
+    from transformers import AutoTokenizer
+
+    place, revision = hub.split_revision(name, revision)
+    arguments = {"revision": revision, "trust_remote_code": False}
+    try:
+        return AutoTokenizer.from_pretrained(place, local_files_only=True, **arguments)
+    except (OSError, ValueError):
+        if local_only or not hub.in_reach():
+            raise UserError(
+                f"{name}: no such folder, not among the tokenizers downloaded before, and the hub is not in reach; "
+                "give the folder of a tokenizer"
+            ) from None
+    return AutoTokenizer.from_pretrained(place, **arguments)
+
+
+def _checked(tokenizer: Any, name: str) -> Any:
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(f"{name}: is not a fast tokenizer; convert it to a tokenizer.json first")
+    for role in ("mask", "pad", "unk"):
+        if getattr(tokenizer, f"{role}_token_id") is None:
+            raise UserError(f"{name}: has no {role} token; masked language modelling needs a BERT-like tokenizer")
+    ends = tokenizer("a")["input_ids"]
+    if len(ends) < 2 or {ends[0], ends[-1]} - set(tokenizer.all_special_ids):
+        raise UserError(f"{name}: does not put a special token before and behind a text, as BERT's and RoBERTa's do")
+    if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
+        raise UserError(f"{name}: has no ordinary token in its vocabulary; is the folder whole?")
+    return tokenizer
+
+
+def fingerprint(tokenizer: Any) -> str:
+    """sha256 of what decides which ids a text gets, as hex: vocabulary, merges, normaliser, pre- and post-processor,
+    added tokens. Padding and truncation are states of use and change nothing.
+
+    Args:
+        tokenizer: a fast tokenizer of `transformers`.
+    """
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    for state in ("padding", "truncation"):
+        parts.pop(state, None)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tokens of some texts, one after the other.
+
+    Attributes:
+        lengths: int64 [texts], tokens of each, special ones included.
+        input_ids: int32 [tokens].
+        word_starts: bool [tokens], the first token of each word; each special token is a word of its own.
+        truncated: bool [texts], which were longer than max_length.
+    """
+
+    lengths: npt.NDArray[np.int64]
+    input_ids: npt.NDArray[np.int32]
+    word_starts: npt.NDArray[np.bool_]
+    truncated: npt.NDArray[np.bool_]
+
+
+def save(tokenizer: Any, folder: Path) -> None:
+    """Saves a tokenizer of `transformers`; where the disk is full that is an OSError, as it is everywhere else."""
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # the library knows no other
+        number = re.search(r"\(os error ([0-9]+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), str(error), str(folder)) from None
+
+
+def private_backend(tokenizer: Any) -> Any:
+    """A copy of a tokenizer's Rust half without padding and truncation: no state of use is left on the shared one.
+
+    `[SEP]` or `<mask>` written in a tweet is read as the text that it is.
+
+    Args:
+        tokenizer: a fast tokenizer of `transformers`, or its Rust half.
+    """
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_str(getattr(tokenizer, "backend_tokenizer", tokenizer).to_str())
+    backend.no_padding()
+    backend.no_truncation()
+    backend.encode_special_tokens = True
+    return backend
+
+
+class BatchTokenizer:
+    """Encodes texts as shards hold them: cut at `max_length`, special tokens kept.
+
+    Args:
+        tokenizer: a fast tokenizer of `transformers`, or its Rust half.
+        max_length: tokens of a text at most, special ones included.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int):
+        self._backend = private_backend(tokenizer)
+        self._max_length = max_length
+        self._words = (
+            cached_wordpiece.WordEncoder(self._backend) if cached_wordpiece.can_encode(self._backend) else None
+        )
+        if self._words is not None:
+            self._ends = self._backend.encode("").ids
+            self._begins_word = self._words.begins_word
+        else:
+            self._backend.enable_truncation(max_length)
+
+    @staticmethod
+    def from_file(path: Path, max_length: int) -> BatchTokenizer:
+        """An encoder from a tokenizer.json, without the weight of `transformers`."""
+        from tokenizers import Tokenizer
+
+        return BatchTokenizer(Tokenizer.from_file(str(path)), max_length)
+
+    def __call__(self, texts: pa.Array | list[str]) -> Encoded:
+        """Tokens of some texts.
+
+        Args:
+            texts: string [texts], without nulls.
+        """
+        column = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.string())
+        if self._words is not None:
+            return self._with_ends(*self._words(column))
+        parts = [
+            self._by_text(column.slice(first, _TEXTS_AT_ONCE).to_pylist())
+            for first in range(0, max(1, len(column)), _TEXTS_AT_ONCE)
+        ]
+        return Encoded(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Encoded)))
+
+    def _with_ends(self, lengths: npt.NDArray[np.int64], ids: npt.NDArray[np.int32]) -> Encoded:
+        """Cuts what is too long, and puts the special tokens around each text."""
+        room = self._max_length - len(self._ends)
+        truncated = lengths > room
+        kept = np.minimum(lengths, room)
+        if truncated.any():
+            ids = ids[ranges(np.cumsum(lengths) - lengths, kept)]
+        ends = np.cumsum(kept + 2)
+        input_ids = np.empty(int(ends[-1]) if len(ends) else 0, np.int32)
+        inside = np.ones(len(input_ids), np.bool_)
+        first, last = ends - kept - 2, ends - 1
+        inside[first] = inside[last] = False
+        input_ids[inside] = ids
+        input_ids[first], input_ids[last] = self._ends
+        return Encoded(kept + 2, input_ids, self._begins_word[input_ids], truncated)
+
+    def _by_text(self, texts: list[str]) -> Encoded:
+        # Not encode_batch_fast: its encodings have no word ids.
+        encodings = self._backend.encode_batch(texts)
+        ids = [encoding.ids for encoding in encodings]
+        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+        tokens = int(lengths.sum())
+        input_ids = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=tokens)
+        truncated = np.zeros(len(ids), dtype=np.bool_)
+        full = np.flatnonzero(lengths == self._max_length)
+        truncated[full] = [bool(encodings[row].overflowing) for row in full.tolist()]
+        return Encoded(lengths, input_ids, _word_starts(encodings, lengths, tokens), truncated)
+
+
+def _word_starts(encodings: list[Any], lengths: npt.NDArray[np.int64], tokens: int) -> npt.NDArray[np.bool_]:
+    """bool [tokens], from the word ids: a change of word, or of text."""
+    # A special token's word is None, here NaN, which differs from itself: it begins a word, and so does the next.
+    words = np.array([word for encoding in encodings for word in encoding.word_ids], dtype=np.float32)
+    word_starts = np.ones(tokens, dtype=np.bool_)
+    word_starts[1:] = words[1:] != words[:-1]
+    ends = np.cumsum(lengths)
+    word_starts[(ends - lengths)[lengths > 0]] = True
+    return word_starts
+
+
+def train_wordpiece(texts: Iterable[list[str]], vocabulary_size: int, lowercase: bool = True) -> Any:
+    """Trains a BERT tokenizer: the same texts make the same vocabulary, byte for byte.
+
+    The library's own WordPiece trainer gives its pieces ids in the order of a hash map, so that two runs differ.
+    Here the alphabet, with and without `##`, gets its ids first; the merges that follow are then decided.
+
+    Args:
+        texts: batches of cleaned tweets.
+        vocabulary_size: tokens, special ones included; fewer where the texts give fewer.
+        lowercase: whether case and accents are taken off.
+
+    Returns:
+        A fast tokenizer of `transformers`.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    counts: Counter[str] = Counter()
+    for batch in texts:
+        for text in batch:
+            counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    alphabet = _alphabet(counts, (vocabulary_size - len(SPECIAL)) // 4)
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    # A word that the alphabet cannot write would only shift the counts of its pieces.
+    sound = {word: count for word, count in counts.items() if alphabet.issuperset(word)}
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    characters = sorted(alphabet)
+    fixed = SPECIAL + characters + [f"##{character}" for character in characters]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=max(vocabulary_size, len(fixed)), special_tokens=fixed, show_progress=False, min_frequency=2
+    )
+    tokenizer.train_from_iterator(_repeated(sound), trainer)
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    return _bert_tokenizer([token for token, _ in vocabulary], lowercase)
+
+
+def _alphabet(counts: Counter[str], size: int) -> set[str]:
+    """The most frequent characters, as many as `size`."""
+    characters: Counter[str] = Counter()
+    for word, count in counts.items():
+        for character in word:
+            characters[character] += count
+    ranked = sorted(characters.items(), key=lambda item: (-item[1], item[0]))
+    return {character for character, _ in ranked[:size]}
+
+
+def _repeated(counts: dict[str, int]) -> Iterator[str]:
+    """Each word as often as it occurs, in lines of bounded length."""
+    for word, count in counts.items():
+        line = " ".join([word] * min(count, 1000))
+        for _ in range(count // 1000):
+            yield line
+        if count % 1000:
+            yield " ".join([word] * (count % 1000))
+
+
+def _bert_tokenizer(vocabulary: list[str], lowercase: bool) -> Any:
+    """A BERT tokenizer with this vocabulary, by way of a folder: so it equals what others load from its copy."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    ids = {token: number for number, token in enumerate(vocabulary)}
+    backend = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
+    )
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": lowercase, "model_max_length": 512}
+    settings |= {f"{token[1:-1].lower()}_token": token for token in SPECIAL}
+    with tempfile.TemporaryDirectory() as folder:
+        backend.save(str(Path(folder) / "tokenizer.json"))
+        (Path(folder) / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        loaded = load_tokenizer(folder)
+    loaded.name_or_path = ""
+    return loaded
+
+
+def special_ids(tokenizer: Any) -> list[int]:
+    """Every special token's id, [UNK]'s too, ascending."""
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return sorted(added | set(tokenizer.all_special_ids))
+
+
+def ids_of(tokenizer: Any) -> dict[str, Any]:
+    """What a manifest tells of its tokenizer, by the names of the manifest's fields."""
+    return {
+        "vocabulary_size": len(tokenizer),
+        "special_ids": special_ids(tokenizer),
+        "pad_id": tokenizer.pad_token_id,
+        "mask_id": tokenizer.mask_token_id,
+        "unknown_id": tokenizer.unk_token_id,
+    }

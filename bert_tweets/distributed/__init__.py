@@ -1,0 +1,1 @@
+"""Ranks: their world, rendezvous, and how work is split among them."""

@@ -1,0 +1,234 @@
+"""The ranks of a run: who this process is, and the few things that all ranks say to each other."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from bert_tweets.common.errors import UserError
+
+from .rendezvous import fresh_store
+from .work_split import Share
+
+Thing = TypeVar("Thing")
+
+_DRAIN_SECONDS = 0.2
+_UNTIL_ENDED_SECONDS = 5
+# For stages whose ranks meet only now and then: one may be slow, and torchrun ends them all when one is gone.
+_DAY_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the ranks.
+
+    Attributes:
+        rank, local_rank, world_size, local_world_size: as torchrun tells them, or another launcher (see
+            `launchers`); 0, 0, 1, 1 without one.
+        device: where this rank computes.
+    """
+
+    rank: int
+    local_rank: int
+    world_size: int
+    local_world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def share(self) -> Share:
+        """Of work that one process could do alone."""
+        return Share(self.rank, self.world_size)
+
+    def say(self, text: str) -> None:
+        """A line for people, by rank 0."""
+        if self.is_main:
+            print(text, flush=True)
+
+    def local_part(self, things: Sequence[Thing]) -> Sequence[Thing]:
+        """This rank's part of what each machine has to do once."""
+        return things[self.local_rank :: self.local_world_size]
+
+    def gather(self, values: list[int]) -> Callable[[], list[list[int]]]:
+        """Starts to gather a list of integers from every rank; calling the result waits. See `data.loader`."""
+        if self.world_size == 1:
+            return lambda: [values]
+        # On the CPU (gloo), beside whatever the device is doing.
+        mine = torch.tensor(values, dtype=torch.int64)
+        everyone = [torch.empty_like(mine) for _ in range(self.world_size)]
+        work = dist.all_gather(everyone, mine, async_op=True)
+
+        def wait() -> list[list[int]]:
+            work.wait()
+            return [other.tolist() for other in everyone]
+
+        return wait
+
+    def joined(self, mine: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The arrays of all ranks, one behind the other, on every rank; they differ in their first axis alone."""
+        counts = [count for (count,) in self.gather([len(mine)])()]
+        if self.world_size == 1 or not any(counts):
+            return mine
+        # gloo gathers equal shapes.
+        padded = torch.from_numpy(np.resize(mine, (max(counts), *mine.shape[1:])))
+        everyone = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(everyone, padded)
+        return np.concatenate([other.numpy()[:count] for other, count in zip(everyone, counts, strict=True)])
+
+    def from_main(self, value: Tensor) -> Tensor:
+        """Rank 0's values of a tensor on the CPU, put in place on every rank."""
+        if self.world_size > 1:
+            dist.broadcast(value, 0)
+        return value
+
+    def told(self, value: Any = None) -> Any:
+        """What rank 0 hands in, as JSON gives it back, on every rank; what the others hand in is not looked at."""
+        if self.world_size == 1:
+            return json.loads(json.dumps(value))
+        text = json.dumps(value).encode() if self.is_main else b""
+        length = int(self.from_main(torch.tensor(len(text))))
+        data = torch.zeros(length, dtype=torch.uint8)
+        if self.is_main:
+            data[:] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        return json.loads(self.from_main(data).numpy().tobytes())
+
+    def by_main(self, work: Callable[[], Any]) -> Any:
+        """Has rank 0 alone do something; what comes of it is told to all ranks, as `told` does.
+
+        Raises:
+            UserError: rank 0 met one; all ranks raise it.
+        """
+        result, trouble = None, ""
+        if self.is_main:
+            try:
+                result = work()
+            except UserError as error:
+                trouble = str(error)
+        result, trouble = self.told([result, trouble])
+        if trouble:
+            raise UserError(trouble)
+        return result
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over ranks, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.all_reduce(torch.zeros(1))
+
+
+def choose_device(asked: str, local_rank: int = 0) -> torch.device:
+    """The device of `device=auto|cpu|cuda`.
+
+    Raises:
+        UserError: there is no GPU, or fewer than there are ranks on this machine.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked == "cpu" or (asked == "auto" and not count):
+        return torch.device("cpu")
+    if local_rank >= count:
+        raise UserError(
+            f"device={asked}: local rank {local_rank} has no GPU, there are {count} here; "
+            "start fewer processes or set device=cpu",
+            found_by_one_rank=True,
+        )
+    return torch.device("cuda", local_rank)
+
+
+def this_world(device: str) -> World:
+    """Who this process is, from torchrun's variables. Starts nothing.
+
+    Raises:
+        UserError: there are other ranks, and nothing says where they meet; or there is no device for this one.
+    """
+    rank, local_rank, size, local_size = (
+        int(os.environ.get(name, default))
+        for name, default in (
+            ("RANK", "0"),
+            ("LOCAL_RANK", "0"),
+            ("WORLD_SIZE", "1"),
+            ("LOCAL_WORLD_SIZE", "1"),
+        )
+    )
+    lacking = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if size > 1 and lacking:
+        raise UserError(
+            f"rank {rank} of {size} has no {' and no '.join(lacking)}, where rank 0 is to be found; set it, the same "
+            "for every rank, or start with torchrun"
+        )
+    return World(rank, local_rank, size, local_size, choose_device(device, local_rank))
+
+
+def start(world: World, timeout_seconds: int, always: bool = False) -> None:
+    """Starts the process group: gloo on the CPU, NCCL on GPUs with gloo beside it for counts.
+
+    Args:
+        always: a single rank has a group too; without, it has none.
+    """
+    # Whatever the engine: transformers imports DeepSpeed, where it is installed, when it saves a model.
+    tell_deepspeed(world.device)
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+    backend = "gloo" if world.device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    timeout = timedelta(seconds=timeout_seconds)
+    if world.world_size > 1:
+        store = fresh_store(world.rank, world.world_size, timeout)
+        rank, size = world.rank, world.world_size
+        dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=size)
+    elif always:
+        alone = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, timeout=timeout, store=alone, rank=0, world_size=1)
+
+
+def tell_deepspeed(device: torch.device) -> None:
+    """Names the device to DeepSpeed, before it is imported: else it looks for one, and says what it found."""
+    os.environ["DS_ACCELERATOR"] = device.type
+
+
+def stop() -> None:
+    """Leaves the process group, if there is one."""
+    if dist.is_initialized():
+        # gloo's threads drop their last tensors with Python's lock in hand; a group that is destroyed meanwhile waits
+        # for them with that lock, for ever. Asleep, this thread lets them have it.
+        time.sleep(_DRAIN_SECONDS)
+        dist.destroy_process_group()
+
+
+@contextmanager
+def process_group(world: World) -> Iterator[None]:
+    """The process group for as long as the block lasts, begun together; one that is there already stays.
+
+    gloo's group must not be started twice in a process: its ranks may find the addresses of the first again.
+    """
+    begun = dist.is_initialized()
+    if not begun:
+        start(world, _DAY_SECONDS)
+    try:
+        world.barrier()
+        yield
+    except RuntimeError:
+        # Most likely another rank is gone, which has said why: torchrun ends this one before it adds its own words.
+        if world.world_size > 1:
+            time.sleep(_UNTIL_ENDED_SECONDS)
+        raise
+    finally:
+        if not begun:
+            stop()

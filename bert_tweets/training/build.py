@@ -1,0 +1,205 @@
+"""What a training run is made of, put together from its settings: loader, module, engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from bert_tweets.common.errors import UserError
+from bert_tweets.config import TrainConfig
+from bert_tweets.corpus.shards.manifest import Manifest
+from bert_tweets.corpus.shards.reader import Split, open_split
+from bert_tweets.data.layout import Layout, fixed_shape, row_length_of
+from bert_tweets.data.loader import StepLoader, never
+from bert_tweets.data.masking import Masking, masking_for
+from bert_tweets.data.permutation import Stream, stream_of
+from bert_tweets.distributed.download import fetch_and_check
+from bert_tweets.distributed.world import World
+from bert_tweets.engine.ddp import DDPEngine
+from bert_tweets.engine.deepspeed import DeepSpeedEngine
+from bert_tweets.engine.deepspeed_config import deepspeed_settings, zero_stage
+from bert_tweets.engine.precision import PRODUCTS, MasterWeights, allow_tf32
+from bert_tweets.engine.protocol import Engine
+from bert_tweets.model.attention import Shape, backend_for
+from bert_tweets.model.loading import SCRATCH, LoadedModel, load_model
+from bert_tweets.model.masked_lm import PackedMaskedLM
+from bert_tweets.model.vocab_padding import pad_vocabulary
+
+from .determinism import keep_memory
+from .flops import flops_per_token
+from .optimizer import choose_trainable, make_optimizer
+from .validate import TWEETS_A_STEP
+
+
+@dataclass(frozen=True)
+class Training:
+    """The parts of a run.
+
+    Attributes:
+        masking: on the device.
+        attention: name of the backend.
+        flops_per_token: of the model, for a real token.
+        vocabulary_size: of the model as it was loaded, see `vocabulary_size.pad_vocabulary`.
+    """
+
+    loader: StepLoader
+    layout: Layout
+    masking: Masking
+    module: PackedMaskedLM
+    engine: Engine
+    attention: str
+    flops_per_token: float
+    vocabulary_size: int
+
+
+def stream_for(config: TrainConfig, manifest: Manifest) -> Stream:
+    """The tweets of the run, in order, cut into steps.
+
+    Raises:
+        UserError: there are none, or the rows are too short for them.
+    """
+    rows = manifest.rows("train")
+    if not rows:
+        raise UserError(f"{config.data.path}: its training split is empty; prepare more tweets")
+    row_length_of(config.data, manifest)  # a mistake shows before the process group starts
+    epochs = config.epochs if config.epochs is not None else 3.0
+    return stream_of(rows, config.seed, config.batch_size, config.max_steps, epochs, config.data)
+
+
+def check_engine(config: TrainConfig, world: World) -> None:
+    """Finds what is wrong with the engine's settings, before the process group starts.
+
+    Raises:
+        UserError: names all of it.
+    """
+    if config.engine.name == "deepspeed":
+        deepspeed_settings(config, world.device)
+
+
+def load_for_run(config: TrainConfig, manifest: Manifest, world: World) -> LoadedModel:
+    """The model, brought onto each machine where it is on the hub, and what there is to say of it.
+
+    Raises:
+        UserError: it cannot be loaded, or is not for these shards.
+    """
+    fetch_and_check([config.model], manifest, world)
+    loaded = load_model(config.model, manifest, config.seed)
+    if not loaded.has_trained_head:
+        what = "is made from scratch" if config.model.name == SCRATCH else "is an encoder without a masked-LM head"
+        world.say(
+            f"{config.model.name} {what}: its head is new, on the scale of the embeddings; "
+            "the early fall of the loss is that head being learnt, not adaptation to tweets",
+        )
+    if loaded.added_tokens:
+        world.say(
+            f"{config.model.name} takes on {loaded.added_tokens} tokens that were added to its tokenizer; "
+            "each begins as the mean of the pieces of its name",
+        )
+    return loaded
+
+
+def build(
+    config: TrainConfig,
+    manifest: Manifest,
+    world: World,
+    loaded: LoadedModel | None = None,
+    asked: Callable[[], bool] = never,
+) -> Training:
+    """The parts of a run; its process group has started.
+
+    Args:
+        loaded: the model, where it is loaded already.
+        asked: whether this rank was asked to stop, see `StepLoader`.
+
+    Raises:
+        UserError: the model cannot be loaded, or what is asked for cannot be used on this device.
+    """
+    if world.device.type == "cpu":
+        keep_memory()
+    loaded = loaded or load_model(config.model, manifest, config.seed)
+    split = open_split(config.data.path, manifest, "train")
+    layout = layout_for(config, manifest, world)
+    masking = masking_for(manifest, config.seed, config.masking.probability, config.masking.whole_word)
+    loader = StepLoader(
+        split,
+        stream_for(config, manifest),
+        masking,
+        layout,
+        rank=world.rank,
+        world_size=world.world_size,
+        gather=world.gather,
+        workers=config.data.workers,
+        pin=world.device.type == "cuda",
+        data=manifest.fingerprint,
+        asked=asked,
+    )
+    if config.model.dropout:
+        torch.manual_seed(config.seed * world.world_size + world.rank)
+    choose_trainable(loaded.model, config.model.trainable)
+    flops = flops_per_token(loaded.model.config, config.masking.probability, _attended_length(split))
+    vocabulary = pad_vocabulary(loaded.model, 64 if world.device.type == "cuda" else 1)
+    module = _module(config, loaded, layout, world)
+    engine = _engine(config, module, world)
+    return Training(loader, layout, masking.to(world.device), module, engine, module.backend.name, flops, vocabulary)
+
+
+def layout_for(config: TrainConfig, manifest: Manifest, world: World) -> Layout:
+    """The layout of training's and validation's micro-batches.
+
+    One shape on GPUs and where kernels are compiled; on a CPU each empty row costs time.
+    """
+    length, tokens = row_length_of(config.data, manifest), config.tokens_per_device
+    if world.device.type != "cuda" and not is_compiled(config, world):
+        return Layout(length, tokens, manifest.pad_id)
+    sizes = (stream_for(config, manifest).largest_step, TWEETS_A_STEP)
+    lengths, probability = manifest.lengths["train"], config.masking.probability
+    fixed = fixed_shape(length, tokens, lengths, sizes, world.world_size, probability)
+    return Layout(length, tokens, manifest.pad_id, fixed)
+
+
+def is_compiled(config: TrainConfig, world: World) -> bool:
+    """Whether torch.compile makes the step's kernels."""
+    if config.model.compile == "auto":
+        return world.device.type == "cuda" and not _parted(config)
+    return config.model.compile == "true"
+
+
+def _parted(config: TrainConfig) -> bool:
+    # A compiled graph would read weights that are not there yet.
+    return config.engine.name == "deepspeed" and zero_stage(config) == 3
+
+
+def _module(config: TrainConfig, loaded: LoadedModel, layout: Layout, world: World) -> PackedMaskedLM:
+    settings = loaded.model.config
+    shape = Shape(
+        device=world.device.type,
+        dtype=PRODUCTS[config.precision],
+        head_size=settings.hidden_size // settings.num_attention_heads,
+        row_length=layout.row_length,
+        windowed=bool(getattr(settings, "sliding_window", None)),
+        compiled=is_compiled(config, world),
+    )
+    backend = backend_for(config.model.attention, shape)
+    recompute = config.model.checkpoint_activations
+    module = PackedMaskedLM(loaded.model, backend, shape.compiled, recompute, _parted(config))
+    return module.to(world.device)
+
+
+def _engine(config: TrainConfig, module: PackedMaskedLM, world: World) -> Engine:
+    allow_tf32(config.precision)
+    if config.engine.name == "deepspeed":
+        # Where weights are in 16 bits, the masters are DeepSpeed's.
+        optimizer = make_optimizer(module.parameters(), config.optimizer)
+        return DeepSpeedEngine(module, optimizer, world, deepspeed_settings(config, world.device))
+    masters = MasterWeights(module) if config.precision == "bf16_weights" else None
+    optimizer = make_optimizer(masters.trained if masters else module.parameters(), config.optimizer)
+    limit, compress = config.optimizer.max_grad_norm, config.engine.compress_gradients
+    return DDPEngine(module, optimizer, world, config.precision, limit, masters, compress)
+
+
+def _attended_length(split: Split) -> float:
+    """Mean over tokens of the length of their tweet, E[l²]/E[l], from the first shard."""
+    lengths = split.lengths(0).astype(float)
+    return float((lengths**2).sum() / lengths.sum())

@@ -1,0 +1,1 @@
+"""From occurrences to vectors on disk."""

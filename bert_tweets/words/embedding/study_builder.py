@@ -1,0 +1,94 @@
+"""Finding: the occurrences of a study, in shards or as the spans of a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bert_tweets.common.errors import UserError
+from bert_tweets.config import EmbedConfig
+from bert_tweets.corpus.shards.manifest import Manifest, mend
+from bert_tweets.corpus.text.tokenizer import fingerprint, load_tokenizer
+from bert_tweets.distributed.world import World
+from bert_tweets.model.loading import tokenizer_folder
+from bert_tweets.words.occurrences.find import FOUND, Occurrences, Places, align, open_corpus, shared, tweet_columns
+from bert_tweets.words.occurrences.groups import group_column, labels, require_groups
+from bert_tweets.words.occurrences.matching import Asked
+from bert_tweets.words.occurrences.queries import asked_for
+from bert_tweets.words.occurrences.select import choose_occurrences, of_all_ranks
+from bert_tweets.words.occurrences.span_corpus import SpanCorpus
+
+from .neighbours import background
+from .postprocess import NONE
+from .study import Study
+
+
+def words_of_study(config: EmbedConfig, manifest: Manifest, spans: SpanCorpus | None) -> list[Asked]:
+    """What is asked for; a mistake in it shows before anything is read.
+
+    Raises:
+        UserError: there is nothing to ask for, or nothing to group by.
+    """
+    if config.by:
+        group_column(config.by, manifest.groups, config.occurrences or config.data.path)
+    return [*spans.words] if spans else asked_for(config)
+
+
+def find_study(
+    config: EmbedConfig, manifest: Manifest, words: list[Asked], world: World, spans: SpanCorpus | None
+) -> Study:
+    """Looks for the words and chooses what they are compared with. Every rank calls it.
+
+    Raises:
+        UserError: the shards or their tokenizer are damaged, or a correction has nothing to be fitted on.
+    """
+    study = _of_spans(config, manifest, words, world, spans) if spans else _of_shards(config, manifest, words, world)
+    is_asked = study.occurrences.places.word < len(words)
+    if config.by and is_asked.any():
+        # Told by the comparison too, but after all models have run.
+        where = config.occurrences or config.data.path
+        column = group_column(config.by, manifest.groups, where)
+        tweets = tweet_columns(study.corpus, np.unique(study.occurrences.places.tweet[is_asked]), [column])
+        require_groups(labels(tweets.column(0), config.by).drop_null().unique().to_pylist(), config.by, where)
+    asked = int(is_asked.sum())
+    world.say(
+        f"{asked:,} occurrences of {len(words)} word(s), {len(study.occurrences) - asked:,} of {len(study.controls):,} "
+        f"control words, {len(study.background.words):,} background words of {study.background.tweets:,} tweets"
+    )
+    if config.correction != NONE and not (study.background_occurrences.status == FOUND).any():
+        raise UserError(
+            f"correction={config.correction}: is fitted on the background's words, and there are none; raise "
+            "background_tweets or lower background_minimum"
+        )
+    return study
+
+
+def _of_shards(config: EmbedConfig, manifest: Manifest, words: list[Asked], world: World) -> Study:
+    tokenizer = load_tokenizer(str(tokenizer_folder(config.data.path)), local_only=True)
+    if fingerprint(tokenizer) != manifest.recipe.tokenizer:
+        raise UserError(
+            f"{tokenizer_folder(config.data.path)}: is not the tokenizer of these shards; {mend(config.data.path)}"
+        )
+    corpus = open_corpus(config.data.path, manifest)
+    choice = choose_occurrences(config, corpus, words, tokenizer, manifest.unknown_id, world)
+    others = background(corpus, words, config.background_tweets, config.background_minimum, config.seed)
+    occurrences, of_background = (
+        _aligned(corpus, places, tokenizer, manifest, world) for places in (choice.places, Places.join([others.places]))
+    )
+    return Study(corpus, words, choice.controls, others, occurrences, of_background, choice.matches, tokenizer)
+
+
+def _of_spans(config: EmbedConfig, manifest: Manifest, words: list[Asked], world: World, spans: SpanCorpus) -> Study:
+    """Every rank has all spans already: a file of them is no corpus of tweets."""
+    others = background(spans.background, words, config.background_tweets, config.background_minimum, config.seed)
+    found = others.places
+    places = Places.join([Places(found.word, found.tweet + len(spans.occurrences), found.start, found.end)])
+    of_background = _aligned(spans.corpus, places, spans.tokenizer, manifest, world)
+    matches = np.bincount(spans.occurrences.places.word, minlength=len(words))
+    return Study(spans.corpus, words, [], others, spans.occurrences, of_background, matches, spans.tokenizer)
+
+
+def _aligned(corpus: Any, places: Places, tokenizer: Any, manifest: Manifest, world: World) -> Occurrences:
+    mine = align(corpus, shared(places, world.share), tokenizer, manifest.unknown_id)
+    return of_all_ranks(mine, world)

@@ -1,0 +1,1 @@
+"""Where words occur, and which occurrences are sampled."""

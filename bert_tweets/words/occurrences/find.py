@@ -1,0 +1,309 @@
+"""Occurrences: where the asked words stand in the tweets, and which tokens are theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain, pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from bert_tweets.common.arrays import ranges
+from bert_tweets.corpus.shards.manifest import SPLITS, Manifest
+from bert_tweets.corpus.shards.reader import Split, Tweets
+from bert_tweets.corpus.text.tokenizer import private_backend
+from bert_tweets.distributed.work_split import ALL, Share
+
+from .bottom_k import BottomKSampler, salts_of
+from .groups import group_by_column, labels, numbers
+from .matching import Asked
+
+Ints = npt.NDArray[np.int64]
+
+STATUSES = ("found", "truncated", "unknown")
+FOUND, TRUNCATED, UNKNOWN = range(3)
+
+# Tweets that are encoded, or run through a model, at a time: bounds the memory.
+CHUNK_TWEETS = 4096
+# Places that wait until they are sampled.
+PENDING = 2**20
+
+
+class Corpus(Protocol):
+    """Tweets by index, as `Split` has them of shards."""
+
+    @property
+    def shards(self) -> Sequence[Any]:
+        """Each with its `rows`."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, shard: int) -> pa.RecordBatch:
+        """A shard's columns."""
+        ...
+
+    def first_row(self, shard: int) -> int:
+        """The index of a shard's first tweet."""
+        ...
+
+    def gather(self, indices: Ints) -> Tweets:
+        """The tokens of the tweets with these indices."""
+        ...
+
+    def lengths_of(self, indices: Ints) -> Ints:
+        """The number of these."""
+        ...
+
+
+def open_corpus(folder: str, manifest: Manifest) -> Split:
+    """All tweets of a folder of shards, of training and validation, under one index."""
+    shards = [shard for split in SPLITS for shard in manifest.splits[split]]
+    return Split(folder, shards, manifest.vocabulary_size, manifest.groups)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Words in texts; all int64 [places].
+
+    Attributes:
+        word: number of the word in the list that was asked for.
+        tweet: index of the tweet in the corpus.
+        start, end: characters of the text that the word covers, end excluded.
+    """
+
+    word: Ints
+    tweet: Ints
+    start: Ints
+    end: Ints
+
+    def __len__(self) -> int:
+        return len(self.word)
+
+    def take(self, rows: Any) -> Places:
+        return Places(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @staticmethod
+    def of(rows: Sequence[tuple[int, int, int, int]]) -> Places:
+        table = np.array(rows, dtype=np.int64).reshape(-1, 4)
+        return Places(table[:, 0], table[:, 1], table[:, 2], table[:, 3])
+
+    @staticmethod
+    def concatenated(parts: Sequence[Places]) -> Places:
+        """All places, as they come."""
+        return Places(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Places)))
+
+    @staticmethod
+    def join(parts: Sequence[Places]) -> Places:
+        """All places, ordered by tweet, then word, then start."""
+        joined = Places.concatenated(parts)
+        return joined.take(np.lexsort((joined.start, joined.word, joined.tweet)))
+
+
+@dataclass(frozen=True)
+class Occurrences:
+    """Places with their tokens.
+
+    Attributes:
+        places: of the words, ordered by tweet.
+        status: int8 [places], an index of `STATUSES`.
+        cluster: int64 [places], the number that the tweet shares with its near-duplicates.
+        piece_counts: int64 [places], tokens of the word; 0 unless it is found.
+        pieces: int64 [sum of piece_counts], positions of these tokens in their tweet.
+    """
+
+    places: Places
+    status: npt.NDArray[np.int8]
+    cluster: Ints
+    piece_counts: Ints
+    pieces: Ints
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def chunks(self) -> Iterator[slice]:
+        """Slices of the occurrences that hold the same tweets whole, `CHUNK_TWEETS` at most."""
+        yield from tweet_chunks(self.places.tweet)
+
+
+def find(corpus: Corpus, words: Sequence[Asked], share: Share = ALL) -> Places:
+    """Every place where a word stands, in every tweet of the share."""
+    return Places.join([Places.of([]), *_by_shard(corpus, words, share)])
+
+
+def search(
+    corpus: Corpus, words: Sequence[Asked], sampler: BottomKSampler, by: str = "", share: Share = ALL
+) -> tuple[Places, Ints]:
+    """A sample of each word's places in the tweets of the share, of each group by itself; holds no more in memory.
+
+    Args:
+        corpus: the tweets.
+        words: to look for.
+        sampler: of their numbers.
+        by: a period or group column, which says what a group is; empty: all tweets are one.
+        share: of the tweets.
+
+    Returns:
+        The places, and of each word how many there were, int64 [words].
+    """
+    matches = np.zeros(len(words), np.int64)
+    kept, pending = [Places.of([])], 0
+    for places in _by_shard(corpus, words, share):
+        matches += np.bincount(places.word, minlength=len(words))
+        kept.append(places)
+        pending += len(places)
+        if sampler.limit and pending > PENDING:
+            kept, pending = [sampled(corpus, Places.join(kept), sampler, by)], 0
+    return sampled(corpus, Places.join(kept), sampler, by), matches
+
+
+def sampled(corpus: Corpus, places: Places, sampler: BottomKSampler, by: str = "") -> Places:
+    """The places that a sampler keeps in each group, see `search`; they are ordered by tweet."""
+    if not sampler.limit or not len(places):
+        return places
+    group = np.zeros_like(places.word)
+    if by:
+        names = tweet_columns(corpus, places.tweet, [group_by_column(by)])
+        group = numbers(labels(names.column(0), by))
+    return places.take(sampler.kept(places.word, group, places.tweet, places.start))
+
+
+def _by_shard(corpus: Corpus, words: Sequence[Asked], share: Share) -> Iterator[Places]:
+    """Arrow filters each shard's texts for each word; Python looks at what is left."""
+    for first, texts in shard_parts(corpus, share, "text"):
+        found: list[tuple[int, int, int, int]] = []
+        for number, word in enumerate(words):
+            rows = np.flatnonzero(word.candidates(texts).to_numpy(zero_copy_only=False))
+            for row, text in zip(rows.tolist(), texts.take(pa.array(rows)).to_pylist(), strict=True):
+                found.extend((number, first + row, start, end) for start, end in word.spans(text))
+        yield Places.join([Places.of(found)])
+
+
+def shard_parts(corpus: Corpus, share: Share, name: str) -> Iterator[tuple[int, pa.Array]]:
+    """A column of the share of the tweets, shard by shard, each with the index of its first tweet."""
+    tweets = share.of(len(corpus))
+    for shard, entry in enumerate(corpus.shards):
+        begins = corpus.first_row(shard)
+        first, last = max(begins, tweets.start), min(begins + entry.rows, tweets.stop)
+        if first < last:
+            yield first, corpus.batch(shard).column(name).slice(first - begins, last - first)
+
+
+def sample(places: Places, keys: Sequence[str], limit: int, seed: int) -> Places:
+    """A uniform sample of each word's places; a function of seed and word, not of the other words.
+
+    Args:
+        places: the places, ordered by tweet.
+        keys: of the words, by number.
+        limit: places of a word at most; 0: all.
+        seed: of the sample.
+    """
+    sampler = BottomKSampler(salts_of(seed, keys), limit)
+    return places.take(sampler.kept(places.word, np.zeros_like(places.word), places.tweet, places.start))
+
+
+def align(corpus: Corpus, places: Places, tokenizer: Any, unknown_id: int) -> Occurrences:
+    """Finds the tokens of each place.
+
+    Args:
+        corpus: the tweets.
+        places: ordered by tweet.
+        tokenizer: a fast tokenizer of `transformers`, the one that made the shards.
+        unknown_id: its [UNK].
+    """
+    backend = private_backend(tokenizer)
+    parts = [_align_chunk(corpus, places.take(rows), backend, unknown_id) for rows in tweet_chunks(places.tweet)]
+    kinds = {"status": np.int8, "cluster": np.int64, "piece_counts": np.int64, "pieces": np.int64}
+    columns: dict[str, Any] = {
+        name: np.concatenate([np.empty(0, kind), *(getattr(part, name) for part in parts)])
+        for name, kind in kinds.items()
+    }
+    return Occurrences(places, **columns)
+
+
+def tweet_chunks(tweet: Ints) -> Iterator[slice]:
+    """Slices of rows ordered by tweet, `CHUNK_TWEETS` tweets each, no tweet in two."""
+    bounds = [*_firsts(tweet)[::CHUNK_TWEETS].tolist(), len(tweet)]
+    yield from (slice(first, last) for first, last in pairwise(bounds))
+
+
+def shared(places: Places, share: Share) -> Places:
+    """The places in a rank's share of the tweets that have any; ordered by tweet, as they are."""
+    bounds = np.append(_firsts(places.tweet), len(places))
+    mine = share.of(len(bounds) - 1)
+    return places.take(slice(bounds[mine.start], bounds[mine.stop]))
+
+
+def _firsts(tweet: Ints) -> Ints:
+    """The first row of each tweet, of rows ordered by tweet."""
+    return np.flatnonzero(np.diff(tweet, prepend=-1))
+
+
+def tweet_columns(corpus: Corpus, tweets: Ints, names: list[str]) -> pa.Table:
+    """Columns of some tweets.
+
+    Args:
+        corpus: the tweets.
+        tweets: int64 [rows], indices in ascending order; may repeat.
+        names: columns of a shard.
+    """
+    parts = []
+    ends = np.cumsum([shard.rows for shard in corpus.shards])
+    homes = np.searchsorted(ends, tweets, side="right")
+    for home in np.unique(homes).tolist():
+        rows = pa.array(tweets[homes == home] - corpus.first_row(home))
+        batch = corpus.batch(home)
+        parts.append(pa.table({name: batch.column(name).take(rows) for name in names}))
+    return pa.concat_tables(parts)
+
+
+def _align_chunk(corpus: Corpus, places: Places, backend: Any, unknown_id: int) -> Occurrences:
+    tweets, home = np.unique(places.tweet, return_inverse=True)
+    columns = tweet_columns(corpus, tweets, ["text", "cluster"])
+    texts = columns.column("text").combine_chunks()
+    stored = corpus.gather(tweets)
+    encodings = backend.encode_batch(texts.to_pylist())
+    lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
+    ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), dtype=np.int64)
+    offsets = np.array([pair for encoding in encodings for pair in encoding.offsets], dtype=np.int64)
+    first = np.cumsum(lengths) - lengths
+    cut = lengths > stored.lengths
+    _check_tokens(ids, first, lengths, cut, stored.lengths, stored.input_ids)
+    # A tweet that was cut keeps its first tokens, and the special one that ends it.
+    last = np.where(cut, stored.lengths - 1, lengths)
+
+    token = ranges(first[home], lengths[home])
+    owner = np.repeat(np.arange(len(places)), lengths[home])
+    left, right = offsets[token, 0], offsets[token, 1]
+    # Special tokens have empty offsets.
+    is_piece = (left < right) & (left < places.end[owner]) & (right > places.start[owner])
+    token, owner = token[is_piece], owner[is_piece]
+    position = token - first[home[owner]]
+    count = len(places)
+    pieces = np.bincount(owner, minlength=count)
+    beyond = np.bincount(owner[position >= last[home[owner]]], minlength=count) > 0
+    unknown = np.bincount(owner[ids[token] == unknown_id], minlength=count) > 0
+    # A word that the tokenizer drops without a trace has no piece at all.
+    status = np.select([beyond, unknown | (pieces == 0)], [TRUNCATED, UNKNOWN], FOUND).astype(np.int8)
+    clusters = columns.column("cluster").to_numpy()
+    return Occurrences(
+        places,
+        status,
+        clusters[home],
+        np.where(status == FOUND, pieces, 0),
+        position[status[owner] == FOUND],
+    )
+
+
+def _check_tokens(
+    ids: Ints, first: Ints, lengths: Ints, cut: npt.NDArray[np.bool_], stored_lengths: Ints, stored_ids: Any
+) -> None:
+    """The tokens of the texts are those of the shards: the recipe says so."""
+    assert (cut | (lengths == stored_lengths)).all(), "a text has fewer tokens than its shard holds"
+    expected = ids[ranges(first, stored_lengths)]
+    ends = np.cumsum(stored_lengths) - 1
+    expected[ends[cut]] = ids[(first + lengths - 1)[cut]]
+    assert (expected == stored_ids).all(), "the tokens of a text are not those of its shard"

@@ -1,0 +1,1 @@
+"""Statistics of vectors: arrays in, arrays out."""

@@ -1,0 +1,1 @@
+"""WordVectors, the Python face of an embed folder, and its exports."""

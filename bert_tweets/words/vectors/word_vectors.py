@@ -1,0 +1,334 @@
+"""`WordVectors`: a folder that embed left, in Python: vectors of words and of occurrences, neighbours, uses, change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from bert_tweets.common.errors import UserError, did_you_mean
+from bert_tweets.common.output_folder import in_one_line, side_path
+from bert_tweets.config import AnalyzeConfig
+from bert_tweets.words.analysis.sense_files import groups_of_rows
+from bert_tweets.words.analysis.sense_report import COLUMNS, Usage, described, usage_of, with_q_values
+from bert_tweets.words.occurrences.groups import group_by_column, group_column, groups_among
+from bert_tweets.words.store import export_formats
+from bert_tweets.words.store.reader import VectorStore, asked, centroids_of, control_mean, open_vectors, vectors_of
+from bert_tweets.words.store.vector_space import Floats, Vectors, VectorSpace, WordVector
+
+_SUFFIXES = (".txt", ".bin", ".npz", ".safetensors", ".parquet")
+
+
+class UnknownWord(UserError, KeyError):
+    """A word that has no vector here."""
+
+    def __str__(self) -> str:
+        # A KeyError shows its message in quotes.
+        return str(self.args[0])
+
+
+class WordVectors:
+    """Vectors of words in one space: of one model, at one layer, with one correction.
+
+    `wv["mask"]` is the mean of the word's found occurrences; `len`, `in` and iteration are over the words that have
+    any, asked words and controls. Nothing is read before it is asked for.
+
+    A cosine is taken within this space alone. Contextual vectors share a large direction, beside which all cosines
+    look alike (Mu and Viswanath 2018), so the mean of the control words is taken off first, where there are 20 of
+    them; the mean of a few asked words would be about these, and nothing is taken off then, nor where embed corrected
+    the vectors. `origin` tells which.
+    """
+
+    def __repr__(self) -> str:
+        return f"<WordVectors of {len(self):,} words, {len(self.asked):,} of them asked for; layer {self.space.layer}>"
+
+    def __init__(self, source: VectorStore):
+        self._source = source
+        self._changes: dict[str, list[dict[str, Any]]] = {}
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, model: str = "model", layer: str | None = None, correction: str | None = None
+    ) -> WordVectors:
+        """Opens a folder that embed left.
+
+        Args:
+            folder: the folder.
+            model: model, base, or model.2 for a further training seed.
+            layer: as rows name it, `mean(9,10,11,12)` or `12`; None: the only one.
+            correction: as rows name it; None: the only one.
+
+        Raises:
+            UserError: there is no such folder or space, or there are several and none was named.
+        """
+        return cls(open_vectors(folder, model, None if layer is None else str(layer), correction))
+
+    @property
+    def space(self) -> VectorSpace:
+        """What these vectors share; a cosine with those of another is refused."""
+        return self._source.space
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The words that have a vector, in the order in which the file names them."""
+        return [word for word, found in zip(self._source.words, self._found.tolist(), strict=True) if found]
+
+    @cached_property
+    def asked(self) -> list[str]:
+        """Those of the words that are no controls."""
+        there = set(self.words)
+        return [word for word in asked(self._source) if word in there]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.words)
+
+    def __contains__(self, word: object) -> bool:
+        return isinstance(word, str) and word in self._numbers
+
+    def __getitem__(self, word: str) -> WordVector:
+        """The word's centroid, float32 [width].
+
+        Raises:
+            UnknownWord: it is not in the folder, or was not found in the tweets.
+        """
+        vector: WordVector = self.centroids[self._number(word)].view(WordVector)
+        vector.space = self.space
+        return vector
+
+    @cached_property
+    def centroids(self) -> Floats:
+        """float32 [words, width], in the order of `words`."""
+        means = self._means[self._found]
+        means.flags.writeable = False
+        return means
+
+    @cached_property
+    def origin(self) -> str:
+        """What is taken off before cosines: `mean of N control words`, or `nothing`."""
+        return "nothing" if self._origin is None else f"mean of {len(self._controls)} control words"
+
+    def similarity(self, first: str | WordVector, second: str | WordVector) -> float:
+        """The cosine of two words, or of vectors of this space, after `origin` is taken off.
+
+        Raises:
+            UnknownWord: a word has no vector here.
+            UserError: a vector lies in another space, or tells of none.
+        """
+        pair = [self[one] if isinstance(one, str) else one for one in (first, second)]
+        sides = [Vectors(self._space_of(one), np.asarray(one, np.float32)[None]) for one in pair]
+        self._vectors.space.require_same(sides[0].space)
+        return float(sides[0].cosines(sides[1], self._origin)[0, 0])
+
+    def most_similar(self, word: str, n: int = 10) -> list[tuple[str, float]]:
+        """The n words of this folder that lie nearest to one, with their cosines; controls are among them.
+
+        Those are few words, chosen by whoever embedded: the neighbours among all words of the tweets are `neighbours`.
+        """
+        number = self._number(word)
+        cosines = self._vectors.take(np.array([number])).cosines(self._vectors, self._origin)[0]
+        ranked = [place for place in np.argsort(-cosines, kind="stable").tolist() if place != number]
+        return [(self.words[place], float(cosines[place])) for place in ranked[:n]]
+
+    def neighbours(self, word: str) -> list[tuple[str, float]]:
+        """The nearest words of the tweets themselves, with their cosines, as embed found them at its highest layer.
+
+        Raises:
+            UnknownWord: the word was not asked for.
+            UserError: of this model, embed keeps none.
+        """
+        self._number(word)
+        key = {"model": "neighbours", "base": "base_neighbours"}.get(self._source.role)
+        layer = self._source.summary.get("vectors_layer", self.space.layer)
+        if key is None or layer != self.space.layer:
+            raise UserError(f"{self._folder}: embed keeps neighbours of model and base at its highest layer alone")
+        record = self._source.summary.get("words", {}).get(word)
+        if record is None:
+            raise UnknownWord(f"'{word}': is a control word, of which embed keeps no neighbours")
+        return [(other, float(cosine)) for other, cosine in record[key]]
+
+    def occurrences(self, word: str, found: bool = True) -> pa.Table:
+        """The word's rows of occurrences.parquet in this space, without their vectors.
+
+        Args:
+            word: the word.
+            found: only those that have a vector, in the order of `vectors`; else those cut off or lost, too.
+        """
+        self._require(word)
+        columns = [name for name in self._source.columns if name != "vector"]
+        return self._source.read(columns, [word], found)
+
+    def vectors(self, word: str) -> Floats:
+        """Of the word's found occurrences: float32 [occurrences, width]."""
+        self._number(word)
+        return vectors_of(self._source.read(["vector"], [word]))
+
+    def senses(self, word: str, by: str = "", max_senses: int = 5, seed: int = 0) -> dict[str, Any]:
+        """The word's usage clusters, as analyze describes them in senses.json; q-values are over this word's alone.
+
+        Args:
+            word: the word.
+            by: day, week, month, year or a group column, for shares; empty: none.
+            max_senses: uses at most.
+            seed: of the search.
+
+        Raises:
+            UserError: scikit-learn is not installed, or there is no such group column.
+        """
+        if by:
+            group_column(by, groups_among(self._source.columns), self._folder)
+        usage = self._usage(word, max_senses, seed, by)
+        groups = groups_of_rows(usage.rows, by) if by else [None] * len(usage.rows)
+        names = sorted({group for group in groups if group is not None})
+        record = described(usage, groups, names, 999, seed)
+        with_q_values([record])
+        return record
+
+    def change(self, word: str, by: str = "month", **settings: Any) -> list[dict[str, Any]]:
+        """The word's rows of change.json, by the code of analyze, over all words: q-values are those of analyze.
+
+        Args:
+            word: the word.
+            by: day, week, month, year or a group column.
+            settings: of analyze.
+
+        Raises:
+            UserError: there is nothing to compare, or no such setting.
+        """
+        self._require(word)
+        asked_before = repr((by, sorted(settings.items())))
+        if asked_before not in self._changes:
+            self._changes[asked_before] = self._analyzed(by, settings)
+        return [row for row in self._changes[asked_before] if row["word"] == word]
+
+    def export(self, path: str | Path, senses: bool = False) -> None:
+        """Writes the vectors for others, by the file's suffix.
+
+        .txt and .bin are word2vec's formats, which gensim's KeyedVectors reads (a space is written `_`); .npz and
+        .safetensors keep the words as they are; .parquet is a row an occurrence, for Embedding Atlas or data frames.
+
+        Args:
+            path: the file.
+            senses: write each asked word's usage clusters, too: `virus#1`; in .parquet a column `sense`.
+
+        Raises:
+            UserError: another suffix, a folder of embed, or a place that cannot be written.
+        """
+        file = Path(path)
+        if file.suffix not in _SUFFIXES:
+            raise UserError(f"{path}: give a file that ends in {', '.join(_SUFFIXES)}")
+        if file.parent.resolve() == self._source.path.parent.resolve() or (file.parent / "embed.json").is_file():
+            # Its own files have such names.
+            raise UserError(f"{path}: lies in a folder that embed left, and that stays as it is; name a file elsewhere")
+        if file.is_dir():
+            raise UserError(f"{path}: is a folder; name a file")
+        usages = [self._usage(word) for word in self.asked] if senses else []
+        with in_one_line(path):
+            side = side_path(file)
+            side.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._export(side, file.suffix, usages)
+                side.replace(file)
+            finally:
+                side.unlink(missing_ok=True)
+
+    def _export(self, path: Path, suffix: str, usages: list[Usage]) -> None:
+        if suffix == ".parquet":
+            self._export_occurrences(path, usages)
+            return
+        names = [*self.words, *(name for usage in usages for name in usage.names)]
+        vectors = np.concatenate([self.centroids, *(usage.centroids for usage in usages)])
+        if suffix == ".txt":
+            export_formats.write_word2vec_text(path, names, vectors)
+        elif suffix == ".bin":
+            export_formats.write_word2vec_binary(path, names, vectors)
+        elif suffix == ".npz":
+            export_formats.write_npz(path, names, vectors, asdict(self.space))
+        else:
+            export_formats.write_safetensors(path, names, vectors, asdict(self.space))
+
+    def _export_occurrences(self, path: Path, usages: list[Usage]) -> None:
+        import pyarrow.parquet as pq
+
+        rows = self._source.read(self._source.columns)
+        if usages:
+            sense = np.full(len(rows), "", object)
+            word = np.array(rows.column("word").to_pylist(), object)
+            for usage in usages:
+                names = np.array(usage.names, object)
+                sense[word == usage.word] = names[usage.all_labels]
+            rows = rows.append_column("sense", pa.array(sense.tolist(), pa.string()))
+        pq.write_table(export_formats.flat_table(rows, vectors_of(rows)), path, compression="zstd")
+
+    def _usage(self, word: str, max_senses: int = 5, seed: int = 0, by: str = "") -> Usage:
+        self._number(word)
+        rows = self._source.read([*COLUMNS, group_by_column(by), "vector"], [word])
+        return usage_of(word, rows.drop_columns("vector"), vectors_of(rows), max_senses, seed)
+
+    def _analyzed(self, by: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
+        from bert_tweets.words.analysis.pipeline import analyze
+
+        role, layer = self._source.role, self.space.layer
+        known = {one.name for one in fields(AnalyzeConfig)} - {"words", "by", "model", "layer", "output", "senses"}
+        if wrong := sorted(settings.keys() - known):
+            raise UserError(f"{wrong[0]}: is no setting of change{did_you_mean(wrong[0], known)}")
+        config = AnalyzeConfig(words=self._folder, by=by, model=role, layer=layer, output="-", **settings)
+        return analyze(config).change
+
+    @property
+    def _folder(self) -> str:
+        return str(self._source.path.parent)
+
+    @cached_property
+    def _means(self) -> Floats:
+        return centroids_of(self._source)
+
+    @cached_property
+    def _found(self) -> npt.NDArray[np.bool_]:
+        """Of the source's words: whether they have a mean."""
+        found: npt.NDArray[np.bool_] = np.asarray(~np.isnan(self._means).any(axis=1))
+        return found
+
+    @cached_property
+    def _vectors(self) -> Vectors:
+        return Vectors(self.space, self.centroids)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {word: number for number, word in enumerate(self.words)}
+
+    @cached_property
+    def _controls(self) -> list[int]:
+        own = set(self.asked)
+        return [number for word, number in self._numbers.items() if word not in own]
+
+    @cached_property
+    def _origin(self) -> npt.NDArray[np.float64] | None:
+        return control_mean(self.space, self.centroids[self._controls])
+
+    def _space_of(self, vector: WordVector) -> VectorSpace:
+        space = getattr(vector, "space", None)
+        if space is None:
+            raise UserError("a plain array tells of no space; give words, or vectors as wv[word] gives them")
+        assert isinstance(space, VectorSpace)
+        return space
+
+    def _require(self, word: str) -> None:
+        if not isinstance(word, str):
+            raise UserError(f"words are asked for by their names, and this is a {type(word).__name__}")
+        if word not in self._source.words:
+            raise UnknownWord(f"'{word}': is not in {self._folder}{did_you_mean(word, self._source.words)}")
+
+    def _number(self, word: str) -> int:
+        self._require(word)
+        if word not in self._numbers:
+            raise UnknownWord(f"'{word}': was asked for, and not found in the tweets with a vector of its own")
+        return self._numbers[word]

@@ -1,0 +1,190 @@
+"""A study to report on: folders with every file that the stages may leave, of generated words."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bert_tweets.words.analysis.comparisons import Answers, statement
+from tests.test_report import EVALUATION, RUN, WORDS, word
+from tests.test_report import study as plain_study
+
+YEARS = ["2018", "2019", "2020", "2021"]
+NAMES = ["mask", "virus", "zoom", "coffee", "goal", "rain", "corona", "tube", "cloud", "viral"]
+TEXT = "@some_body thinks that the {word} is all that one needs & more <b>of it</b>, number {number} of many"
+
+
+def write(folder: Path, words: int = 4, points: int = 60, text: bool = False, authors: bool = True) -> list[str]:
+    """Writes run, evaluation, words and change; returns the report's arguments."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [NAMES[n] if n < len(NAMES) else f"word{n}" for n in range(words)]
+    random = np.random.default_rng(0)
+    training = [
+        {"step": 10 * n, "loss_mean": 1.9 + 1.6 * 0.9**n + 0.04 * random.standard_normal()} for n in range(1, 51)
+    ]
+    arguments = plain_study(folder, EVALUATION, summary(names, points), {**RUN, "best_step": 400, "steps": 500})
+    validation = [{"step": 50 * n, "epoch": 0, "validation_loss": 2.2 + 1.5 * 0.75**n} for n in range(11)]
+    for name, lines in (("metrics", training), ("validation", validation)):
+        (folder / f"run/{name}.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    (folder / "words/embed.json").write_text(json.dumps({"settings": {"words": names, "seed": 3}}))
+    write_occurrences(folder / "words/occurrences.parquet", names, points, text)
+    write_change(folder, names, points, authors)
+    return [*arguments, f"change={folder / 'change'}"]
+
+
+def summary(names: list[str], points: int) -> dict[str, Any]:
+    """summary.json with the figures of before and after, beside controls and three seeds; the last word is rare."""
+    random = np.random.default_rng(1)
+    words = {}
+    for number, name in enumerate(names):
+        kept = [round(0.2 + 0.1 * (number % 7) + 0.02 * seed, 3) for seed in range(3)]
+        shape = {"by_seed": kept, "controls": [0.5, 0.7, 0.9], "rank": 3 + number, "of": 201}
+        alike = {
+            "by_seed": [round(0.4 + share / 2, 3) for share in kept],
+            "controls": [0.6, 0.8, 0.95],
+            "rank": 5,
+            "of": 201,
+        }
+        near = [[f"near{n}", round(0.9 - n / 20, 2)] for n in random.permutation(12)[:10].tolist()]
+        before = [[f"near{n}", round(0.9 - n / 20, 2)] for n in random.permutation(12)[:10].tolist()]
+        words[name] = word(
+            points if number < len(names) - 1 else 12,
+            neighbours=near,
+            base_neighbours=before,
+            before_after={"neighbour_overlap": shape, "distance_correlation": alike},
+        )
+    more = {"seeds": 3, "correction": "all-but-the-top", "pooling": "mean", "layers": "mean(9,10,11,12)"}
+    return {**WORDS, "words": words, "asked": names, **more}
+
+
+def write_occurrences(path: Path, names: list[str], points: int, text: bool) -> None:
+    """occurrences.parquet: two uses a word, the second only of the later years; three models, one layer."""
+    random, parts = np.random.default_rng(2), []
+    for number, name in enumerate(names):
+        count = points if number < len(names) - 1 else 12
+        year = np.sort(random.integers(0, len(YEARS), count))
+        use = (random.random(count) < np.where(year > 1, 0.7, 0.1)).astype(int)
+        time = [f"{YEARS[one]}-{1 + place % 12:02}-03T10:00:00" for place, one in enumerate(year.tolist())]
+        start = [len("@some_body thinks that the ")] * count
+        for model in ("model", "model.2", "base"):
+            vectors = random.standard_normal((count, 16)) * 0.6 + 3 * use[:, None] * (model != "base")
+            columns = {
+                "word": [name] * count,
+                "tweet_id": [f"{number}-{place}" for place in range(count)],
+                "cluster": list(range(count)),
+                "author": [f"a{place % 9}" for place in range(count)],
+                "time": pa.array(np.array(time, "datetime64[s]"), pa.timestamp("s", "UTC")),
+                "group.party": [["red", "blue", None][place % 3] for place in range(count)],
+                "start": pa.array(start, pa.int32()),
+                "end": pa.array([one + len(name) for one in start], pa.int32()),
+                "status": ["found"] * count,
+                "model": [model] * count,
+                "layer": ["mean(9,10,11,12)"] * count,
+                "control": [False] * count,
+                "vector": pa.array(vectors.astype(np.float32).tolist(), pa.list_(pa.float32())),
+            }
+            if text:
+                columns["text"] = [TEXT.format(word=name, number=place) for place in range(count)]
+            parts.append(pa.table(columns))
+    pq.write_table(pa.concat_tables(parts), path)
+
+
+def write_change(folder: Path, names: list[str], points: int, authors: bool) -> None:
+    """What analyze leaves, controls, usage clusters and regression too."""
+    change, random = folder / "change", np.random.default_rng(4)
+    change.mkdir()
+    pairs = list(pairwise(YEARS))
+    rows, controls = [], []
+    for number, name in enumerate(names):
+        size = 0.9 if number < 3 else 0.04
+        for contrast, groups in (("omnibus", YEARS), *(("adjacent", list(pair)) for pair in pairs)):
+            rows.append(row(name, contrast, groups, size * (1 + 0.3 * random.random()), number, points, authors))
+    for number in range(220):
+        for groups in (YEARS, *map(list, pairs)):
+            estimate = 0.05 + 0.08 * float(random.standard_gamma(1))
+            controls.append({"word": f"c{number}", "groups": groups, "estimate": estimate, "clusters": 50, "pieces": 1})
+    records = {
+        "change": rows,
+        "controls": [{**one, "frequency": 50} for one in controls],
+        "senses": {name: sense(name, 2 if number < 3 else 1) for number, name in enumerate(names[:-1])},
+        "regression": [regression(name, term) for name in names[:-1] for term in ("party", "year", "links")],
+        "analyze": {"settings": {"by": "year", "permutations": 9999, "level": 0.05, "seed": 0}},
+    }
+    records["analyze"]["words"] = json.loads((folder / "words/embed.json").read_text())
+    for name, record in records.items():
+        (change / f"{name}.json").write_text(json.dumps(record))
+    table = pq.read_table(folder / "words/occurrences.parquet", columns=["word", "tweet_id", "start", "end", "model"])
+    table = table.filter(pa.compute.equal(table["model"], "model"))
+    numbers = [place % 2 for place in range(len(table))]
+    pq.write_table(table.append_column("sense", pa.array(numbers, pa.int32())), change / "senses.parquet")
+
+
+def row(
+    name: str, contrast: str, groups: list[str], size: float, number: int, points: int, authors: bool
+) -> dict[str, Any]:
+    """A row of change.json; the first three words are said to have changed, the last is too rare."""
+    usage = "differs" if number < 3 else "no evidence" if name != "rare" else "too few"
+    answers = Answers(usage, 214, number < 3)
+    pair = groups if contrast != "omnibus" else (None, None)
+    record = {
+        "word": name,
+        "contrast": contrast,
+        "group_a": pair[0],
+        "group_b": pair[1],
+        "measure": "energy",
+        "estimate": size,
+        "low": size * 0.7 - 0.03,
+        "high": size * 1.35 + 0.03,
+        "p_value": 0.0001 if number < 3 else 0.31,
+        "q_value": 0.0004 if number < 3 else 0.38,
+        "smallest_p": 0.0001,
+        "smallest_effect": 0.11,
+        "rank_among_controls": 1 + number * 13,
+        "controls": 214,
+        "matched_on": "frequency and pieces",
+        "usage": usage,
+        "verdict": answers.verdict,
+        "groups": groups,
+        "n": points,
+        "n_a": None,
+        "n_b": None,
+        "clusters": points - 3,
+        "authors": points - 9 if authors else None,
+        "spanning_clusters": 1,
+        "unit": "whole authors" if authors else "whole clusters",
+    }
+    return {**record, "statement": statement(answers, record)}
+
+
+def sense(name: str, count: int) -> dict[str, Any]:
+    """Usage clusters of a word: their shares move over the years."""
+    clusters = []
+    for number in range(count):
+        share = [0.1, 0.15, 0.6, 0.7] if number else [0.9, 0.85, 0.4, 0.3]
+        clusters.append(
+            {
+                "name": f"{name}#{number + 1}",
+                "size": 300 - 100 * number,
+                "share": 0.6 if count == 2 and not number else 0.4 if number else 1.0,
+                "words": ["hospital", "nurse", "distance"] if number else ["party", "wig", "halloween"],
+                "substitutes": [["visor", 31], ["glove", 12]] if number else [["costume", 40], ["cape", 9]],
+                "typical": [["0-1", 3, 7]],
+                "associations": [{"covariate": "links", "statistic": 3.1, "p_value": 0.001, "q_value": 0.004}],
+                "shares": [
+                    {"group": year, "share": one, "low": one - 0.06, "high": one + 0.06, "n": 90}
+                    for year, one in zip(YEARS, share, strict=True)
+                ],
+            }
+        )
+    return {"count": count, "criterion": "the gap statistic", "stability": 0.97, "clusters": clusters}
+
+
+def regression(name: str, term: str) -> dict[str, Any]:
+    figures = {"statistic": "partial R²", "estimate": 0.0312, "p_value": 0.002, "q_value": 0.01, "permutations": 9999}
+    return {"word": name, "term": term, **figures, "n": 300, "clusters": 290, "authors": None, "unit": "whole clusters"}
