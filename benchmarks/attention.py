@@ -184,7 +184,7 @@ def backends(race: Race) -> Iterator[dict[str, Any]]:
 
 
 def cuts(race: Race) -> Iterator[dict[str, Any]]:
-    """A row for each cut of the two kernels of `rows`, each by itself; Triton makes them when first asked for."""
+    """A row for each cut of the two kernels of `triton`, each by itself; Triton makes them when first asked for."""
     packed, above = race.states(torch.bfloat16)
     three = packed.detach().transpose(1, 3).unbind(dim=2)
     rest = (race.scale, race.given["window"])

@@ -102,7 +102,7 @@ class Campaign:
 
     def plain(self) -> tuple[Training, TakeStep]:
         """The stock model's own forward pass; `Training` around it lends loader, masks and a place for the weights."""
-        config = self.config(**{"model.attention": "masked", "model.compile": "false"})
+        config = self.config(**{"model.attention": "sdpa", "model.compile": "false"})
         training = build(config, self.manifest, self.world)
         stock = training.module.model
         stock.set_attn_implementation("eager")
@@ -137,7 +137,7 @@ class Campaign:
         model = load_model(config.model, self.manifest, config.seed).model
         missing = model.load_state_dict(weights, strict=False)
         assert not missing.unexpected_keys, missing
-        module = PackedMaskedLM(model, backend_named("masked")).to(self.world.device)
+        module = PackedMaskedLM(model, backend_named("sdpa")).to(self.world.device)
         engine = DDPEngine(module, make_optimizer(module.parameters(), config.optimizer), self.world, "fp32", 0.0)
         masking = masking_for(self.manifest, 0, 0.15, False)
         layout = build(config, self.manifest, self.world).layout

@@ -89,7 +89,12 @@ def embedded(made: list[PseudoWord], model: str, tokenizer: str, folder: Path) -
     prepared = [f"input={folder / 'rewritten.csv'}", f"output={folder / 'rewritten'}", f"tokenizer={tokenizer}"]
     prepare.stage([*prepared, "deduplicate=none", "id_column=id", "text_column=text"])
     layers = len_of(model)
-    asked = [f"words={BLANK}", "background_tweets=0", "combine=each", f"layers={','.join(map(str, range(layers + 1)))}"]
+    asked = [
+        f"words={BLANK}",
+        "background_tweets=0",
+        "layer_pooling=none",
+        f"layers={','.join(map(str, range(layers + 1)))}",
+    ]
     embed.stage([f"model={model}", f"data.path={folder / 'rewritten'}", f"output={folder / 'words'}", *asked])
     rows = pq.read_table(folder / "words" / "occurrences.parquet", columns=["tweet_id", "layer", "status", "vector"])
     found = rows.filter(pa.compute.equal(rows["status"], "found"))

@@ -35,7 +35,7 @@ from bert_tweets.data.masking import masking_for
 from bert_tweets.data.permutation import Stream
 
 BATCH, REPEATS, REFERENCE_STEPS, PAGE = 512, 7, 60, 4096
-BLOCKS = {"block_rows": 8192, "window_blocks": 64}
+BLOCKS = {"block_size": 8192, "shuffle_blocks": 64}
 
 
 class Rows(Dataset[Any]):
@@ -206,7 +206,7 @@ def main(argv: list[str]) -> None:
             f"{rate['tokens_per_processor_second']:,.0f} | {faster:.1f} x |"
         )
     print("\n| order | pages a step | share of all pages in 100 steps |\n|---|---|---|")
-    for name, order in (("rows", {}), ("blocks", {"block_rows": 512, "window_blocks": 32})):
+    for name, order in (("rows", {}), ("blocks", {"block_size": 512, "shuffle_blocks": 32})):
         touched = reads(split, **order)
         results.append({"who": f"reads_{name}", **order, **touched, **common})
         print(

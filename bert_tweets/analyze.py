@@ -89,8 +89,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def _record(config: AnalyzeConfig) -> dict[str, Any]:
     """What analyze.json holds: the settings, and what the folders of words were made from."""
-    settings = {key: value for key, value in asdict(config).items() if key not in ("output", "words", "controls")}
-    made = {name: _made_from(folder) for name in ("words", "controls") if (folder := getattr(config, name))}
+    settings = {key: value for key, value in asdict(config).items() if key not in ("output", "words", "control_words")}
+    made = {name: _made_from(folder) for name in ("words", "control_words") if (folder := getattr(config, name))}
     return {"settings": settings, **made}
 
 

@@ -266,7 +266,7 @@ def _tell(config: PrepareConfig, paths: list[str], manifest: Manifest) -> None:
     funnel.show(console())
     if added := manifest.recipe.added:
         shown = " ".join([*(token.token for token in added[:5]), *(["..."] if len(added) > 5 else [])])
-        print(f"emoji=added: {len(added):,} new token{'s' if len(added) > 1 else ''} ({shown})")
+        print(f"emoji=tokens: {len(added):,} new token{'s' if len(added) > 1 else ''} ({shown})")
     for warning in warnings(config, paths, manifest, funnel):
         _warn(warning)
     print(f"{config.output}: complete")

@@ -64,7 +64,7 @@ def stage(argv: list[str]) -> None:
         print(f"{config.output}: shards and model are there already; what follows is made, or found complete")
     else:
         _plan(config, road)
-    if config.plan_only:
+    if config.dry_run:
         return
     started = time.monotonic()
     for arguments in road:

@@ -1,4 +1,4 @@
-"""emoji=added down the whole road: shards, a stock model that takes the tokens on, training, evaluation, vectors."""
+"""emoji=tokens down the whole road: shards, a stock model that takes the tokens on, training, evaluation, vectors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def with_emoji(stock: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("emoji")
-    return make_shards(folder, tokenizer=str(stock), emoji="added", emoji_vocabulary=5)
+    return make_shards(folder, tokenizer=str(stock), emoji="tokens", emoji_vocabulary=5)
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ FIELDS = [
 
 def test_only_what_differs_by_more_than_ordinary_words_has_changed(tmp_path: Path, controls: Path) -> None:
     asked = [*word("virus", shift=3.0), *word("rain", drift=1.5), *word("goal"), *word("rare", 8)]
-    rows = run(words_folder(tmp_path / "words", asked), tmp_path / "out", f"controls={controls}")
+    rows = run(words_folder(tmp_path / "words", asked), tmp_path / "out", f"control_words={controls}")
     verdicts = {row["word"]: (row["usage"], row["verdict"]) for row in rows}
     assert verdicts == {
         "virus": ("differs", "changed"),
@@ -109,7 +109,7 @@ def test_controls_may_stand_in_the_same_folder(tmp_path: Path, controls: Path) -
 
 def test_controls_match_in_frequency_and_pieces(tmp_path: Path, controls: Path) -> None:
     asked = [*word("many", 130, shift=3.0), *word("pieces", 60, shift=3.0, pieces=2)]
-    rows = run(words_folder(tmp_path / "words", asked), tmp_path / "out", f"controls={controls}")
+    rows = run(words_folder(tmp_path / "words", asked), tmp_path / "out", f"control_words={controls}")
     assert [(row["controls"], row["verdict"]) for row in rows] == [(0, "not comparable")] * 2
 
 
@@ -131,13 +131,13 @@ def test_like_is_compared_with_like(tmp_path: Path, controls: Path) -> None:
         few = {f"c{number}": {**told, **(change or {})} for number in range(6)}
         record["data"] = "d" if change is not None else "other"
         (others / "summary.json").write_text(json.dumps({**record, "words": everyone | few}))
-        row = run(folder, tmp_path / f"out-{name}", f"controls={others}")[0]
+        row = run(folder, tmp_path / f"out-{name}", f"control_words={others}")[0]
         assert (row["controls"], row["matched_on"]) == expected
 
 
 def test_a_word_is_no_control_of_itself(tmp_path: Path, controls: Path) -> None:
     folder = words_folder(tmp_path / "words", word("C0", shift=3.0))
-    assert run(folder, tmp_path / "out", f"controls={controls}")[0]["controls"] == 204
+    assert run(folder, tmp_path / "out", f"control_words={controls}")[0]["controls"] == 204
 
 
 def test_a_word_none_of_whose_occurrences_was_found_is_in_no_comparison(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_spaces_are_never_mixed(tmp_path: Path) -> None:
     folder = words_folder(tmp_path / "words", word("mask"))
     others = words_folder(tmp_path / "others", word("rain"), weights="other")
     with pytest.raises(UserError, match=r"another space .* differ in weights"):
-        run(folder, tmp_path / "out", f"controls={others}")
+        run(folder, tmp_path / "out", f"control_words={others}")
     for number, (what, told) in enumerate(
         {
             "recipe": {"recipe": "another"},
@@ -225,7 +225,7 @@ def test_spaces_are_never_mixed(tmp_path: Path) -> None:
         other = words_folder(tmp_path / f"other-{number}", word("rain"))
         (other / "summary.json").write_text(json.dumps({"weights": {"model": "w"}, "recipe": "r", **told}))
         with pytest.raises(UserError, match=f"differ in {what}; "):
-            run(folder, tmp_path / "out", f"controls={other}")
+            run(folder, tmp_path / "out", f"control_words={other}")
     mixed = words_folder(tmp_path / "mixed", [*word("mask"), *word("rain", layer="mean(2)")])
     with pytest.raises(UserError, match=r"mixes vectors of layer=mean\(1\) and mean\(2\)"):
         run(mixed, tmp_path / "out")
@@ -304,7 +304,7 @@ def test_the_width_is_that_of_the_vectors(tmp_path: Path) -> None:
 
 
 def test_control_words_are_left_for_the_page(tmp_path: Path, controls: Path) -> None:
-    run(words_folder(tmp_path / "words", word("mask")), tmp_path / "out", f"controls={controls}")
+    run(words_folder(tmp_path / "words", word("mask")), tmp_path / "out", f"control_words={controls}")
     rows = json.loads((tmp_path / "out" / "controls.json").read_text(encoding="utf-8"))
     assert len(rows) == 205 and len({row["word"] for row in rows}) == 205
     change = json.loads((tmp_path / "out" / "change.json").read_text(encoding="utf-8"))[0]

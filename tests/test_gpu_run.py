@@ -167,7 +167,7 @@ def test_the_report_has_what_was_found_and_what_failed(tmp_path: Path, monkeypat
     about = {"device": "NVIDIA H200", "commit": "abc", "versions": {"torch": "2.11.0"}, "precision": "bf16"}
     speed = {"tokens_per_second": 7e5, "mfu": 0.4, "padding_fraction": 0.01, "step_milliseconds": 90.0}
     rows = [
-        {**about, "who": "step", "attention": "rows", "peak_memory_bytes": 4e10, **speed},
+        {**about, "who": "step", "attention": "triton", "peak_memory_bytes": 4e10, **speed},
         {**about, "who": "step", "failed": "trained nothing: the gradient norm was 0.0 in 60 of 60 steps"},
         {**about, "who": "tests", "which": "not flex", "counts": {"passed": 90, "failed": 1}, "failed": "exit code 1"},
         {"who": "part", "part": "tests", "seconds": 80.0, "trouble": "exit code 1"},
@@ -176,7 +176,7 @@ def test_the_report_has_what_was_found_and_what_failed(tmp_path: Path, monkeypat
         append_row(tmp_path / "gpu-rows-1.jsonl", row)
     gpu_report.main([str(tmp_path)])
     page = (tmp_path / "benchmarks" / "results" / "gpu.md").read_text()
-    assert "| bert_tweets | bf16 | rows | 700,000 | 40.0% |" in page and "trained nothing" in page
+    assert "| bert_tweets | bf16 | triton | 700,000 | 40.0% |" in page and "trained nothing" in page
     assert "700,000 real tokens/s" in gpu_report.readme_line(rows) and "90 GPU tests passed, 1 failed" in page + (
         gpu_report.readme_line(rows)
     )

@@ -61,7 +61,7 @@ def test_near_duplicates_are_told_apart_over_all_units_and_the_earliest_stays(ne
 
 
 def test_the_threshold_decides(near_copies, tokenizer_folder, tmp_path):
-    strict = NearConfig(threshold=0.95)
+    strict = NearConfig(jaccard=0.95)
     _, funnel, _ = run(near_copies, tmp_path / "out", tokenizer_folder, deduplicate="near", near=strict)
     assert funnel["dropped"]["near-duplicate"] == 0
 

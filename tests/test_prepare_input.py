@@ -148,11 +148,11 @@ def test_much_that_the_tokenizer_does_not_know_is_told_with_what_to_do(run, caps
     files = {"a.csv": "text\n" + "".join(f"the mask {number} 🍕\n" for number in range(9))}
     run(files)
     said = capsys.readouterr().err
-    assert "100.0% of the tweets hold [UNK]" in said and "emoji=spelled" in said
-    run(files, emoji="added")
+    assert "100.0% of the tweets hold [UNK]" in said and "emoji=names" in said
+    run(files, emoji="tokens")
     told = capsys.readouterr()
-    assert "emoji=added: 1 new token (🍕)" in told.out and "[UNK]" not in told.err
-    run({"a.csv": "text\nthe mask\n"}, emoji="added")
+    assert "emoji=tokens: 1 new token (🍕)" in told.out and "[UNK]" not in told.err
+    run({"a.csv": "text\nthe mask\n"}, emoji="tokens")
     assert "none was added" in capsys.readouterr().err
 
 

@@ -65,6 +65,6 @@ def test_an_author_of_more_than_all_others_is_cut_to_a_size_that_others_have(tmp
 def test_a_term_is_ranked_among_control_words(tmp_path: Path, controls: Path) -> None:
     rows = [*word("mask", 60, drift=4.0), *word("rain", 60, drift=1.0)]
     folder = words_folder(tmp_path / "words", rows)
-    mask, rain = regression(folder, tmp_path / "out", "covariates=time", f"controls={controls}")
+    mask, rain = regression(folder, tmp_path / "out", "covariates=time", f"control_words={controls}")
     assert (mask["rank_among_controls"], mask["controls"]) == (1, 205) and 40 < rain["rank_among_controls"] < 170
     assert "rank 1 among 205 control words" in mask["statement"]

@@ -29,7 +29,7 @@ JOBS = {
     ),
     "layers": (
         "embed",
-        ["words=[mask,virus]", "max_occurrences=30", "combine=each", "layers=[0,1]", "pooling=max", "controls=0"],
+        ["words=[mask,virus]", "max_occurrences=30", "layer_pooling=none", "layers=[0,1]", "pooling=max", "controls=0"],
     ),
     "spans": ("embed", ["spans"]),
     "evaluated": ("evaluate", ["base"]),

@@ -13,7 +13,7 @@ SMALLEST_UNIT = 4096
 class NearConfig:
     """Near-duplicates: MinHash over word shingles (Broder 1997), banded (Leskovec et al., chapter 3)."""
 
-    threshold: float = setting(
+    jaccard: float = setting(
         0.7, "Jaccard similarity of two tweets' shingles that makes them near-duplicates", at_least=0.3, at_most=1.0
     )
     shingle_words: int = setting(2, "words of a shingle", unit="words", at_least=1, at_most=8)
@@ -78,10 +78,10 @@ class PrepareConfig:
         "auto",
         "emoji: set apart from words, spelled out as their names, or set apart and added to the vocabulary; "
         "auto: as the recipe of cleaning does",
-        choices=("auto", "apart", "spelled", "added"),
+        choices=("auto", "separate", "names", "tokens"),
     )
     emoji_vocabulary: int = setting(
-        200, "emoji=added: the input's most frequent emoji that become tokens", unit="emoji", at_least=1
+        200, "emoji=tokens: the input's most frequent emoji that become tokens", unit="emoji", at_least=1
     )
     max_length: int = setting(128, "longest tweet, [CLS] and [SEP] included", unit="tokens", at_least=8, at_most=512)
     max_characters: int = setting(

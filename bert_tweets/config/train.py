@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .fields import DEVICE, setting, settings_group
 
-ATTENTION = ("auto", "masked", "tweets", "rows", "varlen", "flex")
+ATTENTION = ("auto", "sdpa", "bucketed", "triton", "varlen", "flex")
 PRECISION = ("fp32", "tf32", "bf16", "bf16_weights", "fp16")
 
 
@@ -16,18 +16,20 @@ class DataConfig:
 
     path: str = setting("", "folder of shards that prepare made", required=True)
     row_length: int = setting(0, "length of a packed row; 0: the shards' max_length", unit="tokens", at_least=0)
-    order: str = setting(
-        "rows",
-        "rows: any tweet may follow any other; blocks: for disks that hate random reads, see block_rows",
-        choices=("rows", "blocks"),
+    shuffle: str = setting(
+        "full",
+        "full: any tweet may follow any other; block: for disks with slow random reads, see block_size",
+        choices=("full", "block"),
     )
-    block_rows: int = setting(
-        8192, "order=blocks: tweets that are read together; blocks are shuffled", unit="tweets", at_least=1
+    block_size: int = setting(
+        8192, "shuffle=block: tweets that are read together; blocks are shuffled", unit="tweets", at_least=1
     )
-    window_blocks: int = setting(
-        64, "order=blocks: blocks whose tweets are shuffled among each other", unit="blocks", at_least=1
+    shuffle_blocks: int = setting(
+        64, "shuffle=block: blocks whose tweets are shuffled among each other", unit="blocks", at_least=1
     )
-    workers: int = setting(1, "threads that make steps ahead; 0: make each when it is due", unit="threads", at_least=0)
+    num_workers: int = setting(
+        1, "threads that make steps ahead; 0: make each when it is due", unit="threads", at_least=0
+    )
     verify: bool = setting(True, "compare every shard with its checksum before training")
 
 
@@ -166,8 +168,8 @@ class LogConfig:
 
 
 @dataclass
-class PlanConfig:
-    """What `dry_run=true` reckons with, in place of what is here; a run passes over it."""
+class DryRunConfig:
+    """Hardware that `dry_run=true` assumes in place of this machine's; a real run ignores it."""
 
     devices: int = setting(0, "ranks, a device each; 0: as many as this command was started with", at_least=0)
     device_memory: float = setting(
@@ -212,7 +214,7 @@ class TrainConfig:
     stop_after_steps: int | None = setting(
         None, "save and leave after so many steps of this launch; the schedule stays", unit="steps", at_least=1
     )
-    max_skipped_steps: int = setting(
+    max_nonfinite_steps: int = setting(
         10,
         "steps whose loss or gradient is not finite are skipped; more of them among the last thousand end the run",
         unit="steps",
@@ -221,7 +223,7 @@ class TrainConfig:
     dry_run: bool = setting(
         False, "print settings, parameters, memory, steps and disk, and stop; starts and writes nothing"
     )
-    plan: PlanConfig = settings_group(PlanConfig)
+    dry_run_for: DryRunConfig = settings_group(DryRunConfig)
     data: DataConfig = settings_group(DataConfig)
     model: ModelConfig = settings_group(ModelConfig)
     masking: MaskingConfig = settings_group(MaskingConfig)

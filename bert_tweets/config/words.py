@@ -52,10 +52,10 @@ class EmbedConfig:
     layers: list[int] = setting(
         [], "layers that are read; 0: embeddings, 1: the first, -1: the last; empty: the last four"
     )
-    combine: str = setting(
+    layer_pooling: str = setting(
         "mean",
-        "mean: one vector of all layers; each: a row a layer, and vectors.txt of the highest",
-        choices=("mean", "each"),
+        "mean: one vector of all layers; none: a row a layer, and vectors.txt of the highest",
+        choices=("mean", "none"),
     )
     pooling: str = setting(
         "mean",
@@ -121,7 +121,7 @@ class AnalyzeConfig:
     """analyze: does a word's use differ between groups or over time, and by more than ordinary words' does?"""
 
     words: str = setting("", "folder that embed left", required=True)
-    controls: str = setting(
+    control_words: str = setting(
         "", "folder that embed left of ordinary words, by the same model; empty: those that `words` marks as controls"
     )
     by: str = setting("", "day, week, month or year of the tweet (UTC), or a group column", required=True)
@@ -139,7 +139,7 @@ class AnalyzeConfig:
         choices=("auto", "adjacent", "first", "all"),
     )
     permutations: int = setting(9999, "permutations of a test", at_least=99)
-    level: float = setting(0.05, "false-discovery rate", above=0.0, at_most=0.5)
+    fdr: float = setting(0.05, "false-discovery rate", above=0.0, at_most=0.5)
     min_clusters: int = setting(
         20, "clusters of near-duplicates of a word that a group needs to be compared", unit="clusters", at_least=4
     )
@@ -238,7 +238,7 @@ class RunConfig:
     include_text: bool = setting(False, "write the tweets' text beside the vectors, and show it on the page")
     seed: int = setting(0, "seed of everything", at_least=0)
     device: str = setting("auto", "where to run; auto: every GPU there is, else the CPU", choices=DEVICE)
-    plan_only: bool = setting(False, "print the plan and stop")
+    dry_run: bool = setting(False, "print the plan and stop")
 
 
 @dataclass

@@ -35,10 +35,10 @@ def permute(positions: Ints, rows: int, seed: int, epoch: int) -> Ints:
     return _walk(positions, rows, _keys(seed, epoch)[:, None])
 
 
-def permute_blocks(positions: Ints, rows: int, seed: int, epoch: int, block_rows: int, window_blocks: int) -> Ints:
+def permute_blocks(positions: Ints, rows: int, seed: int, epoch: int, block_size: int, shuffle_blocks: int) -> Ints:
     """The tweets at these positions of an epoch whose reads stay within a window of blocks.
 
-    Blocks of consecutive tweets are shuffled, then the tweets of each window of `window_blocks` shuffled blocks.
+    Blocks of consecutive tweets are shuffled, then the tweets of each window of `shuffle_blocks` shuffled blocks.
     Where an epoch cuts its blocks is a part of the key, and tweets behind the last whole block come last: they are
     other tweets in each epoch. All three steps are bijections, so their chain is one, without a table.
 
@@ -46,26 +46,26 @@ def permute_blocks(positions: Ints, rows: int, seed: int, epoch: int, block_rows
         positions: int64 [n], each in [0, rows).
         rows: tweets of an epoch, at least 1.
         seed, epoch: the key.
-        block_rows: tweets of a block; the last may have fewer.
-        window_blocks: blocks whose tweets are shuffled among each other.
+        block_size: tweets of a block; the last may have fewer.
+        shuffle_blocks: blocks whose tweets are shuffled among each other.
 
     Returns:
         int64 [n], tweet indices.
     """
     keys = _keys(seed, epoch)
-    window_rows = block_rows * window_blocks
+    window_rows = block_size * shuffle_blocks
     windows, inside = np.divmod(positions, window_rows)
     of_window = mix(keys[:, None] ^ mix(windows.astype(np.uint64) + np.uint64(1)))
     whole = windows < rows // window_rows
     for size, where in ((window_rows, whole), (rows % window_rows, ~whole)):
         if where.any():
             inside[where] = _walk(inside[where], size, of_window[:, where])
-    blocks, inside = np.divmod(windows * window_rows + inside, block_rows)
-    shuffled = blocks < rows // block_rows
+    blocks, inside = np.divmod(windows * window_rows + inside, block_size)
+    shuffled = blocks < rows // block_size
     if shuffled.any():
-        blocks[shuffled] = _walk(blocks[shuffled], rows // block_rows, keys[:, None])
+        blocks[shuffled] = _walk(blocks[shuffled], rows // block_size, keys[:, None])
     first_cut = int(mix(keys[:1])[0]) % rows
-    return (blocks * block_rows + inside + first_cut) % rows
+    return (blocks * block_size + inside + first_cut) % rows
 
 
 @lru_cache(maxsize=8)
@@ -107,16 +107,16 @@ class Stream:
         seed: key of the order.
         batch_size: tweets of a step, over all ranks.
         length: positions that the run takes; the last step may be short.
-        block_rows: tweets that are read together, see `permute_blocks`; 0: any tweet may follow any other.
-        window_blocks: blocks whose tweets are shuffled among each other.
+        block_size: tweets that are read together, see `permute_blocks`; 0: any tweet may follow any other.
+        shuffle_blocks: blocks whose tweets are shuffled among each other.
     """
 
     rows: int
     seed: int
     batch_size: int
     length: int
-    block_rows: int = 0
-    window_blocks: int = 0
+    block_size: int = 0
+    shuffle_blocks: int = 0
 
     @property
     def steps(self) -> int:
@@ -151,8 +151,8 @@ class Stream:
         return epochs, tweets
 
     def _permute(self, within: Ints, epoch: int) -> Ints:
-        if self.block_rows:
-            return permute_blocks(within, self.rows, self.seed, epoch, self.block_rows, self.window_blocks)
+        if self.block_size:
+            return permute_blocks(within, self.rows, self.seed, epoch, self.block_size, self.shuffle_blocks)
         return permute(within, self.rows, self.seed, epoch)
 
     def positions(self, first: int, last: int, rank: int, ranks: int, world_size: int) -> Ints:
@@ -201,6 +201,6 @@ def stream_of(
         data: says whether blocks of tweets are read together; None: they are not.
     """
     length = max_steps * batch_size if max_steps is not None else max(1, round((epochs or 0) * rows))
-    if data is None or data.order == "rows":
+    if data is None or data.shuffle == "full":
         return Stream(rows, seed, batch_size, length)
-    return Stream(rows, seed, batch_size, length, data.block_rows, data.window_blocks)
+    return Stream(rows, seed, batch_size, length, data.block_size, data.shuffle_blocks)

@@ -32,15 +32,15 @@ class SamplerState:
         seed: key of the order.
         position: tweets of the stream that were taken.
         rows: tweets of an epoch.
-        block_rows, window_blocks: order within an epoch, see `Stream`.
+        block_size, shuffle_blocks: order within an epoch, see `Stream`.
         data: fingerprint of the manifest.
     """
 
     seed: int
     position: int
     rows: int
-    block_rows: int
-    window_blocks: int
+    block_size: int
+    shuffle_blocks: int
     data: str
 
     def to_json(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class SamplerState:
                 begins where the saved run stopped.
         """
         other = state_of(stream, 0, data)
-        for name in ("data", "rows", "seed", "block_rows", "window_blocks"):
+        for name in ("data", "rows", "seed", "block_size", "shuffle_blocks"):
             saved, now = getattr(self, name), getattr(other, name)
             if saved != now:
                 raise UserError(
@@ -89,8 +89,8 @@ _CALLED = {
     "data": "the shards' fingerprint",
     "rows": "the number of training tweets",
     "seed": "seed",
-    "block_rows": "data.block_rows (0: data.order=rows)",
-    "window_blocks": "data.window_blocks (0: data.order=rows)",
+    "block_size": "data.block_size (0: data.shuffle=full)",
+    "shuffle_blocks": "data.shuffle_blocks (0: data.shuffle=full)",
 }
 
 
@@ -103,7 +103,7 @@ def state_of(stream: Stream, step: int, data: str) -> SamplerState:
         data: fingerprint of the manifest.
     """
     position = min(step * stream.batch_size, stream.length)
-    return SamplerState(stream.seed, position, stream.rows, stream.block_rows, stream.window_blocks, data)
+    return SamplerState(stream.seed, position, stream.rows, stream.block_size, stream.shuffle_blocks, data)
 
 
 def dealing_group(rank: int, world_size: int) -> range:

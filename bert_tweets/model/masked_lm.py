@@ -59,7 +59,7 @@ class PackedMaskedLM(nn.Module):
     ):
         super().__init__()
         self.model, self.compiled = model, compiled
-        self.backend = backend or backend_named("masked")
+        self.backend = backend or backend_named("sdpa")
         self._encoder, self._head = PackedEncoder(model, self.backend, checkpoint, parted), Head(model)
         self._loss = _compiled(self._summed_loss) if compiled else self._summed_loss
 

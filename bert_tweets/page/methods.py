@@ -160,7 +160,7 @@ def _comparison(change: Change) -> str:
     text += f" of {' or '.join(units)}"
     text += " [@winkler2015block]" if any("authors" in unit for unit in units) else ""
     text += ", p = (b + 1)/(R + 1) [@phipson2010permutation], with a false-discovery rate"
-    text += f" of {settings['level']:g}" if settings.get("level") else ""
+    text += f" of {settings['fdr']:g}" if settings.get("fdr") else ""
     text += (
         " over all words and contrasts [@benjamini1995fdr]; intervals (95 %) are by a jackknife over units "
         "[@efron1981jackknife; @aronow2015dyadic]."

@@ -130,7 +130,7 @@ def build(
         rank=world.rank,
         world_size=world.world_size,
         gather=world.gather,
-        workers=config.data.workers,
+        workers=config.data.num_workers,
         pin=world.device.type == "cuda",
         data=manifest.fingerprint,
         asked=asked,

@@ -44,7 +44,7 @@ _GIB = 2**30
 # No backend of the CPU asks for it.
 _HEAD_SIZE = 64
 # What is taken on a GPU where none is asked for: the first that most of them can run; none is tried there.
-_ON_GPU = "rows"
+_ON_GPU = "triton"
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,13 @@ def planned_world(config: TrainConfig) -> World:
         UserError: see `dry_run`.
     """
     elsewhere = config.device == "cuda" and not torch.cuda.is_available()
-    if elsewhere and not config.plan.device_memory:
+    if elsewhere and not config.dry_run_for.device_memory:
         raise UserError(
-            "device=cuda: there is no GPU here; say how much memory those have that you plan for: plan.device_memory=80"
+            "device=cuda: this machine has no GPU; give the memory of those you plan for: dry_run_for.device_memory=80"
         )
     here = ranks.this_world("cpu" if elsewhere else config.device)
     device = torch.device("cuda", 0) if elsewhere else here.device
-    return replace(here, device=device, world_size=config.plan.devices or here.world_size)
+    return replace(here, device=device, world_size=config.dry_run_for.devices or here.world_size)
 
 
 def step_shape(config: TrainConfig, manifest: Manifest, world: World) -> StepShape:
@@ -140,8 +140,8 @@ def step_shape(config: TrainConfig, manifest: Manifest, world: World) -> StepSha
 
 def device_memory(config: TrainConfig, world: World) -> int:
     """Bytes of the device of a rank: planned, a GPU's, or a rank's share of this machine's; 0: not known."""
-    if config.plan.device_memory:
-        return int(config.plan.device_memory * _GIB)
+    if config.dry_run_for.device_memory:
+        return int(config.dry_run_for.device_memory * _GIB)
     if world.device.type == "cuda":
         return int(torch.cuda.get_device_properties(world.device).total_memory)
     return system.total_memory() // world.local_world_size
@@ -228,9 +228,9 @@ def _disk(config: TrainConfig, parameters: Parameters) -> str:
 
 
 def _time(config: TrainConfig, tokens: float, world_size: int) -> str:
-    rate = config.plan.tokens_per_second
+    rate = config.dry_run_for.tokens_per_second
     if not rate:
-        return "not known: no rate is given; plan.tokens_per_second=… a device, from metrics.jsonl of a short run"
+        return "unknown; give dry_run_for.tokens_per_second=…, a device's rate in metrics.jsonl of a short run"
     seconds = tokens / (rate * world_size)
     unit, length = next(
         (unit, length)

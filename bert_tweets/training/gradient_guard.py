@@ -86,7 +86,7 @@ class GradientGuard:
             raise UserError(
                 f"{len(self.skipped)} of the last {min(last + 1, _WINDOW):,} steps had a loss or a gradient that is "
                 f"not finite (steps {named}; their tweets are in {self.file.path}), more than "
-                f"max_skipped_steps={self.budget}; lower optimizer.learning_rate, or use precision=bf16 or fp32"
+                f"max_nonfinite_steps={self.budget}; lower optimizer.learning_rate, or use precision=bf16 or fp32"
             )
 
 

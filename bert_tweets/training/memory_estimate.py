@@ -205,7 +205,7 @@ def activations(config: Any, batch: MicroBatchShape, numbers: Arithmetic) -> int
     last = layer + positions * width * a  # the LayerNorm behind all layers
     if config.model_type in LIKE_BERT:
         # Behind its attention the last layer goes on at masked positions alone; its context is kept by some backends.
-        context = positions * width * s if batch.attention in ("masked", "varlen", "flex") else 0
+        context = positions * width * s if batch.attention in ("sdpa", "varlen", "flex") else 0
         last = inputs + context + batch.masked * behind
     head = batch.masked * width * 4 * s + (s * width * width if s < numbers.weights else 0)
     if batch.checkpoint:
@@ -230,9 +230,9 @@ def _dropout(config: Any) -> float:
 def _attention(config: Any, batch: MicroBatchShape, s: int) -> int:
     """Of one layer: what the softmax of each head is found again from, see the backends."""
     heads, positions = config.num_attention_heads, batch.rows * batch.row_length
-    if batch.attention == "tweets":
+    if batch.attention == "bucketed":
         return int(heads * batch.squares * s)
-    of_mask = batch.row_length * s if batch.attention == "masked" else 0
+    of_mask = batch.row_length * s if batch.attention == "sdpa" else 0
     return int(positions * (of_mask + FP32 * heads))
 
 

@@ -127,7 +127,7 @@ class Run:
         self.meter = IntervalMeter(world, self.engine.stopwatch, self.parts.flops_per_token, peak)
         self.best = BestModel(config.validation.patience, keep=world.is_main)
         remedy = remedy_for_zero_gradients(self.parts.module.compiled, config.precision)
-        self.guard = GradientGuard(stream, self.parts.loader.split, config.max_skipped_steps, skips, remedy)
+        self.guard = GradientGuard(stream, self.parts.loader.split, config.max_nonfinite_steps, skips, remedy)
         self.totals = Totals()
         every_shard = [shard for split in SPLITS for shard in manifest.splits[split]]
         self.shards = Unchanged(config.data.path, world.local_part(every_shard))

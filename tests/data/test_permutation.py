@@ -47,27 +47,27 @@ def test_the_order_is_the_same_in_every_version() -> None:
     rows=st.integers(1, 3000),
     seed=st.integers(0, 2**63 - 1),
     epoch=st.integers(0, 10**6),
-    block_rows=st.integers(1, 400),
-    window_blocks=st.integers(1, 12),
+    block_size=st.integers(1, 400),
+    shuffle_blocks=st.integers(1, 12),
 )
 def test_every_tweet_comes_once_an_epoch_of_blocks(
-    rows: int, seed: int, epoch: int, block_rows: int, window_blocks: int
+    rows: int, seed: int, epoch: int, block_size: int, shuffle_blocks: int
 ) -> None:
-    order = permute_blocks(np.arange(rows), rows, seed, epoch, block_rows, window_blocks)
+    order = permute_blocks(np.arange(rows), rows, seed, epoch, block_size, shuffle_blocks)
     assert np.array_equal(np.sort(order), np.arange(rows))
     some = np.arange(0, rows, 7)
-    assert np.array_equal(permute_blocks(some, rows, seed, epoch, block_rows, window_blocks), order[some])
+    assert np.array_equal(permute_blocks(some, rows, seed, epoch, block_size, shuffle_blocks), order[some])
 
 
 def test_a_window_reads_few_blocks_and_mixes_them_well() -> None:
-    rows, block_rows, window_blocks = 100_000, 500, 8
-    window = np.arange(3 * block_rows * window_blocks, 4 * block_rows * window_blocks)
-    tweets = permute_blocks(window, rows, 1, 2, block_rows, window_blocks)
+    rows, block_size, shuffle_blocks = 100_000, 500, 8
+    window = np.arange(3 * block_size * shuffle_blocks, 4 * block_size * shuffle_blocks)
+    tweets = permute_blocks(window, rows, 1, 2, block_size, shuffle_blocks)
     runs = 1 + (np.diff(np.sort(tweets)) > 1).sum()
-    assert runs <= window_blocks
+    assert runs <= shuffle_blocks
     # A batch out of the window comes from all of its blocks.
-    place = np.searchsorted(np.sort(tweets), tweets[:100]) // block_rows
-    assert len(np.unique(place)) == window_blocks
+    place = np.searchsorted(np.sort(tweets), tweets[:100]) // block_size
+    assert len(np.unique(place)) == shuffle_blocks
     assert abs(np.corrcoef(window, tweets)[0, 1]) < 0.05
     assert (np.diff(tweets) == 1).sum() < 10
 
@@ -93,7 +93,7 @@ def test_the_order_of_blocks_is_the_same_in_every_version() -> None:
 
 
 def test_the_settings_choose_the_order() -> None:
-    blocks = DataConfig(order="blocks", block_rows=16, window_blocks=2)
+    blocks = DataConfig(shuffle="block", block_size=16, shuffle_blocks=2)
     stream = stream_of(100, 0, 10, 3, None, blocks)
     assert stream == Stream(100, 0, 10, 30, 16, 2)
     assert stream_of(100, 0, 10, 3, None, DataConfig()) == Stream(100, 0, 10, 30)

@@ -71,11 +71,11 @@ def test_dealing_goes_to_and_fro(hands: int, passes: int) -> None:
     rows=st.integers(1, 200),
     batch_size=st.integers(1, 80),
     length=st.integers(1, 500),
-    block_rows=st.sampled_from([0, 1, 7, 64]),
+    block_size=st.sampled_from([0, 1, 7, 64]),
     world_size=st.sampled_from([1, 2, 3, 4, 8, 9, 17]),
 )
-def test_the_ranks_share_the_stream(rows: int, batch_size: int, length: int, block_rows: int, world_size: int) -> None:
-    stream = Stream(rows, 5, batch_size, length, block_rows, 3 if block_rows else 0)
+def test_the_ranks_share_the_stream(rows: int, batch_size: int, length: int, block_size: int, world_size: int) -> None:
+    stream = Stream(rows, 5, batch_size, length, block_size, 3 if block_size else 0)
     for step in range(stream.steps):
         expected = np.stack(stream.slice(step, 0, 1))
         shares = [Sampler(stream, Counting(), rank, world_size).share(step, step + 1) for rank in range(world_size)]
@@ -145,7 +145,11 @@ def test_a_run_goes_on_with_another_batch_size_that_divides_what_is_done() -> No
         ({}, "others", "fingerprint was shards and is others"),
         ({"seed": 2}, "shards", "seed was 1 and is 2"),
         ({"rows": 7}, "shards", "training tweets was 1000 and is 7"),
-        ({"block_rows": 64, "window_blocks": 4}, "shards", r"data\.block_rows \(0: data\.order=rows\) was 0 and is 64"),
+        (
+            {"block_size": 64, "shuffle_blocks": 4},
+            "shards",
+            r"block_size \(0: data\.shuffle=full\) was 0 and is 64",
+        ),
     ],
 )
 def test_a_state_of_another_stream_is_refused_by_name(changes: dict[str, int], data: str, named: str) -> None:

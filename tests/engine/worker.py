@@ -34,7 +34,7 @@ Found = dict[str, Any]
 
 def config_of(case: Case, shards: str, folder: Path) -> TrainConfig:
     config = TrainConfig(output="unused", max_steps=case.steps, batch_size=BATCH_SIZE, seed=1, device="cpu")
-    config.data.path, config.data.workers, config.model.name = shards, 0, "scratch"
+    config.data.path, config.data.num_workers, config.model.name = shards, 0, "scratch"
     config.precision, config.tokens_per_device = case.precision, case.tokens_per_device
     config.model.checkpoint_activations, config.optimizer.max_grad_norm = case.checkpoint, case.max_grad_norm
     config.model.trainable = case.trainable

@@ -21,7 +21,7 @@ from torch import Tensor
 from bert_tweets.common.errors import UserError
 from bert_tweets.model.attention import Backend, Shape, backend_for, backend_named, backend_names
 from bert_tweets.model.attention.flex import Flex
-from bert_tweets.model.attention.triton_rows import FusedRows
+from bert_tweets.model.attention.triton_rows import TritonRows
 from bert_tweets.model.attention.varlen import Varlen
 from tests.devices import each_device
 
@@ -115,7 +115,7 @@ def tweets_in(length: int) -> st.SearchStrategy[list[list[int]]]:
 
 def alike(name: str, device: str) -> Callable[[Tensor, Tensor], bool]:
     """Whether two gradients are the same: to the last bit, but for kernels of PyTorch's that add as it comes."""
-    return torch.equal if device == "cpu" or name == "rows" else partial(torch.allclose, rtol=1e-2, atol=1e-3)
+    return torch.equal if device == "cpu" or name == "triton" else partial(torch.allclose, rtol=1e-2, atol=1e-3)
 
 
 def agrees_with_one_by_one(
@@ -170,7 +170,7 @@ def test_a_half_is_no_worse_than_twice_the_plain_one(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("size", [32, 64, 128])
 def test_rows_of_large_heads(device: str, size: int, dtype: torch.dtype) -> None:
-    errs_little(usable("rows", device, dtype, size=size), dtype, device, None, size)
+    errs_little(usable("triton", device, dtype, size=size), dtype, device, None, size)
 
 
 def errs_little(backend: Backend, dtype: torch.dtype, device: str, window: int | None, size: int = SIZE) -> None:
@@ -178,7 +178,7 @@ def errs_little(backend: Backend, dtype: torch.dtype, device: str, window: int |
     together, above = states_of(segments, dtype, device, size=size)
     truth = both_ways(one_by_one(together, segments, window), together, segments, above)
     errors = []
-    for one in (backend, backend_named("masked")):
+    for one in (backend, backend_named("sdpa")):
         out = attended(one, together, segments, window)
         assert out.dtype == dtype
         found = both_ways(out, together, segments, above)
@@ -241,8 +241,8 @@ def test_each_run_gives_the_same_bits_and_any_strides_do(device: str, name: str)
 @each_device
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_rows_take_the_three_as_one(device: str, dtype: torch.dtype) -> None:
-    backend, segments = usable("rows", device, dtype, 3), rows_of(EDGES)
-    assert isinstance(backend, FusedRows)
+    backend, segments = usable("triton", device, dtype, 3), rows_of(EDGES)
+    assert isinstance(backend, TritonRows)
     together, above = states_of(segments, dtype, device)
     plan = backend.plan(segments.to(device), int(segments.max()))
     out = backend.attend_packed(together, plan, SCALE, 3)
@@ -253,8 +253,8 @@ def test_rows_take_the_three_as_one(device: str, dtype: torch.dtype) -> None:
 
 @each_device
 def test_rows_are_operators_that_torch_can_compile(device: str) -> None:
-    backend, segments = usable("rows", device, torch.float32), rows_of([[5, 6], [128]])
-    assert isinstance(backend, FusedRows)
+    backend, segments = usable("triton", device, torch.float32), rows_of([[5, 6], [128]])
+    assert isinstance(backend, TritonRows)
     together, _ = states_of(segments, torch.float32, device)
     plan = backend.plan(segments.to(device), 3)
     three = [one.detach().requires_grad_() for one in split(together)]
@@ -312,19 +312,19 @@ def test_the_fastest_on_a_large_gpu_is_ours() -> None:
     for size in (64, 128):
         for dtype in (torch.float32, *HALVES):
             shape = Shape("cuda", dtype, size, LENGTH, True)
-            assert backend_for("auto", shape).name == "rows", backend_named("rows").missing(shape)
+            assert backend_for("auto", shape).name == "triton", backend_named("triton").missing(shape)
 
 
 def test_the_fastest_that_works_is_taken_and_a_wrong_one_refused() -> None:
     shape = Shape("cpu", torch.float32, SIZE, LENGTH)
-    assert backend_for("auto", shape).name == "tweets"
-    assert backend_for("masked", shape).name == "masked"
-    assert backend_for("auto", replace(shape, compiled=True)).name == "masked"
-    with pytest.raises(UserError, match=r"model.attention=tweets: .* model.compile=true would never end; leave it out"):
-        backend_for("tweets", replace(shape, compiled=True))
-    with pytest.raises(UserError, match=r"model.attention=tweets: is made for the CPU; leave it out"):
-        backend_for("tweets", Shape("cuda", torch.bfloat16, SIZE, LENGTH))
-    with pytest.raises(UserError, match=r"model.attention=rows: is made for heads of 16, 32, 64, 128 numbers, not 24"):
-        backend_for("rows", Shape("cuda", torch.bfloat16, 24, LENGTH))
+    assert backend_for("auto", shape).name == "bucketed"
+    assert backend_for("sdpa", shape).name == "sdpa"
+    assert backend_for("auto", replace(shape, compiled=True)).name == "sdpa"
+    with pytest.raises(UserError, match=r"attention=bucketed: .* model.compile=true would never end; leave it out"):
+        backend_for("bucketed", replace(shape, compiled=True))
+    with pytest.raises(UserError, match=r"model.attention=bucketed: is made for the CPU; leave it out"):
+        backend_for("bucketed", Shape("cuda", torch.bfloat16, SIZE, LENGTH))
+    with pytest.raises(UserError, match=r"attention=triton: is made for heads of 16, 32, 64, 128 numbers, not 24"):
+        backend_for("triton", Shape("cuda", torch.bfloat16, 24, LENGTH))
     if not torch.cuda.is_available():
-        assert backend_for("auto", Shape("cuda", torch.bfloat16, SIZE, LENGTH)).name == "masked"
+        assert backend_for("auto", Shape("cuda", torch.bfloat16, SIZE, LENGTH)).name == "sdpa"

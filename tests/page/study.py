@@ -114,7 +114,7 @@ def write_change(folder: Path, names: list[str], points: int, authors: bool) -> 
         "controls": [{**one, "frequency": 50} for one in controls],
         "senses": {name: sense(name, 2 if number < 3 else 1) for number, name in enumerate(names[:-1])},
         "regression": [regression(name, term) for name in names[:-1] for term in ("party", "year", "links")],
-        "analyze": {"settings": {"by": "year", "permutations": 9999, "level": 0.05, "seed": 0}},
+        "analyze": {"settings": {"by": "year", "permutations": 9999, "fdr": 0.05, "seed": 0}},
     }
     records["analyze"]["words"] = json.loads((folder / "words/embed.json").read_text())
     for name, record in records.items():

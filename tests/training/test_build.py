@@ -15,7 +15,7 @@ from bert_tweets.training.trainer import train
 from tests.training.runs import config_of, lines_of, words_of
 
 
-@pytest.mark.parametrize(("compile_", "attention"), [("auto", "tweets"), ("true", "masked")])
+@pytest.mark.parametrize(("compile_", "attention"), [("auto", "bucketed"), ("true", "sdpa")])
 def test_what_is_compiled_has_one_shape(shards: Path, compile_: str, attention: str) -> None:
     own = [f"model.compile={compile_}", "batch_size=48", "max_steps=7"]
     config = parser.load(TrainConfig, words_of(shards, "unused", *own))

@@ -29,13 +29,13 @@ from tests.processes import run, stage
 
 # Of what a forward pass was seen to keep: indices and masks of a few bytes a token are not in the formulae.
 BOUND = 0.005
-NO_BATCH = memory_estimate.MicroBatchShape("cpu", "tweets", 0, 128, 0, 0)
+NO_BATCH = memory_estimate.MicroBatchShape("cpu", "bucketed", 0, 128, 0, 0)
 
 
 def config_of(shards: Path, **more: Any) -> TrainConfig:
     """A run of one step; `attention` and `model` are of `model.*`."""
     config = TrainConfig(output=str(shards.parent / "run"), max_steps=1, device="cpu", tokens_per_device=2048)
-    config.data.path, config.data.workers = str(shards), 0
+    config.data.path, config.data.num_workers = str(shards), 0
     config.model.name, config.model.attention = more.pop("model", "scratch"), more.pop("attention", "auto")
     for key, value in more.items():
         setattr(config, key, value)
@@ -127,7 +127,7 @@ def test_what_a_rank_holds_is_what_the_engine_holds(precision: str, trainable: s
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_weights"])
-@pytest.mark.parametrize("attention", ["tweets", "masked"])
+@pytest.mark.parametrize("attention", ["bucketed", "sdpa"])
 def test_activations_are_told_to_half_a_percent(precision: str, attention: str, shards: Path) -> None:
     parts = built(config_of(shards, precision=precision, attention=attention))
     batch = next(iter(parts.loader.steps())).micro_batches[0]
@@ -231,16 +231,16 @@ def test_the_shape_of_a_step_is_what_the_loader_makes(shards: Path) -> None:
 def test_nothing_is_started_or_written(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A cluster of GPUs is planned where there is none."""
     config = config_of(shards, dry_run=True, output=str(tmp_path / "run"), batch_size=64)
-    config.device, config.plan.device_memory, config.plan.devices = "cuda", 1e-3, 64
-    config.plan.tokens_per_second, config.checkpoint.keep = 10.0, 10**9
+    config.device, config.dry_run_for.device_memory, config.dry_run_for.devices = "cuda", 1e-3, 64
+    config.dry_run_for.tokens_per_second, config.checkpoint.keep = 10.0, 10**9
     dry_run.dry_run(config)
     said = capsys.readouterr().out
     assert "64 on cuda" in said and "does not fit" in said and "TOO LITTLE" in said
     assert "seconds at 10 tokens/s a device" in said and "learning_rate: 5.0e-05" in said
     assert not dist.is_initialized() and not (tmp_path / "run").exists()
     if not torch.cuda.is_available():
-        config.plan.device_memory = 0.0
-        with pytest.raises(UserError, match=r"plan\.device_memory=80"):
+        config.dry_run_for.device_memory = 0.0
+        with pytest.raises(UserError, match=r"dry_run_for\.device_memory=80"):
             dry_run.dry_run(config)
 
 
@@ -255,7 +255,7 @@ def test_what_would_stop_the_run_stops_the_plan(shards: Path, tmp_path: Path) ->
 
 def test_a_plan_is_no_part_of_a_run(shards: Path) -> None:
     planned = config_of(shards, dry_run=True)
-    planned.plan.devices, planned.plan.device_memory, planned.plan.tokens_per_second = 8, 80.0, 1e6
+    planned.dry_run_for.devices, planned.dry_run_for.device_memory, planned.dry_run_for.tokens_per_second = 8, 80.0, 1e6
     assert settings_that_stay(planned) == settings_that_stay(config_of(shards))
 
 
@@ -263,5 +263,5 @@ def test_a_plan_is_no_part_of_a_run(shards: Path) -> None:
 def test_one_rank_of_a_launch_tells(shards: Path, tmp_path: Path) -> None:
     words = ("dry_run=true", f"data.path={shards}", "model.name=scratch", f"output={tmp_path}/run", "device=cpu")
     said = stage("train", *words, processes=2).stdout
-    assert said.count("memory of a rank") == 1 and "2 on cpu" in said and "plan.tokens_per_second" in said
+    assert said.count("memory of a rank") == 1 and "2 on cpu" in said and "dry_run_for.tokens_per_second" in said
     assert not (tmp_path / "run").exists()

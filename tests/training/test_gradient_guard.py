@@ -47,7 +47,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     """Runs in whose third step rank 1 of two has a loss that is no number, and one at a budget of none."""
     folder = tmp_path_factory.mktemp("runs")
     launches = [words_of(shards, folder / name, *MORE, *more) for name, more in ENGINES.items()]
-    launches.append(words_of(shards, folder / "budget", *MORE, "max_skipped_steps=0"))
+    launches.append(words_of(shards, folder / "budget", *MORE, "max_nonfinite_steps=0"))
     (folder / "launches.json").write_text(json.dumps(launches))
     broken = {"NOT_FINITE_AT": "2", "NOT_FINITE_RANK": "1"}
     done = run([LAUNCHES, str(folder / "launches.json")], processes=2, **broken)
@@ -81,7 +81,7 @@ def test_all_ranks_skip_the_step_and_go_on(runs: Path, shards: Path, engine: str
 def test_more_than_the_budget_ends_the_run_on_all_ranks(runs: Path) -> None:
     outcome = json.loads((runs / "launches.outcomes").read_text())[-1]
     assert "1 of the last 4 steps had a loss or a gradient that is not finite (steps 3; " in outcome
-    assert "max_skipped_steps=0" in outcome and not (runs / "budget/run.json").exists()
+    assert "max_nonfinite_steps=0" in outcome and not (runs / "budget/run.json").exists()
 
 
 def guard_of(shards: Path, file: Path, budget: int = 2) -> GradientGuard:

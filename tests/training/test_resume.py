@@ -131,7 +131,12 @@ def test_other_tweets_and_another_recipe_are_refused(run: Path, tmp_path: Path) 
 
 def test_what_does_not_change_the_run_may_be_changed(short_shards: Path, run: Path, whole: Path) -> None:
     go_on(
-        short_shards, run, "data.workers=0", "checkpoint.keep=1", "engine.timeout_seconds=99", "tokens_per_device=4096"
+        short_shards,
+        run,
+        "data.num_workers=0",
+        "checkpoint.keep=1",
+        "engine.timeout_seconds=99",
+        "tokens_per_device=4096",
     )
     assert names_in(run) == {"step-00000009", "latest"}
     assert_same(run, whole)

@@ -80,12 +80,12 @@ def _of_ids(funnel: Funnel) -> Iterator[str]:
 
 def _of_tokens(config: PrepareConfig, manifest: Manifest, funnel: Funnel) -> Iterator[str]:
     added, share = len(manifest.recipe.added), funnel.notes["tweets with [UNK]"] / max(1, funnel.kept)
-    if config.emoji == "added" and not added:
-        yield "emoji=added: there is no emoji in the input that the tokenizer does not know; none was added"
+    if config.emoji == "tokens" and not added:
+        yield "emoji=tokens: there is no emoji in the input that the tokenizer does not know; none was added"
     if share > MUCH_UNKNOWN:
         spelled = manifest.recipe.clean == "bertweet" or manifest.recipe.clean.endswith("+spelled")
         emoji = (
-            "" if added or spelled else "; if it is emoji, emoji=spelled writes their names, and emoji=added adds them"
+            "" if added or spelled else "; if it is emoji, emoji=names writes their names, and emoji=tokens adds them"
         )
         yield (
             f"{share:.1%} of the tweets hold [UNK], what the tokenizer does not know; "

@@ -77,7 +77,7 @@ def write_shards(
             [report.rows for report in reports],
             _emptied(work / "clusters"),
             workers,
-            config.near.threshold,
+            config.near.jaccard,
         )
         recipe = recipe_of(preset, cleaning.rules_fingerprint(preset), tokenizer)
         funnel = _begun_funnel(columns, recipe.hash, reports)
@@ -221,7 +221,7 @@ def tokenizer_of(config: PrepareConfig, paths: list[str], columns: Columns) -> A
         tokenizer = tokenizers.train_wordpiece(texts, config.vocabulary_size)
     else:
         tokenizer = tokenizers.load_tokenizer(config.tokenizer, config.tokenizer_revision)
-    if config.emoji != "added":
+    if config.emoji != "tokens":
         return tokenizer
     preset = cleaning.resolve(config.clean, tokenizer, config.emoji)
     return add_emoji(tokenizer, _cleaned_texts(config, paths, columns, preset), config.emoji_vocabulary)

@@ -138,7 +138,7 @@ def do_unit(job: Job, unit: Unit) -> Report:
     _, copied_by = _hide_authors(batch.column("author").filter(pa.array(copies)), job.author_key)
     batch = _drop(batch, pa.array(copies), "duplicate", dropped)
     key, exact = key.filter(pa.array(~copies)), exact[~copies]
-    keys = minhash.MinHash(job.near.threshold, job.near.shingle_words)(key, exact)
+    keys = minhash.MinHash(job.near.jaccard, job.near.shingle_words)(key, exact)
     encoded = _encoder(job.tokenizer, job.max_length)(batch.column("text"))
     found, facts = _finished(batch, encoded, job)
     report = Report(

@@ -98,7 +98,7 @@ def add_tokens(tokenizer: Any, names: dict[str, str]) -> Any:
     if extended.convert_tokens_to_ids(list(names)) != list(range(len(tokenizer), len(tokenizer) + len(names))):
         raise UserError(
             f"{tokenizer.name_or_path or 'the tokenizer'}: new tokens get no ids behind its last one; "
-            "prepare with emoji=apart, or another tokenizer"
+            "prepare with emoji=separate, or another tokenizer"
         )
     extended.init_kwargs[SETTING] = {**before, "names": {**before["names"], **names}}
     with tempfile.TemporaryDirectory() as folder:

@@ -100,20 +100,20 @@ _RAW: Rules = [["replace", _CONTROL, ""]]
 PRESETS: dict[str, Rules] = {
     # Ours; links and mentions become the words that TimeLMs has for them.
     "tweets": [*_TWEETS, *_TWEETS_END],
-    "tweets+spelled": [*_TWEETS, _SPELLED, *_TWEETS_END],
+    "tweets+names": [*_TWEETS, _SPELLED, *_TWEETS_END],
     # Loureiro et al. 2022, as the cards of their models have users do.
     "timelms": _TIMELMS,
-    "timelms+apart": [_APART, *_TIMELMS],
-    "timelms+spelled": [_APART, _SPELLED, *_TIMELMS],
+    "timelms+separate": [_APART, *_TIMELMS],
+    "timelms+names": [_APART, _SPELLED, *_TIMELMS],
     # Nguyen et al. 2020, TweetNormalizer.
     "bertweet": [*_BERTWEET, _SPELLED, *_BERTWEET_END],
-    "bertweet+apart": [*_BERTWEET, *_BERTWEET_END],
+    "bertweet+separate": [*_BERTWEET, *_BERTWEET_END],
     # As it stands, but for what no tokenizer reads.
     "raw": [*_RAW, ["strip"]],
-    "raw+apart": [*_RAW, *_APART_ONLY, ["strip"]],
-    "raw+spelled": [*_RAW, *_APART_ONLY, _SPELLED, ["strip"]],
+    "raw+separate": [*_RAW, *_APART_ONLY, ["strip"]],
+    "raw+names": [*_RAW, *_APART_ONLY, _SPELLED, ["strip"]],
 }
-_OWN_WAY_WITH_EMOJI = {"tweets": "apart", "bertweet": "spelled"}
+_OWN_WAY_WITH_EMOJI = {"tweets": "separate", "bertweet": "names"}
 
 # Below, ways to the same result in less time: each leaves out what could change nothing.
 # Most tweets are plain: ASCII without an ampersand or a control character. There, these patterns match nothing.
@@ -144,7 +144,7 @@ def resolve(clean: str, tokenizer: Any, emoji: str = "auto") -> str:
         clean: the name of a preset, or `auto`: `bertweet` for a tokenizer of BERTweet, `timelms` for one of
             the Cardiff models, which are told by their hub name alone (their vocabulary is RoBERTa's), else `tweets`.
         tokenizer: that will read the text; None: not known yet.
-        emoji: `apart`, `spelled`, `added` (apart, too: the vocabulary differs) or `auto`, the preset's own way.
+        emoji: `separate`, `names`, `tokens` (separate too: the vocabulary differs) or `auto`, the preset's own way.
 
     Raises:
         UserError: there is no such preset.
@@ -152,7 +152,7 @@ def resolve(clean: str, tokenizer: Any, emoji: str = "auto") -> str:
     preset = _preset_for(tokenizer) if clean == "auto" else clean
     if emoji != "auto":
         preset = preset.partition("+")[0]
-        way = "apart" if emoji == "added" else emoji
+        way = "separate" if emoji == "tokens" else emoji
         if way != _OWN_WAY_WITH_EMOJI.get(preset):
             preset = f"{preset}+{way}"
     _known(preset)

@@ -38,7 +38,7 @@ class Bucket:
 class BucketedAttention(Backend):
     """Products of each tweet with itself, in batches of tweets of like length and in the precision of the input."""
 
-    name = "tweets"
+    name = "bucketed"
 
     def missing(self, shape: Shape) -> str:
         if shape.device != "cpu":

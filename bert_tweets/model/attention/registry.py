@@ -7,14 +7,14 @@ from bert_tweets.common.errors import UserError
 from .base import Backend, Plan, Shape
 from .bucketed_cpu import BucketedAttention
 from .flex import Flex
-from .sdpa import Masked
-from .triton_rows import FusedRows
+from .sdpa import SDPA
+from .triton_rows import TritonRows
 from .varlen import Varlen
 
 # By device, the fastest first; see benchmarks/NOTES.md for the races.
-_PREFERRED = {"cpu": ("tweets", "masked"), "cuda": ("rows", "varlen", "flex", "masked")}
+_PREFERRED = {"cpu": ("bucketed", "sdpa"), "cuda": ("triton", "varlen", "flex", "sdpa")}
 _ALL: dict[str, Backend] = {
-    backend.name: backend for backend in (Masked(), BucketedAttention(), FusedRows(), Varlen(), Flex())
+    backend.name: backend for backend in (SDPA(), BucketedAttention(), TritonRows(), Varlen(), Flex())
 }
 
 

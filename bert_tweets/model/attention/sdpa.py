@@ -9,10 +9,10 @@ from torch import Tensor
 from .base import Backend, Shape
 
 
-class Masked(Backend):
+class SDPA(Backend):
     """`scaled_dot_product_attention` of whole rows, with a mask of who may see whom."""
 
-    name = "masked"
+    name = "sdpa"
 
     def missing(self, shape: Shape) -> str:
         del shape

@@ -1,4 +1,4 @@
-"""The Triton kernels of `FusedRows`; imported where they run, as Triton comes with PyTorch for GPUs alone.
+"""The Triton kernels of `TritonRows`; imported where they run, as Triton comes with PyTorch for GPUs alone.
 
 One program is one head of one row. All of its keys and values are on the chip at once, so that the softmax needs no
 running maximum (as FlashAttention does, Dao et al. 2022), and the way back needs no second pass and no atomic sums.

@@ -56,10 +56,10 @@ def tiles(dtype: torch.dtype, head_size: int, block: int) -> tuple[Tile, Tile]:
     return Tile(min(64, block), 4), Tile(min(32, block), 4 if small else 8, limit)
 
 
-class FusedRows(Backend):
+class TritonRows(Backend):
     """One program for each head of a row; [length, length] weights never leave the chip."""
 
-    name = "rows"
+    name = "triton"
 
     def missing(self, shape: Shape) -> str:
         if shape.head_size not in HEAD_SIZES:

@@ -200,18 +200,18 @@ def conclude(
     tests = [one.test for one in comparisons if one.test]
     p_values = np.array([test.p_value for test in tests])
     q_values = iter(false_discovery_rates(p_values).tolist())
-    found = int((false_discovery_rates(p_values) <= config.level).sum())
+    found = int((false_discovery_rates(p_values) <= config.fdr).sum())
     # Where one more finding would have to lie.
-    level = config.level * min(found + 1, len(tests)) / max(len(tests), 1)
+    level = config.fdr * min(found + 1, len(tests)) / max(len(tests), 1)
     ranks = [_rank(one, controls) for one in comparisons]
-    outstanding = _outstanding(comparisons, ranks, config.level)
+    outstanding = _outstanding(comparisons, ranks, config.fdr)
     rows = []
     for one, (rank, count, matched_on), stands_out in zip(comparisons, ranks, outstanding, strict=True):
         q_value = next(q_values) if one.test else None
         usage = NO_EVIDENCE
-        if one.test is None or one.test.smallest > config.level:
+        if one.test is None or one.test.smallest > config.fdr:
             usage = TOO_FEW
-        elif q_value is not None and q_value <= config.level:
+        elif q_value is not None and q_value <= config.fdr:
             usage = DIFFERS
         rows += _rows(one, names, q_value, level, Answers(usage, count, stands_out), rank, matched_on)
     return rows

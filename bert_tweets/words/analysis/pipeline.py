@@ -48,7 +48,7 @@ def analyze(config: AnalyzeConfig) -> Findings:
         UserError: the folders do not hold what is asked, or are of different spaces.
     """
     table = _table(config.words, config)
-    others = _table(config.controls, config) if config.controls else table
+    others = _table(config.control_words, config) if config.control_words else table
     _require_one_space(table, others, config)
     if table.summary.get("data") != others.summary.get("data"):
         # Counts in other tweets say nothing of how frequent a word is in these.
@@ -88,7 +88,7 @@ def _require_one_space(table: Table, others: Table, config: AnalyzeConfig) -> No
     different = [name for name in table.space if table.space[name] != others.space[name]]
     if different:
         raise UserError(
-            f"{config.controls}: its vectors are of another space than those of {config.words}: they differ in "
+            f"{config.control_words}: its vectors are of another space than those of {config.words}: they differ in "
             f"{', '.join(different)}; embed both with the same model, layers and shards"
         )
 
@@ -105,10 +105,10 @@ def _notes(
     if without:
         notes.append(f"{without:,} occurrences have no {config.by} and are left out")
     tests = sum(one.test is not None for one in comparisons)
-    if tests and 1 / (config.permutations + 1) > config.level / tests:
+    if tests and 1 / (config.permutations + 1) > config.fdr / tests:
         notes.append(
             f"{config.permutations:,} permutations cannot reach the level for one finding among {tests:,} tests; "
-            f"give permutations={int(np.ceil(tests / config.level))}"
+            f"give permutations={int(np.ceil(tests / config.fdr))}"
         )
     tested = [one for one in comparisons if one.test]
     if any(not one.chosen.by_author for one in tested):
@@ -124,10 +124,10 @@ def _notes(
         )
     else:
         words = len({one.chosen.word for one in tested})
-        if len(controls) + 1 < words / config.level:
+        if len(controls) + 1 < words / config.fdr:
             notes.append(
                 f"a single word among {words} cannot stand out of {len(controls)} controls; "
-                f"{int(np.ceil(words / config.level)) - 1} are needed"
+                f"{int(np.ceil(words / config.fdr)) - 1} are needed"
             )
         if matched_on != {MATCHED_ON_ALL}:
             notes.append("control words are not matched on part of speech, or not those of every word")

@@ -170,7 +170,7 @@ def _found(regression: Regression, one: Regressed, config: AnalyzeConfig) -> lis
         if not design.parts[number].own.shape[1]:
             constant = design.constant(number)
             found.append(_Found("the same everywhere" if constant else "follows from the other covariates"))
-        elif smallest > config.level:
+        elif smallest > config.fdr:
             found.append(_Found("too few units to be exchanged", effect, None, smallest))
         else:
             reason = "hangs on a single unit: no debiased estimate" if effect.estimate is None else None
@@ -195,4 +195,4 @@ def _conclude(
         others = [one.estimates[term] for one in matching(chosen, comparable)]
         row["rank_among_controls"] = 1 + sum(other >= row["estimate"] for other in others) if others else None
         row["controls"] = len(others)
-        row["statement"] = association(row, config.level)
+        row["statement"] = association(row, config.fdr)

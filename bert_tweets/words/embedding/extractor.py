@@ -50,9 +50,9 @@ def resolve_layers(asked: list[int], layers: int, name: str) -> list[int]:
     return sorted({layer % (layers + 1) for layer in asked})
 
 
-def layer_labels(layers: list[int], combine: str) -> list[str]:
-    """The layers as they are written beside a vector: `mean(9,10,11,12)`, or with `combine=each` `9`, `10`, …"""
-    return list(map(str, layers)) if combine == "each" else [f"mean({','.join(map(str, layers))})"]
+def layer_labels(layers: list[int], layer_pooling: str) -> list[str]:
+    """The layers as they are written beside a vector: `mean(9,10,11,12)`, or with `layer_pooling=none` `9`, `10`, …"""
+    return list(map(str, layers)) if layer_pooling == "none" else [f"mean({','.join(map(str, layers))})"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class Reader:
     """A model, and how it is run over the tweets.
 
     An occurrence's vector is made in this order: the states of its pieces at each layer; their mean over the layers
-    (`combine=mean`), or no mean (`each`); then the pieces' mean, first or largest values. A correction comes after.
+    (`layer_pooling=mean`), or no mean (`none`); then the pieces' mean, first or largest values. A correction comes
+    after.
 
     Attributes:
         module: on the device, in evaluation mode.
@@ -68,7 +69,7 @@ class Reader:
         layout: of the micro-batches.
         precision: fp32 or bf16.
         device: where the module is.
-        combine: mean: one vector of all layers; each: one of each layer.
+        layer_pooling: mean: one vector of all layers; none: one of each layer.
         pooling: of a word's pieces: mean, first, or max (the largest value of each dimension).
         has_trained_head: the model came with its masked-LM head.
     """
@@ -78,7 +79,7 @@ class Reader:
     layout: Layout
     precision: str
     device: torch.device
-    combine: str = "mean"
+    layer_pooling: str = "mean"
     pooling: str = "mean"
     has_trained_head: bool = True
 
@@ -89,7 +90,7 @@ class Reader:
     @property
     def labels(self) -> list[str]:
         """Of the vectors of an occurrence; that of the highest layer is the last."""
-        return layer_labels(self.layers, self.combine)
+        return layer_labels(self.layers, self.layer_pooling)
 
     def vectors(self, corpus: Corpus, occurrences: Occurrences, share: Share = ALL) -> Iterator[tuple[slice, Floats]]:
         """Runs each tweet with a found occurrence once, some thousand tweets at a time.
@@ -166,7 +167,7 @@ class Reader:
         with autocast(self.device, self.precision):
             moved = places.to(self.device, non_blocking=True)
             states = self.module.layers_at(batch.to(self.device), moved, self.layers)
-        if self.combine == "mean":
+        if self.layer_pooling == "mean":
             states = states.mean(dim=0, keepdim=True)
         return Waiting(states.transpose(0, 1))
 

@@ -167,7 +167,7 @@ def reader_of(config: EmbedConfig, manifest: Manifest, name: str, world: World) 
         windowed=bool(getattr(settings, "sliding_window", None)),
     )
     module = PackedMaskedLM(model, backend_for("auto", shape)).to(world.device).eval()
-    made = (config.combine, config.pooling, loaded.has_trained_head)
+    made = (config.layer_pooling, config.pooling, loaded.has_trained_head)
     return Reader(module, layers, layout, config.precision, world.device, *made)
 
 
@@ -266,7 +266,7 @@ def _notes(config: EmbedConfig, manifest: Manifest, study: Study, words: dict[st
     if lost:
         notes.append(
             f"{', '.join(lost)}: in the tweets, but the tokenizer has no such sign and writes [UNK]; "
-            "prepare with emoji=added, or with the tokenizer of a model that knows it"
+            "prepare with emoji=tokens, or with the tokenizer of a model that knows it"
         )
     if config.occurrences and (gone := int((study.occurrences.status == UNKNOWN).sum())):
         notes.append(

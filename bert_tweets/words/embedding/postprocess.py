@@ -9,8 +9,8 @@ and each layer that is written, on the pooled vectors of the background's occurr
     all-but-the-top   v - m less its part along the first D principal directions, D = width / 100, rounded, one at
                       least; Mu and Viswanath 2018, "All-but-the-top", algorithm 1
 
-m, s and the covariance are those of the background (s with n as its divisor). With `combine=mean` the layers' mean is
-what is corrected.
+m, s and the covariance are those of the background (s with n as its divisor). With `layer_pooling=mean` the
+layers' mean is what is corrected.
 """
 
 from __future__ import annotations

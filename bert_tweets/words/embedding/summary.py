@@ -46,11 +46,15 @@ def summarize(
         "words": words,
         "asked": [word.text for word in study.words],
         "controls": _control_summary(study, changes),
-        "layers": model.layers[0] if config.combine == "mean" else ", ".join(model.layers),
-        "base_layers": None if not base else base.layers[0] if config.combine == "mean" else ", ".join(base.layers),
+        "layers": model.layers[0] if config.layer_pooling == "mean" else ", ".join(model.layers),
+        "base_layers": None
+        if not base
+        else base.layers[0]
+        if config.layer_pooling == "mean"
+        else ", ".join(base.layers),
         # Of the files of vectors, the neighbours, and what is compared before and after.
         "vectors_layer": model.centroids.space.layer,
-        "combine": config.combine,
+        "layer_pooling": config.layer_pooling,
         "pooling": config.pooling,
         "correction": config.correction,
         "correction_fitted": {role: answer.centroids.space.fitted for role, answer in answers.items()},

@@ -156,7 +156,7 @@ def _file_of(files: Sequence[Pairs]) -> SpanFile:
 def _reader(config: MeaningTestConfig, spans: SpanCorpus, name: str, world: World) -> Reader:
     """Of each layer that is asked for, of all where none is."""
     shared = {key: getattr(config, key) for key in ("layers", "pooling", "seed", "tokens_per_device", "precision")}
-    reader = reader_of(EmbedConfig(model=[name], combine="each", **shared), spans.manifest, name, world)
+    reader = reader_of(EmbedConfig(model=[name], layer_pooling="none", **shared), spans.manifest, name, world)
     every = list(range(int(reader.module.model.config.num_hidden_layers) + 1))
     return reader if config.layers else replace(reader, layers=every)
 

@@ -85,7 +85,7 @@ def test_raw_leaves_text_as_it_stands():
 
 
 # Libraries of an extra: NLTK reads `:name:` as a word between colons, so bertweet is its authors' in this, too.
-NEEDS_LIBRARIES = {"tweets+spelled", "timelms+spelled", "raw+spelled", "bertweet", "bertweet+apart"}
+NEEDS_LIBRARIES = {"tweets+names", "timelms+names", "raw+names", "bertweet", "bertweet+separate"}
 
 
 @pytest.mark.parametrize("preset", [name for name in cleaning.PRESETS if not name.startswith("bertweet")])
@@ -133,7 +133,7 @@ def replaced_everywhere(texts, rules):
     return array.to_pylist()
 
 
-@pytest.mark.parametrize("preset", ["tweets", "timelms", "raw", "raw+apart", "timelms+apart"])
+@pytest.mark.parametrize("preset", ["tweets", "timelms", "raw", "raw+separate", "timelms+separate"])
 @settings(max_examples=300, deadline=None)
 @given(st.lists(TEXTS, max_size=6))
 @example(["e\u0301", "ᄀ\u1161", "か\u3099", "a\u0338", "\u212b", "\u2329", "≠\u0338", "❤\u0338"])

@@ -45,7 +45,7 @@ def tokenizer(name: str = "", vocabulary: tuple[str, ...] = ()) -> SimpleNamespa
 
 
 def require_libraries_of(preset: str) -> None:
-    if "spelled" in preset or "bertweet" in preset:
+    if "names" in preset or "bertweet" in preset:
         pytest.importorskip("emoji")
         pytest.importorskip("nltk")
 
@@ -63,7 +63,7 @@ def test_the_example_of_bertweets_authors():
     # Their raw tweet has an ellipsis behind the link, which the README's leaves out and their program does not.
     assert clean(text.replace(link, f"{link}…"), "bertweet") == normal.replace("HTTPURL", "HTTPURL ...")
     assert clean(f"{text} 😢", "bertweet") == f"{normal} :crying_face:"
-    assert clean(f"{text} 😢", "bertweet+apart") == f"{normal} 😢"
+    assert clean(f"{text} 😢", "bertweet+separate") == f"{normal} 😢"
 
 
 @pytest.mark.parametrize(
@@ -115,15 +115,15 @@ def test_timelms_word_by_word(text):
     ("preset", "expected"),
     [
         ("tweets", "a 😷 😷 b 👩🏽‍💻 http"),
-        ("tweets+spelled", "a :face_with_medical_mask: :face_with_medical_mask: b {coder} http"),
+        ("tweets+names", "a :face_with_medical_mask: :face_with_medical_mask: b {coder} http"),
         ("timelms", "a😷 😷b\t👩🏽‍💻 http"),
-        ("timelms+apart", "a 😷 😷 b 👩🏽‍💻 http"),
-        ("timelms+spelled", "a :face_with_medical_mask: :face_with_medical_mask: b {coder} http"),
+        ("timelms+separate", "a 😷 😷 b 👩🏽‍💻 http"),
+        ("timelms+names", "a :face_with_medical_mask: :face_with_medical_mask: b {coder} http"),
         ("bertweet", "a :face_with_medical_mask: :face_with_medical_mask: b {coder} HTTPURL"),
-        ("bertweet+apart", "a 😷 😷 b 👩🏽‍💻 HTTPURL"),
+        ("bertweet+separate", "a 😷 😷 b 👩🏽‍💻 HTTPURL"),
         ("raw", "a😷 😷b\t👩🏽‍💻 http://x.y"),
-        ("raw+apart", "a 😷 😷 b\t 👩🏽‍💻 http://x.y"),
-        ("raw+spelled", "a :face_with_medical_mask: :face_with_medical_mask: b\t {coder} http://x.y"),
+        ("raw+separate", "a 😷 😷 b\t 👩🏽‍💻 http://x.y"),
+        ("raw+names", "a :face_with_medical_mask: :face_with_medical_mask: b\t {coder} http://x.y"),
     ],
 )
 def test_ways_with_emoji(preset, expected):
@@ -136,18 +136,18 @@ def test_ways_with_emoji(preset, expected):
 def test_two_settings_make_one_name():
     settings = {
         ("tweets", "auto"): "tweets",
-        ("tweets", "apart"): "tweets",
-        ("tweets", "added"): "tweets",
-        ("tweets", "spelled"): "tweets+spelled",
-        ("tweets+spelled", "auto"): "tweets+spelled",
-        ("tweets+spelled", "added"): "tweets",
+        ("tweets", "separate"): "tweets",
+        ("tweets", "tokens"): "tweets",
+        ("tweets", "names"): "tweets+names",
+        ("tweets+names", "auto"): "tweets+names",
+        ("tweets+names", "tokens"): "tweets",
         ("timelms", "auto"): "timelms",
-        ("timelms", "added"): "timelms+apart",
-        ("bertweet", "spelled"): "bertweet",
-        ("bertweet", "apart"): "bertweet+apart",
+        ("timelms", "tokens"): "timelms+separate",
+        ("bertweet", "names"): "bertweet",
+        ("bertweet", "separate"): "bertweet+separate",
         ("raw", "auto"): "raw",
-        ("raw", "spelled"): "raw+spelled",
-        ("auto", "spelled"): "tweets+spelled",
+        ("raw", "names"): "raw+names",
+        ("auto", "names"): "tweets+names",
     }
     for (name, emoji), expected in settings.items():
         assert cleaning.resolve(name, None, emoji) == expected in cleaning.PRESETS
@@ -181,9 +181,7 @@ def test_an_unknown_preset_is_told_in_one_line():
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("preset", "module"), [("bertweet", "nltk"), ("bertweet", "emoji"), ("tweets+spelled", "emoji")]
-)
+@pytest.mark.parametrize(("preset", "module"), [("bertweet", "nltk"), ("bertweet", "emoji"), ("tweets+names", "emoji")])
 def test_a_missing_library_is_told_in_one_line(monkeypatch, preset, module):
     require_libraries_of(preset)
     forget_names()
@@ -206,7 +204,7 @@ def test_another_release_of_a_library_is_another_recipe(monkeypatch):
     assert len(set(fingerprints.values())) == len(fingerprints)
     monkeypatch.setattr("nltk.__version__", "0.0")
     changed = {preset for preset in fingerprints if cleaning.rules_fingerprint(preset) != fingerprints[preset]}
-    assert changed == {"bertweet", "bertweet+apart"}
+    assert changed == {"bertweet", "bertweet+separate"}
     monkeypatch.undo()
     forget_names()
     renamed = emoji_names.emoji_names() | {"😷": ":mask:"}
@@ -215,7 +213,7 @@ def test_another_release_of_a_library_is_another_recipe(monkeypatch):
     changed = {preset for preset in fingerprints if cleaning.rules_fingerprint(preset) != fingerprints[preset]}
     monkeypatch.undo()
     forget_names()
-    assert changed == {"tweets+spelled", "timelms+spelled", "raw+spelled", "bertweet"}
+    assert changed == {"tweets+names", "timelms+names", "raw+names", "bertweet"}
 
 
 def lost_words(parts: list[str], preset: str, bert) -> list[str]:
@@ -260,7 +258,7 @@ def test_no_emoji_swallows_the_word_beside_it_in_berts_own_vocabulary(real_data,
 def test_every_emoji_of_the_library_has_a_pattern():
     library = pytest.importorskip("emoji")
     every = getattr(library, "EMOJI_DATA", None) or library.UNICODE_EMOJI
-    apart = cleaning.clean(pa.array([f"a{one}b" for one in every]), "raw+apart").to_pylist()
+    apart = cleaning.clean(pa.array([f"a{one}b" for one in every]), "raw+separate").to_pylist()
     assert [text for text in apart if not re.fullmatch("a .+ b", text)] == []
-    spelled = cleaning.clean(pa.array([f"a{one}b" for one in every]), "raw+spelled").to_pylist()
+    spelled = cleaning.clean(pa.array([f"a{one}b" for one in every]), "raw+names").to_pylist()
     assert [text for text in spelled if not re.fullmatch("a (:[^ :]+:( |(?= b)))+ ?b", text)] == []

@@ -30,7 +30,7 @@ SPANS = [
     ("tweets", "mask mask [mask] mask", "mask"),
     ("timelms", "[@alice] wears a mask", "@user"),
     ("timelms", "hello http://t.co/a [mask]", "mask"),
-    ("timelms+spelled", "a [😷] on", ":face_with_medical_mask:"),
+    ("timelms+names", "a [😷] on", ":face_with_medical_mask:"),
     ("raw", "a  [mask]\x07", "mask"),
     ("bertweet", "I don't [mask] 😷 it's", "mask"),
     ("bertweet", "I don't mask [😷] it's", ":face_with_medical_mask:"),

@@ -65,22 +65,22 @@ def test_layout_changes_nothing(study: tuple[Manifest, Split, Occurrences], monk
 
 
 @pytest.mark.parametrize(
-    ("layers", "combine", "pooling"),
+    ("layers", "layer_pooling", "pooling"),
     [
         ([0], "mean", "mean"),
         ([1], "mean", "mean"),
         ([0, 1, 2], "mean", "mean"),
-        ([0, 1, 2], "each", "mean"),
+        ([0, 1, 2], "none", "mean"),
         ([0, 2], "mean", "first"),
         ([1, 2], "mean", "max"),
-        ([0, 2], "each", "max"),
+        ([0, 2], "none", "max"),
     ],
 )
 def test_equal_to_the_stock_model_a_padded_tweet_at_a_time(
-    study: tuple[Manifest, Split, Occurrences], layers: list[int], combine: str, pooling: str
+    study: tuple[Manifest, Split, Occurrences], layers: list[int], layer_pooling: str, pooling: str
 ) -> None:
     manifest, corpus, found = study
-    read = replace(reader(manifest, 512, layers), combine=combine, pooling=pooling)
+    read = replace(reader(manifest, 512, layers), layer_pooling=layer_pooling, pooling=pooling)
     mine = vectors(read, corpus, found)
     assert mine.shape == (len(found), len(read.labels), 128)
     stock = read.module.model
@@ -99,7 +99,7 @@ def test_equal_to_the_stock_model_a_padded_tweet_at_a_time(
             )
         pieces = found.pieces[ends[row] - found.piece_counts[row] : ends[row]]
         states = torch.stack([output.hidden_states[layer][0, pieces] for layer in layers])
-        if combine == "mean":
+        if layer_pooling == "mean":
             states = states.mean(dim=0, keepdim=True)
         expected = {"mean": states.mean(dim=1), "first": states[:, 0], "max": states.amax(dim=1)}[pooling]
         np.testing.assert_allclose(mine[row], expected.numpy(), atol=1e-5)
@@ -111,12 +111,12 @@ def test_the_mean_of_each_layer_is_the_mean_of_the_layers(
 ) -> None:
     manifest, corpus, found = study
     read = replace(reader(manifest, 512, [0, 1, 2]), pooling=pooling)
-    of_each = vectors(replace(read, combine="each"), corpus, found)
+    of_each = vectors(replace(read, layer_pooling="none"), corpus, found)
     np.testing.assert_allclose(of_each.mean(axis=1), vectors(read, corpus, found)[:, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("backend", ["masked", "tweets"])
+@pytest.mark.parametrize("backend", ["sdpa", "bucketed"])
 @pytest.mark.parametrize("layers", [[0], [1], [0, 2], [1, 2]])
 def test_layers_at_some_places_are_those_of_the_stock_loop(family: str, backend: str, layers: list[int]) -> None:
     batch = packed(tweets_of([5, 9, 17, 3, 12]))
@@ -156,7 +156,7 @@ def test_layers_count_from_both_ends() -> None:
     assert resolve_layers([-4, -3, -2, -1], 12, "m") == [9, 10, 11, 12]
     assert resolve_layers([0, -1, 12], 12, "m") == [0, 12]
     assert resolve_layers([-13], 12, "m") == [0]
-    assert layer_labels([9, 12], "mean") == ["mean(9,12)"] and layer_labels([0, 9], "each") == ["0", "9"]
+    assert layer_labels([9, 12], "mean") == ["mean(9,12)"] and layer_labels([0, 9], "none") == ["0", "9"]
 
 
 @pytest.mark.parametrize("layer", [3, -4])

@@ -88,7 +88,7 @@ def test_occurrences_that_were_cut_off_have_no_part_in_the_centroid(tmp_path: Pa
 
 
 def test_seeds_and_layers_are_rows_of_the_same_occurrences(shards: Path, models: list[str], tmp_path: Path) -> None:
-    choice: dict[str, Any] = {"base": models[0], "layers": [0, 1], "combine": "each", "pooling": "first"}
+    choice: dict[str, Any] = {"base": models[0], "layers": [0, 1], "layer_pooling": "none", "pooling": "first"}
     summary, rows = embedded(shards, models, tmp_path / "corrected", correction="center", **choice)
     _, raw = embedded(shards, models, tmp_path / "raw", **choice)
     roles, layers = {"model", "model.2", "base"}, {"0", "1"}
