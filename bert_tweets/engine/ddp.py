@@ -59,9 +59,8 @@ class DDPEngine:
     def train_step(self, step: Step, masking: Masking, learning_rate: float) -> tuple[Tensor, Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        self._settle(step.micro_batches[0], masking)
         self.module.train()
-        if not self.settled:
-            self._settle(step.micro_batches[0], masking)
         share = torch.zeros((), device=self.world.device)
         # DDP divides the sum over ranks by their number; the masked count is of all ranks already.
         scale = self.world.world_size / max(1, step.masked_tokens)
@@ -84,11 +83,16 @@ class DDPEngine:
 
         It learns the static graph in one, and puts its buckets into the order in which gradients come in the next:
         without these passes a run that was started again would add up in another order than the one that went on, and
-        from three ranks on the last bits would differ.
+        from three ranks on the last bits would differ. A compiled module, moreover, is split at DDP's buckets only if
+        it is compiled inside of DDP: a validation that came first would leave one graph, whose gradients cannot be
+        reduced while the backward pass runs.
         """
+        if self.settled:
+            return
         self.settled = True
         if not isinstance(self.replica, DistributedDataParallel):
             return
+        self.module.train()
         devices = [self.world.device] if self.world.device.type == "cuda" else []
         # A compiled module keeps the shapes that it will see; else a row will do.
         few = batch if self.module.compiled else take_rows(batch, 0, 1, 1, 0, 1)
@@ -115,6 +119,8 @@ class DDPEngine:
         return grad_norm
 
     def loss_sum(self, batch: MicroBatch, masking: Masking) -> Tensor:
+        if self.module.compiled:
+            self._settle(batch, masking)
         with self.module.evaluating(), autocast(self.world.device, self.precision):
             return self.module(batch.to(self.world.device), masking).detach()  # type: ignore[no-any-return]
 

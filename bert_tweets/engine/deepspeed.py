@@ -86,7 +86,8 @@ class DeepSpeedEngine:
             self.engine.step()
             # DeepSpeed itself has skipped a step whose gradient is not finite, and tells no norm of it.
             skipped = self.engine.optimizer.overflow
-            return torch.as_tensor(float("nan") if skipped else self.engine.get_global_grad_norm())
+            norm = float("nan") if skipped else self.engine.get_global_grad_norm()
+            return torch.as_tensor(norm, device=self.world.device)
         norm = self._norm()
         if not self.engine.torch_autocast_z0_gradscaler:
             self._adam().found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -84,3 +85,26 @@ def test_an_overflow_in_fp16_skips_the_step_and_halves_the_scale_which_a_checkpo
     outcomes = [each.train_step(step_of(2), masking, 1e-3) for each in (engine, resumed)]
     for mine, theirs in zip(*outcomes, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize("device", ["cpu"])
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize("first", ["validate", "train"])
+def test_a_compiled_step_is_split_at_buckets_also_where_validation_comes_first(
+    first: str, graphs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else no gradient would be reduced before the backward pass is over, and a resumed run would run other graphs."""
+    module = PackedMaskedLM(packed_model("bert"), compiled=True)
+    optimizer = make_optimizer(module.parameters(), OptimizerConfig())
+    engine = DDPEngine(module, optimizer, World(0, 0, 1, 1, torch.device("cpu")), "fp32", 1.0)
+    engine.replica = _replicate(module, compress=False)
+    monkeypatch.setattr(torch.distributed, "_DEFAULT_FIRST_BUCKET_BYTES", 2**12)
+    engine.replica.bucket_bytes_cap = 2**12
+    step, masking = step_of(1), masking_of()
+    calls = [lambda: engine.loss_sum(step.micro_batches[0], masking), lambda: engine.train_step(step, masking, 1e-4)]
+    counts = []
+    for call in calls if first == "validate" else reversed(calls):
+        call()
+        counts.append(len(graphs))
+    assert counts[0] == counts[1] > 1
