@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -14,13 +13,16 @@ from bert_tweets.config import DataConfig
 from bert_tweets.corpus.shards.manifest import Manifest
 
 from .packing import best_fit
-from .sampler import deal, dealing_group
+from .permutation import Stream
+from .sampler import Lengths, Sampler, dealing_group
 
 # Places for masked tokens are a multiple of it where shapes are fixed.
 _PLACE_MULTIPLE = 64
 # One step in a thousand may need a micro-batch more than the others.
 _OVERFLOW = 0.001
-_DRAWN_TWEETS, _FEWEST_STEPS, _MOST_STEPS = 200_000, 4, 32
+_PACKED_TWEETS, _FEWEST_STEPS, _MOST_STEPS = 200_000, 8, 128
+# A step of validation has no fewer tweets, so that they pack well.
+_VALIDATED_TWEETS = 1024
 
 
 @dataclass(frozen=True)
@@ -88,46 +90,51 @@ def row_length_of(data: DataConfig, manifest: Manifest) -> int:
 
 
 def fixed_shape(
-    row_length: int,
-    tokens_per_device: int,
-    lengths: Sequence[int],
-    batch_sizes: Sequence[int],
-    world_size: int,
-    probability: float,
+    row_length: int, tokens_per_device: int, stream: Stream, lengths: Lengths, world_size: int, probability: float
 ) -> FixedShape:
     """The shape into which nearly every step fits, in as few micro-batches as the device's capacity allows.
 
     Args:
         row_length: tokens of a row.
         tokens_per_device: token capacity of a micro-batch.
-        lengths: how many tweets have each length in tokens, from 0 on.
-        batch_sizes: tweets of a step over all ranks: that of training, from which rows are counted, then others that
-            are laid out in the same shape.
+        stream: the run's tweets, cut into steps.
+        lengths: of the tweets.
         world_size: number of ranks.
-        probability: of a token to be masked.
+        probability: of a token to be masked, the largest of all that use the shape.
     """
-    rows = _rows_of_a_step(lengths, batch_sizes[0], world_size, row_length)
+    rows = _rows_of_a_step(stream, lengths, world_size, row_length)
     each = -(-rows // Layout(row_length, tokens_per_device, 0).split(rows)[0])
     # Ranks differ by one tweet at most.
-    tweets = max(-(-size // world_size) for size in batch_sizes) + 1
+    tweets = -(-validation_batch(stream) // world_size) + 1
     # Masked as if every position could be: [CLS], [SEP] and padding, which cannot, are the margin.
     return FixedShape(each, tweets, round_up(math.ceil(probability * each * row_length), _PLACE_MULTIPLE))
 
 
-def _rows_of_a_step(lengths: Sequence[int], batch_size: int, world_size: int, row_length: int) -> int:
-    """Rows that suffice for a rank's share of 999 in 1,000 steps; found by packing steps of drawn lengths."""
-    shares = np.array(lengths, np.float64) / sum(lengths)
-    hands = len(dealing_group(0, world_size))
-    tweets = -(-batch_size * hands // world_size)
-    steps = min(max(_DRAWN_TWEETS // tweets, _FEWEST_STEPS), _MOST_STEPS)
-    drawn = np.random.default_rng(0).choice(len(shares), (steps, tweets), p=shares)
-    if hands > 1:
-        drawn = np.take_along_axis(drawn, deal(drawn, 0, hands), axis=1)
-    placement = best_fit(drawn.ravel(), row_length, [drawn.shape[1]] * steps)
-    rows = np.diff(placement.row_ends, prepend=0)
+def validation_batch(stream: Stream) -> int:
+    """Tweets of a step of validation, over all ranks: as many as fill what a step of training fills."""
+    return max(_VALIDATED_TWEETS, stream.largest_step)
+
+
+def _rows_of_a_step(stream: Stream, lengths: Lengths, world_size: int, row_length: int) -> int:
+    """Rows that suffice for a rank's share of 999 in 1,000 steps; found by packing steps from all over the run.
+
+    The upper bound of one further step, by Student's t (Abramowitz and Stegun 1964, 26.7.5, first term).
+    """
+    sampler = Sampler(stream, lengths, 0, world_size)
+    whole = max(1, stream.whole_steps)
+    tweets = len(dealing_group(0, world_size)) * stream.largest_step // world_size
+    count = min(max(_PACKED_TWEETS // max(1, tweets), _FEWEST_STEPS), _MOST_STEPS, whole)
+    rows = []
+    for step in np.unique(np.linspace(0, whole - 1, count).round().astype(np.int64)).tolist():
+        (share,) = sampler.share(step, step + 1)[1]
+        rows.append(best_fit(lengths.lengths_of(share), row_length).rows if len(share) else 1)
+    if len(rows) == whole:
+        return max(rows)
     # All ranks have to fit.
-    deviations = NormalDist().inv_cdf(1 - _OVERFLOW / world_size)
-    return math.ceil(float(rows.mean() + deviations * rows.std(ddof=1)))
+    normal = NormalDist().inv_cdf(1 - _OVERFLOW / world_size)
+    student = normal + (normal**3 + normal) / (4 * (len(rows) - 1))
+    spread = student * float(np.std(rows, ddof=1)) * math.sqrt(1 + 1 / len(rows))
+    return math.ceil(float(np.mean(rows)) + spread)
 
 
 def round_up(count: int, multiple: int) -> int:

@@ -30,7 +30,7 @@ from bert_tweets.model.vocab_padding import pad_vocabulary
 from .determinism import keep_memory
 from .flops import flops_per_token
 from .optimizer import choose_trainable, make_optimizer
-from .validate import TWEETS_A_STEP
+from .validate import MASKED_SHARE
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,9 @@ def layout_for(config: TrainConfig, manifest: Manifest, world: World) -> Layout:
     length, tokens = row_length_of(config.data, manifest), config.tokens_per_device
     if world.device.type != "cuda" and not is_compiled(config, world):
         return Layout(length, tokens, manifest.pad_id)
-    sizes = (stream_for(config, manifest).largest_step, TWEETS_A_STEP)
-    lengths, probability = manifest.lengths["train"], config.masking.probability
-    fixed = fixed_shape(length, tokens, lengths, sizes, world.world_size, probability)
+    stream, split = stream_for(config, manifest), open_split(config.data.path, manifest, "train")
+    probability = max(config.masking.probability, MASKED_SHARE)
+    fixed = fixed_shape(length, tokens, stream, split, world.world_size, probability)
     return Layout(length, tokens, manifest.pad_id, fixed)
 
 

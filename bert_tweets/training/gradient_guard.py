@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,29 +44,35 @@ class GradientGuard:
         """Notes a step and the norm of its gradient, unread."""
         self._unread.append((step.index, step.masked_tokens > 0, grad_norm.detach()))
 
-    def read(self) -> list[str]:
-        """Waits for the device, and returns a warning for each step since the last call that needs one.
+    def read(self) -> Iterator[str]:
+        """Waits for the device, and yields a warning for each step since the last call that needs one.
 
         Raises:
             UserError: too many steps were skipped, or two in a row trained nothing; all ranks raise it.
         """
         if not self._unread:
-            return []
+            return
         norms: list[float] = torch.stack([norm.float() for *_, norm in self._unread]).tolist()
         steps = [(step, masked, norm) for (step, masked, _), norm in zip(self._unread, norms, strict=True)]
         self._unread.clear()
-        warnings = []
         for step, masked, norm in steps:
             if not math.isfinite(norm):
                 self._note_skipped(step)
-                warnings.append(f"step {step + 1} was skipped: its loss or gradient was not finite")
+                yield f"step {step + 1} was skipped: its loss or gradient was not finite"
             elif norm == 0 and masked:
-                warnings.append(f"step {step + 1} trained nothing: its gradient is exactly zero")
+                yield f"step {step + 1} trained nothing: its gradient is exactly zero"
                 self._require_another_gradient(step)
             # A step without masked tokens has no gradient, and says nothing of the next.
             self._last_was_zero = norm == 0 if masked else self._last_was_zero
         self._require_few_skipped(steps[-1][0])
-        return warnings
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run has to know, as JSON can write it."""
+        return {"skipped": self.skipped, "last_was_zero": self._last_was_zero}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Resumes from what `state` returned."""
+        self.skipped, self._last_was_zero = state["skipped"], state["last_was_zero"]
 
     def _note_skipped(self, step: int) -> None:
         _, tweets = self.stream.slice(step, 0, 1)

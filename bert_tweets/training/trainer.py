@@ -117,7 +117,7 @@ class Run:
         self.parts = build(config, manifest, world, loaded, asked)
         self.engine = self.parts.engine
         self.schedule = schedule_of(config.schedule, config.optimizer.learning_rate, stream.steps)
-        self.validation = validation_for(config, manifest, self.parts.layout, world)
+        self.validation = validation_for(config, manifest, stream, self.parts.layout, world)
         self.validate_every = config.validation.every_steps or interval_for(config, manifest, stream)
         self.metrics, self.validations, skips = (
             JsonLines(self.folder / name, world.is_main, self.first or -1)
@@ -225,7 +225,7 @@ class Run:
         self.shards.require()
         self._check_gradients()
         standing: dict[str, Any] = {"best": self.best.state(), "meter": self.meter.state()}
-        standing |= {"totals": self.totals.state(), "skipped": self.guard.skipped}
+        standing |= {"totals": self.totals.state(), "gradients": self.guard.state()}
         sampler = self.parts.loader.state(self.done).to_json()
         best = self.best.weights if self.best.step != self.done else None
         self.meter.exclude(self.saver.save(self.done, self.engine, sampler, standing, best, self._alive))
@@ -236,7 +236,7 @@ class Run:
         self.best.restore(standing["best"], resumed.best(self.parts))
         self.meter.restore(standing["meter"])
         self.totals.restore(standing["totals"])
-        self.guard.skipped = standing["skipped"]
+        self.guard.restore(standing["gradients"])
 
     def _export(self) -> None:
         self.shards.require()

@@ -12,19 +12,18 @@ import torch
 from bert_tweets.config import TrainConfig
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.shards.reader import Split, open_split
-from bert_tweets.data.layout import Layout
+from bert_tweets.data.layout import Layout, validation_batch
 from bert_tweets.data.loader import StepLoader
 from bert_tweets.data.masking import Masking, masking_for
 from bert_tweets.data.permutation import Stream
 from bert_tweets.distributed.world import World
 from bert_tweets.engine.protocol import Engine
 
-TWEETS_A_STEP = 1024
 # A mean over fewer guesses than these says nothing by which training could be steered.
 FEWEST_MASKED = 30
 # Validation masks do not depend on the run's seed, so that runs can be compared.
 _SEED = 0
-_PROBABILITY = 0.15
+MASKED_SHARE = 0.15
 _KEPT = ("step", "loss", "start_loss", "since", "warned")
 
 
@@ -37,11 +36,14 @@ class Validation:
         layout: of the micro-batches.
         world: the ranks; each computes its share.
         max_tweets: tweets that are used.
+        batch_size: tweets that are packed together, over all ranks.
     """
 
-    def __init__(self, split: Split, masking: Masking, layout: Layout, world: World, max_tweets: int):
+    def __init__(
+        self, split: Split, masking: Masking, layout: Layout, world: World, max_tweets: int, batch_size: int = 1024
+    ):
         self.world, self.masking = world, masking
-        stream = Stream(len(split), masking.seed, TWEETS_A_STEP, min(len(split), max_tweets))
+        stream = Stream(len(split), masking.seed, batch_size, min(len(split), max_tweets))
         self.loader = StepLoader(split, stream, masking, layout, world.rank, world.world_size, gather=world.gather)
         self.on_device = masking.to(world.device)
 
@@ -130,14 +132,16 @@ class BestModel:
         return bool(self.patience) and self.since >= self.patience
 
 
-def validation_for(config: TrainConfig, manifest: Manifest, layout: Layout, world: World) -> Validation | None:
+def validation_for(
+    config: TrainConfig, manifest: Manifest, stream: Stream, layout: Layout, world: World
+) -> Validation | None:
     """The validation of a run; None where there is too little to validate on, which is said."""
     split = open_split(config.data.path, manifest, "validation")
     if not len(split):
         world.say("warning: the validation split is empty: no early stop, the last step is exported")
         return None
-    masking = masking_for(manifest, _SEED, _PROBABILITY, False)
-    validation = Validation(split, masking, layout, world, config.validation.max_tweets)
+    masking = masking_for(manifest, _SEED, MASKED_SHARE, False)
+    validation = Validation(split, masking, layout, world, config.validation.max_tweets, validation_batch(stream))
     masked = validation.masked_tokens()
     if masked < FEWEST_MASKED:
         world.say(
@@ -151,7 +155,9 @@ def validation_for(config: TrainConfig, manifest: Manifest, layout: Layout, worl
 def interval_for(config: TrainConfig, manifest: Manifest, stream: Stream) -> int:
     """Steps between validations: twenty of them, fewer where they would take over a tenth of the time, one an epoch."""
     tweets = min(config.validation.max_tweets, manifest.rows("validation"))
-    # A validated tweet costs a third of a trained one: there is no backward pass.
-    affordable = math.ceil(tweets / 3 / (0.1 * stream.batch_size))
+    # A validated tweet costs a third of a trained one: there is no backward pass. However few tweets a step of
+    # validation has, its micro-batches may have the shape of training's.
+    cost = max(tweets / stream.batch_size, math.ceil(tweets / validation_batch(stream))) / 3
+    affordable = math.ceil(cost / 0.1)
     epoch = math.ceil(stream.rows / stream.batch_size)
     return max(1, min(max(stream.steps // 20, affordable), epoch))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from bert_tweets.config import TrainConfig, parser
 from bert_tweets.data.layout import Layout, fixed_shape
+from bert_tweets.data.permutation import Stream
 
 FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 NEEDED = {"data.path", "model.name", "output"}
@@ -29,6 +31,16 @@ def test_a_file_is_valid_and_explains_itself(file: Path) -> None:
     assert len(commented) == len([key for key in changed if key not in NEEDED])
 
 
+class Drawn:
+    """Ten million tweets, whose lengths are drawn from a sample."""
+
+    def __init__(self, sample: npt.NDArray[np.int64]):
+        self.sample = sample
+
+    def lengths_of(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return self.sample[indices % len(self.sample)]
+
+
 @pytest.mark.parametrize(
     ("name", "ranks"), [("small_corpus", 1), ("bert_base", 1), ("bert_base_8gpu", 8), ("bert_large_64gpu", 64)]
 )
@@ -37,6 +49,7 @@ def test_a_step_fills_its_micro_batches(name: str, ranks: int) -> None:
     config = parser.load(TrainConfig, ["--config", f"configs/{name}.yaml"])
     drawn = np.random.default_rng(0).gamma(3.0, 26 / 3, 100_000).round().clip(3, 128).astype(int)
     batch, tokens = config.batch_size, config.tokens_per_device
-    shape = fixed_shape(128, tokens, np.bincount(drawn).tolist(), (batch,), ranks, 0.15)
+    stream = Stream(10**7, 0, batch, 10**7)
+    shape = fixed_shape(128, tokens, stream, Drawn(drawn), ranks, 0.15)
     micro_batches, _ = Layout(128, tokens, 0, shape).split(round(batch / ranks * drawn.mean() / 128 / 0.99))
     assert 0.7 < batch / ranks * drawn.mean() / (micro_batches * tokens) < 1

@@ -18,14 +18,14 @@ from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.shards.reader import Split, Tweets, open_split
 from bert_tweets.data import loader
 from bert_tweets.data.batches import Step
-from bert_tweets.data.layout import FixedShape, Layout, fixed_shape
+from bert_tweets.data.layout import FixedShape, Layout, fixed_shape, validation_batch
 from bert_tweets.data.loader import StepLoader
 from bert_tweets.data.masking import masking_for
 from bert_tweets.data.packing import best_fit
 from bert_tweets.data.permutation import Stream
 from bert_tweets.data.sampler import Sampler, SamplerState
 from bert_tweets.prepare import prepare
-from bert_tweets.training.validate import TWEETS_A_STEP
+from tests.helpers import make_shards
 
 BATCH = 48
 
@@ -184,10 +184,10 @@ def test_positions_are_those_of_all_ranks(shards: Path) -> None:
         assert {of_rank.positions for of_rank in step} == {laid_out}
 
 
-def fixed_layout(shards: Path, tokens_per_device: int, batch_size: int = BATCH, world_size: int = 1) -> Layout:
+def fixed_layout(shards: Path, tokens_per_device: int, stream: Stream, world_size: int = 1) -> Layout:
     manifest = Manifest.read(shards)
-    length, lengths = manifest.max_length, manifest.lengths["train"]
-    fixed = fixed_shape(length, tokens_per_device, lengths, (batch_size, TWEETS_A_STEP), world_size, 0.15)
+    length, split = manifest.max_length, open_split(shards, manifest, "train")
+    fixed = fixed_shape(length, tokens_per_device, stream, split, world_size, 0.15)
     return Layout(length, tokens_per_device, manifest.pad_id, fixed)
 
 
@@ -208,7 +208,7 @@ def test_a_fixed_shape_is_that_of_every_micro_batch(
     split = open_split(shards, Manifest.read(shards), "train")
     stream = Stream(len(split), seed=3, batch_size=BATCH, length=len(split) * 5 // 2)
     masking = masking_for(Manifest.read(shards), 3, 0.15, False)
-    steps = list(StepLoader(split, stream, masking, fixed_layout(shards, tokens_per_device)).steps())
+    steps = list(StepLoader(split, stream, masking, fixed_layout(shards, tokens_per_device, stream)).steps())
     assert stream.length % BATCH and len(shapes_of(steps)) == 1
     for mine, expected in zip(content(shards, [steps]), reference, strict=True):
         assert np.array_equal(mine, expected)
@@ -221,7 +221,8 @@ def test_a_fixed_shape_is_that_of_every_micro_batch(
 def test_a_fixed_shape_keeps_to_the_capacity_of_the_device(
     shards: Path, tokens_per_device: int, batch_size: int, world_size: int
 ) -> None:
-    layout = fixed_layout(shards, tokens_per_device, batch_size, world_size)
+    rows = Manifest.read(shards).rows("train")
+    layout = fixed_layout(shards, tokens_per_device, Stream(rows, 0, batch_size, 2 * rows), world_size)
     assert layout.fixed and layout.fixed.rows * layout.row_length <= max(tokens_per_device, layout.row_length)
 
 
@@ -305,16 +306,30 @@ def test_real_tweets_have_one_shape_in_300_steps_and_validation(real_shards: Pat
     manifest = Manifest.read(real_shards)
     mean = manifest.tokens("train") / manifest.rows("train")
     batch_size = int(0.95 * tokens_per_device / mean)
-    layout, masking = fixed_layout(real_shards, tokens_per_device, batch_size), masking_for(manifest, 0, 0.15, False)
-    shapes, tokens, positions = set(), 0, 0
-    for name, size, count in (("train", batch_size, 300 * batch_size - 999), ("validation", TWEETS_A_STEP, 2000)):
+    training = Stream(manifest.rows("train"), 0, batch_size, 300 * batch_size - 999)
+    validation = Stream(manifest.rows("validation"), 0, validation_batch(training), 2000)
+    layout, masking = fixed_layout(real_shards, tokens_per_device, training), masking_for(manifest, 0, 0.15, False)
+    shapes, tokens, positions, usual = set(), 0, 0, set[int]()
+    for name, stream in (("train", training), ("validation", validation)):
         split = open_split(real_shards, manifest, name)
-        for step in StepLoader(split, Stream(len(split), 0, size, count), masking, layout).steps():
+        for step in StepLoader(split, stream, masking, layout).steps():
             shapes |= shapes_of([step])
             if step.tweets == batch_size:
                 tokens, positions = tokens + step.tokens, positions + step.positions
-    assert len(shapes) == 1
+                usual.add(len(step.micro_batches))
+    assert len(shapes) == 1 == len(usual)
     assert tokens / positions >= 0.955
+
+
+def test_a_fixed_shape_follows_lengths_that_change_within_the_run(tmp_path: Path) -> None:
+    """Blocks are read near to where they lie, so that the steps of a corpus whose tweets grow longer do too."""
+    texts = ["rain " * (3 + 9 * (number >= 2000)) + str(number) for number in range(4000)]
+    shards = make_shards(tmp_path, texts, validation_fraction=0)
+    manifest = Manifest.read(shards)
+    stream = Stream(manifest.rows("train"), 0, 100, 4000, block_size=50, shuffle_blocks=2)
+    layout = fixed_layout(shards, 2**16, stream)
+    split, masking = open_split(shards, manifest, "train"), masking_for(manifest, 0, 0.15, False)
+    assert {len(step.micro_batches) for step in StepLoader(split, stream, masking, layout).steps()} == {1}
 
 
 def test_the_example_of_the_documentation_runs(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,11 +101,11 @@ def test_the_budget_is_of_the_last_thousand_steps(shards: Path, tmp_path: Path) 
     for step in range(2000):
         add(guard, step, math.inf if step in broken else 1.0)
         if step % 100 == 99:
-            reported = [int(warning.split()[1]) for warning in guard.read()]
+            reported = [int(warning.split()[1]) for warning in list(guard.read())]
             assert reported == [other + 1 for other in sorted(broken) if step - 100 < other <= step]
     with pytest.raises(UserError, match=r"3 of the last 1,000 steps .* \(steps 1401, 1901, 2001; "):
         add(guard, 2000, math.nan)
-        guard.read()
+        list(guard.read())
     assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 5
 
 
