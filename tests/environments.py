@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -22,6 +23,10 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bert
 RESOLUTIONS = {"lowest": "lowest-direct", "newest": "highest"}
 # torch 2.11 comes as a CUDA build only, 5 GB with what it needs.
 FREE_BYTES = 8e9
+# What uv says where this machine lacks something; anything else is a mistake of ours.
+LACKS = ("error sending request", "Failed to fetch", "No space left", "Could not connect", "dns error")
+# Seconds after which an environment of other pins that nobody uses is removed.
+UNUSED_SECONDS = 7 * 86_400
 UV = [str(Path(sys.executable).with_name("uv")), "--quiet", "--system-certs"]
 
 
@@ -43,14 +48,16 @@ def environment(kind: str, seconds: float) -> Path:
         SkippedError: it cannot be made here.
     """
     requirements = pins(kind, seconds)
-    folder = CACHE / f"{kind}-{hashlib.sha256(requirements.encode()).hexdigest()[:12]}"
+    key = hashlib.sha256(f"{sys.version_info[:2]} {requirements}".encode()).hexdigest()[:12]
+    folder = CACHE / f"{kind}-{key}"
     python, complete = folder / "bin" / "python", folder / "complete"
     if complete.is_file():
+        complete.touch()
         return python
     CACHE.mkdir(parents=True, exist_ok=True)
-    older = [other for other in CACHE.glob(f"{kind}-*") if (other / "requirements.txt").is_file()]
-    for other in older:
-        shutil.rmtree(other)
+    for other in CACHE.glob(f"{kind}-*/complete"):
+        if time.time() - other.stat().st_mtime > UNUSED_SECONDS:
+            shutil.rmtree(other.parent)
     free = shutil.disk_usage(CACHE).free
     if free < FREE_BYTES:
         raise SkippedError(f"{FREE_BYTES / 1e9:.0f} GB are needed at {CACHE}, and {free / 1e9:.1f} GB are free")
@@ -69,9 +76,8 @@ def _run(command: list[str], seconds: float, problem: str) -> str:
     except subprocess.TimeoutExpired:
         raise SkippedError(f"{problem} within {seconds:g} s") from None
     except subprocess.CalledProcessError as error:
-        # Declared versions that contradict each other are a mistake in pyproject.toml, not a lack of this machine.
-        kind = SystemExit if "No solution found" in error.stderr else SkippedError
-        raise kind(f"{problem}: {error.stderr.strip()}") from None
+        lacking = any(words in error.stderr for words in LACKS)
+        raise (SkippedError if lacking else SystemExit)(f"{problem}: {error.stderr.strip()}") from None
     return done.stdout
 
 

@@ -86,7 +86,7 @@ def test_limits_of_a_call_leave_time_for_its_first_parts() -> None:
 def test_caches_are_packed_in_pieces_that_join_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_run, "_PIECE", 1000)
     (tmp_path / "caches").mkdir()
-    (tmp_path / "caches" / "kernel").write_bytes(os.urandom(2500))
+    (tmp_path / "caches" / "kernel").write_bytes(os.urandom(1500))
     out = tmp_path / "out"
     out.mkdir()
     gpu_run.pack_caches(tmp_path / "caches", out)
