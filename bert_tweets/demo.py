@@ -149,7 +149,7 @@ def stage(argv: list[str]) -> None:
     train = (f"data.path={data}", f"model.name={base}", f"output={run}")
     _run("train", *train, *_training(config, epochs=8, learning_rate="5e-4"), processes=config.processes)
     _run("evaluate", f"model={model}", *rest, f"output={folder}/eval", seed)
-    words = f"words=[{','.join((*CHANGING, *STABLE))}]"
+    words = f"words={','.join((*CHANGING, *STABLE))}"
     _run("embed", f"model={parser.shown_value([model])}", *rest, words, "by=year", f"output={folder}/words", seed)
     parts = (f"run={run}", f"evaluation={folder}/eval", f"words={folder}/words")
     report = folder / "report.html"

@@ -364,14 +364,14 @@ def _literal(value: Any) -> Any:
 
 
 def shown_value(value: Any) -> str:
-    """A value as it is written behind `key=`."""
+    """A value as it is written after `key=`; lists without brackets, which some shells take for patterns."""
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, list):
         plain = [shown_value(item) for item in value]
         if any(item != item.strip() or set(item) & set(',[]"') or not item for item in plain):
             return json.dumps(value, ensure_ascii=False)
-        return f"[{','.join(plain)}]"
+        return ",".join(plain) if plain else "[]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{quoted(name)}: {_shown_part(item)}" for name, item in value.items()) + "}"
     if isinstance(value, float):

@@ -171,7 +171,7 @@ def with_words_of_file(config: Config) -> Config:
 def require_names(asked: list[Asked]) -> list[Asked]:
     """Raises UserError where nothing is asked for, or two would have one name in a file of vectors."""
     if not asked:
-        raise UserError("words: holds no word; write words=[mask,virus]")
+        raise UserError("words: holds no word; write words=mask,virus")
     names: dict[str, str] = {}
     for word in asked:
         name = word.key.replace(" ", "_")
