@@ -1,4 +1,4 @@
-"""The `bert-tweets` command: every stage by its name."""
+"""The `bert-tweets` command, which runs a stage by name."""
 
 from __future__ import annotations
 
@@ -10,33 +10,36 @@ from bert_tweets.common.errors import UserError, did_you_mean, run_entry
 from . import __version__
 
 STAGES = {
-    "run": "the whole road with one command: plan, prepare, train, evaluate, embed, report",
-    "prepare": "raw tweets to pre-tokenized shards",
+    "run": "run the full pipeline: prepare, train, evaluate, embed, report",
+    "prepare": "convert raw tweets to tokenized shards",
     "train": "adapt a masked language model to the shards",
-    "evaluate": "did it help? masked loss on held-out tweets, beside the model before",
-    "embed": "vectors of chosen words, an occurrence a row and a centroid a word",
-    "analyze": "does a word's use differ between groups or over time, and by more than ordinary words' does?",
-    "meaning-test": "does a model tell meanings of a word apart? pairs of texts with judgements, beside its base",
-    "export": "vectors as other programs read them: word2vec, npz, safetensors, Embedding Atlas",
-    "report": "one page to look at",
-    "verify": "is a folder of shards, or a run's checkpoints, whole, to the last byte?",
-    "inspect": "what a folder of shards holds: lengths, padding, [UNK], samples",
-    "doctor": "devices, versions and limits here: what would stop a run, what would slow it",
-    "demo": "the whole road on generated tweets, without a download",
+    "evaluate": "compare the masked-LM loss of a model with that of its base model on held-out tweets",
+    "embed": "compute a contextual vector for each occurrence of chosen words, and a mean per word",
+    "analyze": "test whether the use of words differs between groups or over time",
+    "meaning-test": "test how well a model and its base model distinguish word meanings",
+    "export": "write vectors for other programs: word2vec, npz, safetensors, Embedding Atlas",
+    "report": "create a self-contained HTML page with all results",
+    "verify": "check every byte of a folder of shards or of a run's checkpoints",
+    "inspect": "summarize a folder of shards: tweet lengths, padding, [UNK], samples",
+    "doctor": "check this machine for problems that would stop a run or slow it down",
+    "demo": "run the full pipeline on generated tweets, without any download",
 }
 
 
 def stage(argv: list[str]) -> None:
-    """Hands over to the stage that the first word names."""
+    """Run the stage named by the first argument."""
     if not argv or argv[0] in ("-h", "--help"):
         lines = "\n".join(f"  {name:14}{meaning}" for name, meaning in STAGES.items())
-        print(f"usage: bert-tweets STAGE [--config FILE]... [key=value]...\n\n{lines}\n\nbert-tweets STAGE --help")
+        print(f"usage: bert-tweets STAGE [--config FILE]... [key=value]...\n\nstages:\n{lines}")
+        print("\nFor the settings of a stage, run: bert-tweets STAGE --help")
         return
     if argv[0] == "--version":
         print(__version__)
         return
     if argv[0] not in STAGES:
-        raise UserError(f"'{argv[0]}': no such stage{did_you_mean(argv[0], STAGES)}; there are {', '.join(STAGES)}")
+        raise UserError(
+            f"'{argv[0]}': no such stage{did_you_mean(argv[0], STAGES)}; the stages are {', '.join(STAGES)}"
+        )
     importlib.import_module(f".{argv[0].replace('-', '_')}", __package__).stage(argv[1:])
 
 

@@ -156,7 +156,7 @@ def test_mistakes_are_told_in_a_line(tmp_path: Path, models: tuple[Path, Path]) 
     (tmp_path / "one.jsonl").write_text("\n".join(one))
     with pytest.raises(UserError, match="all of its pairs have one label"):
         stage([str(train), f"train={tmp_path / 'one.jsonl'}", *asked])
-    with pytest.raises(UserError, match="train: is needed"):
+    with pytest.raises(UserError, match="train: is required"):
         cli.stage(["meaning-test", str(train), *asked])
     assert not (tmp_path / "out").exists()
 

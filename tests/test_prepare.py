@@ -251,7 +251,7 @@ def test_other_mistakes_end_in_one_line_too(tweets_csv, tokenizer_folder, tmp_pa
     assert "no column 'txt' for the text (did you mean 'text'?)" in fails(capsys, *given, "text_column=txt")
     assert "no such folder" in fails(capsys, *given[:2], "tokenizer=./none")
     assert "(did you mean 'text'?)" in fails(capsys, *given, "text_column=TEXT")
-    assert "unit_bytes=10: each unit is a folder of its own; at least 4096" in fails(capsys, *given, "unit_bytes=10")
+    assert "unit_bytes=10: must be at least 4096" in fails(capsys, *given, "unit_bytes=10")
     assert "no such key (did you mean 'max_length'?)" in fails(capsys, *given, "max_lenght=3")
     assert "is a file" in fails(capsys, given[0], f"output={source}", given[2])
     assert not output.exists()

@@ -1,7 +1,7 @@
-"""Every setting of every stage: typed dataclasses whose fields carry meaning, unit and choices.
+"""The settings of all stages, as typed dataclasses whose fields carry a description, unit, choices and bounds.
 
-`options.py` fills them from YAML files and `key=value` words, and prints them for `--help`. What one field
-alone can get wrong (type, choice, bounds) is stated here; what fields get wrong together is said by `problems`.
+`parser.py` fills them from YAML files and `key=value` arguments, and prints them for `--help`. Fields declare how a
+single value is validated (type, choices, bounds); the method `problems` reports conflicts between settings.
 """
 
 from .fields import PERIODS, setting, settings_group

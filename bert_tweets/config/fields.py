@@ -1,4 +1,4 @@
-"""How a setting is stated: its default, and what `--help` and validation say of it."""
+"""Declaration of settings: dataclass fields with the metadata that `--help` and validation use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,18 @@ def setting(
     at_most: float | None = None,
     required: bool = False,
 ) -> Any:
-    """A dataclass field: its default, and what `--help` and validation say of it."""
+    """Declare a setting as a dataclass field.
+
+    Args:
+        default: default value.
+        meaning: description for `--help`.
+        unit: unit of the value for `--help`; empty: none.
+        choices: allowed values; empty: any.
+        at_least: smallest allowed value; None: no limit.
+        above: exclusive lower limit; None: no limit.
+        at_most: largest allowed value; None: no limit.
+        required: whether the user must set it.
+    """
     metadata = {
         "meaning": meaning,
         "unit": unit,
@@ -33,11 +44,11 @@ def setting(
 
 
 def settings_group(kind: type) -> Any:
-    """A dataclass field that holds a group of settings, named `group.key`."""
+    """Declare a group of settings, whose keys are `group.key`, as a dataclass field."""
     return dataclasses.field(default_factory=kind)
 
 
 DEVICE = ("auto", "cpu", "cuda")
 
-# Periods of time that tweets are grouped by, and how one is written, for strftime.
+# Periods by which tweets can be grouped, each with its strftime format.
 PERIODS = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m", "year": "%Y"}

@@ -1,8 +1,9 @@
-"""Mappings on the command line: `{name: value, other: [value, value]}`, every part of it text as it stands.
+"""Parser for mappings on the command line: `{name: value, other: [value, value]}`, with all values as literal text.
 
-Neither YAML nor JSON: to YAML `#metoo` is a comment and `@user` an error, and JSON reads a backslash as its own, which
-a regular expression needs. Within brackets of any kind, and behind a backslash, a comma or colon parts nothing; what
-holds such marks otherwise stands in quotes, where everything means itself and a doubled quote is one.
+The syntax is neither YAML nor JSON: in YAML, `#metoo` is a comment and `@user` an error; in JSON, a backslash starts an
+escape sequence, but regular expressions need it. A comma or colon inside brackets of any kind, or after a backslash, is
+not a separator. Values that contain these characters elsewhere must be quoted; inside quotes all text is literal, and a
+doubled quote stands for one quote.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from collections.abc import Iterator
 
 _OPENS, _CLOSES = "([{", ")]}"
 _QUOTES = "\"'"
-_ADVICE = 'write {name: value, other: value}, and in "quotes" what holds a comma, colon or bracket of its own'
+_ADVICE = 'write {name: value, other: value}, with "quotes" around text that contains a comma, colon or bracket'
 
 
 def parse_mapping(text: str) -> dict[str, str]:
-    """Name to value, both as they stand, of a mapping in curly brackets.
+    """Parse a mapping in curly brackets to a dict from names to values, both as text.
+
+    Names are unquoted; values are left as written, because they may be lists.
 
     Raises:
-        ValueError: it is none; says what is wrong.
+        ValueError: `text` is not a valid mapping; the message says why.
     """
     text = text.strip()
     if not (len(text) >= 2 and text[0] == "{" and text[-1] == "}"):
-        raise ValueError(f"is no mapping; {_ADVICE}")
+        raise ValueError(f"is not a mapping; {_ADVICE}")
     found: dict[str, str] = {}
     for entry in split_outside_brackets(text[1:-1], ","):
         name, *value = (
@@ -31,18 +34,18 @@ def parse_mapping(text: str) -> dict[str, str]:
             for index, part in enumerate(split_outside_brackets(entry, ":", most=2))
         )
         if len(value) != 1 or not name:
-            raise ValueError(f"{entry!r} is no name with a value; {_ADVICE}")
+            raise ValueError(f"{entry!r} is not a name followed by a colon and a value; {_ADVICE}")
         if name in found:
-            raise ValueError(f"{name!r} stands there twice")
+            raise ValueError(f"the name {name!r} occurs twice; write it once")
         found[name] = value[0]
     return found
 
 
 def parse_list(text: str) -> list[str]:
-    """The texts of a list in square brackets; a single value is a list of one.
+    """Parse a list in square brackets; a single value gives a list of length one.
 
     Raises:
-        ValueError: a bracket or a quote is not closed.
+        ValueError: a bracket or quote is not closed.
     """
     text = text.strip()
     if text.startswith("[") and text.endswith("]"):
@@ -51,29 +54,29 @@ def parse_list(text: str) -> list[str]:
 
 
 def unquoted(text: str) -> str:
-    """A value without the quotes around it, if it has any."""
+    """Remove the quotes around a value, if there are any."""
     if len(text) >= 2 and text[0] in _QUOTES and text[-1] == text[0]:
         return text[1:-1].replace(text[0] * 2, text[0])
     return text
 
 
 def quoted(text: str) -> str:
-    """A value so that `unquoted` gives it back, with quotes where it needs them."""
+    """Quote a value if necessary, so that `unquoted` returns the original."""
     if re.fullmatch(r"[^\s,:()\[\]{}\"'\\](?:[^,:()\[\]{}\"'\\]*[^\s,:()\[\]{}\"'\\])?", text):
         return text
     return '"' + text.replace('"', '""') + '"'
 
 
 def split_outside_brackets(text: str, mark: str, most: int = 0) -> list[str]:
-    """The parts between marks that stand outside of brackets and quotes, without spaces around; no empty ones.
+    """Split text at separators outside brackets and quotes; parts are stripped, and empty parts are omitted.
 
     Args:
-        text: to part.
-        mark: one character.
-        most: parts at most; 0: any number.
+        text: text to split.
+        mark: separator, a single character.
+        most: maximum number of parts; 0: no limit.
 
     Raises:
-        ValueError: a bracket or a quote is not closed.
+        ValueError: a bracket or quote is not closed.
     """
     parts: list[str] = []
     begin = 0
@@ -87,14 +90,14 @@ def split_outside_brackets(text: str, mark: str, most: int = 0) -> list[str]:
 
 
 def _places(text: str, mark: str) -> Iterator[int]:
-    """Where marks stand outside of brackets and quotes."""
+    """Yield the positions of separators outside brackets and quotes."""
     closing: list[str] = []
     quote, closed, begins, escaped = "", "", True, False
     for place, character in enumerate(text):
         if quote:
             closed, quote = (quote, "") if character == quote else ("", quote)
             continue
-        # A quote opens where a value begins; a doubled one has just been closed and opens again.
+        # A quote opens only at the start of a value; the second of a doubled quote reopens the one just closed.
         if character in _QUOTES and (begins or closed == character) and not escaped:
             quote, begins = character, False
             continue
@@ -109,4 +112,4 @@ def _places(text: str, mark: str) -> Iterator[int]:
         begins = not escaped and (character in ",:[{" or (begins and character.isspace()))
         escaped = character == "\\" and not escaped
     if closing or quote:
-        raise ValueError(f"has a bracket or quote that is not closed; {_ADVICE}")
+        raise ValueError(f"contains an unclosed bracket or quote; {_ADVICE}")

@@ -1,8 +1,8 @@
-"""Settings from YAML files and `key=value` words: parsed by the declared type, all errors told at once.
+"""Parser for settings from YAML files and `key=value` arguments, by declared type; all errors are reported at once.
 
-Text is taken as it stands, in YAML too (`no`, `007` and `null` are words, not a bool, a number and nothing);
-OmegaConf merges the layers (defaults, then each `--config` in order, then `key=value`) and writes them out again.
-`${...}` is never resolved: a setting is text that somebody else may have written.
+Text is taken literally, in YAML too: in a list of words, `no`, `007` and `null` are words, not a bool, a number and
+None. Later layers override earlier ones: defaults, then each `--config` in order, then `key=value`. OmegaConf builds
+the typed dataclass from the result. `${...}` is never resolved, because a setting may be text from an untrusted source.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LAUNCHER_WORD = re.compile(r"--local[_-]rank(=.*)?$")
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One setting: its dotted key, type, default and metadata (see `config.setting`)."""
+    """A setting: its dotted key, type, default and metadata (see `config.setting`)."""
 
     key: str
     kind: Any
@@ -43,7 +43,7 @@ class Field:
 
 
 def fields_of(config_type: type, prefix: str = "") -> Iterator[Field]:
-    """All settings of a configuration, groups flattened to dotted keys, in declared order."""
+    """Yield all settings of a configuration in declared order, with dotted keys for the members of groups."""
     hints = typing.get_type_hints(config_type)
     for field in dataclasses.fields(config_type):
         kind, optional = hints[field.name], False
@@ -59,25 +59,28 @@ def fields_of(config_type: type, prefix: str = "") -> Iterator[Field]:
 
 
 def load(config_type: type[Config], argv: list[str]) -> Config:
-    """Reads a stage's settings.
+    """Parse and validate the settings of a stage.
 
     Args:
-        config_type: a dataclass of `config`.
-        argv: `--config FILE` (may repeat), `key=value`, `--help`.
+        config_type: dataclass of the stage, from `config`.
+        argv: command-line arguments: `--config FILE` (may be repeated), `key=value`, `--help`.
 
     Returns:
-        The settings, validated.
+        Validated settings.
 
     Raises:
-        UserError: names every key that is unknown, malformed, out of bounds or missing.
-        SystemExit: code 0, after `--help`.
+        UserError: a key is unknown, malformed, out of bounds or missing; the message names every such key.
+        SystemExit: help was printed; the code is 0.
     """
     files, words, wrong = _split_arguments(argv)
     if words is None:
         print_help(config_type)
         raise SystemExit(0)
     for key in _repeated_lists(argv, config_type) if os.environ.get("LOCAL_RANK", "0") == "0" else []:
-        print(f"warning: {key} is given twice, and the last one counts; for both write {key}=[a,b]", file=sys.stderr)
+        print(
+            f"warning: {key} is given more than once; only the last value is used. To use all, write {key}=[a,b]",
+            file=sys.stderr,
+        )
     known = {field.key: field for field in fields_of(config_type)}
     mappings = {key for key, field in known.items() if typing.get_origin(field.kind) is dict}
     layers: list[tuple[str, dict[str, Any]]] = [(path, _read_yaml(path, mappings)) for path in files]
@@ -103,33 +106,33 @@ def load(config_type: type[Config], argv: list[str]) -> Config:
 
 
 def path_first(argv: list[str], key: str = "path") -> list[str]:
-    """The arguments of a stage whose path may be given alone: `verify shards/` means `verify path=shards/`."""
+    """Expand a leading positional argument to `key=value`: `verify shards/` means `verify path=shards/`."""
     if argv and "=" not in argv[0] and not argv[0].startswith("-"):
         return [f"{key}={argv[0]}", *argv[1:]]
     return argv
 
 
 def dump(config: Any) -> str:
-    """The settings as YAML that `--config` reads back."""
+    """Return the settings as YAML that `--config` can read."""
     import yaml
 
     return str(yaml.safe_dump(dataclasses.asdict(config), allow_unicode=True, sort_keys=False))
 
 
 def overrides(config: Any) -> list[str]:
-    """The `key=value` words that make this configuration from the defaults."""
+    """Return the `key=value` arguments for all settings that differ from their defaults."""
     values = flatten(config)
     made = [(field.key, values[field.key]) for field in fields_of(type(config)) if values[field.key] != field.default]
     return [f"{key}={shown_value(value)}" for key, value in made]
 
 
 def flatten(config: Any) -> dict[str, Any]:
-    """Every setting by its dotted key."""
+    """Return a dict from dotted keys to values."""
     return {field.key: attrgetter(field.key)(config) for field in fields_of(type(config))}
 
 
 def print_help(config_type: type) -> None:
-    """Prints every key with its default, unit and meaning."""
+    """Print the usage of a stage and a table of its settings: key, default, unit and meaning."""
     from rich.table import Table
 
     stage = (config_type.__doc__ or "").strip()
@@ -144,8 +147,8 @@ def print_help(config_type: type) -> None:
     for field in fields_of(config_type):
         notes = [field.metadata["meaning"]]
         if field.metadata["choices"]:
-            notes.append("one of " + ", ".join(field.metadata["choices"]))
-        default = "(needed)" if field.metadata["required"] else shown_value(field.default)
+            notes.append("choices: " + ", ".join(field.metadata["choices"]))
+        default = "(required)" if field.metadata["required"] else shown_value(field.default)
         from rich.markup import escape
 
         table.add_row(field.key, escape(default), field.metadata["unit"], escape("; ".join(notes)))
@@ -153,7 +156,7 @@ def print_help(config_type: type) -> None:
 
 
 def _split_arguments(argv: list[str]) -> tuple[list[str], dict[str, Any] | None, list[str]]:
-    """YAML files, `key=value` words (None when help is asked for), and arguments that are neither."""
+    """Return YAML files, `key=value` pairs (None if help was requested), and an error for each other argument."""
     files: list[str] = []
     words: dict[str, Any] = {}
     wrong: list[str] = []
@@ -172,12 +175,14 @@ def _split_arguments(argv: list[str]) -> tuple[list[str], dict[str, Any] | None,
             key, _, value = word.partition("=")
             words[key.strip()] = value
         else:
-            wrong.append(f"'{word}': not understood; settings are written key=value, files --config FILE")
+            wrong.append(
+                f"'{word}': not understood; write settings as key=value and configuration files as --config FILE"
+            )
     return files, words, wrong
 
 
 def _repeated_lists(argv: list[str], config_type: type) -> list[str]:
-    """Needed lists, such as the input, that are given more than once: the last one overrides, and both may be meant."""
+    """Return required lists, such as input, that are given more than once: the last one overrides the others."""
     needed = (field for field in fields_of(config_type) if field.metadata["required"])
     lists = {field.key for field in needed if typing.get_origin(field.kind) is list}
     given = Counter(word.partition("=")[0].strip() for word in argv if "=" in word)
@@ -185,24 +190,24 @@ def _repeated_lists(argv: list[str], config_type: type) -> list[str]:
 
 
 def _read_yaml(path: str, mappings: set[str]) -> dict[str, Any]:
-    """A YAML file as flat dotted keys, settings that are mappings whole; every scalar as the text that stands there."""
+    """Read a YAML file as a flat dict of dotted keys, keeping settings that are mappings whole and scalars as text."""
     import yaml
 
     if not Path(path).is_file():
         raise UserError(f"--config {path}: no such file")
     try:
         text = Path(path).read_text(encoding="utf-8")
-        # Aliases of aliases of ten lines may mean billions of values.
+        # With nested aliases, a file of ten lines can expand to billions of values.
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.BaseLoader)):
-            raise UserError(f"--config {path}: has an alias (*name); write the value out where it stands")
-        # This loader makes texts, lists and mappings, whatever a tag asks for.
+            raise UserError(f"--config {path}: aliases (*name) are not supported; write the value out in each place")
+        # BaseLoader ignores tags: it creates only strings, lists and mappings.
         tree = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"--config {path}: not YAML, or not in UTF-8: {' '.join(str(error).split())}") from None
     if tree in (None, ""):
         return {}
     if not isinstance(tree, dict):
-        raise UserError(f"--config {path}: holds no keys; write key: value")
+        raise UserError(f"--config {path}: contains no keys; write settings as key: value")
     return dict(_flatten(tree, "", mappings))
 
 
@@ -219,17 +224,19 @@ def _unknown(where: str, key: str, known: dict[str, Field]) -> str:
     if inside:
         return f"{where}: is a group; its keys are {', '.join(inside)}"
     hint = did_you_mean(key, known) or did_you_mean(key, [other.rpartition(".")[2] for other in known])
-    return f"{where}: no such key{hint}; --help lists them all"
+    return f"{where}: no such key{hint}; --help lists all keys"
 
 
 def _missing(config_type: type, known: dict[str, Field], values: dict[str, Any], wrong: list[str]) -> list[str]:
-    """A line for each setting that is needed and not given, nor one of those that its stage takes instead of it."""
+    """Return an error for each required setting that is not given and has no alternative (`instead_of`) given."""
     lines = []
     for key, field in known.items():
         others = getattr(config_type, "instead_of", {}).get(key, ())
         given = any(values.get(name, known[name].default) or _named(name, wrong) for name in (key, *others))
         if field.metadata["required"] and not given:
-            lines.append(f"{key}: is needed; {field.metadata['meaning']}{''.join(f', or {name}' for name in others)}")
+            lines.append(
+                f"{key}: is required ({field.metadata['meaning']}){''.join(f', or {name}' for name in others)}"
+            )
     return lines
 
 
@@ -238,7 +245,7 @@ def _named(key: str, wrong: list[str]) -> bool:
 
 
 def _parse(field: Field, raw: Any) -> Any:
-    """The value of a setting from text (or a YAML list of texts). Raises ValueError with what was wrong."""
+    """Parse the value of a setting from text, or from a YAML list or mapping. Raises ValueError if it is invalid."""
     if typing.get_origin(field.kind) is list:
         (item,) = typing.get_args(field.kind)
         values = [_parse_scalar(item, one) for one in _items(raw)]
@@ -246,63 +253,63 @@ def _parse(field: Field, raw: Any) -> Any:
     if typing.get_origin(field.kind) is dict:
         return _parse_mapping(typing.get_args(field.kind)[1], raw)
     if isinstance(raw, list):
-        raise ValueError("is a list; one value is wanted")
+        raise ValueError("is a list; expected a single value")
     if field.optional and raw.strip().lower() in ("null", "none", ""):
         return None
     if field.kind is str and raw.startswith("~/"):
-        # Shells leave the tilde of `key=~/folder` as it is.
+        # Shells do not expand the tilde in `key=~/folder`.
         raw = str(Path(raw).expanduser())
     return _checked(field, _parse_scalar(field.kind, raw))
 
 
 def _parse_mapping(kind: Any, raw: Any) -> dict[str, Any]:
-    """Names to texts, or to lists of texts, from `{name: value}` or a YAML mapping."""
+    """Parse `{name: value}` or a YAML mapping to a dict from names to strings or lists of strings."""
     if isinstance(raw, str):
         entries: dict[str, Any] = parse_mapping(raw) if raw.strip() else {}
     elif isinstance(raw, dict):
         entries = raw
     else:
-        raise ValueError("is a list; a mapping of names to values is wanted")
+        raise ValueError("is a list; expected a mapping, such as {name: value}")
     if typing.get_origin(kind) is not list:
         odd = [name for name, value in entries.items() if not isinstance(value, str)]
         if odd:
-            raise ValueError(f"{odd[0]!r} has several values; one text is wanted")
+            raise ValueError(f"{odd[0]!r} has several values; expected a single one")
         return {name: unquoted(value) if isinstance(raw, str) else value for name, value in entries.items()}
     lists = {name: parse_list(value) if isinstance(value, str) else value for name, value in entries.items()}
     odd = [name for name, items in lists.items() if not (items and all(isinstance(item, str) for item in items))]
     if odd:
-        raise ValueError(f"{odd[0]!r} has no list of texts; write {{{odd[0]}: [one, two]}}")
+        raise ValueError(f"{odd[0]!r} needs a list of values; write {{{odd[0]}: [one, two]}}")
     return lists
 
 
 def _items(raw: Any) -> list[str]:
     if isinstance(raw, list):
         if not all(isinstance(item, str) for item in raw):
-            raise ValueError("is a list of lists; a list of values is wanted")
+            raise ValueError("is a nested list; expected a list of values")
         return raw
     text = raw.strip()
     if text.startswith('["'):
         return _json_items(text)
     if text.startswith("[") != text.endswith("]"):
-        raise ValueError("has a bracket that is not closed, or not opened; in a YAML file any text can be written")
+        raise ValueError('contains an unmatched bracket; write [a, b], or ["a[", "b"] for values with brackets')
     if text.startswith("["):
         text = text[1:-1]
     return [_without_quotes(item.strip()) for item in text.split(",") if item.strip()]
 
 
 def _without_quotes(item: str) -> str:
-    """A phrase in double quotes, as one would write it for a shell, is the phrase."""
+    """Remove double quotes around a phrase, which users write as for a shell."""
     return item[1:-1] if len(item) > 2 and item[0] == item[-1] == '"' else item
 
 
 def _json_items(text: str) -> list[str]:
-    """A list in JSON: the way to write a value that holds a comma."""
+    """Parse a JSON list, the syntax for values that contain a comma."""
     try:
         items = json.loads(text)
     except ValueError:
         items = None
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-        raise ValueError('begins like a JSON list of texts and is none; write ["a, b", "c"], or [a, b, c]')
+        raise ValueError('is not a valid JSON list of strings; write ["a, b", "c"], or [a, b, c]')
     return items
 
 
@@ -315,7 +322,7 @@ def _parse_scalar(kind: Any, text: str) -> Any:
             return True
         if text.lower() in ("false", "no", "off", "0"):
             return False
-        raise ValueError("is not true or false")
+        raise ValueError("must be true or false")
     try:
         number = float(text.replace("_", ""))
     except ValueError:
@@ -326,22 +333,22 @@ def _parse_scalar(kind: Any, text: str) -> Any:
         return number
     if number != int(number):
         raise ValueError("is not a whole number")
-    # By way of the text where that works: a float holds 53 bits, a seed may have 64.
+    # Convert from the text if possible: a float is exact only up to 53 bits, and a seed may have 63.
     return int(text.replace("_", "")) if re.fullmatch(r"[+-]?[\d_]+", text) else int(number)
 
 
 def _checked(field: Field, value: Any) -> Any:
     choices, lowest, above, highest = (field.metadata[name] for name in ("choices", "at_least", "above", "at_most"))
     if choices and value not in choices:
-        raise ValueError(f"is none of {', '.join(choices)}{did_you_mean(str(value), choices)}")
+        raise ValueError(f"must be one of {', '.join(choices)}{did_you_mean(str(value), choices)}")
     if lowest is not None and value < lowest:
         raise ValueError(f"must be at least {lowest:g}")
     if above is not None and value <= above:
-        raise ValueError(f"must be above {above:g}")
+        raise ValueError(f"must be greater than {above:g}")
     if highest is not None and value > highest:
         raise ValueError(f"must be at most {highest:g}")
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**63:
-        raise ValueError("does not fit 63 bits")
+        raise ValueError("must be between -(2^63 - 1) and 2^63 - 1")
     return value
 
 
@@ -355,7 +362,7 @@ def _build(config_type: type[Config], values: dict[str, Any]) -> Config:
 
 
 def _literal(value: Any) -> Any:
-    """Text that OmegaConf hands back as it stands: its interpolations are escaped."""
+    """Escape OmegaConf interpolations in text, so that the text is kept literally."""
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", value)
     if isinstance(value, dict):
@@ -364,7 +371,7 @@ def _literal(value: Any) -> Any:
 
 
 def shown_value(value: Any) -> str:
-    """A value as it is written after `key=`; lists without brackets, which some shells take for patterns."""
+    """Format a value for use after `key=`; lists without brackets, which some shells treat as glob patterns."""
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, list):

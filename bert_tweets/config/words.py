@@ -1,4 +1,4 @@
-"""Settings of the stages that use a model, of `run` over all stages, of the demo and of the doctor."""
+"""Settings of the stages that use a trained model, and of run, demo and doctor."""
 
 from __future__ import annotations
 
@@ -11,23 +11,29 @@ from .train import DataConfig
 
 @dataclass
 class EvaluateConfig:
-    """evaluate: masked loss on held-out tweets, beside the model that training began from."""
+    """evaluate: compare the masked-LM loss of a model with that of its base model on held-out tweets."""
 
-    model: str = setting("", "folder or hub name of the model", required=True)
-    base: str = setting("", "folder or hub name of the model to compare with; empty: none")
-    output: str = setting("", "folder for metrics.json", required=True)
+    model: str = setting("", "folder or Hugging Face Hub name of the model", required=True)
+    base: str = setting("", "folder or Hugging Face Hub name of the base model to compare with; empty: none")
+    output: str = setting(
+        "", "folder for metrics.json; must be new, empty, or created by an earlier evaluate", required=True
+    )
     data: DataConfig = settings_group(DataConfig)
-    seed: int = setting(0, "seed of the mask set and of the bootstrap", at_least=0)
-    max_tweets: int = setting(10_000, "tweets of the validation split that are used", unit="tweets", at_least=1)
-    bootstrap_samples: int = setting(2000, "resamples of the bootstrap interval", at_least=100)
-    tokens_per_device: int = setting(16_384, "token capacity of one micro-batch", unit="tokens", at_least=8)
-    precision: str = setting("fp32", "arithmetic", choices=("fp32", "bf16"))
-    device: str = setting("auto", "where to run; auto: the GPU if there is one", choices=DEVICE)
+    seed: int = setting(0, "random seed of the masks and the bootstrap", at_least=0)
+    max_tweets: int = setting(
+        10_000, "maximum number of tweets of the validation split to use", unit="tweets", at_least=1
+    )
+    bootstrap_samples: int = setting(2000, "number of bootstrap samples for the confidence interval", at_least=100)
+    tokens_per_device: int = setting(
+        16_384, "maximum number of tokens in one micro-batch on one device", unit="tokens", at_least=8
+    )
+    precision: str = setting("fp32", "compute precision", choices=("fp32", "bf16"))
+    device: str = setting("auto", "device to run on; auto: the GPU if there is one, else the CPU", choices=DEVICE)
 
 
 @dataclass
 class EmbedConfig:
-    """embed: vectors of chosen words, an occurrence a row and a centroid a word."""
+    """embed: compute a contextual vector for each occurrence of chosen words, and a mean vector for each word."""
 
     instead_of: ClassVar[dict[str, tuple[str, ...]]] = {
         "words": ("words_file", "lemmas", "patterns", "occurrences"),
@@ -35,250 +41,357 @@ class EmbedConfig:
     }
 
     model: list[str] = setting(
-        [], "folder or hub name of the model; several: training seeds of it, the first makes vectors.txt", required=True
+        [],
+        "folder or Hugging Face Hub name of the model; a list: models trained with different seeds, the first of "
+        "which is used for vectors.txt",
+        required=True,
     )
-    base: str = setting("", "folder or hub name of the model to embed the same occurrences with; empty: none")
-    words: list[str] = setting([], "words, hashtags, emoji, phrases; matched whole, case aside", required=True)
-    words_file: str = setting("", "file of further words, one a line")
-    lemmas: dict[str, list[str]] = setting({}, "words that count as one: {virus: [virus, viruses, covid]}")
+    base: str = setting(
+        "", "folder or Hugging Face Hub name of the base model, to embed the same occurrences with; empty: none"
+    )
+    words: list[str] = setting(
+        [], "words, hashtags, emoji or phrases to embed; matched as whole words, ignoring case", required=True
+    )
+    words_file: str = setting("", "file of words, one per line, in addition to or instead of `words`; empty: none")
+    lemmas: dict[str, list[str]] = setting(
+        {}, "groups of words that count as one word, for example {virus: [virus, viruses, covid]}"
+    )
     patterns: dict[str, str] = setting(
-        {}, "words by regular expression: {covid: covid(-?19)?}; matched whole, case aside"
+        {},
+        "words defined by a regular expression, for example {covid: covid(-?19)?}; matched as whole words, "
+        "ignoring case",
     )
     occurrences: str = setting(
-        "", "file of text, start, end and perhaps word: embed exactly these spans; CSV, JSON Lines, Parquet; no shards"
+        "",
+        "CSV, JSON Lines or Parquet file with the columns text, start, end and optionally word; embeds exactly "
+        "these spans and replaces `words` and `data.path`; empty: search the shards for words",
     )
-    output: str = setting("", "folder for the vectors; new, empty, or one that embed made", required=True)
+    output: str = setting(
+        "", "folder for the vectors; must be new, empty, or created by an earlier embed", required=True
+    )
     data: DataConfig = settings_group(DataConfig)
     layers: list[int] = setting(
-        [], "layers that are read; 0: embeddings, 1: the first, -1: the last; empty: the last four"
+        [], "layers to use; 0: the embeddings, 1: the first layer, -1: the last layer; empty: the last four"
     )
     layer_pooling: str = setting(
         "mean",
-        "mean: one vector of all layers; none: a row a layer, and vectors.txt of the highest",
+        "mean: one vector per occurrence, the mean over layers; none: one vector per occurrence and layer "
+        "(vectors.txt holds those of the highest layer)",
         choices=("mean", "none"),
     )
     pooling: str = setting(
         "mean",
-        "of a word's pieces, after the layers' mean: mean, first, largest values",
+        "pooling over the subwords of a word, after layer_pooling; mean: mean of all subwords; first: first "
+        "subword only; max: largest value of each dimension",
         choices=("mean", "first", "max"),
     )
     correction: str = setting(
         "none",
-        "fitted on the background's occurrences, for each model and layer",
+        "post-processing of the vectors, fitted for each model and layer on the vectors of background words",
         choices=("none", "center", "standardize", "all-but-the-top"),
     )
     by: str = setting(
         "",
-        "day, week, month or year of the tweet (UTC), or a group column: sample each group by itself, and compare them "
-        "as analyze does",
+        "day, week, month or year of the tweet (UTC), or a group column: sample each group separately and compare the "
+        "groups as analyze does; empty: no groups",
     )
     max_occurrences: int = setting(
-        0, "seeded sample of a word's occurrences, of each group with by; 0: all", unit="occurrences", at_least=0
+        0,
+        "maximum number of occurrences of a word (with by: in each group), chosen at random; 0: all",
+        unit="occurrences",
+        at_least=0,
     )
     controls: int = setting(
         250,
-        "ordinary words of like frequency, pieces and part of speech to compare each word with; analyze needs 200 "
-        "that are frequent enough in all groups; 0: none",
+        "number of control words for each chosen word: ordinary words of similar frequency, number of subwords and "
+        "part of speech; analyze needs 200 that are frequent enough in every group; 0: none",
         unit="words",
         at_least=0,
     )
     control_occurrences: int = setting(
-        200, "seeded sample of a control word's occurrences; 0: all", unit="occurrences", at_least=0
+        200, "maximum number of occurrences of a control word, chosen at random; 0: all", unit="occurrences", at_least=0
     )
     background_tweets: int = setting(
         5000,
-        "seeded sample of tweets whose words are the neighbours to choose from",
+        "size of the seeded sample of tweets whose words (background words) are the candidates for neighbours; "
+        "0: no neighbours",
         unit="tweets",
         at_least=0,
     )
-    background_minimum: int = setting(5, "occurrences that make a word of that sample a neighbour", at_least=1)
-    neighbours: int = setting(10, "nearest neighbours of a word", at_least=1)
+    background_minimum: int = setting(
+        5, "minimum number of occurrences of a background word in that sample", at_least=1
+    )
+    neighbours: int = setting(10, "number of nearest neighbours to list for each word", at_least=1)
     substitutes: int = setting(
         5,
-        "words that the model's masked-LM head would put in the place of each occurrence of an asked word; another "
-        "pass over their tweets; 0: none",
+        "number of words that the masked-LM head predicts in place of each occurrence of a chosen word; takes a "
+        "second pass over the tweets; 0: none",
         unit="words",
         at_least=0,
     )
-    include_text: bool = setting(False, "write the tweets' text beside the vectors")
-    seed: int = setting(0, "seed of the samples", at_least=0)
-    tokens_per_device: int = setting(16_384, "token capacity of one micro-batch", unit="tokens", at_least=8)
-    precision: str = setting("fp32", "arithmetic", choices=("fp32", "bf16"))
-    device: str = setting("auto", "where to run; auto: the GPU if there is one", choices=DEVICE)
+    include_text: bool = setting(False, "store the text of the tweets in the table of vectors")
+    seed: int = setting(0, "random seed of the samples", at_least=0)
+    tokens_per_device: int = setting(
+        16_384, "maximum number of tokens in one micro-batch on one device", unit="tokens", at_least=8
+    )
+    precision: str = setting("fp32", "compute precision", choices=("fp32", "bf16"))
+    device: str = setting("auto", "device to run on; auto: the GPU if there is one, else the CPU", choices=DEVICE)
 
     def problems(self) -> list[str]:
-        """What fields get wrong together, one line each."""
+        """Conflicts between settings, one line each."""
         words = ("words", "words_file", "lemmas", "patterns")
         given = [name for name in (*words, "max_occurrences") if getattr(self, name)]
         given += ["data.path"] if self.data.path else []
         if not self.occurrences or not given:
             return []
-        return [f"occurrences={self.occurrences}: says all that is embedded; leave out {', '.join(given)}"]
+        return [f"occurrences={self.occurrences}: defines everything to embed; leave out {', '.join(given)}"]
 
 
 @dataclass
 class AnalyzeConfig:
-    """analyze: does a word's use differ between groups or over time, and by more than ordinary words' does?"""
+    """analyze: test whether the use of a word differs between groups or over time, and by more than ordinary words."""
 
-    words: str = setting("", "folder that embed left", required=True)
+    words: str = setting("", "folder written by embed", required=True)
     control_words: str = setting(
-        "", "folder that embed left of ordinary words, by the same model; empty: those that `words` marks as controls"
+        "",
+        "folder of control words, written by embed with the same model; empty: the control words in the folder `words`",
     )
-    by: str = setting("", "day, week, month or year of the tweet (UTC), or a group column", required=True)
+    by: str = setting(
+        "", "groups to compare: day, week, month or year of the tweet (UTC), or a group column", required=True
+    )
     covariates: list[str] = setting(
         [],
-        "what vectors are regressed on, each beside the others: time, day, week, month, year, group columns, "
-        "links, retweet, tweet_length, position, casing, pieces; empty: no regression",
+        "covariates of a multivariate regression of the vectors: time, day, week, month, year, group columns, links, "
+        "retweet, tweet_length, position, casing, pieces (number of subwords); empty: no regression",
     )
-    layer: str = setting("", "whose vectors, of a folder with several layers, as embed names it")
-    output: str = setting("", "folder for change.json; new, empty, or one that analyze made", required=True)
-    model: str = setting("model", "whose vectors, as embed names it: model, base, or model.2 for a further seed")
+    layer: str = setting(
+        "",
+        "layer whose vectors to compare, as in the output of embed; needed if `words` has several layers; empty: "
+        "the only one",
+    )
+    output: str = setting(
+        "", "folder for change.json; must be new, empty, or created by an earlier analyze", required=True
+    )
+    model: str = setting(
+        "model",
+        "model whose vectors to compare, as in the output of embed: model, base, or model.2, model.3, … for "
+        "further seeds",
+    )
     contrasts: str = setting(
         "auto",
-        "pairs of groups beside the one test over all; auto: adjacent for times, else all",
+        "pairs of groups to compare in addition to the test over all groups; adjacent: consecutive periods; first: "
+        "each group with the first one; all: every pair; auto: adjacent for periods of time, else all",
         choices=("auto", "adjacent", "first", "all"),
     )
-    permutations: int = setting(9999, "permutations of a test", at_least=99)
-    fdr: float = setting(0.05, "false-discovery rate", above=0.0, at_most=0.5)
+    permutations: int = setting(9999, "number of permutations per test", at_least=99)
+    fdr: float = setting(0.05, "level of the false discovery rate", above=0.0, at_most=0.5)
     min_clusters: int = setting(
-        20, "clusters of near-duplicates of a word that a group needs to be compared", unit="clusters", at_least=4
+        20,
+        "minimum number of near-duplicate clusters with the word in a group; smaller groups are not compared",
+        unit="clusters",
+        at_least=4,
     )
     max_occurrences: int = setting(
-        2000, "seeded sample of a word's clusters that are compared", unit="clusters", at_least=20
+        2000,
+        "maximum number of near-duplicate clusters to compare per word, chosen at random",
+        unit="clusters",
+        at_least=20,
     )
     max_per_author: int = setting(
-        0, "seeded sample of a word's clusters of one author; 0: all", unit="clusters", at_least=0
+        0,
+        "maximum number of near-duplicate clusters per word and author, chosen at random; 0: all",
+        unit="clusters",
+        at_least=0,
     )
-    senses: bool = setting(True, "look for usage clusters of each word; needs scikit-learn, of the extra `words`")
-    max_senses: int = setting(5, "usage clusters of a word at most", at_least=1, at_most=20)
-    seed: int = setting(0, "seed of samples and permutations", at_least=0)
+    senses: bool = setting(True, "look for senses (usage clusters) of each word; needs scikit-learn (extra `words`)")
+    max_senses: int = setting(5, "maximum number of senses of a word", at_least=1, at_most=20)
+    seed: int = setting(0, "random seed of samples and permutations", at_least=0)
 
 
 @dataclass
 class MeaningTestConfig:
-    """meaning-test: does a model tell meanings of a word apart? Pairs of texts with judgements, beside its base."""
+    """meaning-test: test how well a model and its base model distinguish word meanings, on labelled pairs of texts."""
 
     test: list[str] = setting(
-        [], "files of pairs, as WiC, SuperGLUE or TempoWiC have them; `meaning-test FILE` gives one", required=True
+        [],
+        "files of pairs to test on, in the format of WiC, SuperGLUE or TempoWiC; short form for one file: "
+        "bert-tweets meaning-test FILE",
+        required=True,
     )
-    labels: list[str] = setting([], "their labels, a file each; empty: in them, or beside them by the makers' names")
-    train: str = setting("", "pairs that layer and threshold are chosen on", required=True)
-    train_labels: str = setting("", "their labels; empty: as `labels`")
-    model: str = setting("", "folder or hub name of the model", required=True)
-    base: str = setting("", "folder or hub name of the model to compare with; empty: none")
-    output: str = setting("", "folder for meaning.json; new, empty, or one that meaning-test made", required=True)
-    layers: list[int] = setting([], "layers to choose from; empty: each, and the mean of the last four")
-    pooling: str = setting("mean", "of a word's pieces: mean, first, largest values", choices=("mean", "first", "max"))
-    bootstrap_samples: int = setting(2000, "resamples of the words for the intervals", at_least=100)
-    seed: int = setting(0, "seed of the resamples", at_least=0)
-    tokens_per_device: int = setting(16_384, "token capacity of one micro-batch", unit="tokens", at_least=8)
-    precision: str = setting("fp32", "arithmetic", choices=("fp32", "bf16"))
-    device: str = setting("auto", "where to run; auto: the GPU if there is one", choices=DEVICE)
+    labels: list[str] = setting(
+        [],
+        "label files for `test`, one for each of its files; empty: labels are read from the pair files, or from "
+        "label files next to them with the names used by WiC or TempoWiC",
+    )
+    train: str = setting("", "file of pairs on which layer and threshold are chosen", required=True)
+    train_labels: str = setting(
+        "",
+        "label file for `train`; empty: labels are read from `train` or from a label file next to it, as for `labels`",
+    )
+    model: str = setting("", "folder or Hugging Face Hub name of the model", required=True)
+    base: str = setting("", "folder or Hugging Face Hub name of the base model to compare with; empty: none")
+    output: str = setting(
+        "", "folder for meaning.json; must be new, empty, or created by an earlier meaning-test", required=True
+    )
+    layers: list[int] = setting([], "layers to choose from; empty: every layer, and the mean of the last four")
+    pooling: str = setting(
+        "mean",
+        "pooling over the subwords of a word; mean: mean of all subwords; first: first subword only; max: "
+        "largest value of each dimension",
+        choices=("mean", "first", "max"),
+    )
+    bootstrap_samples: int = setting(
+        2000, "number of bootstrap samples (of words) for the confidence intervals", at_least=100
+    )
+    seed: int = setting(0, "random seed of the bootstrap samples", at_least=0)
+    tokens_per_device: int = setting(
+        16_384, "maximum number of tokens in one micro-batch on one device", unit="tokens", at_least=8
+    )
+    precision: str = setting("fp32", "compute precision", choices=("fp32", "bf16"))
+    device: str = setting("auto", "device to run on; auto: the GPU if there is one, else the CPU", choices=DEVICE)
 
 
 @dataclass
 class ExportConfig:
-    """export: vectors as other programs read them, by the file's suffix."""
+    """export: write vectors to a file that other programs read; the file extension selects the format."""
 
-    words: str = setting("", "folder that embed left", required=True)
+    words: str = setting("", "folder written by embed", required=True)
     output: str = setting(
         "",
-        "the file: .txt and .bin are word2vec's formats, .npz, .safetensors; .parquet is a row an occurrence, with a "
-        "projection, for Embedding Atlas",
+        "file to write; .txt, .bin: word2vec text and binary format; .npz; .safetensors; .parquet: one row per "
+        "occurrence, with a 2-D projection, for Embedding Atlas",
         required=True,
     )
-    model: str = setting("model", "whose vectors, as embed names it: model, base, or model.2 for a further seed")
-    layer: str = setting("", "at which layer, of a folder with several, as embed names it; empty: the only one")
+    model: str = setting(
+        "model",
+        "model whose vectors to export, as in the output of embed: model, base, or model.2, model.3, … for "
+        "further seeds",
+    )
+    layer: str = setting(
+        "",
+        "layer whose vectors to export, as in the output of embed; needed if `words` has several layers; empty: "
+        "the only one",
+    )
     senses: bool = setting(
-        False, "usage clusters too, `virus#1`; in .parquet a column; needs scikit-learn, of the extra `words`"
+        False,
+        "also export a vector for each sense (usage cluster), named virus#1; in .parquet, a column with the sense; "
+        "needs scikit-learn (extra `words`)",
     )
 
 
 @dataclass
 class ReportConfig:
-    """report: one self-contained page."""
+    """report: create a self-contained HTML page with all results."""
 
-    run: str = setting("", "folder that train left", required=True)
-    evaluation: str = setting("", "folder that evaluate left; empty: none")
-    words: str = setting("", "folder that embed left; empty: none")
-    change: str = setting("", "folder that analyze left; empty: the words' folder, where it holds change.json")
-    output: str = setting("report.html", "the page; methods, references and pictures are written beside it")
-    title: str = setting("Words in tweets", "heading of the page")
-    include_text: bool = setting(False, "show tweets' text on hover; embed must have kept it")
-    projection: str = setting("pca", "two dimensions of a word's occurrences", choices=("pca", "tsne"))
-    map_points: int = setting(2000, "seeded sample of a word's occurrences on its map", unit="points", at_least=10)
-    pictures: bool = setting(True, "draw each picture as PNG and SVG, too")
-    seed: int = setting(0, "seed of the samples on maps", at_least=0)
+    run: str = setting("", "folder written by train", required=True)
+    evaluation: str = setting("", "folder written by evaluate; empty: none")
+    words: str = setting("", "folder written by embed; empty: none")
+    change: str = setting("", "folder written by analyze; empty: the folder `words`, if it contains change.json")
+    output: str = setting("report.html", "HTML file to write; methods, references and figures are written next to it")
+    title: str = setting("Words in tweets", "title of the page")
+    include_text: bool = setting(
+        False, "show the text of tweets on hover; needs vectors made by embed with include_text=true"
+    )
+    projection: str = setting(
+        "pca", "method that projects the occurrences of a word to two dimensions for its map", choices=("pca", "tsne")
+    )
+    map_points: int = setting(
+        2000, "maximum number of occurrences of a word on its map, chosen at random", unit="points", at_least=10
+    )
+    pictures: bool = setting(True, "also write each figure as PNG and SVG")
+    seed: int = setting(0, "random seed of the samples on maps", at_least=0)
 
 
 @dataclass
 class RunConfig:
-    """run: the whole road, plan first: prepare, train, evaluate, embed and compare, report."""
+    """run: print a plan, then run the full pipeline: prepare, train, evaluate, embed (and compare), report."""
 
-    input: list[str] = setting([], "files, folders or patterns, see prepare", required=True)
-    output: str = setting("", "folder of the study; a stage that is complete there is not repeated", required=True)
-    words: list[str] = setting([], "words, hashtags, emoji to embed", required=True)
-    text_column: str = setting("", "column of the text; empty: found by name and said aloud")
+    input: list[str] = setting(
+        [], "files, folders, glob patterns or URLs of raw tweets; formats as for prepare", required=True
+    )
+    output: str = setting("", "folder for all results; stages already complete in it are skipped", required=True)
+    words: list[str] = setting(
+        [], "words, hashtags, emoji or phrases to embed; matched as whole words, ignoring case", required=True
+    )
+    text_column: str = setting("", "column with the text; empty: detected by name and printed")
     by: str = setting(
         "",
-        "day, week, month or year of the tweet (UTC), or a column: what the use of each word is compared between; "
-        "empty: nothing",
+        "groups between which to compare the use of each word: day, week, month or year of the tweet (UTC), or a "
+        "column of the input; empty: no comparison",
     )
-    model: str = setting("bert-base-uncased", "folder or hub name of the model to adapt")
-    max_steps: int | None = setting(None, "optimizer steps; null: by epochs", unit="steps", at_least=1)
-    epochs: float | None = setting(None, "passes over the tweets; null and no max_steps: 1", above=0.0)
-    batch_size: int = setting(256, "tweets of one optimizer step", unit="tweets", at_least=1)
-    precision: str = setting("bf16", "arithmetic of training", choices=("fp32", "bf16"))
+    model: str = setting("bert-base-uncased", "folder or Hugging Face Hub name of the model to adapt")
+    max_steps: int | None = setting(
+        None, "number of optimizer steps; null: determined by epochs", unit="steps", at_least=1
+    )
+    epochs: float | None = setting(
+        None, "number of passes over the training tweets; null: determined by max_steps if set, else 1", above=0.0
+    )
+    batch_size: int = setting(256, "number of tweets per optimizer step, over all ranks", unit="tweets", at_least=1)
+    precision: str = setting(
+        "bf16", "compute precision of training; weights are stored in fp32", choices=("fp32", "bf16")
+    )
     max_occurrences: int = setting(
-        1000, "seeded sample of a word's occurrences, of each group with by; 0: all", unit="occurrences", at_least=0
+        1000,
+        "maximum number of occurrences of a word (with by: in each group), chosen at random; 0: all",
+        unit="occurrences",
+        at_least=0,
     )
     controls: int = setting(
-        250, "ordinary words to compare each word with, see embed; 0: none", unit="words", at_least=0
+        250,
+        "number of control words (ordinary words for comparison) for each chosen word, as in embed; 0: none",
+        unit="words",
+        at_least=0,
     )
-    include_text: bool = setting(False, "write the tweets' text beside the vectors, and show it on the page")
-    seed: int = setting(0, "seed of everything", at_least=0)
-    device: str = setting("auto", "where to run; auto: every GPU there is, else the CPU", choices=DEVICE)
-    dry_run: bool = setting(False, "print the plan and stop")
+    include_text: bool = setting(False, "store the text of the tweets in the table of vectors and show it on the page")
+    seed: int = setting(0, "random seed of all stages", at_least=0)
+    device: str = setting("auto", "device to run on; auto: all GPUs if there are any, else the CPU", choices=DEVICE)
+    dry_run: bool = setting(False, "print the plan and exit")
 
 
 @dataclass
 class DemoConfig:
-    """demo: the whole road on generated tweets in which some words change their meaning; needs no download."""
+    """demo: run the full pipeline on generated tweets in which some words change their meaning; needs no download."""
 
-    output: str = setting("demo", "folder of the demo; made anew by each run")
-    tweets: int = setting(8000, "generated tweets", unit="tweets", at_least=500)
+    output: str = setting("demo", "folder of the demo; each run deletes and recreates it")
+    tweets: int = setting(8000, "number of tweets to generate", unit="tweets", at_least=500)
     max_steps: int | None = setting(
         None,
-        "optimizer steps of each of the two trainings; null: 16 and 8 epochs. `tweets=500 max_steps=10` shows within a "
-        "minute that everything works, and finds nothing",
+        "number of optimizer steps of each of the two training runs; null: 16 epochs for the first, 8 for the second. "
+        "tweets=500 max_steps=10 checks within a minute that everything works, but finds no changed words",
         unit="steps",
         at_least=1,
     )
-    processes: int = setting(2, "torchrun ranks of the training", at_least=1)
-    seed: int = setting(0, "seed of the tweets and of all stages", at_least=0)
+    processes: int = setting(2, "number of training processes, started with torchrun", at_least=1)
+    seed: int = setting(0, "random seed of the tweets and of all stages", at_least=0)
 
 
 @dataclass
 class DoctorDataConfig:
-    """Shards that a run would read."""
+    """Shards to check."""
 
-    path: str = setting("", "folder of shards; it is looked into where it is given")
+    path: str = setting("", "folder of the shards of a planned run; empty: shards are not checked")
 
 
 @dataclass
 class DoctorModelConfig:
-    """The model that a run would begin from."""
+    """Model to check."""
 
-    name: str = setting("", "folder or hub name; whether it can be had is checked where it is given")
-    revision: str = setting("main", "revision of a hub model")
+    name: str = setting(
+        "", "folder or Hugging Face Hub name of the model of a planned run; empty: the model is not checked"
+    )
+    revision: str = setting("main", "branch, tag or commit of a Hub model")
 
 
 @dataclass
 class DoctorConfig:
-    """doctor: devices, versions and limits of this machine, what would stop a run and what would slow it."""
+    """doctor: check devices, versions and limits of this machine for problems that would stop a run or slow it down."""
 
-    output: str = setting(".", "folder that a run would write to; need not be there")
+    output: str = setting(".", "output folder of a planned run, whose free disk space is checked; need not exist")
     data: DoctorDataConfig = settings_group(DoctorDataConfig)
     model: DoctorModelConfig = settings_group(DoctorModelConfig)
-    device: str = setting("auto", "where a run would train; auto: the GPU if there is one", choices=DEVICE)
-    timeout: int = setting(60, "under torchrun: all ranks must have met and added up within it", unit="s", at_least=1)
+    device: str = setting(
+        "auto", "device of a planned run; auto: the GPU if there is one, else the CPU", choices=DEVICE
+    )
+    timeout: int = setting(
+        60, "under torchrun: time limit for all ranks to connect and complete an all-reduce", unit="s", at_least=1
+    )

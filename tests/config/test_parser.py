@@ -104,14 +104,14 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     for part in (
         f"optimiser.learning_rate (in {file}): no such key (did you mean 'optimizer.learning_rate'?)",
         f"batch_size (in {file})=many: is not a number",
-        "precision=bf61: is none of fp32, tf32, bf16, bf16_weights, fp16 (did you mean 'bf16'?)",
-        "epochs=0: must be above 0",
+        "precision=bf61: must be one of fp32, tf32, bf16, bf16_weights, fp16 (did you mean 'bf16'?)",
+        "epochs=0: must be greater than 0",
         "seed=1.5: is not a whole number",
         "masking.probability=nan: is not a finite number",
         "optimizer: is a group",
         "'x': not understood",
-        "output: is needed",
-        "data.path: is needed",
+        "output: is required",
+        "data.path: is required",
     ):
         assert part in message
 
@@ -219,7 +219,9 @@ def test_a_list_that_is_given_twice_is_told_and_the_last_one_counts(capsys):
     given = ["output=out", "tokenizer=x", "seed=1", "seed=2"]
     found = parser.load(config.PrepareConfig, ["input=a.csv", *given, "input=b.csv"])
     assert (found.input, found.seed) == (["b.csv"], 2)
-    assert capsys.readouterr().err.startswith("warning: input is given twice, and the last one counts; for both write")
+    assert capsys.readouterr().err.startswith(
+        "warning: input is given more than once; only the last value is used. To use all, write"
+    )
 
 
 def test_a_mapping_is_text_as_it_stands(tmp_path: Path) -> None:
@@ -285,5 +287,5 @@ def test_a_mapping_that_is_none_is_one_line(wrong: str) -> None:
 
 def test_one_of_several_ways_to_ask_is_needed() -> None:
     assert parser.load(config.EmbedConfig, [*EMBED, "patterns={a: b}"]).words == []
-    with pytest.raises(UserError, match=r"words: is needed; .*, or words_file, or lemmas, or patterns"):
+    with pytest.raises(UserError, match=r"words: is required \(.*\), or words_file, or lemmas, or patterns"):
         parser.load(config.EmbedConfig, EMBED)
