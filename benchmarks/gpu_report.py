@@ -4,7 +4,7 @@
 
 FOLDER  holds gpu-rows-1.jsonl or gpu-rows-2.jsonl, or both
 
-Writes benchmarks/results/gpu.json and gpu.md, and prints a line for README's table of what was tested.
+Writes benchmarks/results/gpu.json and gpu.md, and prints a line for the table in docs/tested-on.md.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def markdown(rows: list[Row]) -> str:
 
 
 def readme_line(rows: list[Row]) -> str:
-    """A line of README's table of what was tested."""
+    """A line of the table in docs/tested-on.md."""
     steps = [row for row in rows if row["who"] == "step" and row.get("tokens_per_second")]
     counts = [row["counts"] for row in rows if row["who"] == "tests"]
     passed, failed = (sum(count.get(name, 0) for count in counts) for name in ("passed", "failed"))

@@ -122,7 +122,7 @@ def _sections(facts: Facts) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     yield "disks", [(name, f"{disk.free / _GIB:.1f} GiB free at {disk.path}") for name, disk in facts.disks.items()]
     yield "environment", list(facts.environment.items()) or [("", "no launcher; nothing is set for hub or network")]
     used = [(f"{library} takes", name) for library, name in networks(facts).items()]
-    yield "network", [*facts.interfaces.items(), ("own name", facts.address or "leads nowhere"), *used]
+    yield "network", [*facts.interfaces.items(), ("hostname", facts.address or "does not resolve"), *used]
 
 
 def _show_ranks(reports: list[dict[str, Any]]) -> None:

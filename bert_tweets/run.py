@@ -71,9 +71,8 @@ def stage(argv: list[str]) -> None:
         ready = _made_ready(config, arguments)
         if ready:
             subprocesses.run_command(ready)
-    print(
-        f"\nthe road took {(time.monotonic() - started) / 60:.1f} minutes; open {Path(config.output) / 'report.html'}"
-    )
+    minutes = (time.monotonic() - started) / 60
+    print(f"\nthe whole pipeline took {minutes:.1f} min; open {Path(config.output) / 'report.html'}")
 
 
 def _plan(config: RunConfig, road: list[list[str]]) -> None:

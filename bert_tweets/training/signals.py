@@ -71,4 +71,4 @@ class StopRequest:
                 again = "; Ctrl-C again stops at once" if name == "SIGINT" else ""
                 # Python forbids it in the middle of another line.
                 with suppress(RuntimeError):
-                    say(f"{name}: saving behind the next step, then leaving{again}", sys.stderr)
+                    say(f"{name}: saving a checkpoint after the next step, then exiting{again}", sys.stderr)

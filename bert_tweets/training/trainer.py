@@ -82,7 +82,7 @@ def run_training(config: TrainConfig, manifest: Manifest, stream: Stream, world:
         state = world.by_main(lambda: run_folder.state(config))
         world.by_main(lambda: held.enter_context(run_folder.begun(config, resumed.step)))
         if resumed.record:
-            world.say(f"going on behind step {resumed.step}, from {resumed.folder}")
+            world.say(f"resuming after step {resumed.step} from {resumed.folder}")
         elif state == "unfinished":
             world.say(f"{config.output}: holds this run, begun and not finished; starting over")
         Run(config, manifest, stream, loaded, resumed, asked, world).train()
@@ -175,9 +175,9 @@ class Run:
         if not leaving:
             self._export()
             return
-        what = "the same command" if config.resume == "auto" else "resume=auto"
-        what += "" if step.is_last or not config.stop_after_steps else ", without stop_after_steps to its end,"
-        where = f"saved behind step {self.done} of {steps} in {self.saver.folder}; {what} goes on from there"
+        how = "rerun the same command" if config.resume == "auto" else "run it with resume=auto"
+        how += "" if step.is_last or not config.stop_after_steps else " (without stop_after_steps, to the end)"
+        where = f"checkpoint saved after step {self.done} of {steps} in {self.saver.folder}; {how} to resume"
         if step.is_last:
             raise Stopped(f"asked to stop: {where}")
         self.world.say(where)

@@ -96,7 +96,7 @@ class Watchdog:
 
     def _end(self) -> None:
         text = (
-            f"error: rank {self.world.rank}: no step ended for {self.seconds:g} s behind step {self._step} "
+            f"error: rank {self.world.rank}: no step finished in {self.seconds:g} s after step {self._step} "
             f"(engine.timeout_seconds); what every rank was doing is in {self.folder}"
         )
         try:

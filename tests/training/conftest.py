@@ -25,7 +25,7 @@ def whole(short_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def half(short_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run, stopped behind step 7; its checkpoints are of steps 6 and 7."""
+    """The same run, stopped after step 7; its checkpoints are of steps 6 and 7."""
     folder = tmp_path_factory.mktemp("half") / "run"
     go_on(short_shards, folder, "stop_after_steps=7")
     return folder

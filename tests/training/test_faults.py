@@ -103,13 +103,13 @@ def test_each_signal_saves_and_leaves_and_the_same_command_goes_on(
         process.send_signal(number)
         said = process.communicate(timeout=60)[0]
         assert process.returncode == 75, said
-        assert f"{number.name}: saving behind the next step" in said
-        step = int(re.findall(r"asked to stop: saved behind step (\d+) of 40", said)[0])
+        assert f"{number.name}: saving a checkpoint after the next step" in said
+        step = int(re.findall(r"asked to stop: checkpoint saved after step (\d+) of 40", said)[0])
         # The counts of a step travel ahead of it: the next but one is the latest.
         assert at <= step <= at + 6 and (output / f"checkpoints/{checkpoint.name_of(step)}").is_dir()
     process = start(words)
     said = process.communicate(timeout=60)[0]
-    assert process.returncode == 0 and f"going on behind step {step}" in said, said
+    assert process.returncode == 0 and f"resuming after step {step}" in said, said
     assert_same(output, whole(1))
 
 
@@ -137,10 +137,10 @@ def test_all_ranks_leave_behind_the_same_step_when_one_is_asked(
     wait_for(lambda: steps_of(output) >= 8)
     os.kill(ranks_of(process)[1], signal.SIGUSR1)
     said = process.communicate(timeout=60)[0]
-    assert process.returncode == 1 and "asked to stop: saved behind step" in said, said
+    assert process.returncode == 1 and "asked to stop: checkpoint saved after step" in said, said
     process = start(words, ranks=2, warm=True)
     said = process.communicate(timeout=60)[0]
-    assert process.returncode == 0 and "going on behind step" in said, said
+    assert process.returncode == 0 and "resuming after step" in said, said
     assert_same(output, whole(2))
 
 
@@ -152,7 +152,10 @@ def test_a_launcher_that_is_killed_leaves_no_ranks_behind(shards: Path, tmp_path
     wait_for(lambda: steps_of(output) >= 20)
     process.kill()
     said = process.communicate(timeout=60)[0]
-    assert "SIGTERM: saving behind the next step" in said and "asked to stop: saved behind step" in said, said
+    assert (
+        "SIGTERM: saving a checkpoint after the next step" in said
+        and "asked to stop: checkpoint saved after step" in said
+    ), said
 
 
 def killed_at_random(shards: Path, output: Path, kills: int, seed: int, warm: bool = False) -> int:
@@ -211,7 +214,7 @@ def test_a_rank_that_stands_still_ends_the_run_and_all_stacks_are_written(shards
     wait_for(lambda: steps_of(output) >= 8)
     os.kill(ranks_of(process)[1], signal.SIGSTOP)
     said = process.communicate(timeout=90)[0]
-    assert process.returncode == 1 and "no step ended for 4 s behind step" in said, said
+    assert process.returncode == 1 and "no step finished in 4 s after step" in said, said
     for rank in (0, 1):
         stack = (output / watchdog.FOLDER / f"rank-{rank:05d}.txt").read_text()
         assert re.match(rf"rank {rank}, (8|9|1\d) steps done at \d\d:\d\d:\d\d\s+\n", stack), stack

@@ -51,7 +51,7 @@ def test_one_that_is_damaged_is_skipped_with_its_reason(
     go_on(short_shards, run)
     told = capsys.readouterr()
     assert "step-00000007/moments.safetensors: its bytes are not those that were written" in told.err
-    assert "going on behind step 6" in told.out and "removed, as the run goes on without: step-00000007" in told.out
+    assert "resuming after step 6" in told.out and "removed, as the run goes on without: step-00000007" in told.out
     assert_same(run, whole)
 
 
@@ -240,12 +240,12 @@ def test_a_checkpoint_of_another_format_is_not_taken_for_damaged(short_shards: P
     assert names_in(run) == {"step-00000006", "step-00000007", "latest"}
 
 
-@pytest.mark.parametrize(("resume", "goes_on"), [("auto", "the same command"), ("never", "resume=auto")])
-def test_who_leaves_says_how_to_go_on(
-    short_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], resume: str, goes_on: str
+@pytest.mark.parametrize(("resume", "how"), [("auto", "rerun the same command"), ("never", "run it with resume=auto")])
+def test_a_run_that_stops_says_how_to_resume_it(
+    short_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], resume: str, how: str
 ) -> None:
     go_on(short_shards, tmp_path / "run", f"resume={resume}", "stop_after_steps=1")
-    assert f"; {goes_on}, without stop_after_steps to its end, goes on from there" in capsys.readouterr().out
+    assert f"; {how} (without stop_after_steps, to the end) to resume" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("launcher", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])
@@ -259,7 +259,7 @@ def test_words_that_a_launcher_starts_again_go_on(
 ) -> None:
     monkeypatch.setenv(launcher, "1")
     go_on(short_shards, run, "resume=never")
-    assert "going on behind step 7" in capfd.readouterr().out
+    assert "resuming after step 7" in capfd.readouterr().out
     assert_same(run, whole)
 
 
