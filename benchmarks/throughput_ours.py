@@ -23,13 +23,12 @@ from bert_tweets.data.batches import Step
 from bert_tweets.distributed import world as ranks
 from bert_tweets.distributed.world import World
 from bert_tweets.engine import ddp
+from bert_tweets.engine.precision import PRODUCTS
 from bert_tweets.model.attention import backend_names
 from bert_tweets.training.build import Training, build
 from bert_tweets.training.flops import matrix_peak
 
 LEARNING_RATE = 5e-5
-# Of the datasheet or of a product: fp16 and bf16 are the same there.
-_PEAKS_OF = {"bf16_weights": "bf16", "fp16": "bf16"}
 
 
 class Parts:
@@ -122,7 +121,7 @@ def require_training(gradient_norms: list[float]) -> None:
 
 def measured_peak(device: torch.device, precision: str) -> float:
     """FLOP/s of the best of ten square products of random factors, of a size that fills the device."""
-    dtype = torch.bfloat16 if _PEAKS_OF.get(precision, precision) == "bf16" else torch.float32
+    dtype = PRODUCTS[precision]
     size, best = (8192, 0.0) if device.type == "cuda" else (1024, 0.0)
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     for _ in range(12):
@@ -137,9 +136,8 @@ def measured_peak(device: torch.device, precision: str) -> float:
 def peaks(device: torch.device, precision: str) -> dict[str, float]:
     """What MFU is a share of, and what a plain product reaches."""
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    known = _PEAKS_OF.get(precision, precision)
     return {
-        "matrix_peak": max(matrix_peak(device, known) for _ in range(3)),
+        "matrix_peak": max(matrix_peak(device, precision) for _ in range(3)),
         "measured_peak": measured_peak(device, precision),
     }
 

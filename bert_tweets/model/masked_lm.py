@@ -151,8 +151,8 @@ class PackedMaskedLM(nn.Module):
 def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`function`, compiled for each shape that it meets.
 
-    Behind eight of them torch would compute all others uncompiled. Training meets two to four, validation as many, and
-    some more where a step is short.
+    After eight of them torch would leave all others uncompiled. A run has one shape, but the limit counts all modules
+    of a process, and a benchmark or a Python session makes many.
     """
     settings = torch._dynamo.config
     settings.recompile_limit = max(settings.recompile_limit, _MOST_SHAPES)

@@ -114,7 +114,7 @@ def planned_world(config: TrainConfig) -> World:
 def step_shape(config: TrainConfig, manifest: Manifest, world: World) -> StepShape:
     """Packs as many tweets as a rank has of a step, with lengths drawn from those of the shards."""
     layout = layout_for(config, manifest, world)
-    tweets = -(-min(config.batch_size, stream_for(config, manifest).length) // world.world_size)
+    tweets = -(-stream_for(config, manifest).largest_step // world.world_size)
     counts = np.array(manifest.lengths["train"], dtype=np.float64)
     drawn = np.random.default_rng(config.seed).choice(len(counts), tweets, p=counts / counts.sum())
     rows = best_fit(drawn, layout.row_length).rows
