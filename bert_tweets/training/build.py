@@ -172,15 +172,8 @@ def _parted(config: TrainConfig) -> bool:
 
 
 def _module(config: TrainConfig, loaded: LoadedModel, layout: Layout, world: World) -> PackedMaskedLM:
-    settings = loaded.model.config
-    shape = Shape(
-        device=world.device.type,
-        dtype=PRODUCTS[config.precision],
-        head_size=settings.hidden_size // settings.num_attention_heads,
-        row_length=layout.row_length,
-        windowed=bool(getattr(settings, "sliding_window", None)),
-        compiled=is_compiled(config, world),
-    )
+    dtype, compiled = PRODUCTS[config.precision], is_compiled(config, world)
+    shape = Shape.of(loaded.model.config, world.device.type, dtype, layout.row_length, compiled)
     backend = backend_for(config.model.attention, shape)
     recompute = config.model.checkpoint_activations
     module = PackedMaskedLM(loaded.model, backend, shape.compiled, recompute, _parted(config))

@@ -32,6 +32,13 @@ class Shape:
     windowed: bool = False
     compiled: bool = False
 
+    @classmethod
+    def of(cls, config: Any, device: str, dtype: torch.dtype, row_length: int, compiled: bool = False) -> Shape:
+        """The shape of a stock model's attention; `config` is the model's own."""
+        head_size = config.hidden_size // config.num_attention_heads
+        windowed = bool(getattr(config, "sliding_window", None))
+        return cls(device, dtype, head_size, row_length, windowed, compiled)
+
 
 def segment_begins(segment_ids: Tensor) -> Tensor:
     """Where a segment begins, padding too: bool, alike. A row's first place always does."""

@@ -156,16 +156,9 @@ def reader_of(config: EmbedConfig, manifest: Manifest, name: str, world: World) 
     """A model on its device, to be run over tweets of the manifest's recipe."""
     loaded = load_model(ModelConfig(name=name), manifest, config.seed)
     model = loaded.model
-    settings = model.config
-    layers = resolve_layers(config.layers, int(settings.num_hidden_layers), name)
+    layers = resolve_layers(config.layers, int(model.config.num_hidden_layers), name)
     layout = Layout(row_length_of(config.data, manifest), config.tokens_per_device, manifest.pad_id)
-    shape = Shape(
-        device=world.device.type,
-        dtype=PRODUCTS[config.precision],
-        head_size=settings.hidden_size // settings.num_attention_heads,
-        row_length=layout.row_length,
-        windowed=bool(getattr(settings, "sliding_window", None)),
-    )
+    shape = Shape.of(model.config, world.device.type, PRODUCTS[config.precision], layout.row_length)
     module = PackedMaskedLM(model, backend_for("auto", shape)).to(world.device).eval()
     made = (config.layer_pooling, config.pooling, loaded.has_trained_head)
     return Reader(module, layers, layout, config.precision, world.device, *made)
