@@ -56,7 +56,7 @@ class Campaign:
 
     def __init__(self, given: dict[str, Any]):
         self.given = given
-        self.world: World = ranks.this_world(given["device"])
+        self.world: World = ranks.world_from_environment(given["device"])
         self.manifest = Manifest.read(given["shards"])
 
     def config(self, precision: str = "fp32", **other: Any) -> TrainConfig:

@@ -31,7 +31,7 @@ from benchmarks.common import command_of, machine, read_rows, table, usage, writ
 from bert_tweets.config import EmbedConfig, parser
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.data.batches import MicroBatch
-from bert_tweets.distributed.world import World, this_world
+from bert_tweets.distributed.world import World, world_from_environment
 from bert_tweets.engine.precision import autocast
 from bert_tweets.words.embedding.drift import compared
 from bert_tweets.words.embedding.extractor import Reader
@@ -158,7 +158,7 @@ def main(words: list[str]) -> None:
     usage(words, __doc__)
     turns = int(next((word.split("=", 1)[1] for word in words if word.startswith("turns=")), "5"))
     config = parser.load(EmbedConfig, [*(word for word in words if not word.startswith("turns=")), "output=-"])
-    rows = rows_of(config, measure(config, this_world(config.device), turns), words)
+    rows = rows_of(config, measure(config, world_from_environment(config.device), turns), words)
     write_rows(RESULTS, [row for row in read_rows(RESULTS) if row["precision"] != config.precision] + rows)
     print(table(("way", "real tokens/s"), [(row["who"], f"{row['tokens_per_second']:,.0f}") for row in rows]))
     spread = rows[0]["of_forward_by_turn"]

@@ -101,7 +101,7 @@ def two_layers(place: Place, precision: str, compile_: str) -> Training:
     """A run of a model of two layers; always the same weights and tweets."""
     tokens = 1024 if place.small else 8192
     given: dict[str, Any] = {"model": place.model(layers=2), "tokens_per_device": tokens, "precision": precision}
-    manifest, world = Manifest.read(place.shards), ranks.this_world("auto")
+    manifest, world = Manifest.read(place.shards), ranks.world_from_environment("auto")
     given |= {"model.compile": compile_}
     return build(configured(place.shards, world.device.type, given, manifest, 1), manifest, world)
 

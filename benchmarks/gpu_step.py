@@ -54,8 +54,8 @@ def measure(place: Place, rows: Rows, precision: str, steps: int = 60, **setting
 
 
 def _run_of(place: Place, precision: str, tokens: int, settings: dict[str, str]) -> Ours:
-    world, manifest = ranks.this_world("auto"), Manifest.read(place.shards)
-    ranks.start(world, 600)
+    world, manifest = ranks.world_from_environment("auto"), Manifest.read(place.shards)
+    ranks.start_process_group(world, 600)
     fresh_memory(world.device)
     given: dict[str, Any] = {"model": place.model(), "tokens_per_device": tokens, "precision": precision}
     config = configured(place.shards, world.device.type, {**given, "settings": settings}, manifest, 1)

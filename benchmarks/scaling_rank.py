@@ -128,9 +128,9 @@ def built(command: Command, shards: str, manifest: Manifest, world: World) -> di
 
 
 def main(shards: str, device: str) -> None:
-    channel, world = Channel(), ranks.this_world(device)
+    channel, world = Channel(), ranks.world_from_environment(device)
     core = pin(world)
-    ranks.start(world, 600)
+    ranks.start_process_group(world, 600)
     manifest = Manifest.read(shards)
 
     def answer_all(command: Command) -> Command | None:
@@ -153,7 +153,7 @@ def main(shards: str, device: str) -> None:
         return following
 
     serve(channel, world.device, answer_all)
-    ranks.stop()
+    ranks.stop_process_group()
 
 
 if __name__ == "__main__":

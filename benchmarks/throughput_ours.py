@@ -167,8 +167,8 @@ def configured(shards: str, device: str, given: dict[str, Any], manifest: Manife
 
 
 def main(shards: str, device: str) -> None:
-    channel, world = Channel(), ranks.this_world(device)
-    ranks.start(world, 600)
+    channel, world = Channel(), ranks.world_from_environment(device)
+    ranks.start_process_group(world, 600)
     manifest = Manifest.read(shards)
 
     def answer_all(command: Command) -> Command | None:
@@ -201,7 +201,7 @@ def main(shards: str, device: str) -> None:
         return following
 
     serve(channel, world.device, answer_all)
-    ranks.stop()
+    ranks.stop_process_group()
 
 
 if __name__ == "__main__":

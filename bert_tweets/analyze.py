@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert_tweets.common.errors import UserError, run_entry
-from bert_tweets.common.output_folder import already_made, side_folder, write_json_atomic
+from bert_tweets.common.output_folder import atomic_output_folder, is_up_to_date, write_json_atomic
 from bert_tweets.common.terminal import console
 
 from .config import AnalyzeConfig, parser
@@ -26,10 +26,10 @@ def stage(argv: list[str]) -> None:
     """Reads the settings, compares, writes change.json and prints what it says. Uses no model."""
     config = parser.load(AnalyzeConfig, argv)
     settings = _record(config)
-    if already_made(config.output, SETTINGS, settings, "analyze"):
+    if is_up_to_date(config.output, SETTINGS, settings, "analyze"):
         print(f"{config.output}: is complete already")
         return
-    with side_folder(config.output) as folder:
+    with atomic_output_folder(config.output) as folder:
         found, senses = _compared(config, folder, settings)
     _tell(config, found, senses)
 

@@ -61,11 +61,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def _together(config: DoctorConfig, facts: Facts, found: list[Finding]) -> list[dict[str, Any]]:
     from bert_tweets.diagnosis.allreduce_check import trial
-    from bert_tweets.distributed.world import this_world
+    from bert_tweets.distributed.world import world_from_environment
 
     versions = {name: facts.versions.get(name, "") for name in _COMPARED} | {"CUDA": facts.cuda, "NCCL": facts.nccl}
     about = {"host": socket.gethostname(), "versions": versions, "findings": [(one.stops, one.text) for one in found]}
-    return trial(this_world(config.device), about, config.timeout)
+    return trial(world_from_environment(config.device), about, config.timeout)
 
 
 def _show_facts(facts: Facts) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 from bert_tweets.common.errors import run_entry
-from bert_tweets.common.output_folder import already_made, side_folder, side_path, write_json_atomic
+from bert_tweets.common.output_folder import atomic_output_folder, is_up_to_date, unfinished_path, write_json_atomic
 from bert_tweets.common.terminal import console
 
 from . import analyze
 from .config import EmbedConfig, parser
+
+logger = logging.getLogger(__name__)
 
 SETTINGS = "embed.json"
 
@@ -24,14 +27,14 @@ def stage(argv: list[str]) -> None:
     from torch.distributed.elastic.multiprocessing.errors import record
 
     from bert_tweets.corpus.shards.manifest import Manifest
-    from bert_tweets.distributed.world import this_world
+    from bert_tweets.distributed.world import world_from_environment
     from bert_tweets.model.loading import output_fingerprint
     from bert_tweets.words.embedding.pipeline import embed
     from bert_tweets.words.occurrences.queries import with_words_of_file
     from bert_tweets.words.occurrences.span_corpus import open_spans
 
     config = with_words_of_file(config)
-    world = this_world(config.device)
+    world = world_from_environment(config.device)
     spans = None
     if config.occurrences:
         spans = open_spans(config.occurrences, [*config.model, *filter(None, [config.base])])
@@ -39,12 +42,12 @@ def stage(argv: list[str]) -> None:
     settings = output_fingerprint(config, manifest)
     # Recorded, so that the root cause that torchrun names is the error of the rank that failed.
     recorded = record(embed)
-    if already_made(config.output, SETTINGS, settings, "embed"):
-        world.say(f"{config.output}: is complete, made from the same settings, tweets and models; nothing to do")
+    if is_up_to_date(config.output, SETTINGS, settings, "embed"):
+        logger.info(f"{config.output}: is complete, made from the same settings, tweets and models; nothing to do")
     elif not world.is_main:
-        recorded(config, manifest, world, side_path(config.output), spans)
+        recorded(config, manifest, world, unfinished_path(config.output), spans)
     else:
-        with side_folder(config.output) as folder:
+        with atomic_output_folder(config.output) as folder:
             summary = recorded(config, manifest, world, folder, spans)
             assert summary is not None
             write_json_atomic(folder / SETTINGS, settings)

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from bert_tweets.common.errors import run_entry
-from bert_tweets.common.output_folder import already_made, side_folder, write_json_atomic
+from bert_tweets.common.output_folder import atomic_output_folder, is_up_to_date, write_json_atomic
 from bert_tweets.common.terminal import console
 
 from .config import EvaluateConfig, parser
@@ -20,13 +20,13 @@ def stage(argv: list[str]) -> None:
     from torch.distributed.elastic.multiprocessing.errors import record
 
     from bert_tweets.corpus.shards.manifest import Manifest
-    from bert_tweets.distributed.world import this_world
+    from bert_tweets.distributed.world import world_from_environment
     from bert_tweets.model.loading import output_fingerprint
     from bert_tweets.training.evaluate import evaluate
 
-    world = this_world(config.device)
+    world = world_from_environment(config.device)
     settings = output_fingerprint(config, Manifest.read(config.data.path))
-    if already_made(config.output, SETTINGS, settings, "evaluate"):
+    if is_up_to_date(config.output, SETTINGS, settings, "evaluate"):
         if world.is_main:
             print(f"{config.output}: is complete already")
         return
@@ -34,7 +34,7 @@ def stage(argv: list[str]) -> None:
     metrics = record(evaluate)(config, world)
     if metrics is None:
         return
-    with side_folder(config.output) as folder:
+    with atomic_output_folder(config.output) as folder:
         write_json_atomic(folder / METRICS, metrics)
         write_json_atomic(folder / SETTINGS, settings)
     _show(metrics)

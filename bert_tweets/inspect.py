@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bert_tweets.common.errors import run_entry
-from bert_tweets.common.terminal import console, counting
-from bert_tweets.corpus.shards.manifest import SPLITS, Manifest, reachable
+from bert_tweets.common.terminal import ProgressBar, console
+from bert_tweets.corpus.shards.manifest import SPLITS, Manifest, read_errors
 
 from .config import InspectConfig, parser
 
@@ -25,7 +25,7 @@ def stage(argv: list[str]) -> None:
         return
     from bert_tweets.data.inspection import inspect
 
-    with counting("inspecting", min(config.max_tweets, manifest.rows("train"))) as advance, reachable(config.path):
+    with ProgressBar("inspecting", min(config.max_tweets, manifest.rows("train"))) as advance, read_errors(config.path):
         seen = inspect(
             folder,
             manifest,
@@ -49,7 +49,7 @@ def _tell_of_words(config: InspectConfig, manifest: Manifest, folder: Path) -> N
     from bert_tweets.words.occurrences.counts import census
     from bert_tweets.words.occurrences.queries import asked_for, with_words_of_file
 
-    with reachable(config.path):
+    with read_errors(config.path):
         counts = census(folder, manifest, asked_for(with_words_of_file(config)))
     columns = ("matches", "found", "truncated", "lost to [UNK]", "pieces", "tweets", "clusters", "authors")
     table = Table("word", box=None)

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from bert_tweets.common.errors import UserError, run_entry
-from bert_tweets.common.output_folder import already_made, side_folder, write_json_atomic
+from bert_tweets.common.output_folder import atomic_output_folder, is_up_to_date, write_json_atomic
 from bert_tweets.common.terminal import console
 
 from .config import MeaningTestConfig, parser
@@ -18,19 +18,19 @@ _NAMES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "auc": "AUC"}
 def stage(argv: list[str]) -> None:
     """Reads settings and pairs, tests, writes meaning.json and prints what it says."""
     config = parser.load(MeaningTestConfig, parser.path_first(argv, "test"))
-    from bert_tweets.distributed.world import this_world
+    from bert_tweets.distributed.world import world_from_environment
     from bert_tweets.words.meaning_test.pipeline import judge, meaning_test_fingerprint, questions_of
 
-    world = this_world(config.device)
+    world = world_from_environment(config.device)
     if world.world_size > 1:
         raise UserError("meaning-test: runs in one process; start it without torchrun")
     questions = questions_of(config)
     settings = meaning_test_fingerprint(config, questions)
-    if already_made(config.output, SETTINGS, settings, "meaning-test"):
+    if is_up_to_date(config.output, SETTINGS, settings, "meaning-test"):
         print(f"{config.output}: is complete already")
         return
     found = judge(config, questions, world)
-    with side_folder(config.output) as folder:
+    with atomic_output_folder(config.output) as folder:
         write_json_atomic(folder / MEANING, found)
         write_json_atomic(folder / SETTINGS, settings)
     _show(found)

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert_tweets.common.errors import Interrupted, UserError, require_utf8, run_entry, without_secrets
-from bert_tweets.common.terminal import console, counting
+from bert_tweets.common.terminal import ProgressBar, console
 from bert_tweets.corpus.shards.manifest import FILE as MANIFEST_FILE
 from bert_tweets.corpus.shards.manifest import (
     FUNNEL_FILE,
     RECORD_FILE,
     TOKENIZER_FOLDER,
     Manifest,
-    mend,
-    reachable,
+    how_to_recreate,
+    read_errors,
     require_tokenizer,
 )
 
@@ -63,7 +63,7 @@ def prepare(config: PrepareConfig) -> Manifest:
     if config.filter.detect_language:
         columns = replace(columns, language=None)
     record = _record(config, paths, columns)
-    if output_folder.already_made(config.output, RECORD_FILE, record, "prepare", _differences):
+    if output_folder.is_up_to_date(config.output, RECORD_FILE, record, "prepare", _differences):
         manifest = _whole(Path(config.output))
         with contextlib.suppress(OSError):
             # Killed in its last moment, a run leaves it.
@@ -80,9 +80,12 @@ def prepare(config: PrepareConfig) -> Manifest:
     if columns.groups:
         print(f"{'kept:':12}columns {', '.join(map(repr, columns.groups))}")
     _require_columns(config, columns)
-    with _goes_on(), output_folder.side_folder(config.output, {**record, "work": WORK_VERSION}, _differences) as folder:
+    with (
+        _goes_on(),
+        output_folder.atomic_output_folder(config.output, {**record, "work": WORK_VERSION}, _differences) as folder,
+    ):
         if not (folder / MANIFEST_FILE).is_file():
-            with counting("preparing") as advance:
+            with ProgressBar("preparing") as advance:
                 manifest, funnel = write_shards(config, paths, columns, folder, advance)
             _require_unchanged(paths, record["input"])
             output_folder.write_bytes(folder / RECORD_FILE, output_folder.to_json(record))
@@ -221,10 +224,10 @@ def _whole(folder: Path) -> Manifest:
     sizes = {entry.file: entry.bytes for split in manifest.splits.values() for entry in split}
     for name in (*sizes, FUNNEL_FILE, TOKENIZER_FOLDER):
         path = folder / name
-        with reachable(path):
+        with read_errors(path):
             if not path.exists() or path.stat().st_size != sizes.get(name, path.stat().st_size):
-                raise UserError(f"{path}: is missing, or has another size than it had; {mend(folder)}")
-    with reachable(folder):
+                raise UserError(f"{path}: is missing, or has another size than it had; {how_to_recreate(folder)}")
+    with read_errors(folder):
         require_tokenizer(folder, manifest)
     return manifest
 

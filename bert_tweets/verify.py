@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from bert_tweets.common.errors import UserError, run_entry
-from bert_tweets.common.terminal import counting
-from bert_tweets.corpus.shards.manifest import SPLITS, Manifest, mend, reachable
+from bert_tweets.common.terminal import ProgressBar
+from bert_tweets.corpus.shards.manifest import SPLITS, Manifest, how_to_recreate, read_errors
 
 from .config import VerifyConfig, parser
 from .training import checkpoint
@@ -32,13 +32,13 @@ def stage(argv: list[str]) -> None:
         return
     manifest = Manifest.read(config.path)
     total = sum(entry.bytes for split in SPLITS for entry in manifest.splits[split])
-    with counting("verifying", total) as advance, reachable(config.path):
+    with ProgressBar("verifying", total) as advance, read_errors(config.path):
         found = list(damages(Path(config.path), manifest, advance))
     if found:
         lines = "\n       ".join(map(str, found))
         if all(damage.foreign for damage in found):
             raise UserError(f"{config.path}: is whole, but holds what is not its own\n       {lines}")
-        raise UserError(f"{config.path}: is damaged; {mend(config.path)}\n       {lines}")
+        raise UserError(f"{config.path}: is damaged; {how_to_recreate(config.path)}\n       {lines}")
     shards = sum(len(manifest.splits[split]) for split in SPLITS)
     print(f"{config.path}: whole: {shards} shards, {total:,} bytes, every one as it was written")
 
@@ -46,7 +46,7 @@ def stage(argv: list[str]) -> None:
 def _checkpoints(path: str, folders: list[Path]) -> None:
     wrong, total = [], 0
     sizes = {folder: sum(file.stat().st_size for file in folder.glob("*.safetensors")) for folder in folders}
-    with counting("verifying", sum(sizes.values())) as advance:
+    with ProgressBar("verifying", sum(sizes.values())) as advance:
         for folder, size in sizes.items():
             try:
                 record = checkpoint.check(folder)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from bert_tweets.common.logs import log_to_console
 from bert_tweets.corpus.text.tokenizer import train_wordpiece
 from bert_tweets.model import masked_lm
 from tests.analyses import word, words_folder
@@ -42,6 +43,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def printed_log() -> None:
+    """The package's log records are printed, as the command line prints them."""
+    log_to_console()
 
 
 @pytest.fixture(scope="session")

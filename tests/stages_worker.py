@@ -23,7 +23,7 @@ SMALL_UNITS: list[tuple[Any, str, int]] = [(find, "CHUNK_TWEETS", 50), (evaluati
 def main(file: str) -> None:
     for module, name, tweets in SMALL_UNITS:
         setattr(module, name, tweets)
-    world = ranks.this_world("cpu")
+    world = ranks.world_from_environment("cpu")
     with ranks.process_group(world):
         for stage, words in json.loads(Path(file).read_text(encoding="utf-8")):
             STAGES[stage](words)

@@ -14,7 +14,7 @@ import torch
 from bert_tweets.common.errors import UserError
 from bert_tweets.config import DataConfig, EvaluateConfig, ModelConfig, ScratchConfig
 from bert_tweets.corpus.shards.manifest import Manifest
-from bert_tweets.distributed.world import this_world
+from bert_tweets.distributed.world import world_from_environment
 from bert_tweets.model.export import export_model
 from bert_tweets.model.loading import load_model
 from bert_tweets.training import evaluate as evaluation
@@ -49,7 +49,7 @@ def config_of(shards: Path, model: Path, base: Path | str = "", **more: Any) -> 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """By one rank."""
-    metrics = evaluation.evaluate(config, this_world(config.device))
+    metrics = evaluation.evaluate(config, world_from_environment(config.device))
     assert metrics is not None
     return metrics
 

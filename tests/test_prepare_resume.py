@@ -137,7 +137,7 @@ def test_what_is_done_is_not_done_again(source, whole, tokenizer_folder, tmp_pat
     opened = _count_units(config)
     assert contents(tmp_path / "out") == whole
     assert not done & opened and len(done) > 4 and opened
-    assert "going on in" in capsys.readouterr().out
+    assert "resuming the unfinished work in" in capsys.readouterr().out
 
 
 def _count_units(config: PrepareConfig) -> set[str]:
@@ -170,7 +170,10 @@ def test_other_settings_do_not_go_on_with_what_is_there(source, tokenizer_folder
     _killed_when(lambda: list((tmp_path / ".out.unfinished").glob("work/run-*/units/[0-9]*/report.json")), config)
     other = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1, max_length=16)
     prepare(other)
-    assert "left behind, made with other settings: settings.max_length (128 there, 16 now)" in capsys.readouterr().out
+    assert (
+        "run that was stopped, made with other settings: settings.max_length (128 there, 16 now)"
+        in capsys.readouterr().out
+    )
     assert Manifest.read(tmp_path / "out").max_length == 16
     assert max(n for n, count in enumerate(Manifest.read(tmp_path / "out").lengths["train"]) if count) <= 16
 

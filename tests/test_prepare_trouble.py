@@ -41,7 +41,10 @@ def test_another_salt_does_not_go_on_with_what_is_there(source, tokenizer_folder
     config.author_salt = "salt of another"
     with pytest.raises(Interrupted):
         _stopped_at_unit_3(config, Interrupted("for now"))
-    assert "left behind, made with other settings: author_salt (not the same as there)\n" in capsys.readouterr().out
+    assert (
+        "run that was stopped, made with other settings: author_salt (not the same as there)\n"
+        in capsys.readouterr().out
+    )
     # What a task of the run before would still write has nowhere to go.
     assert not before.exists() and list(side.glob("work/run-*"))
 
@@ -57,7 +60,7 @@ def test_work_on_a_file_that_was_only_touched_is_not_thrown_away(source, tokeniz
         prepare(config)
     subprocess.run(str(caught.value).partition("same: ")[2].partition(")")[0], shell=True, check=True)
     prepare(config)
-    assert "going on in" in capsys.readouterr().out
+    assert "resuming the unfinished work in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -73,7 +76,7 @@ def test_a_signal_ends_in_one_line_and_the_same_command_goes_on(source, tokenize
     assert capsys.readouterr().err == "stopped; the same command goes on where it was\n"
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     main(words)
-    assert "going on in" in capsys.readouterr().out
+    assert "resuming the unfinished work in" in capsys.readouterr().out
 
 
 def test_a_unit_that_finds_its_place_taken_by_something_else_says_so(source, tokenizer_folder, tmp_path, monkeypatch):
@@ -126,7 +129,7 @@ def test_a_connection_that_drops_is_gone_on_with_and_no_key_is_written(source, t
         sent[0] = len(data)
         main(words)
     later = capsys.readouterr()
-    assert "going on in" in later.out
+    assert "resuming the unfinished work in" in later.out
     assert Manifest.read(tmp_path / "out").rows("train")
     assert f'"http://{address}/tweets.csv"' in (tmp_path / "out" / "prepare.json").read_text()
     assert "hidden" not in said.out + said.err + later.out + later.err

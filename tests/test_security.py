@@ -20,7 +20,7 @@ from bert_tweets.common import errors
 from bert_tweets.common.errors import UserError
 from bert_tweets.common.subprocesses import command, shell_line
 from bert_tweets.config import PrepareConfig, TrainConfig, parser
-from bert_tweets.corpus.shards.checksummed_json import sealed
+from bert_tweets.corpus.shards.checksummed_json import add_checksum
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.shards.reader import open_split
 from bert_tweets.training import checkpoint
@@ -119,7 +119,7 @@ def test_a_poisoned_checkpoint_is_damaged(tmp_path: Path) -> None:
 
 def seal(folder: Path, record: dict[str, object]) -> None:
     record.pop("checksum")
-    sealed_again = sealed(record)
+    sealed_again = add_checksum(record)
     (folder / checkpoint.RECORD).write_text(json.dumps(sealed_again))
     record["checksum"] = sealed_again["checksum"]
 

@@ -12,8 +12,9 @@ from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
-from .launchers import speak_torchrun
-from .terminal import say
+from .launchers import set_torchrun_variables
+from .logs import log_to_console
+from .terminal import print_line
 
 _PATIENCE_SECONDS = 5
 # In URLs: who logs in, and what is asked. `s3://tweets-?.csv` asks nothing.
@@ -76,7 +77,8 @@ def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None)
         argv: the arguments; `sys.argv[1:]` when not given.
     """
     words = sys.argv[1:] if argv is None else argv
-    speak_torchrun(os.environ)
+    set_torchrun_variables(os.environ)
+    log_to_console()
     try:
         for word in words:
             require_utf8(word)
@@ -94,7 +96,7 @@ def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None)
     except Stopped as error:
         _tell_torchrun(str(error))
         if os.environ.get("RANK", "0") == "0":
-            say(str(error), sys.stderr)
+            print_line(str(error), sys.stderr)
         raise SystemExit(error.code) from None
     except KeyboardInterrupt as error:
         print(f"stopped; {error}" if str(error) else "stopped", file=sys.stderr, flush=True)

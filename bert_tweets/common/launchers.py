@@ -9,7 +9,7 @@ from collections.abc import MutableMapping
 _PORTS = range(20_000, 30_000)
 
 
-def speak_torchrun(environment: MutableMapping[str, str]) -> None:
+def set_torchrun_variables(environment: MutableMapping[str, str]) -> None:
     """Adds torchrun's variables (RANK, LOCAL_RANK, WORLD_SIZE, ..., MASTER_PORT) where another launcher left its own.
 
     - DeepSpeed's launcher sets them, but calls LOCAL_WORLD_SIZE otherwise.

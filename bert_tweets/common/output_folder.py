@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import Interrupted, UserError
+
+logger = logging.getLogger(__name__)
 
 MARKER = ".made-by-bert-tweets"
 MADE_FROM = ".made-from.json"
@@ -86,7 +89,7 @@ def write_bytes(path: Path, data: Any, mode: int = 0o666) -> None:
         os.fsync(file.fileno())
 
 
-def attempt_name(path: Path) -> Path:
+def temporary_sibling(path: Path) -> Path:
     """Beside a path, a name that no other attempt at making it has, at the same time or elsewhere."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
@@ -106,7 +109,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o666) -> None:
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Marks a folder as ours, and keeps other runs out of it while the block lasts, or this process.
 
     Raises:
@@ -130,7 +133,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def already_made(
+def is_up_to_date(
     output: str | Path,
     record_file: str,
     record: dict[str, Any],
@@ -153,7 +156,7 @@ def already_made(
         UserError: it is a file, holds something else, or was made from other settings or input.
     """
     folder = Path(output)
-    with in_one_line(output):
+    with output_errors(output):
         if _is_absent(folder):
             return False
         if not folder.is_dir():
@@ -197,14 +200,14 @@ def _listed(different: list[Difference]) -> str:
     return ", ".join([*named, f"and {more:,} more"] if more > 0 else named)
 
 
-def side_path(output: str | Path) -> Path:
+def unfinished_path(output: str | Path) -> Path:
     """Where the side folder of an output is, once somebody has made it."""
     target = Path(os.path.realpath(output))
     return target.with_name(f".{target.name}.unfinished")
 
 
 @contextmanager
-def side_folder(
+def atomic_output_folder(
     output: str | Path, made_from: dict[str, Any] | None = None, compare: Compare | None = None
 ) -> Iterator[Path]:
     """A folder to write in, which becomes the output when the block ends well.
@@ -217,21 +220,21 @@ def side_folder(
     Args:
         output: absent, or an empty folder.
         made_from: all that decides the output's content, as JSON can write it.
-        compare: as in `already_made`.
+        compare: as in `is_up_to_date`.
 
     Raises:
         UserError: it cannot be written there, somebody else's folder is in the way, another run writes there, or
             what is there can be gone on with when something is put right.
     """
-    with in_one_line(output):
-        side = side_path(output)
+    with output_errors(output):
+        side = unfinished_path(output)
         target = Path(os.path.realpath(output))
         if target.is_mount():
             raise OSError(errno.EBUSY, "is a mount point")
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = _begin(side, made_from, compare or differences)
     try:
-        with in_one_line(output, side, stays=made_from is not None):
+        with output_errors(output, side, stays=made_from is not None):
             yield side
             _finish(side, target)
     except BaseException as error:
@@ -244,7 +247,7 @@ def side_folder(
 
 
 @contextmanager
-def in_one_line(output: str | Path, side: Path | None = None, stays: bool = False) -> Iterator[None]:
+def output_errors(output: str | Path, side: Path | None = None, stays: bool = False) -> Iterator[None]:
     """Tells in one line what keeps the output from being looked at or written.
 
     Args:
@@ -274,7 +277,7 @@ def _begin(side: Path, made_from: dict[str, Any] | None, compare: Compare) -> in
         there = _note_in(side)
         different = [] if there is None else compare(there, json.loads(note))
         if there is not None and not different:
-            print(f"going on in {side}, where a run that was stopped left off")
+            logger.info(f"resuming the unfinished work in {side}")
             return lock
         os.close(lock)
         why = f", made with other settings: {_listed(different)}" if different else ""
@@ -334,7 +337,7 @@ def _remove_leftover(side: Path, why: str) -> None:
     # Held until the leftover is gone: whoever holds the lock is still writing.
     handle = _locked(marker)
     try:
-        print(f"removing {side}, which a run that was stopped left behind{why}")
+        logger.info(f"removing {side}, left by an earlier run that was stopped{why}")
         _remove(side)
     finally:
         os.close(handle)

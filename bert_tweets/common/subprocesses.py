@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import signal
@@ -11,6 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import without_secrets
+from .terminal import print_line
+
+logger = logging.getLogger(__name__)
 
 _PACKAGE = "bert_tweets."
 
@@ -45,7 +49,7 @@ def run_command(arguments: Sequence[str]) -> None:
         SystemExit: it failed; it has said why. The code is its own.
         KeyboardInterrupt: Ctrl-C, and it came to its end all the same.
     """
-    print(f"\n$ {shell_line(arguments)}", flush=True)
+    logger.info(f"\n$ {shell_line(arguments)}")
     process, interrupted = subprocess.Popen(arguments, env=_environment()), False
     # A terminal's Ctrl-C reaches it too, a signal to this process does not.
     before = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
@@ -73,7 +77,7 @@ def run_quietly(arguments: Sequence[str]) -> None:
     done = subprocess.run(arguments, check=False, capture_output=True, text=True, env=_environment())
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        print("\n".join(errors) or done.stdout + done.stderr, file=sys.stderr)
+        print_line("\n".join(errors) or done.stdout + done.stderr, sys.stderr)
         raise SystemExit(done.returncode if done.returncode > 0 else 128 - done.returncode)
 
 

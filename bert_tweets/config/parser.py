@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
+import logging
 import re
-import sys
 import types
 import typing
 from collections import Counter
@@ -24,6 +23,8 @@ from bert_tweets.common.errors import UserError, did_you_mean
 from bert_tweets.common.terminal import console
 
 from .mapping_syntax import parse_list, parse_mapping, quoted, unquoted
+
+logger = logging.getLogger(__name__)
 
 Config = TypeVar("Config")
 
@@ -76,11 +77,8 @@ def load(config_type: type[Config], argv: list[str]) -> Config:
     if words is None:
         print_help(config_type)
         raise SystemExit(0)
-    for key in _repeated_lists(argv, config_type) if os.environ.get("LOCAL_RANK", "0") == "0" else []:
-        print(
-            f"warning: {key} is given more than once; only the last value is used. To use all, write {key}=[a,b]",
-            file=sys.stderr,
-        )
+    for key in _repeated_lists(argv, config_type):
+        logger.warning(f"{key} is given more than once; only the last value is used. To use all, write {key}=a,b")
     known = {field.key: field for field in fields_of(config_type)}
     mappings = {key for key, field in known.items() if typing.get_origin(field.kind) is dict}
     layers: list[tuple[str, dict[str, Any]]] = [(path, _read_yaml(path, mappings)) for path in files]

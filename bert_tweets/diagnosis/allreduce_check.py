@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +15,11 @@ import numpy as np
 import torch
 
 from bert_tweets.common.errors import UserError
+from bert_tweets.common.logs import EVERY_RANK
 from bert_tweets.distributed import world as ranks
 from bert_tweets.distributed.world import World
+
+logger = logging.getLogger(__name__)
 
 # One number, whose time is all latency, and a bucket of DDP (25 MiB), whose time is mostly bandwidth.
 SIZES = {"latency": (1, 20), "bandwidth": (25 * 2**20 // 4, 3)}  # numbers, times
@@ -42,7 +45,7 @@ def trial(world: World, about: dict[str, Any], timeout_seconds: int) -> list[dic
     stage = ["meet"]
     with _watched(world, stage, timeout_seconds):
         try:
-            ranks.start(world, timeout_seconds + _LATER_SECONDS)
+            ranks.start_process_group(world, timeout_seconds + _LATER_SECONDS)
             stage[0] = "add up"
             found: dict[str, Any] = {"rank": world.rank, "device": short_device_name(world), "wrong": 0}
             for name, (numbers, times) in SIZES.items():
@@ -55,7 +58,7 @@ def trial(world: World, about: dict[str, Any], timeout_seconds: int) -> list[dic
                 f"{_where(world)}: the ranks could not {stage[0]} ({first})", found_by_one_rank=True
             ) from None
         finally:
-            ranks.stop()
+            ranks.stop_process_group()
 
 
 def all_reduce(world: World, numbers: int, times: int) -> tuple[float, int]:
@@ -83,7 +86,7 @@ def short_device_name(world: World) -> str:
 
 def _from_all(world: World, mine: dict[str, Any]) -> list[dict[str, Any]]:
     line = np.frombuffer((json.dumps(mine) + "\n").encode(), dtype=np.uint8)
-    return [json.loads(one) for one in world.joined(line.copy()).tobytes().splitlines()]
+    return [json.loads(one) for one in world.all_gather_concat(line.copy()).tobytes().splitlines()]
 
 
 @contextmanager
@@ -97,7 +100,7 @@ def _watched(world: World, stage: list[str], seconds: int) -> Iterator[None]:
             do = (
                 "are all of them started, and may they reach each other there? NCCL_DEBUG=INFO says what NCCL waits for"
             )
-            print(f"error: {line}; {do}", file=sys.stderr, flush=True)
+            logger.error(f"{line}; {do}", extra=EVERY_RANK)
         os._exit(2)
 
     timer = threading.Timer(seconds, end)

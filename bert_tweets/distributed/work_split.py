@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Share:
+class WorkSplit:
     """A rank's share of work that one process could do alone; by default all of it.
 
     Work comes in units (steps, chunks of tweets) that are cut into parts (micro-batches), into how many is known only
@@ -20,15 +20,15 @@ class Share:
     rank: int = 0
     world_size: int = 1
 
-    def of(self, count: int) -> range:
+    def range_for(self, count: int) -> range:
         """This rank's of so many things that cost the same."""
         return range(self.rank * count // self.world_size, (self.rank + 1) * count // self.world_size)
 
-    def units(self, units: int) -> range:
+    def chunks(self, units: int) -> range:
         """The units that this rank makes."""
         return range(self.rank * units // self.world_size, -(-(self.rank + 1) * units // self.world_size))
 
-    def within(self, unit: int, units: int, parts: int) -> range:
+    def parts_of(self, unit: int, units: int, parts: int) -> range:
         """This rank's parts of a unit: those whose middle lies in its share of the length of all units.
 
         Args:
@@ -45,4 +45,4 @@ class Share:
         return min(max(-(-beyond // (2 * ranks)), 0), parts)
 
 
-ALL = Share()
+ALL_WORK = WorkSplit()

@@ -1,4 +1,4 @@
-"""The ranks of a run: who this process is, and the few things that all ranks say to each other."""
+"""The ranks of a run: which one this process is, and the few collectives that they need."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from bert_tweets.common.errors import UserError
 
 from .rendezvous import fresh_store
-from .work_split import Share
+from .work_split import WorkSplit
 
 Thing = TypeVar("Thing")
 
@@ -51,14 +51,9 @@ class World:
         return self.rank == 0
 
     @property
-    def share(self) -> Share:
-        """Of work that one process could do alone."""
-        return Share(self.rank, self.world_size)
-
-    def say(self, text: str) -> None:
-        """A line for people, by rank 0."""
-        if self.is_main:
-            print(text, flush=True)
+    def work_split(self) -> WorkSplit:
+        """This rank's share of work that a single process could do alone."""
+        return WorkSplit(self.rank, self.world_size)
 
     def local_part(self, things: Sequence[Thing]) -> Sequence[Thing]:
         """This rank's part of what each machine has to do once."""
@@ -79,8 +74,8 @@ class World:
 
         return wait
 
-    def joined(self, mine: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The arrays of all ranks, one behind the other, on every rank; they differ in their first axis alone."""
+    def all_gather_concat(self, mine: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Concatenate the arrays of all ranks along their first axis, in the order of ranks, on every rank."""
         counts = [count for (count,) in self.gather([len(mine)])()]
         if self.world_size == 1 or not any(counts):
             return mine
@@ -90,28 +85,28 @@ class World:
         dist.all_gather(everyone, padded)
         return np.concatenate([other.numpy()[:count] for other, count in zip(everyone, counts, strict=True)])
 
-    def from_main(self, value: Tensor) -> Tensor:
-        """Rank 0's values of a tensor on the CPU, put in place on every rank."""
+    def broadcast(self, value: Tensor) -> Tensor:
+        """Broadcast a CPU tensor from rank 0, in place."""
         if self.world_size > 1:
             dist.broadcast(value, 0)
         return value
 
-    def told(self, value: Any = None) -> Any:
-        """What rank 0 hands in, as JSON gives it back, on every rank; what the others hand in is not looked at."""
+    def broadcast_object(self, value: Any = None) -> Any:
+        """Broadcast a JSON-serialisable object from rank 0; the argument of other ranks is ignored."""
         if self.world_size == 1:
             return json.loads(json.dumps(value))
         text = json.dumps(value).encode() if self.is_main else b""
-        length = int(self.from_main(torch.tensor(len(text))))
+        length = int(self.broadcast(torch.tensor(len(text))))
         data = torch.zeros(length, dtype=torch.uint8)
         if self.is_main:
             data[:] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-        return json.loads(self.from_main(data).numpy().tobytes())
+        return json.loads(self.broadcast(data).numpy().tobytes())
 
-    def by_main(self, work: Callable[[], Any]) -> Any:
-        """Has rank 0 alone do something; what comes of it is told to all ranks, as `told` does.
+    def run_on_rank0(self, work: Callable[[], Any]) -> Any:
+        """Run a function on rank 0 and broadcast its JSON-serialisable result.
 
         Raises:
-            UserError: rank 0 met one; all ranks raise it.
+            UserError: the function raised one on rank 0; every rank raises it.
         """
         result, trouble = None, ""
         if self.is_main:
@@ -119,7 +114,7 @@ class World:
                 result = work()
             except UserError as error:
                 trouble = str(error)
-        result, trouble = self.told([result, trouble])
+        result, trouble = self.broadcast_object([result, trouble])
         if trouble:
             raise UserError(trouble)
         return result
@@ -153,7 +148,7 @@ def choose_device(asked: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def this_world(device: str) -> World:
+def world_from_environment(device: str) -> World:
     """Who this process is, from torchrun's variables. Starts nothing.
 
     Raises:
@@ -177,14 +172,14 @@ def this_world(device: str) -> World:
     return World(rank, local_rank, size, local_size, choose_device(device, local_rank))
 
 
-def start(world: World, timeout_seconds: int, always: bool = False) -> None:
+def start_process_group(world: World, timeout_seconds: int, always: bool = False) -> None:
     """Starts the process group: gloo on the CPU, NCCL on GPUs with gloo beside it for counts.
 
     Args:
         always: a single rank has a group too; without, it has none.
     """
     # Whatever the engine: transformers imports DeepSpeed, where it is installed, when it saves a model.
-    tell_deepspeed(world.device)
+    set_deepspeed_accelerator(world.device)
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
     backend = "gloo" if world.device.type == "cpu" else "cpu:gloo,cuda:nccl"
@@ -198,12 +193,12 @@ def start(world: World, timeout_seconds: int, always: bool = False) -> None:
         dist.init_process_group(backend, timeout=timeout, store=alone, rank=0, world_size=1)
 
 
-def tell_deepspeed(device: torch.device) -> None:
+def set_deepspeed_accelerator(device: torch.device) -> None:
     """Names the device to DeepSpeed, before it is imported: else it looks for one, and says what it found."""
     os.environ["DS_ACCELERATOR"] = device.type
 
 
-def stop() -> None:
+def stop_process_group() -> None:
     """Leaves the process group, if there is one."""
     if dist.is_initialized():
         # gloo's threads drop their last tensors with Python's lock in hand; a group that is destroyed meanwhile waits
@@ -220,7 +215,7 @@ def process_group(world: World) -> Iterator[None]:
     """
     begun = dist.is_initialized()
     if not begun:
-        start(world, _DAY_SECONDS)
+        start_process_group(world, _DAY_SECONDS)
     try:
         world.barrier()
         yield
@@ -231,4 +226,4 @@ def process_group(world: World) -> Iterator[None]:
         raise
     finally:
         if not begun:
-            stop()
+            stop_process_group()

@@ -127,7 +127,7 @@ class DeepSpeedEngine:
             return
         if scaler := self._scaler():
             scale = (state.numbers if state else {}).get("loss_scale", scaler.cur_scale)
-            scaler.cur_scale = float(self.world.from_main(torch.tensor(float(scale), dtype=torch.float64)))
+            scaler.cur_scale = float(self.world.broadcast(torch.tensor(float(scale), dtype=torch.float64)))
         steps = optimizer_state.steps_from_main(state, self.world)
         if not steps:
             return

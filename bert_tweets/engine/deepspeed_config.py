@@ -12,7 +12,7 @@ import torch
 
 from bert_tweets.common.errors import UserError
 from bert_tweets.config import TrainConfig
-from bert_tweets.distributed.world import tell_deepspeed
+from bert_tweets.distributed.world import set_deepspeed_accelerator
 
 from . import deepspeed_user_config
 
@@ -25,7 +25,7 @@ def import_deepspeed(device: torch.device) -> ModuleType:
     Raises:
         UserError: it is not installed.
     """
-    tell_deepspeed(device)
+    set_deepspeed_accelerator(device)
     try:
         import deepspeed
     except ImportError as error:

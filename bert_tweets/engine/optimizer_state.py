@@ -57,7 +57,7 @@ def fresh_state(tensor: Tensor, steps: int) -> dict[str, Any]:
 
 def steps_from_main(state: EngineState | None, world: World) -> int:
     """Rank 0's count of steps, on every rank."""
-    return int(world.from_main(torch.tensor(state.numbers["optimizer_steps"] if state else 0)))
+    return int(world.broadcast(torch.tensor(state.numbers["optimizer_steps"] if state else 0)))
 
 
 def moments_from_main(
@@ -66,7 +66,7 @@ def moments_from_main(
     """Rank 0's moments of a weight of this shape, on every rank; zeros of one that no step uses."""
     for moment in MOMENTS:
         saved = state.moments.get(f"{moment}.{name}") if state else None
-        yield moment, world.from_main(torch.zeros(shape) if saved is None else saved)
+        yield moment, world.broadcast(torch.zeros(shape) if saved is None else saved)
 
 
 def scale_of(scaler: torch.amp.GradScaler) -> dict[str, Any]:
@@ -84,5 +84,5 @@ def put_scale(scaler: torch.amp.GradScaler, state: EngineState | None, world: Wo
     numbers = torch.tensor(
         [saved.get("loss_scale", held["scale"]), saved.get("unscaled_steps", 0)], dtype=torch.float64
     )
-    scale, unscaled = world.from_main(numbers).tolist()
+    scale, unscaled = world.broadcast(numbers).tolist()
     scaler.load_state_dict({**held, "scale": scale, "_growth_tracker": int(unscaled)})

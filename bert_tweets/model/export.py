@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from bert_tweets.common.hub import json_object
-from bert_tweets.common.output_folder import side_folder
+from bert_tweets.common.output_folder import atomic_output_folder
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.text import recipe
 from bert_tweets.corpus.text.tokenizer import load_tokenizer, save
@@ -49,7 +49,7 @@ def export_model(
         # What others fine-tune from here begins with BERT's usual dropout, whatever we trained with.
         set_dropout(model.config, 0.1)
         model.config.attention_probs_dropout_prob = 0.1
-    with side_folder(folder) as side:
+    with atomic_output_folder(folder) as side:
         with _as_system_says():
             model.save_pretrained(side)
         save(load_tokenizer(str(tokenizer_folder(data_path))), side)

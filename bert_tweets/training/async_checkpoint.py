@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -13,13 +13,14 @@ from typing import Any
 from torch import Tensor
 
 from bert_tweets.common.errors import UserError
-from bert_tweets.common.terminal import say
 from bert_tweets.distributed.world import World
 from bert_tweets.engine.protocol import Engine
 
 from . import checkpoint
 from .checkpoint import Record
 from .rng_state import generators_of
+
+logger = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 1.0
 
@@ -97,7 +98,7 @@ class Saver:
             self._warn(trouble)
 
         self._settle(alive)
-        self.world.by_main(join)
+        self.world.run_on_rank0(join)
 
     def __enter__(self) -> Saver:
         return self
@@ -113,11 +114,11 @@ class Saver:
     def _warn(trouble: str) -> None:
         """It costs that checkpoint, not the run."""
         if trouble:
-            say(f"warning: the last checkpoint was not written: {trouble}", sys.stderr)
+            logger.warning(f"the last checkpoint was not written: {trouble}")
 
     def _settle(self, alive: Callable[[], None]) -> None:
         """All ranks wait for rank 0's disk, however long that takes, and stay alive."""
-        while self.world.told(self._is_writing()):
+        while self.world.broadcast_object(self._is_writing()):
             alive()
 
     def _is_writing(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ from .determinism import keep_memory
 from .flops import flops_per_token
 from .optimizer import choose_trainable, make_optimizer
 from .validate import MASKED_SHARE
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,12 +91,12 @@ def load_for_run(config: TrainConfig, manifest: Manifest, world: World) -> Loade
     loaded = load_model(config.model, manifest, config.seed)
     if not loaded.has_trained_head:
         what = "is made from scratch" if config.model.name == SCRATCH else "is an encoder without a masked-LM head"
-        world.say(
+        logger.info(
             f"{config.model.name} {what}: its head is new, on the scale of the embeddings; "
             "the early fall of the loss is that head being learnt, not adaptation to tweets",
         )
     if loaded.added_tokens:
-        world.say(
+        logger.info(
             f"{config.model.name} takes on {loaded.added_tokens} tokens that were added to its tokenizer; "
             "each begins as the mean of the pieces of its name",
         )

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert_tweets.common.errors import UserError
-from bert_tweets.common.output_folder import side_folder, to_json, write_atomic, write_bytes
-from bert_tweets.corpus.shards.checksummed_json import require_type, sealed, unsealed
+from bert_tweets.common.output_folder import atomic_output_folder, to_json, write_atomic, write_bytes
+from bert_tweets.corpus.shards.checksummed_json import add_checksum, validate, verify_checksum
 
 if TYPE_CHECKING:
     # Torch is slow to import, and who verifies does without.
@@ -126,7 +126,7 @@ def write_checkpoint(checkpoints: Path, record: Record, tensors: dict[str, dict[
             check(target)
             return target
         _drop(target)
-    with side_folder(target) as side:
+    with atomic_output_folder(target) as side:
         files = {}
         for name, content in tensors.items():
             if content:
@@ -181,14 +181,14 @@ def read_record(folder: Path) -> Record:
     """
     path = folder / RECORD
     try:
-        found = unsealed(path.read_bytes())
+        found = verify_checksum(path.read_bytes())
         version = found.pop("format_version")
         if version != FORMAT_VERSION:
             raise UserError(
                 f"{path}: format version {version}, this program reads {FORMAT_VERSION}; go on with the program that "
                 "wrote it, or begin anew with resume=never"
             )
-        require_type(found, Record, "the record")
+        validate(found, Record, "the record")
         for name, entry in found["files"].items():
             if not _FILE.fullmatch(name) or set(entry) != {"bytes", "sha256"}:
                 raise ValueError(f"no file of a checkpoint is called {name!r}")
@@ -230,7 +230,7 @@ def forget_after(checkpoints: Path, step: int) -> list[str]:
 def _sealed(record: Record, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
     whole = {**asdict(record), "files": files, "format_version": FORMAT_VERSION}
     # As JSON gives it back: keys are text, tuples are lists.
-    return sealed(json.loads(json.dumps(whole)))
+    return add_checksum(json.loads(json.dumps(whole)))
 
 
 def _read(folder: Path, name: str, entry: dict[str, Any]) -> bytes:

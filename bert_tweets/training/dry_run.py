@@ -106,7 +106,7 @@ def planned_world(config: TrainConfig) -> World:
         raise UserError(
             "device=cuda: this machine has no GPU; give the memory of those you plan for: dry_run_for.device_memory=80"
         )
-    here = ranks.this_world("cpu" if elsewhere else config.device)
+    here = ranks.world_from_environment("cpu" if elsewhere else config.device)
     device = torch.device("cuda", 0) if elsewhere else here.device
     return replace(here, device=device, world_size=config.dry_run_for.devices or here.world_size)
 

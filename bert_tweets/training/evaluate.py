@@ -178,9 +178,9 @@ def _score(model: Any, split: Split, manifest: Manifest, config: EvaluateConfig,
     stream = Stream(len(split), config.seed, _TWEETS_A_STEP, min(len(split), config.max_tweets))
     totals = torch.zeros(3, len(split), dtype=torch.float64)
     # The steps of a world of one, so that its micro-batches are shared out and not the tweets.
-    units = world.share.units(stream.steps)
+    units = world.work_split.chunks(stream.steps)
     for step in islice(StepLoader(split, stream, masking, layout, workers=1).steps(units.start), len(units)):
-        for number in world.share.within(step.index, stream.steps, len(step.micro_batches)):
+        for number in world.work_split.parts_of(step.index, stream.steps, len(step.micro_batches)):
             batch = step.micro_batches[number]
             with autocast(world.device, config.precision):
                 guesses = module.guesses(batch.to(world.device), on_device)

@@ -1,23 +1,21 @@
-"""Metrics: what a run did, a line of JSON a logged step, and a progress bar where somebody watches."""
+"""Metrics of a run: one line of JSON for each logged step."""
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bert_tweets.common.output_folder import from_json, in_one_line, write_atomic
-from bert_tweets.common.terminal import say, unheard
+from bert_tweets.common.output_folder import from_json, output_errors, write_atomic
 from bert_tweets.data.batches import Step
 from bert_tweets.distributed.world import World
 from bert_tweets.engine.step_timer import Stopwatch
@@ -62,7 +60,7 @@ class IntervalMeter:
 
     def state(self) -> dict[str, Any]:
         """Where the interval stands, the same on every rank; they all call it. Waits for the device."""
-        sums = self.world.joined(self.sums.cpu().numpy()[None])
+        sums = self.world.all_gather_concat(self.sums.cpu().numpy()[None])
         counted = {name: getattr(self, name) for name in _COUNTED}
         return {**counted, "seconds": time.perf_counter() - self.started, "sums_by_rank": sums.tolist()}
 
@@ -109,7 +107,7 @@ class IntervalMeter:
         """What each rank took by itself in a step, and waited for data: median and 95th percentile, in seconds."""
         computed = self.stopwatch.read() or [0.0]
         mine = [np.percentile(values, (50, 95)) for values in (computed, self.waits or [0.0])]
-        every = self.world.joined(np.stack(mine)[None])
+        every = self.world.all_gather_concat(np.stack(mine)[None])
         slowest = int(every[:, :, 0].sum(axis=1).argmax())
         return {
             "rank_compute_seconds": every[:, 0].round(6).tolist(),
@@ -143,7 +141,7 @@ class JsonLines:
 
     def write(self, record: dict[str, Any]) -> None:
         if self.active:
-            with in_one_line(self.path), self.path.open("a", encoding="utf-8") as file:
+            with output_errors(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
 
 
@@ -167,6 +165,17 @@ class Totals:
         self.tokens, self.tweets, self.seconds = state["tokens"], state["tweets"], state["seconds"]
 
 
+def utc_now() -> str:
+    """The current time in UTC, ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def progress_note(line: dict[str, Any]) -> str:
+    """What the progress bar shows of a line of metrics."""
+    loss = "not finite" if line["loss_mean"] is None else f"{line['loss_mean']:.3f}"
+    return f"loss {loss}, {line['tokens_per_second']:,.0f} tokens/s"
+
+
 def _lines_until(path: Path, done: int) -> Iterator[bytes]:
     """The lines of a file whose steps are done; one that was not written to its end is left out."""
     if done < 0 or not path.is_file():
@@ -175,56 +184,3 @@ def _lines_until(path: Path, done: int) -> Iterator[bytes]:
         with suppress(ValueError, KeyError, TypeError):
             if line.endswith(b"\n") and from_json(line)["step"] <= done:
                 yield line
-
-
-class Progress:
-    """A progress bar on a terminal, a plain line now and then elsewhere, nothing on other ranks than 0."""
-
-    def __init__(self, total: int, active: bool):
-        self.active, self.total = active, total
-        self.bar: Any = None
-        if active and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as RichProgress
-
-            self.bar = RichProgress(
-                TextColumn("training"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.description}"),
-                console=Console(stderr=True),
-            )
-            self.task = self.bar.add_task("", total=total)
-
-    def __enter__(self) -> Progress:
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.bar:
-            with unheard(sys.stderr):
-                self.bar.stop()
-
-    def advance(self, done: int, line: dict[str, Any] | None) -> None:
-        """`done` steps are done; `line` where one was logged."""
-        text = None
-        if line:
-            loss = "not finite" if line["loss_mean"] is None else f"{line['loss_mean']:.3f}"
-            text = f"loss {loss}  {line['tokens_per_second']:,.0f} tokens/s"
-        if self.bar:
-            self.bar.update(self.task, completed=done, **({"description": text} if text else {}))
-        elif text and self.active and (done % max(1, self.total // 10) == 0 or done == self.total):
-            self.say(f"step {done}/{self.total}  {text}")
-
-    def say(self, text: str) -> None:
-        """A line for the user, by rank 0."""
-        if self.bar:
-            with unheard(sys.stderr):
-                self.bar.console.print(text, markup=False, highlight=False)
-        elif self.active:
-            say(text, sys.stdout)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from .build import Training
 from .checkpoint import Checkpoint, Damaged, Record
 from .rng_state import put_generators
 from .run_summary import input_identity
+
+logger = logging.getLogger(__name__)
 
 # What a run may go on with otherwise: the same tweets, masks and steps come out of it. (What the data are and which
 # weights were the first is told by more than their paths.)
@@ -104,7 +106,7 @@ class Resumed:
             self._checkpoint = found = _choose(config, expected)
             return (str(found.folder), asdict(found.record)) if found else None
 
-        chosen = world.by_main(choose)
+        chosen = world.run_on_rank0(choose)
         self.folder: str = chosen[0] if chosen else ""
         record = chosen[1] if chosen else None
         self.record: Record | None = Record(**record) if record else None
@@ -126,7 +128,7 @@ class Resumed:
         saved = self._of("weights", model)
         with torch.no_grad():
             for name, weight in model.named_parameters():
-                weight.copy_(self.world.from_main(saved[name] if saved else torch.empty(weight.shape)))
+                weight.copy_(self.world.broadcast(saved[name] if saved else torch.empty(weight.shape)))
 
     def put_state(self, parts: Training) -> bool:
         """Gives the engine its moments, and the generators their states.
@@ -178,7 +180,7 @@ def _choose(config: TrainConfig, expected: dict[str, Any]) -> Checkpoint | None:
             found = checkpoint.read_checkpoint(folder)
         except Damaged as error:
             reasons.append(str(error))
-            print(f"warning: {error}; the next older checkpoint is tried", file=sys.stderr, flush=True)
+            logger.warning(f"{error}; trying the next older checkpoint")
             continue
         different = _differences(found.record.made_from, expected)
         if different:
@@ -190,7 +192,7 @@ def _choose(config: TrainConfig, expected: dict[str, Any]) -> Checkpoint | None:
     if asked:
         raise UserError(f"resume={config.resume}: no checkpoint there is whole; {reasons[0]}")
     if reasons:
-        print("warning: no checkpoint is whole: the run begins anew", file=sys.stderr, flush=True)
+        logger.warning("no checkpoint is whole: the run starts over")
     return None
 
 

@@ -10,7 +10,9 @@ from bert_tweets.distributed.world import World
 
 def generators_of(world: World) -> dict[str, Tensor]:
     """The states of all ranks, uint8 [ranks, bytes] by kind of device; every rank calls it."""
-    return {kind: torch.from_numpy(world.joined(state.numpy()[None])) for kind, state in _here(world).items()}
+    return {
+        kind: torch.from_numpy(world.all_gather_concat(state.numpy()[None])) for kind, state in _here(world).items()
+    }
 
 
 def put_generators(saved: dict[str, Tensor], world: World) -> bool:
@@ -23,11 +25,11 @@ def put_generators(saved: dict[str, Tensor], world: World) -> bool:
         Whether there were as many ranks, on the same kind of device; else nothing is changed.
     """
     here = _here(world)
-    shapes = world.told({kind: list(states.shape) for kind, states in saved.items()})
+    shapes = world.broadcast_object({kind: list(states.shape) for kind, states in saved.items()})
     if shapes != {kind: [world.world_size, len(state)] for kind, state in here.items()}:
         return False
     for kind, shape in shapes.items():
-        mine = world.from_main(saved[kind] if world.is_main else torch.empty(shape, dtype=torch.uint8))[world.rank]
+        mine = world.broadcast(saved[kind] if world.is_main else torch.empty(shape, dtype=torch.uint8))[world.rank]
         if kind == "cuda":
             torch.cuda.set_rng_state(mine.clone(), world.device)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,11 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from bert_tweets.common.errors import UserError
-from bert_tweets.common.output_folder import MARKER, from_json, hold, in_one_line, write_atomic, write_json_atomic
+from bert_tweets.common.output_folder import (
+    MARKER,
+    from_json,
+    lock_folder,
+    output_errors,
+    write_atomic,
+    write_json_atomic,
+)
 from bert_tweets.config import TrainConfig, parser
 
 from . import checkpoint
 from .resume import settings_that_stay
+
+logger = logging.getLogger(__name__)
 
 CONFIG, METRICS, VALIDATION, SKIPPED, SUMMARY, MODEL = (
     "config.yaml",
@@ -87,12 +97,12 @@ def begun(config: TrainConfig, step: int) -> Iterator[None]:
     """
     folder = Path(config.output)
     with ExitStack() as held:
-        with in_one_line(folder):
+        with output_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(hold(folder))
+            held.enter_context(lock_folder(folder))
             removed = checkpoint.forget_after(folder / checkpoint.FOLDER, step if step else -1)
             if removed:
-                print(f"removed, as the run goes on without: {', '.join(removed)}", flush=True)
+                logger.info(f"removed, as the run continues without: {', '.join(removed)}")
             shutil.rmtree(folder / MODEL, ignore_errors=True)
             write_atomic(folder / CONFIG, parser.dump(config).encode())
         yield

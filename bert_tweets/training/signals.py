@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -12,7 +13,8 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
-from bert_tweets.common.terminal import say
+logger = logging.getLogger(__name__)
+
 
 # Slurm's warning is what `--signal` says, USR1 as a rule; torchrun hands on TERM.
 _SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
@@ -71,4 +73,4 @@ class StopRequest:
                 again = "; Ctrl-C again stops at once" if name == "SIGINT" else ""
                 # Python forbids it in the middle of another line.
                 with suppress(RuntimeError):
-                    say(f"{name}: saving a checkpoint after the next step, then exiting{again}", sys.stderr)
+                    logger.warning(f"{name}: saving a checkpoint after the next step, then exiting{again}")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from bert_tweets.common.errors import Stopped
-from bert_tweets.common.terminal import say
+from bert_tweets.common.terminal import ProgressBar
 from bert_tweets.config import TrainConfig, parser
 from bert_tweets.corpus.shards.manifest import SPLITS, Manifest
-from bert_tweets.corpus.shards.reader import Unchanged, verify
+from bert_tweets.corpus.shards.reader import ShardWatcher, verify
 from bert_tweets.data.batches import Step
 from bert_tweets.data.permutation import Stream
 from bert_tweets.distributed import world as ranks
@@ -28,12 +28,14 @@ from .determinism import collect, garbage_by_hand, make_deterministic, profiler
 from .flops import matrix_peak
 from .gradient_guard import GradientGuard, remedy_for_zero_gradients
 from .lr_schedule import schedule_of
-from .metrics import IntervalMeter, JsonLines, Progress, Totals, finite
+from .metrics import IntervalMeter, JsonLines, Totals, finite, progress_note, utc_now
 from .resume import Resumed, require_place, run_fingerprint
 from .run_summary import input_identity, plan, summary, versions
 from .signals import StopRequest
 from .validate import BestModel, interval_for, validation_for
 from .watchdog import Watchdog
+
+logger = logging.getLogger(__name__)
 
 _LATER_SECONDS = 60
 
@@ -47,12 +49,12 @@ def train(config: TrainConfig) -> None:
     """
     if config.deterministic:
         make_deterministic()
-    world = ranks.this_world(config.device)
+    world = ranks.world_from_environment(config.device)
     manifest = Manifest.read(config.data.path)
     stream = stream_for(config, manifest)
     if run_folder.state(config) == "finished":
         run_folder.require_made_from(config, input_identity(config, manifest))
-        world.say(f"{config.output}: this run is finished; the model is in {Path(config.output) / run_folder.MODEL}")
+        logger.info(f"{config.output}: this run is finished; the model is in {Path(config.output) / run_folder.MODEL}")
         return
     require_place(config)
     check_local([config.model], manifest)
@@ -62,11 +64,13 @@ def train(config: TrainConfig) -> None:
         verify(config.data.path, world.local_part(every))
 
     # The watchdog comes first, and tells more.
-    ranks.start(world, config.engine.timeout_seconds + _LATER_SECONDS, always=config.engine.name == "deepspeed")
+    ranks.start_process_group(
+        world, config.engine.timeout_seconds + _LATER_SECONDS, always=config.engine.name == "deepspeed"
+    )
     try:
         run_training(config, manifest, stream, world)
     finally:
-        ranks.stop()
+        ranks.stop_process_group()
 
 
 def run_training(config: TrainConfig, manifest: Manifest, stream: Stream, world: World) -> None:
@@ -79,12 +83,12 @@ def run_training(config: TrainConfig, manifest: Manifest, stream: Stream, world:
         loaded = load_for_run(config, manifest, world)
         resumed = Resumed(config, run_fingerprint(config, manifest), world)
         resumed.require_stream(stream, manifest.fingerprint)
-        state = world.by_main(lambda: run_folder.state(config))
-        world.by_main(lambda: held.enter_context(run_folder.begun(config, resumed.step)))
+        state = world.run_on_rank0(lambda: run_folder.state(config))
+        world.run_on_rank0(lambda: held.enter_context(run_folder.begun(config, resumed.step)))
         if resumed.record:
-            world.say(f"resuming after step {resumed.step} from {resumed.folder}")
+            logger.info(f"resuming after step {resumed.step} from {resumed.folder}")
         elif state == "unfinished":
-            world.say(f"{config.output}: holds this run, begun and not finished; starting over")
+            logger.info(f"{config.output}: holds this run, begun and not finished; starting over")
         Run(config, manifest, stream, loaded, resumed, asked, world).train()
 
 
@@ -130,13 +134,13 @@ class Run:
         self.guard = GradientGuard(stream, self.parts.loader.split, config.max_nonfinite_steps, skips, remedy)
         self.totals = Totals()
         every_shard = [shard for split in SPLITS for shard in manifest.splits[split]]
-        self.shards = Unchanged(config.data.path, world.local_part(every_shard))
+        self.shards = ShardWatcher(config.data.path, world.local_part(every_shard))
         told: dict[str, Any] = {"engine": self.engine.name, "ranks": world.world_size, "versions": versions()}
         told["config"] = parser.flatten(config)
         self.saver = Saver(self.folder, config.checkpoint.keep, world, resumed.expected, told, config.model.dropout > 0)
         self.watchdog = Watchdog(self.folder, world, config.engine.timeout_seconds)
-        self.progress = Progress(stream.steps, world.is_main)
-        world.say(plan(config, manifest, stream, self.schedule, world, self.parts))
+        self.progress = ProgressBar("training", stream.steps, done=self.first, tenths=True, shown=world.is_main)
+        logger.info(plan(config, manifest, stream, self.schedule, world, self.parts))
         self.done = self.first
         if resumed.record:
             self._restore(resumed, resumed.record.progress)
@@ -161,7 +165,7 @@ class Run:
                 if self.done % self.validate_every == 0 or self.done == steps:
                     self._validate()
                     if self.best.should_stop:
-                        self.progress.say(f"stopped early: {self.best.since} validations in a row brought no new best")
+                        logger.info(f"stopped early: {self.best.since} validations in a row brought no new best")
                         break
                 # Behind the last step there is nothing to leave.
                 leaving = self.done < steps and (step.is_last or self.done - self.first == config.stop_after_steps)
@@ -180,7 +184,7 @@ class Run:
         where = f"checkpoint saved after step {self.done} of {steps} in {self.saver.folder}; {how} to resume"
         if step.is_last:
             raise Stopped(f"asked to stop: {where}")
-        self.world.say(where)
+        logger.info(where)
 
     def _take(self, step: Step, waited: float) -> None:
         """One step, and its line in the metrics where one is due."""
@@ -189,15 +193,17 @@ class Run:
         self.meter.add(step, loss_share, grad_norm, waited)
         self.guard.add(step, grad_norm)
         self.totals.add(step)
-        self.done, line = step.index + 1, None
+        self.done, note = step.index + 1, ""
         self.watchdog.beat(self.done)
         if self.done % self.config.log.every_steps == 0 or self.done == self.stream.steps:
             line = self.meter.line(grad_norm)
             collect()
             epoch = self.stream.epoch(self.done)
-            self.metrics.write({"step": self.done, "epoch": epoch, "learning_rate": learning_rate, **line})
+            position = {"time": utc_now(), "step": self.done, "epoch": epoch, "learning_rate": learning_rate}
+            self.metrics.write({**position, **line})
+            note = progress_note(line)
             self._check_gradients()
-        self.progress.advance(self.done, line)
+        self.progress(1, note)
 
     def _alive(self) -> None:
         self.watchdog.beat(self.done)
@@ -205,7 +211,7 @@ class Run:
     def _check_gradients(self) -> None:
         """Waits for the device."""
         for warning in self.guard.read():
-            self.progress.say(f"warning: {warning}")
+            logger.warning(warning)
 
     def _validate(self) -> None:
         if self.validation is None:
@@ -214,11 +220,11 @@ class Run:
         self._check_gradients()
         loss = self.validation.loss(self.engine, self._alive)
         epoch = self.stream.epoch(self.done)
-        self.validations.write({"step": self.done, "epoch": epoch, "validation_loss": finite(loss)})
+        self.validations.write({"time": utc_now(), "step": self.done, "epoch": epoch, "validation_loss": finite(loss)})
         warning = self.best.see(self.done, loss, self.engine)
-        self.progress.say(f"step {self.done}/{self.stream.steps}  validation loss {loss:.4f}")
+        logger.info(f"step {self.done}/{self.stream.steps}  validation loss {loss:.4f}")
         if warning:
-            self.progress.say(warning)
+            logger.warning(warning)
         self.meter.exclude(time.perf_counter() - begun)
 
     def _save(self) -> None:
@@ -232,7 +238,7 @@ class Run:
 
     def _restore(self, resumed: Resumed, standing: dict[str, Any]) -> None:
         if not resumed.put_state(self.parts) and self.config.model.dropout:
-            self.world.say("dropout draws anew: the checkpoint was made by other ranks or on another kind of device")
+            logger.info("dropout draws anew: the checkpoint was made by other ranks or on another kind of device")
         self.best.restore(standing["best"], resumed.best(self.parts))
         self.meter.restore(standing["meter"])
         self.totals.restore(standing["totals"])
@@ -251,5 +257,5 @@ class Run:
             record |= {"steps": self.done, "planned_steps": self.stream.steps}
             run_folder.finish(self.folder, record)
             best = f"step {self.best.step}, the best by validation"
-            say(f"model of {best if self.best.any_chosen else f'step {self.done}'}: {folder}", sys.stdout)
+            logger.info(f"model of {best if self.best.any_chosen else f'step {self.done}'}: {folder}")
         self.world.barrier()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from bert_tweets.data.masking import Masking, masking_for
 from bert_tweets.data.permutation import Stream
 from bert_tweets.distributed.world import World
 from bert_tweets.engine.protocol import Engine
+
+logger = logging.getLogger(__name__)
 
 # A mean over fewer guesses than these says nothing by which training could be steered.
 FEWEST_MASKED = 30
@@ -138,14 +141,14 @@ def validation_for(
     """The validation of a run; None where there is too little to validate on, which is said."""
     split = open_split(config.data.path, manifest, "validation")
     if not len(split):
-        world.say("warning: the validation split is empty: no early stop, the last step is exported")
+        logger.warning("the validation split is empty: no early stop, the last step is exported")
         return None
     masking = masking_for(manifest, _SEED, MASKED_SHARE, False)
     validation = Validation(split, masking, layout, world, config.validation.max_tweets, validation_batch(stream))
     masked = validation.masked_tokens()
     if masked < FEWEST_MASKED:
-        world.say(
-            f"warning: only {masked} masked tokens to validate on: no early stop, the last step is exported; "
+        logger.warning(
+            f"only {masked} masked tokens to validate on: no early stop, the last step is exported; "
             "raise validation_fraction in prepare",
         )
         return None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import signal
-import sys
 import threading
 import time
 import zlib
@@ -13,9 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from bert_tweets.common.output_folder import in_one_line
-from bert_tweets.common.terminal import say
+from bert_tweets.common.logs import EVERY_RANK
+from bert_tweets.common.output_folder import output_errors
 from bert_tweets.distributed.world import World
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "stacks"
 # EX_SOFTWARE of sysexits.h.
@@ -54,7 +56,7 @@ class Watchdog:
         here = zlib.crc32(f"{os.uname().nodename} {space}".encode())
         everyone = self.world.gather([os.getpid(), here])()
         self._neighbours = [pid for pid, machine in everyone if machine == here]
-        with in_one_line(self.folder):
+        with output_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
             self._file = self.path.open("wb")
         self._head()
@@ -96,11 +98,11 @@ class Watchdog:
 
     def _end(self) -> None:
         text = (
-            f"error: rank {self.world.rank}: no step finished in {self.seconds:g} s after step {self._step} "
+            f"rank {self.world.rank}: no step finished in {self.seconds:g} s after step {self._step} "
             f"(engine.timeout_seconds); what every rank was doing is in {self.folder}"
         )
         try:
-            say(text, sys.stderr)
+            logger.error(text, extra=EVERY_RANK)
             for pid in self._neighbours:
                 with suppress(OSError):
                     os.kill(pid, signal.SIGUSR2)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_tweets.common.errors import UserError
-from bert_tweets.common.launchers import first_node, speak_torchrun, tasks_of_nodes
-from bert_tweets.distributed.world import this_world
+from bert_tweets.common.launchers import first_node, set_torchrun_variables, tasks_of_nodes
+from bert_tweets.distributed.world import world_from_environment
 from tests.processes import ROOT
 
 TASK = {
@@ -32,7 +32,7 @@ NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_SIZE", "
 def spoken(environment: dict[str, str]) -> dict[str, str]:
     """The variables that are added."""
     whole = dict(environment)
-    speak_torchrun(whole)
+    set_torchrun_variables(whole)
     assert environment.items() <= whole.items()
     return {name: value for name, value in whole.items() if name not in environment}
 
@@ -91,7 +91,7 @@ def test_ranks_that_cannot_find_each_other_are_told_how(monkeypatch: pytest.Monk
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="rank 1 of 2 has no MASTER_ADDR and no MASTER_PORT") as caught:
-        this_world("cpu")
+        world_from_environment("cpu")
     assert "\n" not in str(caught.value)
 
 

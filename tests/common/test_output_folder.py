@@ -18,13 +18,13 @@ RECORD = {"settings": {"seed": 1, "names": ["a", "b"]}, "input": {"x.csv": {"byt
 
 
 def make(output, name="data.txt"):
-    with output_folder.side_folder(output) as folder:
+    with output_folder.atomic_output_folder(output) as folder:
         (folder / name).write_text("whole")
         output_folder.write_bytes(folder / "record.json", output_folder.to_json(RECORD))
 
 
 def made(output, record=RECORD):
-    return output_folder.already_made(output, "record.json", record, "prepare")
+    return output_folder.is_up_to_date(output, "record.json", record, "prepare")
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -33,7 +33,7 @@ def test_a_folder_appears_whole(tmp_path, there):
     if there:
         output.mkdir(parents=True)
     assert not made(output)
-    with output_folder.side_folder(output) as folder:
+    with output_folder.atomic_output_folder(output) as folder:
         (folder / "data.txt").write_text("part")
         assert not output.is_dir() or not any(output.iterdir())
         output_folder.write_bytes(folder / "record.json", output_folder.to_json(RECORD))
@@ -47,7 +47,7 @@ def test_a_folder_appears_whole(tmp_path, there):
     [(UserError, False), (Interrupted, True), (ValueError, True), (MemoryError, True), (KeyboardInterrupt, True)],
 )
 def test_what_goes_on_is_removed_for_a_mistake_alone(tmp_path, failure, stays):
-    with pytest.raises(failure), output_folder.side_folder(tmp_path / "out", RECORD) as folder:
+    with pytest.raises(failure), output_folder.atomic_output_folder(tmp_path / "out", RECORD) as folder:
         (folder / "data.txt").write_text("part")
         raise failure("why")
     assert (tmp_path / ".out.unfinished" / "data.txt").is_file() == stays
@@ -57,7 +57,7 @@ def test_what_goes_on_is_removed_for_a_mistake_alone(tmp_path, failure, stays):
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit])
 def test_a_failure_leaves_nothing(tmp_path, failure):
-    with pytest.raises(failure), output_folder.side_folder(tmp_path / "out") as folder:
+    with pytest.raises(failure), output_folder.atomic_output_folder(tmp_path / "out") as folder:
         (folder / "data.txt").write_text("part")
         raise failure
     assert list(tmp_path.iterdir()) == []
@@ -98,20 +98,20 @@ def test_a_damaged_record_is_told(tmp_path):
 def test_what_a_killed_run_left_is_made_anew(tmp_path, capsys):
     killed = (
         "import os, signal, sys; from pathlib import Path; from bert_tweets.common import output_folder\n"
-        "with output_folder.side_folder(sys.argv[1]) as folder:\n"
+        "with output_folder.atomic_output_folder(sys.argv[1]) as folder:\n"
         "    (folder / 'data.txt').write_text('part')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     subprocess.run([sys.executable, "-c", killed, str(tmp_path / "out")], check=False, timeout=60)
     assert [path.name for path in tmp_path.iterdir()] == [".out.unfinished"]
     make(tmp_path / "out")
-    assert "which a run that was stopped left behind" in capsys.readouterr().out
+    assert "left by an earlier run that was stopped" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (tmp_path / "out" / "data.txt").read_text() == "whole"
 
 
 def test_a_run_that_still_goes_on_is_left_alone(tmp_path):
-    with output_folder.side_folder(tmp_path / "out") as folder:
+    with output_folder.atomic_output_folder(tmp_path / "out") as folder:
         (folder / "data.txt").write_text("part")
         with pytest.raises(UserError, match="another run is writing there now"):
             make(tmp_path / "out")
@@ -145,14 +145,14 @@ def test_outputs_that_cannot_be_end_in_one_line_at_once(tmp_path, name, words):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(UserError, match=words):
         made(tmp_path / name)
-        with output_folder.side_folder(tmp_path / name):
+        with output_folder.atomic_output_folder(tmp_path / name):
             pytest.fail("was begun")
 
 
 def test_a_mount_point_is_told_at_once(tmp_path, monkeypatch):
     (tmp_path / "disk").mkdir()
     monkeypatch.setattr(output_folder.Path, "is_mount", lambda path: path.name == "disk")
-    with pytest.raises(UserError, match="is a mount point"), output_folder.side_folder(tmp_path / "disk"):
+    with pytest.raises(UserError, match="is a mount point"), output_folder.atomic_output_folder(tmp_path / "disk"):
         pytest.fail("was begun")
 
 
@@ -162,22 +162,22 @@ def test_what_cannot_be_put_in_its_place_is_one_line_and_stays(tmp_path, monkeyp
         raise OSError(number, os.strerror(number))
 
     told = pytest.raises(Interrupted, match=r"the same command then goes on from .*\.out\.unfinished")
-    with told, output_folder.side_folder(tmp_path / "out", RECORD):
+    with told, output_folder.atomic_output_folder(tmp_path / "out", RECORD):
         monkeypatch.setattr(output_folder.Path, "replace", fail)
     monkeypatch.undo()
     assert (tmp_path / ".out.unfinished" / output_folder.MARKER).is_file()
 
 
 def test_a_parent_that_vanishes_is_one_line_and_a_bug_is_not(tmp_path):
-    with pytest.raises(UserError, match="or vanished"), output_folder.side_folder(tmp_path / "in" / "out"):
+    with pytest.raises(UserError, match="or vanished"), output_folder.atomic_output_folder(tmp_path / "in" / "out"):
         shutil.rmtree(tmp_path / "in")
         (tmp_path / "in" / "file").write_text("x")
-    with pytest.raises(FileNotFoundError), output_folder.side_folder(tmp_path / "out"):
+    with pytest.raises(FileNotFoundError), output_folder.atomic_output_folder(tmp_path / "out"):
         (tmp_path / "none").read_text()
 
 
 def test_a_removal_that_is_cut_short_leaves_a_folder_that_is_known_as_ours(tmp_path, monkeypatch):
-    with pytest.raises(UserError), output_folder.side_folder(tmp_path / "out") as folder:
+    with pytest.raises(UserError), output_folder.atomic_output_folder(tmp_path / "out") as folder:
         (folder / "units").mkdir()
         monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EIO, "slow")))
         raise UserError("a mistake")

@@ -177,15 +177,15 @@ def restart(config: TrainConfig, world: World) -> Found:
 
 def main(shards: str, folder: Path, names: list[str]) -> None:
     torch.use_deterministic_algorithms(True)
-    world = ranks.this_world("cpu")
-    ranks.start(world, timeout_seconds=60, always=True)
+    world = ranks.world_from_environment("cpu")
+    ranks.start_process_group(world, timeout_seconds=60, always=True)
     for name in names:
         config = config_of(CASES[name], shards, folder)
         with as_in_a_process_of_its_own():
             found = restart(config, world) if name.startswith("restart") else run(config, world)
         if world.is_main:
             np.savez(folder / f"{world.world_size}-{name}.npz", **found)
-    ranks.stop()
+    ranks.stop_process_group()
 
 
 if __name__ == "__main__":

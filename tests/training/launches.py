@@ -56,8 +56,8 @@ def break_steps(steps: set[int]) -> None:
 def main(file: Path) -> None:
     # Half of what such a small run takes, and nothing that is compared.
     trainer.garbage_by_hand, trainer.matrix_peak = nullcontext, lambda *_: 1e12  # type: ignore[assignment]
-    world = ranks.this_world("cpu")
-    ranks.start(world, timeout_seconds=60, always=True)
+    world = ranks.world_from_environment("cpu")
+    ranks.start_process_group(world, timeout_seconds=60, always=True)
     steps = {int(step) for step in os.environ.get("NOT_FINITE_AT", "").split(",") if step}
     if steps and os.environ["NOT_FINITE_RANK"] == str(world.rank):
         break_steps(steps)
@@ -75,7 +75,7 @@ def main(file: Path) -> None:
         outcomes.append(outcome)
     if world.is_main:
         file.with_suffix(".outcomes").write_text(json.dumps(outcomes))
-    ranks.stop()
+    ranks.stop_process_group()
 
 
 if __name__ == "__main__":

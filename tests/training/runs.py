@@ -27,6 +27,7 @@ MORE = ["batch_size=6", "max_steps=9", "log.every_steps=2", "validation.every_st
 TIMES = {
     "tokens_per_second",
     "tweets_per_second",
+    "time",
     "mfu",
     "data_wait_fraction",
     "step_seconds",

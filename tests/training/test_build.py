@@ -19,7 +19,7 @@ from tests.training.runs import config_of, lines_of, words_of
 def test_what_is_compiled_has_one_shape(shards: Path, compile_: str, attention: str) -> None:
     own = [f"model.compile={compile_}", "batch_size=48", "max_steps=7"]
     config = parser.load(TrainConfig, words_of(shards, "unused", *own))
-    training = build(config, Manifest.read(shards), ranks.this_world("cpu"))
+    training = build(config, Manifest.read(shards), ranks.world_from_environment("cpu"))
     assert training.attention == attention and training.module.compiled == (compile_ == "true")
     sizes = {len(batch.input_ids) for step in training.loader.steps() for batch in step.micro_batches}
     assert (len(sizes) == 1) == (compile_ == "true") == (training.layout.fixed is not None)

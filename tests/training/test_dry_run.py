@@ -43,7 +43,7 @@ def config_of(shards: Path, **more: Any) -> TrainConfig:
 
 
 def built(config: TrainConfig) -> Training:
-    return build(config, Manifest.read(config.data.path), ranks.this_world("cpu"))
+    return build(config, Manifest.read(config.data.path), ranks.world_from_environment("cpu"))
 
 
 def size(tensors: Iterable[Tensor | None]) -> int:
@@ -183,8 +183,8 @@ def held_by_deepspeed(shards: str, number: int) -> None:
     config.engine.name, config.engine.zero_stage = "deepspeed", number
     config.model.scratch.hidden_size, config.model.scratch.intermediate_size = 256, 1024
     parameters = memory_estimate.count(empty_model(config.model, Manifest.read(shards))).total
-    world = ranks.this_world("cpu")
-    ranks.start(world, 60, always=True)
+    world = ranks.world_from_environment("cpu")
+    ranks.start_process_group(world, 60, always=True)
     parts = built(config)
     parts.engine.train_step(next(iter(parts.loader.steps())), parts.masking, 1e-5)
     gc.collect()
@@ -192,7 +192,7 @@ def held_by_deepspeed(shards: str, number: int) -> None:
     tensors += [tensor.grad for tensor in tensors if tensor.is_leaf and tensor.grad is not None]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     print(f"held {sum(storages.values()) / parameters}")
-    ranks.stop()
+    ranks.stop_process_group()
 
 
 @pytest.mark.dist
@@ -219,7 +219,7 @@ def test_deepspeed_holds_what_is_told(number: int, shards: Path) -> None:
 def test_the_shape_of_a_step_is_what_the_loader_makes(shards: Path) -> None:
     config = config_of(shards, batch_size=200, max_steps=5, tokens_per_device=512)
     manifest = Manifest.read(shards)
-    told = dry_run.step_shape(config, manifest, ranks.this_world("cpu"))
+    told = dry_run.step_shape(config, manifest, ranks.world_from_environment("cpu"))
     steps = list(built(config).loader.steps())
     made = [batch for step in steps for batch in step.micro_batches]
     assert abs(told.micro_batches - len(made) / len(steps)) <= 1

@@ -17,7 +17,7 @@ from bert_tweets import verify
 from bert_tweets.common.errors import UserError
 from bert_tweets.common.output_folder import to_json
 from bert_tweets.config import TrainConfig
-from bert_tweets.corpus.shards.checksummed_json import sealed, unsealed
+from bert_tweets.corpus.shards.checksummed_json import add_checksum, verify_checksum
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.text.tokenizer import load_tokenizer, save
 from bert_tweets.engine.ddp import DDPEngine
@@ -77,7 +77,7 @@ def test_a_run_without_a_checkpoint_begins_anew(
 
 def test_never_begins_anew(short_shards: Path, run: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     go_on(short_shards, run, "resume=never")
-    assert "going on" not in capsys.readouterr().out
+    assert "resuming" not in capsys.readouterr().out
     assert_same(run, whole)
 
 
@@ -234,7 +234,7 @@ def test_a_shard_that_changes_during_training_ends_the_run(tmp_path: Path, monke
 # Behind the last step a model is to be exported still.
 def test_a_checkpoint_of_another_format_is_not_taken_for_damaged(short_shards: Path, run: Path) -> None:
     path = run / "checkpoints/step-00000007/checkpoint.json"
-    path.write_bytes(to_json(sealed({**unsealed(path.read_bytes()), "format_version": 2})))
+    path.write_bytes(to_json(add_checksum({**verify_checksum(path.read_bytes()), "format_version": 2})))
     with pytest.raises(UserError, match="format version 2, this program reads 1; go on with the program that wrote it"):
         go_on(short_shards, run)
     assert names_in(run) == {"step-00000006", "step-00000007", "latest"}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bert_tweets.common.output_folder import attempt_name
+from bert_tweets.common.output_folder import temporary_sibling
 
 from .key_file import COPY_TAG, Entries, Ints, KeyFile, in_groups, stable_order
 
@@ -54,7 +54,7 @@ def find_pairs(folder: Path, number: int, count: int, entries_at_once: int) -> t
     files = [KeyFile(file, first) for file, first in zip(units["files"], units["first_rows"], strict=True)]
     low, last = HASHES * number // count, HASHES * (number + 1) // count - 1
     targets = pair_files(folder, number)
-    attempts = [attempt_name(target) for target in targets]
+    attempts = [temporary_sibling(target) for target in targets]
     found = [0, 0]
     with attempts[0].open("wb") as copies, attempts[1].open("wb") as candidates:
         for pairs in _pairs(files, low, last, entries_at_once):

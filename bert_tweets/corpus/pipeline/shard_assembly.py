@@ -37,7 +37,7 @@ def assemble(job: Job, plan: ShardPlan, selection: Path, notes: Path, folder: Pa
     columns = shard_schema(job.vocabulary_size, job.columns.groups)
     batches = [_rows(job, piece, plan.fate, selection, columns) for piece in plan.pieces]
     entry = write_shard(folder, plan.name, batches, columns, attempts=notes)
-    side = output_folder.attempt_name(note)
+    side = output_folder.temporary_sibling(note)
     output_folder.write_bytes(side, output_folder.to_json(asdict(entry)))
     side.replace(note)
     return entry

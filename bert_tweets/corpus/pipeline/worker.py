@@ -155,7 +155,7 @@ def do_unit(job: Job, unit: Unit) -> Report:
         odd_id=_example(batch.column("id"), facts["id_rounded"]),
     )
     target = job.place(unit.number)
-    attempt = output_folder.attempt_name(target)
+    attempt = output_folder.temporary_sibling(target)
     attempt.mkdir()
     output_folder.write_bytes(attempt / ROWS, to_ipc(found))
     write_keys(attempt / KEYS, keys)

@@ -12,13 +12,13 @@ from typing import Any, get_args, get_origin, get_type_hints
 from bert_tweets.common.output_folder import from_json
 
 
-def sealed(record: dict[str, Any]) -> dict[str, Any]:
+def add_checksum(record: dict[str, Any]) -> dict[str, Any]:
     """A record and its checksum: sha256 of its JSON, the keys sorted."""
     return {**record, "checksum": hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()}
 
 
-def unsealed(data: bytes) -> dict[str, Any]:
-    """The record that `sealed` was given, out of JSON.
+def verify_checksum(data: bytes) -> dict[str, Any]:
+    """The record that `add_checksum` was given, out of JSON.
 
     Raises:
         ValueError: it is not as it was written.
@@ -26,7 +26,7 @@ def unsealed(data: bytes) -> dict[str, Any]:
     record = from_json(data)
     if not isinstance(record, dict) or "checksum" not in record:
         raise ValueError("it has no checksum")
-    if sealed({name: value for name, value in record.items() if name != "checksum"}) != record:
+    if add_checksum({name: value for name, value in record.items() if name != "checksum"}) != record:
         raise ValueError("its content does not fit its checksum")
     del record["checksum"]
     return record
@@ -38,7 +38,7 @@ def _fields_of(declared: Any) -> dict[str, Any]:
     return get_type_hints(declared) if is_dataclass(declared) else {}
 
 
-def require_type(value: Any, declared: Any, where: str) -> None:
+def validate(value: Any, declared: Any, where: str) -> None:
     """Compares a value out of JSON with a declared type; a dataclass is an object of its fields.
 
     Args:
@@ -57,7 +57,7 @@ def require_type(value: Any, declared: Any, where: str) -> None:
         raise ValueError(f"{where} has not the fields {', '.join(known)}")
     if kind is dict:
         for name, part in value.items():
-            require_type(part, known[name] if known else inside[1], f"{where}.{name}")
+            validate(part, known[name] if known else inside[1], f"{where}.{name}")
     elif kind is list:
         for part in value:
-            require_type(part, inside[0], f"an entry of {where}")
+            validate(part, inside[0], f"an entry of {where}")

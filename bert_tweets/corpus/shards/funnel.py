@@ -11,8 +11,8 @@ from rich.table import Table
 
 from bert_tweets.common.errors import UserError
 
-from .checksummed_json import require_type, sealed, unsealed
-from .manifest import mend, reachable
+from .checksummed_json import add_checksum, validate, verify_checksum
+from .manifest import how_to_recreate, read_errors
 
 # Reasons for a drop, in the order in which they are looked for, and notes on rows that stay.
 ROW_REASONS = (
@@ -99,7 +99,7 @@ class Funnel:
 
     def to_json(self) -> dict[str, object]:
         assert self.kept == sum(split["tweets"] for split in self.splits.values())
-        return sealed({**asdict(self), "kept": self.kept})
+        return add_checksum({**asdict(self), "kept": self.kept})
 
     @staticmethod
     def from_file(path: Path) -> Funnel:
@@ -109,13 +109,13 @@ class Funnel:
             UserError: it is missing, damaged, or may not be read.
         """
         try:
-            with reachable(path):
+            with read_errors(path):
                 content = path.read_bytes()
-            record = unsealed(content)
+            record = verify_checksum(content)
             del record["kept"]
-            require_type(record, Funnel, "the funnel")
+            validate(record, Funnel, "the funnel")
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path}: is missing or damaged ({error}); {mend(path.parent)}") from None
+            raise UserError(f"{path}: is missing or damaged ({error}); {how_to_recreate(path.parent)}") from None
         return Funnel(**record)
 
     def show(self, console: Console) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from bert_tweets.common.errors import UserError
 from bert_tweets.corpus.text.recipe import FORMAT_VERSION, Recipe
 
-from .checksummed_json import require_type, sealed, unsealed
+from .checksummed_json import add_checksum, validate, verify_checksum
 
 FILE = "manifest.json"
 FUNNEL_FILE = "funnel.json"
@@ -25,13 +25,13 @@ SPLITS = ("train", "validation")
 _SHARD = rf"({'|'.join(SPLITS)})/[\w-]+\.arrow"
 
 
-def mend(folder: str | Path) -> str:
+def how_to_recreate(folder: str | Path) -> str:
     """What to do about a folder of shards that is damaged: prepare does not write over what is there."""
     return f"remove {folder}, then prepare again"
 
 
 @contextmanager
-def reachable(path: str | Path) -> Iterator[None]:
+def read_errors(path: str | Path) -> Iterator[None]:
     """Tells what the system refuses today from a file that is damaged, which would have to be made again."""
     try:
         yield
@@ -61,7 +61,7 @@ def damaged_tokenizer_files(folder: Path, manifest: Manifest) -> list[str]:
 def require_tokenizer(folder: Path, manifest: Manifest) -> None:
     """Raises UserError where a file of the shards' tokenizer is not as it was written."""
     for file in damaged_tokenizer_files(folder, manifest):
-        raise UserError(f"{folder / file}: is missing, or is not as it was written; {mend(folder)}")
+        raise UserError(f"{folder / file}: is missing, or is not as it was written; {how_to_recreate(folder)}")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as its file has it, sealed."""
-        return sealed(
+        return add_checksum(
             {
                 **asdict(self),
                 "format_version": FORMAT_VERSION,
@@ -155,31 +155,31 @@ class Manifest:
             UserError: no such folder, not a folder of shards, of another format version, or changed since.
         """
         path = Path(folder) / FILE
-        with reachable(path):
+        with read_errors(path):
             if not Path(folder).is_dir():
                 raise UserError(f"{folder}: no such folder of shards; make one with bert-tweets prepare")
             if not path.is_file():
                 raise UserError(
                     f"{folder}: holds no {FILE}, so it is not a folder of (whole) shards; name one that prepare made, "
-                    f"or if this was one, {mend(folder)}"
+                    f"or if this was one, {how_to_recreate(folder)}"
                 )
             content = path.read_bytes()
         try:
-            record = unsealed(content)
+            record = verify_checksum(content)
             version = record.pop("format_version")
             if version != FORMAT_VERSION:
                 raise UserError(
-                    f"{path}: format version {version}, this program reads {FORMAT_VERSION}; {mend(folder)}"
+                    f"{path}: format version {version}, this program reads {FORMAT_VERSION}; {how_to_recreate(folder)}"
                 )
             fingerprint = record.pop("fingerprint")
             del record["recipe"]["hash"]
-            require_type(record, Manifest, "the manifest")
+            validate(record, Manifest, "the manifest")
             record["recipe"] = Recipe.from_json(record["recipe"])
             record["splits"] = {split: [ShardEntry(**entry) for entry in record["splits"][split]] for split in SPLITS}
             manifest = Manifest(**record)
             manifest.require_consistent(fingerprint)
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: is damaged ({error}); {mend(folder)}") from None
+            raise UserError(f"{path}: is damaged ({error}); {how_to_recreate(folder)}") from None
         return manifest
 
     def require_consistent(self, fingerprint: str) -> None:

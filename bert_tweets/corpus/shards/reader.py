@@ -16,7 +16,7 @@ import pyarrow as pa
 from bert_tweets.common.arrays import ranges
 from bert_tweets.common.errors import UserError
 
-from .manifest import Manifest, ShardEntry, mend, reachable
+from .manifest import Manifest, ShardEntry, how_to_recreate, read_errors
 
 Ints = npt.NDArray[np.int64]
 
@@ -238,7 +238,7 @@ class Split:
         path = shard_path(self.folder, entry)
         try:
             # The columns keep the mapping, which needs no open file: many shards do not run out of them.
-            with reachable(path), pa.memory_map(str(path)) as file:
+            with read_errors(path), pa.memory_map(str(path)) as file:
                 batch = shard_columns(file, self._schema, entry.rows)
         except (OSError, pa.ArrowException) as error:
             raise _damaged(path, " ".join(str(error).split())) from None
@@ -296,12 +296,12 @@ def verify(folder: str | Path, shards: Iterable[ShardEntry]) -> None:
             raise _damaged(path, "it is missing")
         if path.stat().st_size != entry.bytes:
             raise _damaged(path, f"it has {path.stat().st_size} bytes instead of {entry.bytes}")
-        with reachable(path), path.open("rb") as file:
+        with read_errors(path), path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
                 raise _damaged(path, "its bytes do not fit their checksum")
 
 
-class Unchanged:
+class ShardWatcher:
     """Shards that must stay as they are while they are read.
 
     Args:
@@ -347,4 +347,4 @@ def shard_path(folder: Path, entry: ShardEntry) -> Path:
 
 def _damaged(path: Path, how: str) -> UserError:
     # A shard is named by its split and number below the folder.
-    return UserError(f"{path}: damaged shard: {how}; {mend(path.parent.parent)}", found_by_one_rank=True)
+    return UserError(f"{path}: damaged shard: {how}; {how_to_recreate(path.parent.parent)}", found_by_one_rank=True)

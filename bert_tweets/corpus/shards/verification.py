@@ -28,7 +28,7 @@ from .manifest import (
     Manifest,
     ShardEntry,
     damaged_tokenizer_files,
-    reachable,
+    read_errors,
 )
 from .reader import shard_columns, shard_path, shard_schema
 
@@ -173,7 +173,7 @@ def _shard_damages(
     if path.stat().st_size != entry.bytes:
         yield Damage(entry.file, f"has {path.stat().st_size:,} bytes instead of {entry.bytes:,}")
         return
-    with reachable(path):
+    with read_errors(path):
         whole = pa.memory_map(str(path)).read_buffer()
     broken = hashlib.sha256(whole).hexdigest() != entry.sha256
     try:

@@ -62,7 +62,7 @@ def write_shard(
     tokens = len(batch.column("input_ids").flatten())
     for file, content in ((checksum_file(name), block_checksums(data)), (name, data)):
         path = folder / file
-        side = attempts / output_folder.attempt_name(path).name
+        side = attempts / output_folder.temporary_sibling(path).name
         output_folder.write_bytes(side, content)
         side.replace(path)
     return ShardEntry(name, batch.num_rows, tokens, data.size, hashlib.sha256(data).hexdigest())

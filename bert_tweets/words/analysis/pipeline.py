@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bert_tweets.common.errors import UserError
-from bert_tweets.common.terminal import counting
+from bert_tweets.common.terminal import ProgressBar
 from bert_tweets.config import PERIODS, AnalyzeConfig
 from bert_tweets.words.occurrences.groups import require_groups
 
@@ -58,14 +58,14 @@ def analyze(config: AnalyzeConfig) -> Findings:
     if config.contrasts == "adjacent" and config.by not in PERIODS:
         raise UserError(f"contrasts=adjacent: the groups of {config.by} have no order; give first or all")
     comparisons: list[Comparison] = []
-    with counting("words") as advance:
+    with ProgressBar("words") as advance:
         for chosen, vectors in with_vectors(table, choose_samples(table, table.labels(names), len(names), config)):
             comparisons += compare(chosen, vectors, config)
             advance(1)
     asked = {one.groups for one in comparisons if one.test}
     words = {one.chosen.word.casefold() for one in comparisons}
     controls: list[ControlResult] = []
-    with counting("controls") as advance:
+    with ProgressBar("controls") as advance:
         labelled = choose_samples(others, others.labels(names), len(names), config, asked=others is not table)
         for chosen, vectors in with_vectors(others, labelled):
             if chosen.word.casefold() not in words:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bert_tweets.common.hashing import generator
-from bert_tweets.common.terminal import counting
+from bert_tweets.common.terminal import ProgressBar
 from bert_tweets.config import AnalyzeConfig
 from bert_tweets.words.statistics.energy_distance import Floats
 from bert_tweets.words.statistics.exchangeable_units import Ints, Units, levelled
@@ -51,13 +51,13 @@ def regress(table: Table, others: Table, config: AnalyzeConfig) -> list[dict[str
         config: the settings.
     """
     rows: list[tuple[Chosen, dict[str, Any]]] = []
-    with counting("regressions") as advance:
+    with ProgressBar("regressions") as advance:
         for chosen, vectors in with_vectors(table, choose_samples(table, _complete(table), 1, config)):
             rows += _rows(table, _regressed(table, chosen, vectors, config), config)
             advance(1)
     words = {chosen.word.casefold() for chosen, _ in rows}
     controls: list[ControlResult] = []
-    with counting("regressions of controls") as advance:
+    with ProgressBar("regressions of controls") as advance:
         chosen_controls = choose_samples(others, _complete(others), 1, config, asked=others is not table)
         for chosen, vectors in with_vectors(others, chosen_controls):
             if chosen.word.casefold() not in words:

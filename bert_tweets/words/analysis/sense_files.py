@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bert_tweets.common.output_folder import write_json_atomic
-from bert_tweets.common.terminal import counting
+from bert_tweets.common.terminal import ProgressBar
 from bert_tweets.config import AnalyzeConfig
 from bert_tweets.words.occurrences.groups import group_by_column, labels
 from bert_tweets.words.store.export_formats import write_word2vec_text
@@ -44,7 +44,7 @@ def write_senses(folder: Path, config: AnalyzeConfig) -> dict[str, Any]:
     records: dict[str, Any] = {}
     column = group_by_column(config.by)
     names = sorted({group for group in groups_of_rows(source.read([column]), config.by) if group is not None})
-    with counting("usage clusters") as advance, pq.ParquetWriter(folder / SENSE_TABLE, sense_schema()) as writer:
+    with ProgressBar("usage clusters") as advance, pq.ParquetWriter(folder / SENSE_TABLE, sense_schema()) as writer:
         for word, rows in by_word(source, asked(source), [*COLUMNS, column]):
             if not len(rows):
                 # None of its occurrences was found: lost to [UNK], or truncated away.

@@ -18,7 +18,7 @@ from bert_tweets.common.errors import UserError
 from bert_tweets.data.batches import MicroBatch, take_rows, to_micro_batch
 from bert_tweets.data.layout import Layout
 from bert_tweets.data.packing import pack
-from bert_tweets.distributed.work_split import ALL, Share
+from bert_tweets.distributed.work_split import ALL_WORK, WorkSplit
 from bert_tweets.engine.precision import autocast
 from bert_tweets.model.masked_lm import PackedMaskedLM
 from bert_tweets.words.occurrences.find import FOUND, Corpus, Occurrences
@@ -92,7 +92,9 @@ class Reader:
         """Of the vectors of an occurrence; that of the highest layer is the last."""
         return layer_labels(self.layers, self.layer_pooling)
 
-    def vectors(self, corpus: Corpus, occurrences: Occurrences, share: Share = ALL) -> Iterator[tuple[slice, Floats]]:
+    def vectors(
+        self, corpus: Corpus, occurrences: Occurrences, share: WorkSplit = ALL_WORK
+    ) -> Iterator[tuple[slice, Floats]]:
         """Runs each tweet with a found occurrence once, some thousand tweets at a time.
 
         Args:
@@ -106,7 +108,7 @@ class Reader:
         """
         ends = np.cumsum(occurrences.piece_counts)
         chunks = list(occurrences.chunks())
-        for number in share.units(len(chunks)):
+        for number in share.chunks(len(chunks)):
             rows = chunks[number]
             first_piece = int(ends[rows.start] - occurrences.piece_counts[rows.start])
             pieces = occurrences.pieces[first_piece : int(ends[rows.stop - 1])]
@@ -116,7 +118,7 @@ class Reader:
                 tweet, counts = occurrences.places.tweet[rows][found], occurrences.piece_counts[rows][found]
                 if self.pooling == "first":
                     pieces, counts = pieces[np.cumsum(counts) - counts], np.ones_like(counts)
-                mine = partial(share.within, number, len(chunks))
+                mine = partial(share.parts_of, number, len(chunks))
                 for which, values in self._vectors(corpus, tweet, counts, pieces, mine):
                     vectors[found[which]] = values
             yield rows, vectors

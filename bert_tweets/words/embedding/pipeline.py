@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,8 @@ from .study import BASE, MODEL, Answer, Neighbours, Study
 from .study_builder import find_study, words_of_study
 from .substitutes import substitutes_of
 from .summary import summarize
+
+logger = logging.getLogger(__name__)
 
 VECTORS, BASE_VECTORS, STATIC_VECTORS = "vectors.txt", "base_vectors.txt", "static_vectors.txt"
 
@@ -90,13 +93,13 @@ def embed(
         chosen = compared(study.occurrences, [word.key for word in study.embedded], config.seed)
         with _writer(config, manifest, study, world, folder) as writer:
             for role, name in roles.items():
-                world.say(f"embedding with {name}")
+                logger.info(f"embedding with {name}")
                 reader = reader_of(config, manifest, name, world)
                 _require_alike(reader, name, answers)
                 if role == MODEL and config.substitutes:
                     notes += _with_substitutes(config, study, reader, name, world, folder, writer)
                 streams = [
-                    in_order(reader.vectors(study.corpus, some, world.share), f"{role}-{kind}", world, folder)
+                    in_order(reader.vectors(study.corpus, some, world.work_split), f"{role}-{kind}", world, folder)
                     for kind, some in (("background", study.background_occurrences), ("asked", study.occurrences))
                 ]
                 if not writer:

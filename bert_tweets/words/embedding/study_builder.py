@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
 
 from bert_tweets.common.errors import UserError
 from bert_tweets.config import EmbedConfig
-from bert_tweets.corpus.shards.manifest import Manifest, mend
+from bert_tweets.corpus.shards.manifest import Manifest, how_to_recreate
 from bert_tweets.corpus.text.tokenizer import fingerprint, load_tokenizer
 from bert_tweets.distributed.world import World
 from bert_tweets.model.loading import tokenizer_folder
@@ -22,6 +23,8 @@ from bert_tweets.words.occurrences.span_corpus import SpanCorpus
 from .neighbours import background
 from .postprocess import NONE
 from .study import Study
+
+logger = logging.getLogger(__name__)
 
 
 def words_of_study(config: EmbedConfig, manifest: Manifest, spans: SpanCorpus | None) -> list[Asked]:
@@ -52,7 +55,7 @@ def find_study(
         tweets = tweet_columns(study.corpus, np.unique(study.occurrences.places.tweet[is_asked]), [column])
         require_groups(labels(tweets.column(0), config.by).drop_null().unique().to_pylist(), config.by, where)
     asked = int(is_asked.sum())
-    world.say(
+    logger.info(
         f"{asked:,} occurrences of {len(words)} word(s), {len(study.occurrences) - asked:,} of {len(study.controls):,} "
         f"control words, {len(study.background.words):,} background words of {study.background.tweets:,} tweets"
     )
@@ -67,9 +70,8 @@ def find_study(
 def _of_shards(config: EmbedConfig, manifest: Manifest, words: list[Asked], world: World) -> Study:
     tokenizer = load_tokenizer(str(tokenizer_folder(config.data.path)), local_only=True)
     if fingerprint(tokenizer) != manifest.recipe.tokenizer:
-        raise UserError(
-            f"{tokenizer_folder(config.data.path)}: is not the tokenizer of these shards; {mend(config.data.path)}"
-        )
+        folder = tokenizer_folder(config.data.path)
+        raise UserError(f"{folder}: is not the tokenizer of these shards; {how_to_recreate(config.data.path)}")
     corpus = open_corpus(config.data.path, manifest)
     choice = choose_occurrences(config, corpus, words, tokenizer, manifest.unknown_id, world)
     others = background(corpus, words, config.background_tweets, config.background_minimum, config.seed)
@@ -90,5 +92,5 @@ def _of_spans(config: EmbedConfig, manifest: Manifest, words: list[Asked], world
 
 
 def _aligned(corpus: Any, places: Places, tokenizer: Any, manifest: Manifest, world: World) -> Occurrences:
-    mine = align(corpus, shared(places, world.share), tokenizer, manifest.unknown_id)
+    mine = align(corpus, shared(places, world.work_split), tokenizer, manifest.unknown_id)
     return of_all_ranks(mine, world)

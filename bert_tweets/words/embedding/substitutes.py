@@ -88,7 +88,7 @@ def substitutes_of(
     likeliest = Likeliest(**given, allowed=allowed, count=more)
     ids = np.full((len(occurrences), more), -1, np.int64)
     # Of a corpus, tokens are all that is asked here.
-    mine = likeliest.vectors(cast(Corpus, hidden), hidden.each(asked), world.share)
+    mine = likeliest.vectors(cast(Corpus, hidden), hidden.each(asked), world.work_split)
     others = ((rows, hidden.own_last(rows, values)) for rows, values in mine)
     for rows, values in in_order(others, "substitutes", world, folder):
         ids[rows] = np.nan_to_num(values[:, 0], nan=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -36,6 +37,8 @@ from bert_tweets.words.statistics.pair_metrics import (
 from bert_tweets.words.store.reader import NO_NUMBERS
 
 from .pair_files import Pairs, read_pairs
+
+logger = logging.getLogger(__name__)
 
 MODEL, BASE = "model", "base"
 Scores = dict[str, Doubles]
@@ -102,7 +105,7 @@ def judge(config: MeaningTestConfig, questions: Questions, world: World) -> dict
     with process_group(world):
         fetch_and_check(models, spans.manifest, world)
         for role, name in roles.items():
-            world.say(f"embedding with {name}")
+            logger.info(f"embedding with {name}")
             scores[role] = _scores(_reader(config, spans, name, world), spans, config)
     bounds = np.cumsum([0, *map(len, questions.files)])
     parts = [slice(first, last) for first, last in pairwise(bounds.tolist())]

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bert_tweets.corpus.text.cleaning import LINK
-from bert_tweets.distributed.work_split import ALL, Share
+from bert_tweets.distributed.work_split import ALL_WORK, WorkSplit
 
 from .bottom_k import BottomKSampler, salts_of
 from .find import PENDING, Corpus, Places, sampled, shard_parts, shared, tweet_columns
@@ -78,7 +78,7 @@ class MatchTarget:
     part_of_speech: str | None
 
 
-def count_words(corpus: Corpus, share: Share = ALL) -> pa.Table:
+def count_words(corpus: Corpus, share: WorkSplit = ALL_WORK) -> pa.Table:
     """How often each word is written how, in the share of all tweets: columns `values`, string, and `counts`, int64."""
     parts = []
     for _, texts in shard_parts(corpus, share, "text"):
@@ -184,7 +184,7 @@ def _commonest(forms: dict[str, int]) -> tuple[str, ...]:
 
 
 def find_controls(
-    corpus: Corpus, controls: Sequence[ControlWord], sampler: BottomKSampler, share: Share = ALL
+    corpus: Corpus, controls: Sequence[ControlWord], sampler: BottomKSampler, share: WorkSplit = ALL_WORK
 ) -> Places:
     """A sample of each control's places in the share of the tweets; `start` is the place among the text's words.
 
@@ -210,7 +210,7 @@ def find_controls(
     return Places.join([sampled(corpus, Places.concatenated(kept), sampler)])
 
 
-def with_spans(corpus: Corpus, ordinals: Places, share: Share = ALL) -> Places:
+def with_spans(corpus: Corpus, ordinals: Places, share: WorkSplit = ALL_WORK) -> Places:
     """Places of `find_controls` by their characters, those of a rank's share of their tweets."""
     ordinals = shared(ordinals, share)
     if not len(ordinals):

@@ -15,7 +15,7 @@ from bert_tweets.common.arrays import ranges
 from bert_tweets.corpus.shards.manifest import SPLITS, Manifest
 from bert_tweets.corpus.shards.reader import Split, Tweets
 from bert_tweets.corpus.text.tokenizer import private_backend
-from bert_tweets.distributed.work_split import ALL, Share
+from bert_tweets.distributed.work_split import ALL_WORK, WorkSplit
 
 from .bottom_k import BottomKSampler, salts_of
 from .groups import group_by_column, labels, numbers
@@ -129,13 +129,13 @@ class Occurrences:
         yield from tweet_chunks(self.places.tweet)
 
 
-def find(corpus: Corpus, words: Sequence[Asked], share: Share = ALL) -> Places:
+def find(corpus: Corpus, words: Sequence[Asked], share: WorkSplit = ALL_WORK) -> Places:
     """Every place where a word stands, in every tweet of the share."""
     return Places.join([Places.of([]), *_by_shard(corpus, words, share)])
 
 
 def search(
-    corpus: Corpus, words: Sequence[Asked], sampler: BottomKSampler, by: str = "", share: Share = ALL
+    corpus: Corpus, words: Sequence[Asked], sampler: BottomKSampler, by: str = "", share: WorkSplit = ALL_WORK
 ) -> tuple[Places, Ints]:
     """A sample of each word's places in the tweets of the share, of each group by itself; holds no more in memory.
 
@@ -171,7 +171,7 @@ def sampled(corpus: Corpus, places: Places, sampler: BottomKSampler, by: str = "
     return places.take(sampler.kept(places.word, group, places.tweet, places.start))
 
 
-def _by_shard(corpus: Corpus, words: Sequence[Asked], share: Share) -> Iterator[Places]:
+def _by_shard(corpus: Corpus, words: Sequence[Asked], share: WorkSplit) -> Iterator[Places]:
     """Arrow filters each shard's texts for each word; Python looks at what is left."""
     for first, texts in shard_parts(corpus, share, "text"):
         found: list[tuple[int, int, int, int]] = []
@@ -182,9 +182,9 @@ def _by_shard(corpus: Corpus, words: Sequence[Asked], share: Share) -> Iterator[
         yield Places.join([Places.of(found)])
 
 
-def shard_parts(corpus: Corpus, share: Share, name: str) -> Iterator[tuple[int, pa.Array]]:
+def shard_parts(corpus: Corpus, share: WorkSplit, name: str) -> Iterator[tuple[int, pa.Array]]:
     """A column of the share of the tweets, shard by shard, each with the index of its first tweet."""
-    tweets = share.of(len(corpus))
+    tweets = share.range_for(len(corpus))
     for shard, entry in enumerate(corpus.shards):
         begins = corpus.first_row(shard)
         first, last = max(begins, tweets.start), min(begins + entry.rows, tweets.stop)
@@ -230,10 +230,10 @@ def tweet_chunks(tweet: Ints) -> Iterator[slice]:
     yield from (slice(first, last) for first, last in pairwise(bounds))
 
 
-def shared(places: Places, share: Share) -> Places:
+def shared(places: Places, share: WorkSplit) -> Places:
     """The places in a rank's share of the tweets that have any; ordered by tweet, as they are."""
     bounds = np.append(_firsts(places.tweet), len(places))
-    mine = share.of(len(bounds) - 1)
+    mine = share.range_for(len(bounds) - 1)
     return places.take(slice(bounds[mine.start], bounds[mine.stop]))
 
 

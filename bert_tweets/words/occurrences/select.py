@@ -57,12 +57,12 @@ def choose_occurrences(
     """
     keys = [word.key for word in words]
     sampler = BottomKSampler(salts_of(config.seed, keys), config.max_occurrences)
-    mine, counts = search(corpus, words, sampler, config.by, world.share)
-    matches = world.joined(counts).reshape(-1, len(words)).sum(axis=0)
+    mine, counts = search(corpus, words, sampler, config.by, world.work_split)
+    matches = world.all_gather_concat(counts).reshape(-1, len(words)).sum(axis=0)
     places = sampled(corpus, Places.join([of_all_ranks(mine, world)]), sampler, config.by)
     controls: list[ControlWord] = []
     if config.controls:
-        some = shared(sample(places, keys, _FOR_PIECES, config.seed), world.share)
+        some = shared(sample(places, keys, _FOR_PIECES, config.seed), world.work_split)
         aligned = of_all_ranks(align(corpus, some, tokenizer, unknown_id), world)
         wanted = [
             MatchTarget(int(matches[number]), usual_pieces(aligned, number), part_of_speech(word.key))
@@ -83,7 +83,9 @@ def usual_pieces(occurrences: Occurrences, word: int) -> int:
 def of_all_ranks(mine: Columns, world: World) -> Columns:
     """The rows of all ranks, one behind the other."""
     columns: list[Any] = [getattr(mine, field.name) for field in fields(mine)]
-    joined: list[Any] = [of_all_ranks(one, world) if isinstance(one, Places) else world.joined(one) for one in columns]
+    joined: list[Any] = [
+        of_all_ranks(one, world) if isinstance(one, Places) else world.all_gather_concat(one) for one in columns
+    ]
     return type(mine)(*joined)
 
 
@@ -93,9 +95,9 @@ def _with_controls(
     if not controls:
         return choice
     sampler = BottomKSampler(salts_of(config.seed, [one.key for one in controls]), config.control_occurrences)
-    mine = find_controls(corpus, controls, sampler, world.share)
+    mine = find_controls(corpus, controls, sampler, world.work_split)
     ordinals = sampled(corpus, Places.join([of_all_ranks(mine, world)]), sampler)
-    found = of_all_ranks(with_spans(corpus, ordinals, world.share), world)
+    found = of_all_ranks(with_spans(corpus, ordinals, world.work_split), world)
     numbered_on = Places(found.word + len(choice.matches), found.tweet, found.start, found.end)
     matches = np.append(choice.matches, [one.matches for one in controls])
     return Choice(controls, Places.join([choice.places, numbered_on]), matches)
@@ -103,16 +105,18 @@ def _with_controls(
 
 def _counted(corpus: Corpus, world: World) -> pa.Table:
     """`count_words` over the tweets of all ranks."""
-    mine = count_words(corpus, world.share)
+    mine = count_words(corpus, world.work_split)
     if world.world_size == 1:
         return mine
     words = mine.column("values").combine_chunks().cast(pa.large_string())
     _, offsets, data = words.buffers()
     text = np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
-    lengths = world.joined(np.diff(np.frombuffer(offsets, np.int64)))
+    lengths = world.all_gather_concat(np.diff(np.frombuffer(offsets, np.int64)))
     ends = np.append(0, np.cumsum(lengths))
-    together = pa.LargeStringArray.from_buffers(len(lengths), pa.py_buffer(ends), pa.py_buffer(world.joined(text)))
-    counts = world.joined(mine.column("counts").to_numpy())
+    together = pa.LargeStringArray.from_buffers(
+        len(lengths), pa.py_buffer(ends), pa.py_buffer(world.all_gather_concat(text))
+    )
+    counts = world.all_gather_concat(mine.column("counts").to_numpy())
     return summed([pa.table({"values": together.cast(pa.string()), "counts": counts})])
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bert_tweets.common.errors import UserError, did_you_mean
-from bert_tweets.common.output_folder import in_one_line, side_path
+from bert_tweets.common.output_folder import output_errors, unfinished_path
 from bert_tweets.config import AnalyzeConfig
 from bert_tweets.words.analysis.sense_files import groups_of_rows
 from bert_tweets.words.analysis.sense_report import COLUMNS, Usage, described, usage_of, with_q_values
@@ -231,8 +231,8 @@ class WordVectors:
         if file.is_dir():
             raise UserError(f"{path}: is a folder; name a file")
         usages = [self._usage(word) for word in self.asked] if senses else []
-        with in_one_line(path):
-            side = side_path(file)
+        with output_errors(path):
+            side = unfinished_path(file)
             side.parent.mkdir(parents=True, exist_ok=True)
             try:
                 self._export(side, file.suffix, usages)

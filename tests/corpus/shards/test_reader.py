@@ -17,7 +17,7 @@ import pytest
 from bert_tweets import inspect
 from bert_tweets import verify as verify_stage
 from bert_tweets.common.errors import UserError
-from bert_tweets.corpus.shards.checksummed_json import sealed
+from bert_tweets.corpus.shards.checksummed_json import add_checksum
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.shards.reader import open_split, shard_schema, verify
 
@@ -181,7 +181,7 @@ def sealed_manifest(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Pa
     """The folder, whose manifest is changed by somebody who knows how it is sealed."""
     record = record_of(folder)
     change(record)
-    (folder / "manifest.json").write_text(json.dumps(sealed(record)))
+    (folder / "manifest.json").write_text(json.dumps(add_checksum(record)))
     return folder
 
 
@@ -237,7 +237,7 @@ def test_a_manifest_whose_field_was_changed_is_refused(copy: Path, name: str) ->
     path.write_text(json.dumps({**record, name: changed}))
     assert_damaged(copy, "does not fit its checksum")
     for other in (None, "text", 1.5, True, [[]]):
-        path.write_text(json.dumps(sealed({**record_of(copy), name: other})))
+        path.write_text(json.dumps(add_checksum({**record_of(copy), name: other})))
         if name not in ("fingerprint", "format_version"):
             assert_damaged(copy, "")
     path.write_text(json.dumps({key: value for key, value in record.items() if key != name}))
@@ -266,7 +266,7 @@ def test_wrong_types_deep_inside_are_refused(copy: Path) -> None:
             inner = inner[key]
         inner[keys[-1]] = value
         (copy / "evil").mkdir(exist_ok=True)
-        (copy / "evil" / "manifest.json").write_text(json.dumps(sealed(record)))
+        (copy / "evil" / "manifest.json").write_text(json.dumps(add_checksum(record)))
         assert_damaged(copy / "evil", "")
 
 

@@ -17,7 +17,7 @@ from bert_tweets.common.errors import UserError
 from bert_tweets.config import DataConfig, EmbedConfig, ModelConfig, ScratchConfig
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.text.tokenizer import load_tokenizer
-from bert_tweets.distributed.world import this_world
+from bert_tweets.distributed.world import world_from_environment
 from bert_tweets.model.export import export_model
 from bert_tweets.model.loading import load_model
 from bert_tweets.words.embedding import pipeline
@@ -50,7 +50,7 @@ def embedded(shards: Path, model: list[str], folder: Path, **more: Any) -> tuple
         **more,
     }
     folder.mkdir(exist_ok=True)
-    summary = embed(EmbedConfig(model=model, **settings), Manifest.read(shards), this_world("cpu"), folder)
+    summary = embed(EmbedConfig(model=model, **settings), Manifest.read(shards), world_from_environment("cpu"), folder)
     assert summary is not None
     return summary, pq.read_table(folder / "occurrences.parquet").to_pylist()
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_tweets.corpus.shards.manifest import Manifest
-from bert_tweets.distributed.work_split import Share
+from bert_tweets.distributed.work_split import WorkSplit
 from bert_tweets.words.occurrences.bottom_k import BottomKSampler, salts_of
 from bert_tweets.words.occurrences.find import Places, find, open_corpus, sampled, search, tweet_columns
 from bert_tweets.words.occurrences.groups import labels, numbers
@@ -57,7 +57,7 @@ def test_ranks_and_groups_bound_the_sample_and_do_not_change_it(shards: Path) ->
     whole, matches = search(corpus, words, sampler, "month")
     everything = find(corpus, words)
     assert matches.tolist() == np.bincount(everything.word).tolist()
-    parts, counts = zip(*(search(corpus, words, sampler, "month", Share(r, 3)) for r in range(3)), strict=True)
+    parts, counts = zip(*(search(corpus, words, sampler, "month", WorkSplit(r, 3)) for r in range(3)), strict=True)
     again = sampled(corpus, Places.join(parts), sampler, "month")
     assert np.array_equal(sum(counts), matches)
     for name in ("word", "tweet", "start", "end"):

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bert_tweets.corpus.shards.manifest import Manifest
-from bert_tweets.distributed.work_split import Share
+from bert_tweets.distributed.work_split import WorkSplit
 from bert_tweets.words.embedding.neighbours import words_in
 from bert_tweets.words.occurrences import control_words as module
 from bert_tweets.words.occurrences.bottom_k import BottomKSampler, salts_of
@@ -62,7 +62,7 @@ def test_counts_and_places_are_those_of_a_look_at_each_tweet(
     expected = Counter(
         word for text in corpus.texts(np.arange(len(corpus))) for word, *_ in words_in(text) if word[0] not in "#@"
     )
-    counted = summed([count_words(corpus, Share(rank, 2)) for rank in range(2)])
+    counted = summed([count_words(corpus, WorkSplit(rank, 2)) for rank in range(2)])
     assert counted.equals(count_words(corpus))
     forms: Counter[str] = Counter()
     for form, count in zip(counted.column("values").to_pylist(), counted.column("counts").to_pylist(), strict=True):
@@ -74,7 +74,7 @@ def test_counts_and_places_are_those_of_a_look_at_each_tweet(
         word: count for word, count in expected.items() if word != "http" and count <= 64
     }
     ordinals = find_controls(corpus, everything, BottomKSampler(salts_of(0, [one.key for one in everything]), 0))
-    places = Places.join([with_spans(corpus, ordinals, Share(rank, 2)) for rank in range(2)])
+    places = Places.join([with_spans(corpus, ordinals, WorkSplit(rank, 2)) for rank in range(2)])
     found = Counter(
         zip(places.tweet.tolist(), places.word.tolist(), places.start.tolist(), places.end.tolist(), strict=True)
     )

@@ -1,0 +1,64 @@
+"""Log handlers: what the command line prints of the package's log records, and a run's log file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .terminal import print_line
+
+PACKAGE = "bert_tweets"
+# `logger.warning(text, extra=EVERY_RANK)`: shown whichever rank it comes from. All else is shown by rank 0 alone.
+EVERY_RANK = {"every_rank": True}
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    return os.environ.get("RANK", "0") == "0" or getattr(record, "every_rank", False)
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints log records as the command line does.
+
+    Information goes to standard output as it stands; warnings and errors go to standard error, with their level in
+    front. The streams are those of the moment, so that a progress bar and a test's capture see them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.addFilter(_is_shown)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            print_line(f"{record.levelname.lower()}: {record.getMessage()}", sys.stderr)
+        else:
+            print_line(record.getMessage(), sys.stdout)
+
+
+def log_to_console() -> None:
+    """Have the package's log records printed from now on; calling it again changes nothing."""
+    logger = logging.getLogger(PACKAGE)
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, ConsoleHandler) for handler in logger.handlers):
+        logger.addHandler(ConsoleHandler())
+
+
+@contextmanager
+def log_to_file(path: Path) -> Iterator[None]:
+    """Append the package's log records to a file during the block: UTC time, level, module and message a line."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    handler.addFilter(_is_shown)
+    logger = logging.getLogger(PACKAGE)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
