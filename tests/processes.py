@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 
 from bert_tweets.common import subprocesses
-from tests import warm
+
+from . import warm
 
 ROOT = Path(__file__).parent.parent
 _AT_START = dict(os.environ)

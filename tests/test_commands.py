@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from bert_tweets import __version__
-from tests.processes import ROOT, wait_for
+
+from .processes import ROOT, wait_for
 
 # Takes its time to save, as training does.
 STAGE = """

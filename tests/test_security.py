@@ -18,13 +18,14 @@ import torch
 from bert_tweets import report
 from bert_tweets.common import errors
 from bert_tweets.common.errors import UserError
+from bert_tweets.common.json_records import add_checksum
 from bert_tweets.common.subprocesses import command, shell_line
 from bert_tweets.config import PrepareConfig, TrainConfig, parser
-from bert_tweets.corpus.shards.checksummed_json import add_checksum
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.shards.reader import open_split
 from bert_tweets.training import checkpoint
-from tests.poison import Poison, poisoned_file
+
+from .poison import Poison, poisoned_file
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted([*(ROOT / "bert_tweets").rglob("*.py"), *(ROOT / "launch").rglob("*.py")])

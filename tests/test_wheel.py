@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from bert_tweets.cli import STAGES
-from tests.processes import ROOT
+
+from .processes import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert_tweets.common.errors import UserError
+from bert_tweets.common.json_records import add_checksum, parse_record, verify_checksum
 from bert_tweets.common.output_folder import atomic_output_folder, to_json, write_atomic, write_bytes
-from bert_tweets.corpus.shards.checksummed_json import add_checksum, validate, verify_checksum
 
 if TYPE_CHECKING:
     # Torch is slow to import, and who verifies does without.
@@ -188,8 +188,8 @@ def read_record(folder: Path) -> Record:
                 f"{path}: format version {version}, this program reads {FORMAT_VERSION}; go on with the program that "
                 "wrote it, or begin anew with resume=never"
             )
-        validate(found, Record, "the record")
-        for name, entry in found["files"].items():
+        record = parse_record(found, Record, "the record")
+        for name, entry in record.files.items():
             if not _FILE.fullmatch(name) or set(entry) != {"bytes", "sha256"}:
                 raise ValueError(f"no file of a checkpoint is called {name!r}")
     except FileNotFoundError:
@@ -198,7 +198,7 @@ def read_record(folder: Path) -> Record:
         raise _unreadable(path, error) from None
     except (ValueError, KeyError) as error:
         raise Damaged(f"{path}: is damaged ({error})") from None
-    return Record(**found)
+    return record
 
 
 def strangers(folder: Path, record: Record) -> Iterator[Path]:

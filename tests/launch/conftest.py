@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.starting import PATH
+from .starting import PATH
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ import pytest
 from bert_tweets.common.errors import UserError
 from bert_tweets.page.html import map_data
 from bert_tweets.page.maps import SENSE, TIME, MapSpec, word_maps
-from tests.page import study
+
+from . import study
 
 TITLES = {"model": "after", "base": "before"}
 

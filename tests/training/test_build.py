@@ -12,7 +12,8 @@ from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.distributed import world as ranks
 from bert_tweets.training.build import build
 from bert_tweets.training.trainer import train
-from tests.training.runs import config_of, lines_of, words_of
+
+from .runs import config_of, lines_of, words_of
 
 
 @pytest.mark.parametrize(("compile_", "attention"), [("auto", "bucketed"), ("true", "sdpa")])

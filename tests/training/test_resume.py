@@ -15,9 +15,9 @@ from transformers import BertConfig, BertForMaskedLM
 
 from bert_tweets import verify
 from bert_tweets.common.errors import UserError
+from bert_tweets.common.json_records import add_checksum, verify_checksum
 from bert_tweets.common.output_folder import to_json
 from bert_tweets.config import TrainConfig
-from bert_tweets.corpus.shards.checksummed_json import add_checksum, verify_checksum
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.text.tokenizer import load_tokenizer, save
 from bert_tweets.engine.ddp import DDPEngine
@@ -25,7 +25,8 @@ from bert_tweets.model.loading import load_model, tokenizer_folder
 from bert_tweets.model.vocab_padding import fit_vocabulary, names_by_token, pad_vocabulary
 from bert_tweets.training import checkpoint
 from tests.helpers import make_shards
-from tests.training.runs import assert_same, config_of, flip, go_on, lines_of, names_in, short_tweets
+
+from .runs import assert_same, config_of, flip, go_on, lines_of, names_in, short_tweets
 
 
 def test_so_many_checkpoints_stay(short_shards: Path, whole: Path, half: Path) -> None:
@@ -51,7 +52,7 @@ def test_one_that_is_damaged_is_skipped_with_its_reason(
     go_on(short_shards, run)
     told = capsys.readouterr()
     assert "step-00000007/moments.safetensors: its bytes are not those that were written" in told.err
-    assert "resuming after step 6" in told.out and "removed, as the run goes on without: step-00000007" in told.out
+    assert "resuming after step 6" in told.out and "removed, as the run continues without: step-00000007" in told.out
     assert_same(run, whole)
 
 

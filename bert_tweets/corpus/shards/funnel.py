@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bert_tweets.common.errors import UserError
+from bert_tweets.common.json_records import add_checksum, parse_record, verify_checksum
 
-from .checksummed_json import add_checksum, validate, verify_checksum
 from .manifest import how_to_recreate, read_errors
 
 # Reasons for a drop, in the order in which they are looked for, and notes on rows that stay.
@@ -113,10 +113,9 @@ class Funnel:
                 content = path.read_bytes()
             record = verify_checksum(content)
             del record["kept"]
-            validate(record, Funnel, "the funnel")
+            return parse_record(record, Funnel, "the funnel")
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{path}: is missing or damaged ({error}); {how_to_recreate(path.parent)}") from None
-        return Funnel(**record)
 
     def show(self, console: Console) -> None:
         """Prints the counts as a table."""

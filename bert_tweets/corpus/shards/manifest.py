@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bert_tweets.common.errors import UserError
+from bert_tweets.common.json_records import add_checksum, parse_record, verify_checksum
 from bert_tweets.corpus.text.recipe import FORMAT_VERSION, Recipe
-
-from .checksummed_json import add_checksum, validate, verify_checksum
 
 FILE = "manifest.json"
 FUNNEL_FILE = "funnel.json"
@@ -173,10 +172,7 @@ class Manifest:
                 )
             fingerprint = record.pop("fingerprint")
             del record["recipe"]["hash"]
-            validate(record, Manifest, "the manifest")
-            record["recipe"] = Recipe.from_json(record["recipe"])
-            record["splits"] = {split: [ShardEntry(**entry) for entry in record["splits"][split]] for split in SPLITS}
-            manifest = Manifest(**record)
+            manifest = parse_record(record, Manifest, "the manifest")
             manifest.require_consistent(fingerprint)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: is damaged ({error}); {how_to_recreate(folder)}") from None

@@ -17,7 +17,7 @@ import pytest
 from bert_tweets import inspect
 from bert_tweets import verify as verify_stage
 from bert_tweets.common.errors import UserError
-from bert_tweets.corpus.shards.checksummed_json import add_checksum
+from bert_tweets.common.json_records import add_checksum
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.shards.reader import open_split, shard_schema, verify
 
