@@ -15,9 +15,8 @@ from hypothesis import settings
 from bert_tweets.common.logs import log_to_console
 from bert_tweets.corpus.text.tokenizer import train_wordpiece
 from bert_tweets.model import masked_lm
-
-from .analyses import word, words_folder
-from .helpers import generated_tweets, make_shards, write_csv
+from tests.analyses import word, words_folder
+from tests.helpers import generated_tweets, make_shards, write_csv
 
 # A busy machine is no fault of the code.
 settings.register_profile("here", deadline=None)
@@ -29,14 +28,14 @@ torch.set_num_threads(1)
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Of `--dist loadscope`; of its other values, xdist's own."""
-    from .scheduling import ModuleScheduling
+    from tests.scheduling import ModuleScheduling
 
     return ModuleScheduling(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):  # of xdist
-        from .scheduling import in_order
+        from tests.scheduling import in_order
 
         items[:] = in_order(items)
 

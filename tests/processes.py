@@ -21,8 +21,7 @@ from pathlib import Path
 import pytest
 
 from bert_tweets.common import subprocesses
-
-from . import warm
+from tests import warm
 
 ROOT = Path(__file__).parent.parent
 _AT_START = dict(os.environ)

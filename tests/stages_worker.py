@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_tweets import embed, evaluate
+from bert_tweets.common.logs import log_to_console
 from bert_tweets.distributed import world as ranks
 from bert_tweets.training import evaluate as evaluation
 from bert_tweets.words.occurrences import find
@@ -21,6 +22,7 @@ SMALL_UNITS: list[tuple[Any, str, int]] = [(find, "CHUNK_TWEETS", 50), (evaluati
 
 
 def main(file: str) -> None:
+    log_to_console()
     for module, name, tweets in SMALL_UNITS:
         setattr(module, name, tweets)
     world = ranks.world_from_environment("cpu")

@@ -17,11 +17,10 @@ from bert_tweets.corpus.shards.reader import open_split
 from bert_tweets.corpus.text.tokenizer import fingerprint, load_tokenizer, train_wordpiece
 from bert_tweets.model.export import export_model
 from bert_tweets.model.loading import load_model
+from tests.helpers import generated_tweets, make_shards
 from tests.model.tiny import SIZES
-
-from .helpers import generated_tweets, make_shards
-from .processes import stage
-from .test_evaluate import evaluate
+from tests.processes import stage
+from tests.test_evaluate import evaluate
 
 ADDED = ["😂", "👩🏽‍💻", "😷"]
 WORDS = ["mask", "😂", "😷", "👩🏽‍💻"]

@@ -16,9 +16,8 @@ import pytest
 from bert_tweets.common.errors import UserError
 from bert_tweets.words.analysis import occurrence_table, pipeline
 from bert_tweets.words.embedding.parquet_writer import occurrence_schema
+from tests.analyses import DAY, run, word, words_folder
 from tests.words.synthetic import WIDTH
-
-from .analyses import DAY, run, word, words_folder
 
 FIELDS = [
     "word",

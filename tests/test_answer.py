@@ -17,8 +17,7 @@ from bert_tweets.config import ModelConfig
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.text.tokenizer import load_tokenizer
 from bert_tweets.model.loading import load_model
-
-from .helpers import generated_tweets, write_csv
+from tests.helpers import generated_tweets, write_csv
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from bert_tweets import __version__
-
-from .processes import ROOT, wait_for
+from tests.processes import ROOT, wait_for
 
 # Takes its time to save, as training does.
 STAGE = """

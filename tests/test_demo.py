@@ -16,8 +16,7 @@ from bert_tweets.common.errors import UserError
 from bert_tweets.config import AnalyzeConfig, DemoConfig
 from bert_tweets.demo import _DAYS, _EVERYDAY, _KINDS, _START, CHANGE, CHANGING, STABLE, generate
 from bert_tweets.words.analysis.verdicts import FEWEST_CONTROLS
-
-from .processes import run, warm_commands
+from tests.processes import run, warm_commands
 
 
 def test_tweets_are_a_function_of_their_seed() -> None:

@@ -18,8 +18,7 @@ from bert_tweets.diagnosis import probe as facts_module
 from bert_tweets.diagnosis.allreduce_check import all_reduce, bandwidth
 from bert_tweets.diagnosis.checks import findings, networks, of_ranks, tells
 from bert_tweets.diagnosis.probe import Driver, Facts, Gpu, asked_versions, gather
-
-from .processes import ROOT, failure, free_port, run, stage
+from tests.processes import ROOT, failure, free_port, run, stage
 
 MIB, GIB = 2**20, 2**30
 H100 = Gpu("H100", 80 * GIB, (9, 0))

@@ -21,8 +21,7 @@ from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.text.tokenizer import load_tokenizer
 from bert_tweets.model.loading import load_model
 from bert_tweets.words.occurrences.find import open_corpus, tweet_columns
-
-from .helpers import generated_tweets, make_shards, write_csv
+from tests.helpers import generated_tweets, make_shards, write_csv
 
 WORDS = ["mask", "the internet", "😷", "#metoo", "@user", "no", "007", "nowhere"]
 

@@ -19,9 +19,8 @@ from bert_tweets.model.export import export_model
 from bert_tweets.model.loading import load_model
 from bert_tweets.training import evaluate as evaluation
 from bert_tweets.training.evaluate import Score
-
-from .helpers import make_shards
-from .processes import failure, stage
+from tests.helpers import make_shards
+from tests.processes import failure, stage
 
 
 def export_scratch(folder: Path, shards: Path, seed: int) -> Path:

@@ -19,9 +19,8 @@ from benchmarks.common import ROOT, append_row, appended_rows
 from benchmarks.gpu_profile import by_group
 from benchmarks.gpu_rows import Place, Rows
 from benchmarks.throughput_ours import require_training
-
-from .processes import run
-from .test_benchmarks import SCHEMA
+from tests.processes import run
+from tests.test_benchmarks import SCHEMA
 
 HIDDEN = set((ROOT / "tests" / "without" / "packages.txt").read_text().split())
 COLLECTOR = str(Path(__file__).parent / "collected_without.py")

@@ -17,9 +17,8 @@ from bert_tweets.common.errors import UserError
 from bert_tweets.meaning_test import stage
 from bert_tweets.words.meaning_test.pair_files import read_pairs
 from bert_tweets.words.statistics.pair_metrics import auc_of, cosines
-
-from .helpers import make_shards
-from .test_evaluate import export_scratch
+from tests.helpers import make_shards
+from tests.test_evaluate import export_scratch
 
 WORDS = ["mask", "virus", "internet", "government", "no"]
 CONTEXTS = [["I wear a {} today", "she wears the {} again"], ["they tax {} rates", "taxes on {} go up"]]

@@ -22,8 +22,7 @@ from bert_tweets.corpus.shards.reader import open_split, verify
 from bert_tweets.corpus.text import tokenizer as tokenizers
 from bert_tweets.corpus.text.cleaning import duplicate_key
 from bert_tweets.prepare import main, prepare
-
-from .helpers import generated_tweets, make_shards, write_csv
+from tests.helpers import generated_tweets, make_shards, write_csv
 
 
 def run(source, output, tokenizer_folder, **overrides):

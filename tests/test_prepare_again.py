@@ -12,8 +12,7 @@ from bert_tweets import inspect
 from bert_tweets import verify as verify_stage
 from bert_tweets.common.errors import UserError
 from bert_tweets.prepare import main
-
-from .test_prepare import contents, fails
+from tests.test_prepare import contents, fails
 
 
 def test_a_second_run_finds_the_work_done(tweets_csv, tokenizer_folder, tmp_path, capsys):

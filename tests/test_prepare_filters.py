@@ -15,8 +15,7 @@ from bert_tweets.corpus.pipeline import selection
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.shards.reader import open_split
 from bert_tweets.prepare import prepare
-
-from .helpers import write_csv
+from tests.helpers import write_csv
 
 WORDS = [f"{first}{second}" for first in ("ma", "vi", "zo", "co", "go", "ra", "tu", "le") for second in
          ("sk", "rus", "om", "ffee", "al", "in", "lip", "mon", "per", "tra")]  # fmt: skip

@@ -20,9 +20,8 @@ from bert_tweets.corpus.pipeline import pipeline
 from bert_tweets.corpus.shards.manifest import SPLITS, Manifest
 from bert_tweets.corpus.shards.reader import verify
 from bert_tweets.prepare import prepare
-
-from .helpers import generated_tweets, write_csv
-from .processes import dask_cluster, wait_for
+from tests.helpers import generated_tweets, write_csv
+from tests.processes import dask_cluster, wait_for
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(

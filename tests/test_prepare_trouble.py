@@ -18,10 +18,9 @@ from bert_tweets.common.errors import Interrupted, UserError
 from bert_tweets.corpus.pipeline import pipeline, worker
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.prepare import main, prepare
-
-from .helpers import generated_tweets, write_csv
-from .processes import web_server
-from .test_prepare_resume import contents, settings
+from tests.helpers import generated_tweets, write_csv
+from tests.processes import web_server
+from tests.test_prepare_resume import contents, settings
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,7 @@ from bert_tweets.data.packing import pack
 from bert_tweets.model.loading import load_model
 from bert_tweets.model.masked_lm import PackedMaskedLM
 from bert_tweets.prepare import prepare
-
-from .processes import stage
+from tests.processes import stage
 
 pytestmark = pytest.mark.real_data
 WORDS = ["love", "sick", "virus", "#fail", "@user", "no"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .analyses import DAY, run, word, words_folder
+from tests.analyses import DAY, run, word, words_folder
 
 
 def regression(folder: Path, output: Path, *more: str) -> list[dict[str, Any]]:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from bert_tweets import report
-
-from .test_report import EVALUATION, FUNNEL, NEVER, RUN, WORDS, Page, page_of, study, word
+from tests.test_report import EVALUATION, FUNNEL, NEVER, RUN, WORDS, Page, page_of, study, word
 
 CLOSING = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'"
 

@@ -14,10 +14,9 @@ from bert_tweets.common import subprocesses
 from bert_tweets.common.errors import UserError
 from bert_tweets.config import RunConfig
 from bert_tweets.run import Rehearsal, plan, stages
-
-from .helpers import generated_tweets, write_csv
-from .processes import failure, run, stage, warm_commands
-from .test_evaluate import export_scratch
+from tests.helpers import generated_tweets, write_csv
+from tests.processes import failure, run, stage, warm_commands
+from tests.test_evaluate import export_scratch
 
 
 def config_of(**more: object) -> RunConfig:

@@ -24,8 +24,7 @@ from bert_tweets.config import PrepareConfig, TrainConfig, parser
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.shards.reader import open_split
 from bert_tweets.training import checkpoint
-
-from .poison import Poison, poisoned_file
+from tests.poison import Poison, poisoned_file
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted([*(ROOT / "bert_tweets").rglob("*.py"), *(ROOT / "launch").rglob("*.py")])

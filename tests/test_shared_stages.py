@@ -9,11 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from bert_tweets.corpus.shards.manifest import Manifest
-
-from .helpers import make_shards, write_csv
-from .processes import failure, run
-from .stages_worker import SMALL_UNITS, STAGES
-from .test_evaluate import export_scratch
+from tests.helpers import make_shards, write_csv
+from tests.processes import failure, run
+from tests.stages_worker import SMALL_UNITS, STAGES
+from tests.test_evaluate import export_scratch
 
 pytestmark = pytest.mark.xdist_group("ranks")
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from .helpers import make_shards
-from .processes import failure, run, stage
+from tests.helpers import make_shards
+from tests.processes import failure, run, stage
 
 TINY = (
     "model.scratch.hidden_size=32",

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from .processes import run, stage
-from .test_train import lines_of, words_of
+from tests.processes import run, stage
+from tests.test_train import lines_of, words_of
 
 pytestmark = pytest.mark.xdist_group("ranks")
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from bert_tweets.cli import STAGES
-
-from .processes import ROOT
+from tests.processes import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -15,9 +15,8 @@ from bert_tweets.engine.ddp import DDPEngine, _replicate
 from bert_tweets.model.masked_lm import PackedMaskedLM
 from bert_tweets.training.optimizer import make_optimizer
 from tests.devices import each_device
+from tests.engine.test_ddp import step_of
 from tests.model.tiny import masking_of, packed_model
-
-from .test_ddp import step_of
 
 
 def engine_on(device: str, precision: str = "fp32", scale: float = 2.0**16) -> DDPEngine:

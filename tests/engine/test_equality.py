@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.engine.cases import ENGINES, FEW, RATE, SETTINGS, SETTINGS_FILE, STEPS
 from tests.helpers import generated_tweets, make_shards
 from tests.processes import run
-
-from .cases import ENGINES, FEW, RATE, SETTINGS, SETTINGS_FILE, STEPS
 
 pytestmark = pytest.mark.xdist_group("ranks")
 

@@ -10,9 +10,8 @@ from bert_tweets.engine.ddp import DDPEngine
 from bert_tweets.engine.precision import MasterWeights, allow_tf32
 from bert_tweets.model.masked_lm import PackedMaskedLM
 from bert_tweets.training.optimizer import choose_trainable, make_optimizer
+from tests.engine.test_ddp import ALONE, engine_of, step_of
 from tests.model.tiny import masking_of, packed_model
-
-from .test_ddp import ALONE, engine_of, step_of
 
 
 def with_masters(trainable: str = "all") -> DDPEngine:

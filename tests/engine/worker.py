@@ -27,8 +27,7 @@ from bert_tweets.engine.deepspeed_config import import_deepspeed
 from bert_tweets.model.loading import load_model, put_weights
 from bert_tweets.training.build import Training, build
 from bert_tweets.training.validate import Validation
-
-from .cases import BATCH_SIZE, CASES, RATE, RESTART_AT, SETTINGS_FILE, Case
+from tests.engine.cases import BATCH_SIZE, CASES, RATE, RESTART_AT, SETTINGS_FILE, Case
 
 Found = dict[str, Any]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .starting import PATH
+from tests.launch.starting import PATH
 
 
 @pytest.fixture

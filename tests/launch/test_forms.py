@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch.starting import slurm_job, slurm_script, start
 from tests.processes import ROOT, free_port, warm_python
 from tests.test_train import lines_of, words_of
-
-from .starting import slurm_job, slurm_script, start
 
 STEPS = ("max_steps=3", "log.every_steps=1", "validation.every_steps=3", "validation.max_tweets=20")
 pytestmark = [pytest.mark.dist, pytest.mark.xdist_group("ranks")]

@@ -10,9 +10,8 @@ import pytest
 import yaml
 
 from bert_tweets.config import TrainConfig, parser
+from tests.launch.starting import clone_with, start
 from tests.processes import ROOT, free_port
-
-from .starting import clone_with, start
 
 jsonschema = pytest.importorskip("jsonschema")
 SCHEMA = Path(__file__).with_name("pytorchjob.schema.json")

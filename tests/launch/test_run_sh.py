@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.launch.starting import clone_with
 from tests.processes import ROOT
-
-from .starting import clone_with
 
 ECHO = """
 import json, os, sys

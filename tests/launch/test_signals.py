@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .starting import clone_with, slurm_job, slurm_script, start
+from tests.launch.starting import clone_with, slurm_job, slurm_script, start
 
 WAITS = """
 import os, signal, sys, time

@@ -29,8 +29,7 @@ from bert_tweets.corpus.text.recipe import FORMAT_VERSION, Recipe
 from bert_tweets.corpus.text.tokenizer import fingerprint, load_tokenizer, special_ids
 from bert_tweets.model.export import export_model
 from bert_tweets.model.loading import check_model, extend, load_model
-
-from .tiny import SIZES, VOCABULARY, stock_model
+from tests.model.tiny import SIZES, VOCABULARY, stock_model
 
 EMOJI = pa.array(["😷 😷 😷 🔥 🔥 ❤️"])
 FAMILIES = ("bert", "roberta")

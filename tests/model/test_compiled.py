@@ -14,9 +14,8 @@ from bert_tweets.model import loss as linear_cross_entropy
 from bert_tweets.model.attention import bucketed_cpu
 from bert_tweets.model.loss import summed_loss
 from bert_tweets.model.masked_lm import PackedMaskedLM
-
-from .test_masked_lm import capacity
-from .tiny import masking_of, packed, packed_model, tweets_of
+from tests.model.test_masked_lm import capacity
+from tests.model.tiny import masking_of, packed, packed_model, tweets_of
 
 LENGTHS = [20, 9, 14, 30, 5]
 

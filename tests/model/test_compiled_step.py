@@ -12,9 +12,8 @@ from bert_tweets.engine.precision import PRODUCTS, autocast
 from bert_tweets.model.attention import Shape, backend_for
 from bert_tweets.model.masked_lm import PackedMaskedLM
 from tests.devices import each_device
-
-from .test_masked_lm import capacity
-from .tiny import SIZES, masking_of, packed, packed_model, tweets_of
+from tests.model.test_masked_lm import capacity
+from tests.model.tiny import SIZES, masking_of, packed, packed_model, tweets_of
 
 LENGTHS = [20, 9, 14, 30, 5]
 # Of the loss, and of all gradients together. In bf16 those of the eager step are 1.7 % from fp32's here.

@@ -12,9 +12,8 @@ from torch import Tensor
 from bert_tweets.engine.precision import PRODUCTS, MasterWeights, autocast
 from bert_tweets.model.attention import Shape, backend_named, backend_names
 from bert_tweets.model.masked_lm import PackedMaskedLM
-
-from .test_masked_lm import LENGTHS, capacity
-from .tiny import FAMILIES, PAD, masking_of, packed, packed_model, padded, stock_model, tweets_of
+from tests.model.test_masked_lm import LENGTHS, capacity
+from tests.model.tiny import FAMILIES, PAD, masking_of, packed, packed_model, padded, stock_model, tweets_of
 
 CPU = torch.device("cpu")
 Found = tuple[Tensor, dict[str, Tensor]]

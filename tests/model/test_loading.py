@@ -14,8 +14,7 @@ from bert_tweets.config import ModelConfig, ScratchConfig
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.model.attention import NAME
 from bert_tweets.model.loading import check_model, load_model
-
-from .tiny import SIZES
+from tests.model.tiny import SIZES
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 
 from bert_tweets.data.batches import MicroBatch
 from bert_tweets.model.masked_lm import PackedMaskedLM
-
-from .tiny import FAMILIES, PAD, masking_of, packed, packed_model, padded, stock_model, tweets_of
+from tests.model.tiny import FAMILIES, PAD, masking_of, packed, packed_model, padded, stock_model, tweets_of
 
 LENGTHS = [3, 32, 17, 8, 8, 5, 21, 2, 11, 30, 4]
 

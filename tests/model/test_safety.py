@@ -22,9 +22,8 @@ from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.text.tokenizer import load_tokenizer
 from bert_tweets.model.attention import NAME
 from bert_tweets.model.loading import check_model, load_model, weights_identity
+from tests.model.tiny import SIZES
 from tests.poison import Poison, poisoned_file
-
-from .tiny import SIZES
 
 COMMIT, OLDER = "c" * 40, "0" * 40
 

@@ -8,9 +8,8 @@ import torch
 from bert_tweets.data.batches import MicroBatch
 from bert_tweets.model.masked_lm import PackedMaskedLM
 from bert_tweets.model.vocab_padding import cut_vocabulary, pad_vocabulary
-
-from .test_masked_lm import capacity
-from .tiny import VOCABULARY, masking_of, packed, packed_model, tweets_of
+from tests.model.test_masked_lm import capacity
+from tests.model.tiny import VOCABULARY, masking_of, packed, packed_model, tweets_of
 
 
 def batch_of() -> MicroBatch:

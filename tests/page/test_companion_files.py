@@ -14,9 +14,8 @@ from bert_tweets import report
 from bert_tweets.page.charts import file_names, spread_out, without_mentions
 from bert_tweets.page.references import works
 from bert_tweets.page.template_context import short_name
+from tests.page import study
 from tests.test_report import Page, assert_refused
-
-from . import study
 
 LARGEST = 10_000_000
 

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from bert_tweets import report
+from tests.page import study
+from tests.page.browser import Opened, browser, opened
 from tests.processes import wait_for
-
-from . import study
-from .browser import Opened, browser, opened
 
 # Contrast as WCAG 2.1 defines it (1.4.3), of every text against the nearest background that is painted.
 CONTRAST = """() => {

@@ -14,8 +14,7 @@ import pytest
 from bert_tweets.common.errors import UserError
 from bert_tweets.page.html import map_data
 from bert_tweets.page.maps import SENSE, TIME, MapSpec, word_maps
-
-from . import study
+from tests.page import study
 
 TITLES = {"model": "after", "base": "before"}
 

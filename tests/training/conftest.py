@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .runs import go_on, short_tweets
+from tests.training.runs import go_on, short_tweets
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,7 @@ from bert_tweets.engine.ddp import DDPEngine
 from bert_tweets.training import checkpoint
 from bert_tweets.training.watchdog import Watchdog
 from tests.processes import wait_for
-
-from .runs import assert_same, go_on
+from tests.training.runs import assert_same, go_on
 
 
 @pytest.mark.parametrize("step", [3, 9])

@@ -12,8 +12,7 @@ from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.distributed import world as ranks
 from bert_tweets.training.build import build
 from bert_tweets.training.trainer import train
-
-from .runs import config_of, lines_of, words_of
+from tests.training.runs import config_of, lines_of, words_of
 
 
 @pytest.mark.parametrize(("compile_", "attention"), [("auto", "bucketed"), ("true", "sdpa")])

@@ -18,8 +18,7 @@ import pytest
 
 from bert_tweets.training import checkpoint, watchdog
 from tests.processes import ROOT, run, wait_for, warm_python
-
-from .runs import assert_same, lines_of, short_tweets, words_of
+from tests.training.runs import assert_same, lines_of, short_tweets, words_of
 
 pytestmark = [pytest.mark.dist, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(200)]
 

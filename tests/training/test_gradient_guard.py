@@ -26,8 +26,7 @@ from bert_tweets.training.metrics import JsonLines
 from bert_tweets.training.trainer import train
 from bert_tweets.training.validate import Validation
 from tests.processes import run
-
-from .runs import config_of, lines_of, model_of, short_tweets, words_of
+from tests.training.runs import config_of, lines_of, model_of, short_tweets, words_of
 
 pytestmark = pytest.mark.xdist_group("ranks")
 

@@ -25,8 +25,7 @@ from bert_tweets.model.loading import load_model, tokenizer_folder
 from bert_tweets.model.vocab_padding import fit_vocabulary, names_by_token, pad_vocabulary
 from bert_tweets.training import checkpoint
 from tests.helpers import make_shards
-
-from .runs import assert_same, config_of, flip, go_on, lines_of, names_in, short_tweets
+from tests.training.runs import assert_same, config_of, flip, go_on, lines_of, names_in, short_tweets
 
 
 def test_so_many_checkpoints_stay(short_shards: Path, whole: Path, half: Path) -> None:

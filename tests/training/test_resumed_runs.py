@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from tests.processes import run
-
-from .runs import assert_same, lines_of, model_of, short_tweets, words_of
+from tests.training.runs import assert_same, lines_of, model_of, short_tweets, words_of
 
 pytestmark = [pytest.mark.dist, pytest.mark.xdist_group("ranks")]
 

@@ -8,8 +8,7 @@ import pytest
 
 from tests.devices import each_device
 from tests.processes import stage
-
-from .runs import assert_same, short_tweets
+from tests.training.runs import assert_same, short_tweets
 
 SETTINGS = [
     *("model.name=scratch", "model.scratch.hidden_size=64", "model.scratch.intermediate_size=128"),

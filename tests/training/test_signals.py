@@ -17,8 +17,7 @@ import torch
 from bert_tweets.distributed.world import World
 from bert_tweets.training import checkpoint, signals, watchdog
 from tests.processes import ROOT, wait_for
-
-from .runs import short_tweets, words_of
+from tests.training.runs import short_tweets, words_of
 
 ALONE = World(0, 0, 1, 1, torch.device("cpu"))
 SLOW = str(Path(__file__).parent / "slow_train.py")

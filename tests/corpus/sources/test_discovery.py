@@ -21,9 +21,8 @@ import pytest
 
 from bert_tweets.common.errors import UserError
 from bert_tweets.corpus.sources import discovery
+from tests.corpus.sources.test_csv_source import made, texts
 from tests.processes import web_server
-
-from .test_csv_source import made, texts
 
 
 def test_patterns_name_files_in_order(tmp_path):

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 
 from bert_tweets.common.errors import UserError
 from bert_tweets.corpus.sources import discovery, table_source
-
-from .test_csv_source import made, read_all
+from tests.corpus.sources.test_csv_source import made, read_all
 
 TWEETS = [
     {"id": "1", "created_at": "2020-01-01", "author": "ann", "text": 'a "quoted", tab\there'},

@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 from bert_tweets.common.errors import UserError
 from bert_tweets.corpus.sources import csv_source, discovery, table_source, work_unit
 from bert_tweets.corpus.sources.schema import Columns
-
-from .test_csv_source import made, read_all
+from tests.corpus.sources.test_csv_source import made, read_all
 
 FIELD = st.text(alphabet='ab ,"\n\ré😷\ufeff', max_size=8).map(str.encode) | st.just(b"\xff")
 LINE = st.sampled_from(

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from bert_tweets.words.statistics.exchangeable_units import earliest, levelled
 from bert_tweets.words.statistics.multivariate_regression import Design, Effect, Regression
+from tests.words.statistics.test_calibration import Draw, study
 from tests.words.synthetic import Array, occurrences
-
-from .test_calibration import Draw, study
 
 
 def fitted(columns: list[Array], points: Array) -> Array:
