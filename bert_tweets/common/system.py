@@ -1,29 +1,28 @@
-"""What this machine gives a process: cores, memory, disks, files, networks. Asks the system alone, and no library."""
+"""Limits of this machine, or of this container: cores, memory, disks, open files, network interfaces."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import socket
-import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_GROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-_ADDRESS_OF_INTERFACE = 0x8915  # SIOCGIFADDR
-# What a processor multiplies 16-bit floats with, as Linux calls it.
+_MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+# Linux's names of the units that multiply bf16.
 _BF16_UNITS = ("amx_bf16", "avx512_bf16", "bf16")
 
 
 @dataclass(frozen=True)
 class Disk:
-    """Where something is, or would be, written. Sizes in bytes.
+    """The disk of a path; sizes in bytes.
 
     Attributes:
-        path: what was asked for.
-        free: for this user.
-        writable: by this user, in the nearest folder above that is there.
+        path: path as it was given.
+        total: size of the disk.
+        free: space that this user can fill.
+        writable: whether this user may write in the nearest existing folder above the path.
     """
 
     path: str
@@ -33,7 +32,7 @@ class Disk:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of CPU cores that this process may use, by its affinity and the container's quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -42,19 +41,18 @@ def cores() -> int:
 
 
 def total_memory() -> int:
-    """Bytes of memory that the processes of this machine, or of this container, may have; 0: not known."""
-    try:
-        found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 0
-    for file in _GROUPS:
+    """Bytes of memory of the machine, or of the container where that has a lower limit."""
+    import psutil
+
+    limits = [int(psutil.virtual_memory().total)]
+    for file in _MEMORY_LIMITS:
         with suppress(OSError, ValueError):
-            found = min(found, int(Path(file).read_text()))
-    return found
+            limits.append(int(Path(file).read_text()))
+    return min(limits)
 
 
 def bf16_units() -> list[str]:
-    """The processor's units for products in bf16, by their flags; none where the system does not say."""
+    """Names of the processor's units for bf16 products; empty if the system does not list them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -64,16 +62,16 @@ def bf16_units() -> list[str]:
 
 
 def disk(path: str | Path) -> Disk:
-    """The disk of a file or folder that need not be there yet."""
-    there = Path(path).expanduser().absolute()
-    while not os.access(there, os.F_OK):
-        there = there.parent
-    usage = shutil.disk_usage(there)
-    return Disk(str(path), usage.total, usage.free, os.access(there, os.W_OK))
+    """The disk of a file or folder that need not exist yet."""
+    existing = Path(path).expanduser().absolute()
+    while not os.access(existing, os.F_OK):
+        existing = existing.parent
+    usage = shutil.disk_usage(existing)
+    return Disk(str(path), usage.total, usage.free, os.access(existing, os.W_OK))
 
 
 def open_files() -> int:
-    """How many files a process may have open at once; 0: no limit is known."""
+    """Number of files that a process may have open at once; 0: no limit is known."""
     try:
         import resource
     except ImportError:
@@ -83,26 +81,15 @@ def open_files() -> int:
 
 
 def interfaces() -> dict[str, str]:
-    """The network interfaces that have an IPv4 address, and that address."""
-    found = {}
-    with suppress(OSError, ImportError, AttributeError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        import fcntl
+    """IPv4 address by name of the network interface."""
+    import psutil
 
-        for _, name in socket.if_nameindex():
-            with suppress(OSError):
-                packed = fcntl.ioctl(probe.fileno(), _ADDRESS_OF_INTERFACE, struct.pack("256s", name.encode()[:15]))
-                found[name] = socket.inet_ntoa(packed[20:24])
-    return found
-
-
-def infiniband() -> list[str]:
-    """The adapters of InfiniBand or RoCE, by which NCCL goes past the interfaces."""
-    place = Path("/sys/class/infiniband")
-    return sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+    addresses = psutil.net_if_addrs().items()
+    return {name: one.address for name, every in addresses for one in every if one.family == socket.AF_INET}
 
 
 def own_address() -> str:
-    """Where the machine's name leads, as gloo asks; empty: nowhere."""
+    """The address that this machine's hostname resolves to, as gloo asks; empty: it does not resolve."""
     try:
         return socket.gethostbyname(socket.gethostname())
     except OSError:

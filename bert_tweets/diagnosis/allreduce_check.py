@@ -1,4 +1,4 @@
-"""A small all-reduce over the ranks of a launch: do they meet, is the sum right, and how long does it take."""
+"""A small all-reduce over the ranks of a launch: do they meet, are the sums right, and how long does it take?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -21,86 +21,106 @@ from bert_tweets.distributed.world import World
 
 logger = logging.getLogger(__name__)
 
-# One number, whose time is all latency, and a bucket of DDP (25 MiB), whose time is mostly bandwidth.
-SIZES = {"latency": (1, 20), "bandwidth": (25 * 2**20 // 4, 3)}  # numbers, times
+# Floats and repetitions. The time of a single float is all latency; that of a DDP bucket (25 MiB) is mostly bandwidth.
+LATENCY, BANDWIDTH = (1, 20), (25 * 2**20 // 4, 3)
 _WARM_UP = 2
 # The library's own time-out comes after ours, which is one line.
 _LATER_SECONDS = 60
 
 
-def trial(world: World, about: dict[str, Any], timeout_seconds: int) -> list[dict[str, Any]]:
-    """Starts the process group, adds up on the device, and leaves the group. Every rank calls it.
+class RankReport(TypedDict):
+    """What one rank found.
+
+    `problems` are those of its machine, as (stops a run, line); `wrong_sums` counts wrong numbers of the all-reduce;
+    `latency` and `bandwidth` are the seconds of one all-reduce of 4 bytes and of 25 MiB.
+    """
+
+    rank: int
+    host: str
+    device: str
+    versions: dict[str, str]
+    problems: list[tuple[bool, str]]
+    wrong_sums: int
+    latency: float
+    bandwidth: float
+
+
+def check_all_reduce(
+    world: World, host: str, versions: dict[str, str], problems: list[tuple[bool, str]], timeout_seconds: int
+) -> list[RankReport]:
+    """Start the process group, time two all-reduces on the device, and leave the group. Every rank calls it.
 
     Args:
-        about: what this rank says of itself, as JSON can write it.
+        world: the ranks; the group must not have been started.
+        host, versions, problems: see `RankReport`.
+        timeout_seconds: limit for all of it.
 
     Returns:
-        What each rank said, by rank, and with it `rank`, `device`, `wrong` (numbers of its own sums that were not the
-        expected ones), `latency` and `bandwidth` (seconds of one all-reduce of that size).
+        The reports of all ranks, by rank.
 
     Raises:
         UserError: the ranks do not meet, or one of them is gone.
-        SystemExit: code 2, after a line: it took too long. Nothing else ends a collective that hangs.
+        SystemExit: code 2, after a line: the time limit passed. Nothing else ends a collective that hangs.
     """
     stage = ["meet"]
-    with _watched(world, stage, timeout_seconds):
+    with _time_limit(world, stage, timeout_seconds):
         try:
             ranks.start_process_group(world, timeout_seconds + _LATER_SECONDS)
-            stage[0] = "add up"
-            found: dict[str, Any] = {"rank": world.rank, "device": short_device_name(world), "wrong": 0}
-            for name, (numbers, times) in SIZES.items():
-                found[name], wrong = all_reduce(world, numbers, times)
-                found["wrong"] += wrong
-            return _from_all(world, {**about, **found})
+            stage[0] = "finish the all-reduce"
+            (latency, wrong), (bandwidth, more) = all_reduce(world, *LATENCY), all_reduce(world, *BANDWIDTH)
+            device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "cpu"
+            report = RankReport(
+                rank=world.rank,
+                host=host,
+                device=device,
+                versions=versions,
+                problems=problems,
+                wrong_sums=wrong + more,
+                latency=latency,
+                bandwidth=bandwidth,
+            )
+            line = np.frombuffer((json.dumps(report) + "\n").encode(), dtype=np.uint8)
+            return [json.loads(one) for one in world.all_gather_concat(line.copy()).tobytes().splitlines()]
         except RuntimeError as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(
-                f"{_where(world)}: the ranks could not {stage[0]} ({first})", found_by_one_rank=True
+                f"{_name(world)}: the ranks could not {stage[0]} ({first})", found_by_one_rank=True
             ) from None
         finally:
             ranks.stop_process_group()
 
 
-def all_reduce(world: World, numbers: int, times: int) -> tuple[float, int]:
-    """Seconds of an all-reduce of so many numbers in fp32, and how many of all its sums were wrong."""
+def all_reduce(world: World, floats: int, repetitions: int) -> tuple[float, int]:
+    """Seconds of an all-reduce of so many fp32 numbers, and how many of its sums were wrong."""
     expected = world.world_size * (world.world_size + 1) // 2
     wrong, started = 0, 0.0
-    for turn in range(_WARM_UP + times):
+    for turn in range(_WARM_UP + repetitions):
         if turn == _WARM_UP:
             started = time.perf_counter()
-        values = world.sum(torch.full((numbers,), float(world.rank + 1), device=world.device))
+        values = world.sum(torch.full((floats,), float(world.rank + 1), device=world.device))
         if turn < _WARM_UP:
             wrong += int((values != expected).sum())  # waits for the device
     float(values[0])  # so does this
-    return (time.perf_counter() - started) / times, wrong
+    return (time.perf_counter() - started) / repetitions, wrong
 
 
-def bandwidth(seconds: float, world_size: int) -> float:
-    """Bytes a second that each rank's link carries: 2 (n - 1) / n of the data (nccl-tests, PERFORMANCE.md)."""
-    return 2 * (world_size - 1) / world_size * 4 * SIZES["bandwidth"][0] / seconds
-
-
-def short_device_name(world: World) -> str:
-    return torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "cpu"
-
-
-def _from_all(world: World, mine: dict[str, Any]) -> list[dict[str, Any]]:
-    line = np.frombuffer((json.dumps(mine) + "\n").encode(), dtype=np.uint8)
-    return [json.loads(one) for one in world.all_gather_concat(line.copy()).tobytes().splitlines()]
+def bytes_per_second(seconds: float, world_size: int) -> float:
+    """Rate of each rank's link in an all-reduce of 25 MiB: 2 (n - 1) / n of the data (nccl-tests, PERFORMANCE.md)."""
+    return 2 * (world_size - 1) / world_size * 4 * BANDWIDTH[0] / seconds
 
 
 @contextmanager
-def _watched(world: World, stage: list[str], seconds: int) -> Iterator[None]:
-    """Ends the process when the block takes longer."""
+def _time_limit(world: World, stage: list[str], seconds: int) -> Iterator[None]:
+    """End the process if the block takes longer."""
 
     def end() -> None:
         if world.local_rank == 0:
             meeting = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-            line = f"{_where(world)}: the ranks did not {stage[0]} within {seconds} s, at {meeting}"
-            do = (
-                "are all of them started, and may they reach each other there? NCCL_DEBUG=INFO says what NCCL waits for"
+            logger.error(
+                f"{_name(world)}: the ranks did not {stage[0]} within {seconds} s, at {meeting}; check that all are "
+                "started and can reach each other there; NCCL_DEBUG=INFO shows what NCCL waits for",
+                extra=EVERY_RANK,
             )
-            logger.error(f"{line}; {do}", extra=EVERY_RANK)
         os._exit(2)
 
     timer = threading.Timer(seconds, end)
@@ -112,5 +132,5 @@ def _watched(world: World, stage: list[str], seconds: int) -> Iterator[None]:
         timer.cancel()
 
 
-def _where(world: World) -> str:
+def _name(world: World) -> str:
     return f"rank {world.rank} of {world.world_size}"

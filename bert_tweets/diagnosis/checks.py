@@ -1,25 +1,25 @@
-"""What follows from facts: what would stop a run, what would slow it, and what to do about it."""
+"""Judgement of facts: what would stop a run, what would slow it, and what to do about it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
+from .allreduce_check import RankReport
 from .probe import Facts
 
 _MIB, _GIB = 2**20, 2**30
-# NCCL's buffers between GPUs of a machine; Docker gives 64 MiB unless told otherwise.
-_LITTLE_SHARED, _ENOUGH_SHARED = 64 * _MIB, _GIB
-# Ranks have sockets to each other; macOS gives 256 files, most Linux systems 1,024 at least.
-_FEW_FILES = 1024
-_LITTLE_DISK, _ENOUGH_DISK = 64 * _MIB, 5 * _GIB
-_SLOWING = {
-    "CUDA_LAUNCH_BLOCKING": "every kernel is waited for",
-    "NCCL_P2P_DISABLE": "GPUs of a machine go by its memory, not to each other",
-    "NCCL_SHM_DISABLE": "GPUs of a machine go by the network",
+# NCCL's buffers between GPUs of a machine; Docker gives 64 MiB by default.
+_TOO_LITTLE_SHARED, _ENOUGH_SHARED = 64 * _MIB, _GIB
+# Ranks have sockets to each other; macOS allows 256 files, most Linux systems at least 1,024.
+_ENOUGH_FILES = 1024
+_TOO_LITTLE_DISK, _ENOUGH_DISK = 64 * _MIB, 5 * _GIB
+_SLOW_VARIABLES = {
+    "CUDA_LAUNCH_BLOCKING": "the host waits for every kernel",
+    "NCCL_P2P_DISABLE": "GPUs of a machine exchange data through host memory",
+    "NCCL_SHM_DISABLE": "GPUs of a machine exchange data over the network",
     "NCCL_IB_DISABLE": "InfiniBand is not used",
     "TORCH_DISTRIBUTED_DEBUG": "every collective is checked first",
 }
@@ -28,241 +28,203 @@ _OFF = ("", "0", "OFF", "INFO")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One line: what, where, what to do. It stops a run, or slows it."""
+class Problem:
+    """A problem in one line: what, where, what to do.
+
+    Attributes:
+        stops: whether it would stop a run; else it would slow it.
+        text: the line.
+    """
 
     stops: bool
     text: str
 
 
-def findings(facts: Facts) -> list[Finding]:
-    """All that is to be said of one machine."""
-    checks = (
-        _unreadable,
-        _versions,
-        _gpus,
-        _processor,
-        _shared_memory,
-        _open_files,
-        _disks,
-        _ranks,
-        _network,
-        _slowing,
-    )
-    return [finding for check in checks for finding in check(facts)]
+def problems_of(facts: Facts) -> list[Problem]:
+    """The problems of one machine."""
+    checks = (_unreadable, _versions, _gpus, _processor, _shared_memory, _open_files, _disks, _ranks, _network, _slow)
+    return [problem for check in checks for problem in check(facts)]
 
 
 def world_size(facts: Facts) -> int:
-    """Of the launch; 1 without one, or where that is no number."""
-    given = facts.environment.get("WORLD_SIZE", "1")
-    return int(given) if given.isdecimal() else 1
+    """Number of ranks of the launch; 1 without a launcher, or if the variable is not a number."""
+    return _count(facts, "WORLD_SIZE")
 
 
-def tells(facts: Facts) -> bool:
-    """Whether this process is the one that speaks: rank 0, or one that is none of the launch's ranks."""
+def is_reporter(facts: Facts) -> bool:
+    """Whether this process prints: rank 0, or a process whose rank is not one of the launch's."""
     rank = facts.environment.get("RANK", "0")
     return not rank.isdecimal() or not 0 < int(rank) < world_size(facts)
 
 
-def _local_ranks(facts: Facts) -> int:
-    given = facts.environment.get("LOCAL_WORLD_SIZE", "1")
-    return int(given) if given.isdecimal() else 1
+def _count(facts: Facts, name: str) -> int:
+    value = facts.environment.get(name, "1")
+    return int(value) if value.isdecimal() else 1
 
 
-def _unreadable(facts: Facts) -> Iterator[Finding]:
-    yield from (Finding(True, line) for line in facts.unreadable)
+def _unreadable(facts: Facts) -> Iterator[Problem]:
+    yield from (Problem(True, line) for line in facts.unreadable)
 
 
-def _versions(facts: Facts) -> Iterator[Finding]:
-    for package, asked in facts.asked.items():
-        there = facts.versions.get(package, "")
-        if there and SpecifierSet(asked).contains(there, prereleases=True):
+def _versions(facts: Facts) -> Iterator[Problem]:
+    for package, required in facts.required.items():
+        version = facts.versions.get(package, "")
+        if version and SpecifierSet(required).contains(version, prereleases=True):
             continue
-        what = f"{package}: {there or 'not installed'}, {asked} is needed"
+        what, install = f"{package}: {version or 'not installed'}, {required} is needed", f"{package}{required}"
         if package == "deepspeed":
-            # The other engine does without it.
-            yield Finding(
-                False, f"{what} for engine.name=deepspeed; pip install '{package}{asked}', or leave the engine at ddp"
-            )
+            # The DDP engine works without it.
+            yield Problem(False, f"{what} for engine.name=deepspeed; pip install '{install}', or keep engine.name=ddp")
         elif package == "python":
-            yield Finding(True, f"{what}; make a new environment with it")
+            yield Problem(True, f"{what}; make a new environment with it")
         else:
-            yield Finding(True, f"{what}; pip install '{package}{asked}'")
+            yield Problem(True, f"{what}; pip install '{install}'")
 
 
-def _gpus(facts: Facts) -> Iterator[Finding]:
-    driver, ranks = facts.driver, _local_ranks(facts)
+def _gpus(facts: Facts) -> Iterator[Problem]:
+    driver, ranks, needed = facts.driver, _count(facts, "LOCAL_WORLD_SIZE"), facts.device == "cuda"
     if facts.device == "cpu":
         return
     if not facts.gpus and driver and driver.gpus:
-        stops = facts.device == "cuda"
-        what = f"{driver.gpus} GPU(s) are here, and torch uses none"
-        release, cuda = driver.release, ".".join(map(str, driver.cuda))
+        what, cuda = f"torch uses none of the {driver.gpus} GPU(s) of this machine", ".".join(map(str, driver.cuda))
         if not facts.cuda:
-            yield Finding(stops, f"{what}: it was built for the CPU alone; install a build of torch for CUDA {cuda}")
+            yield Problem(needed, f"{what}: it was built for the CPU alone; install a build of torch for CUDA {cuda}")
         elif int(facts.cuda.split(".")[0]) > driver.cuda[0]:
-            yield Finding(
+            yield Problem(
                 True,
-                f"{what}: driver {release} is for CUDA {cuda}, torch for {facts.cuda}; install a newer driver, or a "
-                f"build of torch for CUDA {cuda}",
+                f"{what}: driver {driver.release} supports CUDA {cuda}, torch needs {facts.cuda}; install a newer "
+                f"driver, or a build of torch for CUDA {cuda}",
             )
         elif "CUDA_VISIBLE_DEVICES" in facts.environment:
-            shown = facts.environment["CUDA_VISIBLE_DEVICES"]
-            yield Finding(stops, f"{what}: CUDA_VISIBLE_DEVICES={shown} hides them; unset it, or name some")
+            visible = facts.environment["CUDA_VISIBLE_DEVICES"]
+            yield Problem(needed, f"{what}: CUDA_VISIBLE_DEVICES={visible} hides them; unset it, or name some")
         else:
-            yield Finding(stops, f"{what}, driver {release}; nvidia-smi says more")
-    elif facts.device == "cuda" and not facts.gpus:
-        yield Finding(True, "device=cuda: there is no GPU here; set device=cpu, or go where there is one")
+            yield Problem(needed, f"{what}, driver {driver.release}; run nvidia-smi to find out why")
+    elif not facts.gpus and needed:
+        yield Problem(True, "device=cuda: this machine has no GPU; set device=cpu, or use a machine with one")
     elif 0 < len(facts.gpus) < ranks:
-        yield Finding(
-            True, f"{ranks} ranks on this machine for {len(facts.gpus)} GPU(s); start as many, or set device=cpu"
-        )
+        count = len(facts.gpus)
+        yield Problem(True, f"{ranks} ranks on this machine for {count} GPU(s); start {count}, or set device=cpu")
     for number, gpu in enumerate(facts.gpus):
         if gpu.capability < (8, 0):
-            yield Finding(False, f"GPU {number} ({gpu.name}): has no units for bf16; precision=fp16 is faster there")
+            yield Problem(False, f"GPU {number} ({gpu.name}): has no bf16 units; precision=fp16 is faster there")
 
 
-def _processor(facts: Facts) -> Iterator[Finding]:
-    ranks, threads = _local_ranks(facts), facts.environment.get("OMP_NUM_THREADS", "")
+def _processor(facts: Facts) -> Iterator[Problem]:
+    ranks, cores = _count(facts, "LOCAL_WORLD_SIZE"), facts.cores
+    threads = facts.environment.get("OMP_NUM_THREADS", "")
     if facts.gpus and facts.device != "cpu":
         return
     if not facts.bf16_units:
-        yield Finding(False, "the processor has no units for bf16; on it precision=fp32 is faster than the default")
-    if ranks > facts.cores:
-        yield Finding(False, f"{ranks} ranks share {facts.cores} core(s); start no more ranks than cores")
-    elif threads.isdecimal() and int(threads) * ranks > facts.cores:
-        yield Finding(
-            False,
-            f"OMP_NUM_THREADS={threads} for {ranks} rank(s) on {facts.cores} core(s): they wait for each other; "
-            f"set OMP_NUM_THREADS={max(1, facts.cores // ranks)}",
-        )
-    elif threads.isdecimal() and int(threads) * ranks * 2 <= facts.cores:
-        yield Finding(
-            False,
-            f"OMP_NUM_THREADS={threads} for {ranks} rank(s) leaves most of {facts.cores} cores idle; "
-            f"set OMP_NUM_THREADS={facts.cores // ranks}",
-        )
+        yield Problem(False, "the processor has no bf16 units; precision=fp32 is faster on it than the default")
+    best = f"set OMP_NUM_THREADS={max(1, cores // ranks)}"
+    given = f"OMP_NUM_THREADS={threads} for {ranks} rank(s)"
+    if ranks > cores:
+        yield Problem(False, f"{ranks} ranks share {cores} core(s); start no more ranks than cores")
+    elif threads.isdecimal() and int(threads) * ranks > cores:
+        yield Problem(False, f"{given} on {cores} core(s): threads wait for each other; {best}")
+    elif threads.isdecimal() and int(threads) * ranks * 2 <= cores:
+        yield Problem(False, f"{given} leaves most of {cores} cores idle; {best}")
 
 
-def _shared_memory(facts: Facts) -> Iterator[Finding]:
-    if facts.shared is None or max(len(facts.gpus), 1) < 2 or facts.device == "cpu":
+def _shared_memory(facts: Facts) -> Iterator[Problem]:
+    if facts.shared is None or len(facts.gpus) < 2 or facts.device == "cpu":
         return
-    size, free = facts.shared.total, facts.shared.free
-    what = f"/dev/shm: {_size(free)} of {_size(size)} are free, by which NCCL joins the GPUs of a machine"
-    if free <= _LITTLE_SHARED:
-        yield Finding(
-            True, f"{what}; give the container more: docker run --shm-size=1g (Kubernetes: an emptyDir in memory)"
-        )
-    elif free < _ENOUGH_SHARED:
-        yield Finding(False, f"{what}; 1 GiB is usual: docker run --shm-size=1g")
+    free, total = _size(facts.shared.free), _size(facts.shared.total)
+    what = f"/dev/shm: {free} of {total} are free, through which NCCL connects the GPUs of a machine"
+    if facts.shared.free <= _TOO_LITTLE_SHARED:
+        do = "give the container more: docker run --shm-size=1g (Kubernetes: an emptyDir in memory)"
+        yield Problem(True, f"{what}; {do}")
+    elif facts.shared.free < _ENOUGH_SHARED:
+        yield Problem(False, f"{what}; 1 GiB is usual: docker run --shm-size=1g")
 
 
-def _open_files(facts: Facts) -> Iterator[Finding]:
-    if 0 < facts.files < _FEW_FILES:
+def _open_files(facts: Facts) -> Iterator[Problem]:
+    if 0 < facts.files < _ENOUGH_FILES:
         several = len(facts.gpus) > 1 or world_size(facts) > 1
-        yield Finding(
-            several,
-            f"a process may have {facts.files:,} files open, which several ranks use up; raise it: ulimit -n 65536",
-        )
+        what = f"a process may have {facts.files:,} files open, too few for several ranks"
+        yield Problem(several, f"{what}; raise the limit: ulimit -n 65536")
 
 
-def _disks(facts: Facts) -> Iterator[Finding]:
+def _disks(facts: Facts) -> Iterator[Problem]:
     for name, disk in facts.disks.items():
         is_cache = name == "hub's cache"
         if is_cache and facts.environment.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
             continue
         if not disk.writable:
-            do = "set HF_HOME to a folder of yours" if is_cache else "choose another folder"
-            do = "set TMPDIR to a folder of yours" if name == "temporary files" else do
-            yield Finding(not is_cache, f"{name}: {disk.path} cannot be written; {do}")
+            remedies = {
+                "hub's cache": "set HF_HOME to a folder of yours",
+                "temporary files": "set TMPDIR to one of yours",
+            }
+            do = remedies.get(name, "choose another folder")
+            yield Problem(not is_cache, f"{name}: {disk.path} is not writable; {do}")
             continue
-        needed = _LITTLE_DISK + (facts.needs if name == "output" else 0)
+        needed = _TOO_LITTLE_DISK + (facts.needs if name == "output" else 0)
         what = f"{name}: {_size(disk.free)} are free at {disk.path}"
         if disk.free < needed:
-            yield Finding(not is_cache, f"{what}, {_size(needed)} are needed; make room, or choose another disk")
+            yield Problem(not is_cache, f"{what}, {_size(needed)} are needed; make room, or choose another disk")
         elif disk.free < _ENOUGH_DISK and name == "output":
-            yield Finding(False, f"{what}, little for a long run; make room, or choose another output")
+            yield Problem(False, f"{what}, little for a long run; make room, or choose another output")
 
 
-def _ranks(facts: Facts) -> Iterator[Finding]:
+def _ranks(facts: Facts) -> Iterator[Problem]:
     given = {name: facts.environment[name] for name in _COUNTS if name in facts.environment}
     for name, value in given.items():
         if not value.isdecimal():
-            yield Finding(True, f"{name}={value}: is no number; leave it to the launcher, or unset it")
+            yield Problem(True, f"{name}={value}: is not a number; leave it to the launcher, or unset it")
             return
     if given and int(given.get("RANK", "0")) >= world_size(facts):
-        yield Finding(
-            True, f"RANK={given.get('RANK')} of WORLD_SIZE={world_size(facts)}: counts from 0; unset both, or mend one"
-        )
+        what = f"RANK={given.get('RANK')} with WORLD_SIZE={world_size(facts)}: ranks count from 0"
+        yield Problem(True, f"{what}; correct one of them, or unset both")
 
 
-def _network(facts: Facts) -> Iterator[Finding]:
+def _network(facts: Facts) -> Iterator[Problem]:
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         wanted = facts.environment.get(name, "")
-        if wanted and not _chosen(wanted, facts):
-            yield Finding(
-                True, f"{name}={wanted}: there is none of that name here; there are {', '.join(facts.interfaces)}"
-            )
+        # NCCL takes beginnings of names, = before whole names, ^ before those to leave out.
+        starts = tuple(wanted.removeprefix("=").split(","))
+        if wanted and wanted[0] != "^" and not any(one.startswith(starts) for one in facts.interfaces):
+            yield Problem(True, f"{name}={wanted}: no such interface; there are {', '.join(facts.interfaces)}")
     meeting = facts.environment.get("MASTER_ADDR", "")
-    several_nodes = world_size(facts) > _local_ranks(facts) and not meeting.startswith(("127.", "localhost"))
-    if several_nodes and facts.address.startswith("127.") and "GLOO_SOCKET_IFNAME" not in facts.environment:
-        others = [name for name in facts.interfaces if name != "lo"]
-        name = others[0] if others else "NAME"
-        yield Finding(
+    several = world_size(facts) > _count(facts, "LOCAL_WORLD_SIZE") and not meeting.startswith(("127.", "localhost"))
+    if several and facts.address.startswith("127.") and "GLOO_SOCKET_IFNAME" not in facts.environment:
+        name = next((name for name in facts.interfaces if name != "lo"), "NAME")
+        yield Problem(
             True,
-            f"this machine's name leads to itself ({facts.address}), where no other one finds gloo; "
+            f"this machine's hostname resolves to itself ({facts.address}), where other machines cannot reach gloo; "
             f"set GLOO_SOCKET_IFNAME={name} (launch/run.sh does)",
         )
 
 
-def networks(facts: Facts) -> dict[str, str]:
-    """The interface that gloo and NCCL would each take: as they are told, else as they choose themselves."""
-    own = [name for name, address in facts.interfaces.items() if address == facts.address]
-    gloo = _chosen(facts.environment.get("GLOO_SOCKET_IFNAME", ""), facts) or own
-    # NCCL takes InfiniBand first, and loopback and Docker's last (NCCL's documentation, NCCL_SOCKET_IFNAME).
-    nccl = _chosen(facts.environment.get("NCCL_SOCKET_IFNAME", "^lo,docker"), facts) or list(facts.interfaces)
-    adapters = [] if facts.environment.get("NCCL_IB_DISABLE", "0") == "1" else facts.infiniband
-    return {"gloo": ", ".join(gloo[:1]) or "none", "NCCL": ", ".join(adapters or nccl[:1]) or "none"}
-
-
-def _chosen(wanted: str, facts: Facts) -> list[str]:
-    """Interfaces by NCCL's rules: names are beginnings, `=` is before whole names, `^` before those to leave out."""
-    names = tuple(wanted.lstrip("^=").split(",")) if wanted else ()
-    whole, left_out = "=" in wanted, wanted.startswith("^")
-    return [one for one in facts.interfaces if (one in names if whole else one.startswith(names)) != left_out]
-
-
-def _slowing(facts: Facts) -> Iterator[Finding]:
-    for name, effect in _SLOWING.items():
+def _slow(facts: Facts) -> Iterator[Problem]:
+    for name, effect in _SLOW_VARIABLES.items():
         value = facts.environment.get(name, "")
         if value.upper() not in _OFF:
-            yield Finding(False, f"{name}={value}: {effect}; unset it unless you are looking for a fault")
+            yield Problem(False, f"{name}={value}: {effect}; unset it unless you are looking for a fault")
 
 
-def of_ranks(reports: Sequence[dict[str, Any]]) -> Iterator[Finding]:
-    """What the ranks of a launch say together, see `engine.trial`; the first one is rank 0."""
-    first = reports[0]
+def problems_of_ranks(reports: Sequence[RankReport]) -> Iterator[Problem]:
+    """Problems that show only when the ranks of a launch are compared; the first report is rank 0's."""
+    first, seen = reports[0], set()
     for one in reports:
         who = f"rank {one['rank']} on {one['host']} ({one['device']})"
-        if one["wrong"]:
-            yield Finding(
+        if one["wrong_sums"]:
+            yield Problem(
                 True,
-                f"{who}: {one['wrong']:,} of the numbers of an all-reduce are wrong; leave that device out, and try "
-                "NCCL_P2P_DISABLE=1 to see whether it is the way between GPUs",
+                f"{who}: {one['wrong_sums']:,} numbers of an all-reduce are wrong; leave that device out, and try "
+                "NCCL_P2P_DISABLE=1 to see whether the link between GPUs is at fault",
             )
         for package, version in one["versions"].items():
             expected = first["versions"].get(package)
             if version != expected:
-                yield Finding(
-                    True, f"{who}: has {package} {version or 'not'}, rank 0 has {expected}; install the same everywhere"
-                )
-    # What another machine has found of itself; that of rank 0 is told already.
-    seen = set()
+                what = f"{who}: {package} is {version or 'not installed'}, on rank 0 {expected or 'not installed'}"
+                yield Problem(True, f"{what}; install the same version everywhere")
+    # Problems of other machines, once each; rank 0 has printed its own.
     for one in reports:
-        for stops, text in one["findings"]:
+        for stops, text in one["problems"]:
             if one["host"] != first["host"] and (one["host"], text) not in seen:
                 seen.add((one["host"], text))
-                yield Finding(stops, f"{one['host']}: {text}")
+                yield Problem(stops, f"{one['host']}: {text}")
 
 
 def _size(size: float) -> str:

@@ -1,4 +1,4 @@
-"""Facts of this machine and of what a run would be given; judged elsewhere (`findings`)."""
+"""Facts of this machine and of what a run would be given; `checks` judges them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PREFIXES = ("NCCL_", "GLOO_", "TORCH_NCCL_")
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU that torch sees; memory in bytes."""
+    """A GPU that torch can use; memory in bytes."""
 
     name: str
     memory: int
@@ -46,8 +46,9 @@ class Driver:
     """NVIDIA's driver.
 
     Attributes:
-        cuda: the CUDA that it is for, such as (12, 4).
-        gpus: that it has.
+        release: version of the driver.
+        cuda: highest CUDA version that it supports, such as (12, 4).
+        gpus: number of GPUs that it manages.
     """
 
     release: str
@@ -57,24 +58,26 @@ class Driver:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the doctor knows of one rank's machine.
+    """Facts of one rank's machine.
 
     Attributes:
-        device: as asked for: auto, cpu or cuda.
-        gpus: that torch can use.
-        memory: of the host, in bytes.
-        bf16_units: of the processor.
-        versions: of each package that is installed.
-        asked: of each package, what pyproject.toml asks for.
-        cuda, cudnn, nccl: that torch was built with; empty: none.
-        shared: /dev/shm, where there is one.
-        files: that a process may have open; 0: any number.
-        disks: output, hub's cache, temporary files.
-        needs: bytes that the output will surely take.
-        environment: variables of launchers, hub and libraries.
-        interfaces, address: of the network, and where the machine's own name leads.
-        infiniband: adapters of it.
-        unreadable: what was found to be wrong with shards and model, and with torch itself.
+        device: setting `device`: auto, cpu or cuda.
+        gpus: GPUs that torch can use.
+        cores: CPU cores that this process may use.
+        memory: bytes of memory of the host or container.
+        bf16_units: the processor's units for bf16.
+        versions: installed version by package.
+        required: specifier by package, from pyproject.toml.
+        cuda, cudnn, nccl: versions that torch was built with; empty: without.
+        driver: NVIDIA's driver, if there is one.
+        shared: /dev/shm, if there is one.
+        files: number of files that a process may have open; 0: any number.
+        disks: disks of the output, the hub's cache and temporary files.
+        needs: bytes that the output needs at least.
+        environment: variables of launchers, hub and communication libraries.
+        interfaces: IPv4 address by network interface.
+        address: address that the hostname resolves to; empty: it does not.
+        unreadable: problems with torch, shards or model, one line each.
     """
 
     device: str = "auto"
@@ -83,7 +86,7 @@ class Facts:
     memory: int = 0
     bf16_units: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
-    asked: dict[str, str] = field(default_factory=dict)
+    required: dict[str, str] = field(default_factory=dict)
     cuda: str = ""
     cudnn: str = ""
     nccl: str = ""
@@ -95,13 +98,12 @@ class Facts:
     environment: dict[str, str] = field(default_factory=dict)
     interfaces: dict[str, str] = field(default_factory=dict)
     address: str = ""
-    infiniband: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
 
-def gather(config: DoctorConfig, environment: Mapping[str, str]) -> Facts:
-    """Looks around; changes nothing, and puts nothing on a device."""
-    asked = asked_versions()
+def gather_facts(config: DoctorConfig, environment: Mapping[str, str]) -> Facts:
+    """Facts of this machine. Changes nothing, and allocates nothing on a device."""
+    required = required_versions()
     gpus, built, broken = _torch()
     weights = Path(config.model.name).expanduser().glob("*.safetensors") if config.model.name else ()
     return Facts(
@@ -110,8 +112,8 @@ def gather(config: DoctorConfig, environment: Mapping[str, str]) -> Facts:
         cores=system.cores(),
         memory=system.total_memory(),
         bf16_units=system.bf16_units(),
-        versions={"python": platform.python_version(), **_installed([*asked, "tokenizers"])},
-        asked=asked,
+        versions={"python": platform.python_version(), **_installed([*required, "tokenizers"])},
+        required=required,
         **built,
         driver=driver(),
         shared=system.disk("/dev/shm") if Path("/dev/shm").is_dir() else None,
@@ -121,15 +123,14 @@ def gather(config: DoctorConfig, environment: Mapping[str, str]) -> Facts:
         environment=_variables(environment),
         interfaces=system.interfaces(),
         address=system.own_address(),
-        infiniband=system.infiniband(),
         unreadable=[*broken, *_unreadable(config)],
     )
 
 
-def asked_versions() -> dict[str, str]:
-    """What this version of the package asks for: from the checkout's pyproject.toml, else as it was installed."""
+def required_versions() -> dict[str, str]:
+    """Version specifier by required package: of the checkout's pyproject.toml, else of the installed metadata."""
     project = tomllib.loads(_PROJECT.read_text(encoding="utf-8")).get("project", {}) if _PROJECT.is_file() else {}
-    # Next to an installed package it is the file of some other one.
+    # Next to an installed package, the file belongs to another project.
     if project.get("name") == "bert_tweets":
         lines, python = project["dependencies"], project["requires-python"]
     else:
@@ -149,7 +150,7 @@ def _installed(packages: list[str]) -> dict[str, str]:
 
 
 def driver() -> Driver | None:
-    """NVIDIA's driver, by its own library; None where there is none that answers."""
+    """NVIDIA's driver, from its own library; None if there is none."""
     try:
         nvml = ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
         if nvml.nvmlInit_v2():
@@ -165,19 +166,19 @@ def driver() -> Driver | None:
 
 
 def _torch() -> tuple[tuple[Gpu, ...], dict[str, str], list[str]]:
-    """GPUs, what torch was built with, and why it cannot be used."""
+    """GPUs, the libraries that torch was built with, and why torch cannot be imported."""
     try:
         import torch
     except Exception as error:  # broken installations fail in many ways: missing libraries, wrong symbols, ...
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        return (), {}, [f"torch: cannot be imported ({first}); install it anew"]
+        return (), {}, [f"torch: cannot be imported ({first}); reinstall it"]
     built = {"cuda": torch.version.cuda or ""}
     if built["cuda"]:
         built["cudnn"] = str(torch.backends.cudnn.version() or "")  # type: ignore[no-untyped-call]
         if torch.distributed.is_nccl_available():
             built["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of an old driver; that is told in our own words
+        warnings.simplefilter("ignore")  # about an old driver, which `checks` reports
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     seen = [torch.cuda.get_device_properties(number) for number in range(count)]
     return tuple(Gpu(one.name, one.total_memory, (one.major, one.minor)) for one in seen), built, []
@@ -188,7 +189,7 @@ def _places(config: DoctorConfig, environment: Mapping[str, str]) -> dict[str, s
     places = {"output": config.output, "hub's cache": environment.get("HF_HUB_CACHE") or f"{home}/hub"}
     try:
         return {**places, "temporary files": tempfile.gettempdir()}
-    except FileNotFoundError:  # it has tried to write to each there is
+    except FileNotFoundError:  # none of the usual folders is writable
         return {**places, "temporary files": environment.get("TMPDIR", "/tmp")}
 
 
@@ -199,12 +200,12 @@ def _variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _unreadable(config: DoctorConfig) -> Iterator[str]:
-    """What keeps shards and model from being read, where they are named."""
+    """Problems with the shards and the model that the settings name."""
     manifest = None
     if config.data.path:
         try:
             manifest = Manifest.read(config.data.path)
-            yield from _lost_shards(Path(config.data.path), manifest)
+            yield from _missing_shards(Path(config.data.path), manifest)
         except (UserError, OSError) as error:
             yield str(error)
     if config.model.name:
@@ -216,12 +217,12 @@ def _unreadable(config: DoctorConfig) -> Iterator[str]:
             yield str(error)
             return
         if is_local(config.model.name) and not any(Path(config.model.name).expanduser().glob("*.safetensors")):
-            yield f"{config.model.name}: holds no weights (*.safetensors); save the model in that format"
+            yield f"{config.model.name}: contains no weights (*.safetensors); save the model in that format"
 
 
-def _lost_shards(folder: Path, manifest: Manifest) -> Iterator[str]:
+def _missing_shards(folder: Path, manifest: Manifest) -> Iterator[str]:
     for entry in (entry for split in SPLITS for entry in manifest.splits[split]):
         path = folder / entry.file
         if not (os.access(path, os.R_OK) and path.stat().st_size == entry.bytes):
-            yield f"{path}: cannot be read, or has not its size; bert-tweets verify {folder} names all that is damaged"
+            yield f"{path}: is missing, unreadable or of another size; bert-tweets verify {folder} lists all damage"
             return
