@@ -301,7 +301,7 @@ def test_a_full_disk_leaves_no_output_and_the_same_command_goes_on(tweets_csv, t
 
     with monkeypatch.context() as patch:
         patch.setattr(output_folder, "write_bytes", full)
-        with pytest.raises(UserError, match=r"the disk is full; .*the same command then goes on from .*\.out\.unf"):
+        with pytest.raises(UserError, match=r"the disk is full; .*the same command resumes the work in .*\.out\.unf"):
             run(source, tmp_path / "out", tokenizer_folder)
         assert not (tmp_path / "out").exists()
     run(source, tmp_path / "out", tokenizer_folder)

@@ -1,4 +1,4 @@
-"""What numpy lacks for runs of different length."""
+"""numpy helpers for ragged arrays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def ranges(starts: Ints, lengths: Ints) -> Ints:
-    """The integers of [start, start + length) for each pair, one after the other; int64 [sum of lengths]."""
+    """Concatenate the ranges [start, start + length); int64 [sum of lengths]."""
     ends = np.cumsum(lengths)
     count = int(ends[-1]) if len(ends) else 0
     inside: Ints = np.arange(count) + np.repeat(starts - (ends - lengths), lengths)

@@ -1,4 +1,4 @@
-"""Errors that are for people: one line that says what is wrong, where, and what to do."""
+"""Errors for people: one line with what is wrong, where, and what to do; and the entry point of all commands."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from .logs import log_to_console
 from .terminal import print_line
 
 _PATIENCE_SECONDS = 5
-# In URLs: who logs in, and what is asked. `s3://tweets-?.csv` asks nothing.
+# Credentials and queries of URLs. `s3://tweets-?.csv` is a pattern without a query.
 _LOGIN = re.compile(r"(?<=://)[^\s/?#]*@")
-_QUESTION = re.compile(r"(https?://[^\s?]*|://[^\s?]*(?=\?[\w-]+=))\?\S*?(?=[:;,.)\]'\"]*(?:\s|$))")
+_QUERY = re.compile(r"(https?://[^\s?]*|://[^\s?]*(?=\?[\w-]+=))\?\S*?(?=[:;,.)\]'\"]*(?:\s|$))")
 
 
 class UserError(Exception):
-    """A mistake that its user can mend. Ends the program with exit code 2 and no traceback.
+    """A mistake that the user can correct; ends the program with exit code 2 and without a traceback.
 
-    `found_by_one_rank` marks what only the raising rank has seen (a damaged shard in its share, say):
-    that rank prints it, whichever it is. All else is found by every rank alike and printed by local rank 0.
+    Attributes:
+        found_by_one_rank: whether only the raising rank has seen it (a damaged shard in its part of the data), so that
+            this rank prints it. All ranks find any other error, and local rank 0 prints it.
     """
 
     def __init__(self, message: str, *, found_by_one_rank: bool = False):
@@ -35,54 +36,54 @@ class UserError(Exception):
 
 
 class Interrupted(UserError):
-    """What kept a stage from its end was no mistake in what it was given: the same command can go on."""
+    """A failure that is not a mistake in the input: the same command can resume."""
 
 
 class Stopped(Exception):
-    """A run that was asked to stop, and has saved: the same command goes on. Ends the program with `code`."""
+    """A run that was asked to stop and has saved a checkpoint; ends the program with exit code `code`."""
 
     # EX_TEMPFAIL of sysexits.h: try again later.
     code = 75
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` with the nearest of `known`, case aside, or nothing."""
+    """` (did you mean 'x'?)` with the nearest of `known`, ignoring case; empty if none is near."""
     lowered = {other.lower(): other for other in known}
     near = get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
     return f" (did you mean '{lowered[near[0]]}'?)" if near else ""
 
 
 def without_secrets(text: str) -> str:
-    """Text without what may be secret in its URLs: name and password before the host, and what follows the `?`."""
-    return _QUESTION.sub(r"\1", _LOGIN.sub("", text))
+    """Remove what may be secret in URLs: user name and password before the host, and the query after `?`."""
+    return _QUERY.sub(r"\1", _LOGIN.sub("", text))
 
 
 def require_utf8(text: str) -> None:
-    """Raises UserError for a word or a name that holds bytes of another encoding, as Linux allows."""
+    """Raise UserError if an argument contains bytes that are not UTF-8, as Linux allows in file names."""
     try:
         text.encode()
     except UnicodeEncodeError:
         plain = without_secrets(text.encode("utf-8", "backslashreplace").decode())
-        raise UserError(f"{plain}: holds bytes that are not UTF-8; write it in UTF-8, or rename the file") from None
+        raise UserError(f"{plain}: contains bytes that are not UTF-8; write it in UTF-8, or rename the file") from None
 
 
 def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
-    """Runs one stage's main and turns a `UserError` into its line and exit code 2.
+    """Run a stage; a `UserError` becomes one line and exit code 2.
 
-    A run that was asked to stop and has saved is one line (code 75), Ctrl-C is, too (130); where nobody reads the
-    output any more, it ends without a word (141).
+    A run that was asked to stop and has saved ends with one line and code 75, Ctrl-C with code 130, a closed output
+    pipe silently with code 141.
 
     Args:
-        stage: takes the command-line arguments.
-        argv: the arguments; `sys.argv[1:]` when not given.
+        stage: function that takes the command-line arguments.
+        argv: command-line arguments; by default those of this process.
     """
-    words = sys.argv[1:] if argv is None else argv
+    arguments = sys.argv[1:] if argv is None else argv
     set_torchrun_variables(os.environ)
     log_to_console()
     try:
-        for word in words:
-            require_utf8(word)
-        stage(words)
+        for argument in arguments:
+            require_utf8(argument)
+        stage(arguments)
         sys.stdout.flush()
     except UserError as error:
         message = without_secrets(str(error))
@@ -90,7 +91,7 @@ def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None)
         if error.found_by_one_rank or os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"error: {message}", file=sys.stderr, flush=True)
         else:
-            # torchrun stops all ranks when the first has left: let local rank 0 speak before.
+            # torchrun stops all ranks when the first one exits: let local rank 0 print first.
             time.sleep(_PATIENCE_SECONDS)
         raise SystemExit(2) from None
     except Stopped as error:
@@ -102,14 +103,14 @@ def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None)
         print(f"stopped; {error}" if str(error) else "stopped", file=sys.stderr, flush=True)
         raise SystemExit(130) from None
     except BrokenPipeError:
-        # Whoever read the output has gone, as `head` does; the interpreter would say so once more at its end.
+        # The reader of the output has gone, as `head` does; else the interpreter would complain once more at exit.
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
 
 
 def _tell_torchrun(message: str) -> None:
-    """Has torchrun's summary name this line as the root cause, in place of a traceback."""
+    """Give torchrun's summary this line as the root cause, in place of a traceback."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file:
         details = {"py_callstack": message, "timestamp": str(int(time.time()))}

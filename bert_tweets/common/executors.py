@@ -1,6 +1,6 @@
-"""Where units of work run: in this process, in processes of this machine, or on a Dask cluster.
+"""Executors for units of work: this process, processes of this machine, or a Dask cluster.
 
-The only seam is `concurrent.futures.Executor`; a task is a module-level function with small results.
+All of them are `concurrent.futures.Executor`s; a task is a module-level function with small results.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from multiprocessing.connection import wait as wait_for
 from typing import Any, TypeVar
 
 from .errors import Interrupted
+from .system import cores
 
 Result = TypeVar("Result")
 
@@ -27,11 +28,11 @@ Result = TypeVar("Result")
 NO_WORKER_SECONDS = 60.0
 LOOK_SECONDS = 5.0
 CONNECT_SECONDS = 10.0
-_AGAIN = "give the same command again: it goes on where it was"
+_RESUME = "rerun the same command to resume"
 
 
 class Inline(Executor):
-    """Runs each task at once, in the process that submits it."""
+    """An executor that runs each task at once, in the process that submits it."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -44,17 +45,24 @@ class Inline(Executor):
 
 @dataclass(frozen=True)
 class Workers:
-    """An executor, how many tasks it can work on at a time, and whether anybody is there to do it."""
+    """An executor and its workers.
+
+    Attributes:
+        executor: executor that runs the tasks.
+        count: number of tasks that run at a time.
+        is_alive: function that tells whether any worker is left.
+    """
 
     executor: Executor
     count: int
-    anybody: Callable[[], bool] = lambda: True
+    is_alive: Callable[[], bool] = lambda: True
 
     def run(self, function: Callable[..., Result], tasks: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
-        """The results of `function(*task)` as they come, in any order; few tasks are taken ahead of the workers.
+        """Yield the results of `function(*task)` as they come, in any order; few tasks wait for a worker.
 
         Raises:
-            what a task raised; Interrupted: all workers are gone.
+            Exception: any that a task raised.
+            Interrupted: all workers are gone.
         """
         running: set[Future[Result]] = set()
         try:
@@ -71,58 +79,58 @@ class Workers:
                 future.cancel()
 
     def _some_done(self, running: set[Future[Result]]) -> tuple[set[Future[Result]], set[Future[Result]]]:
-        """Waits for the first of them; those that are done, and the others."""
-        alone = 0.0
+        """Wait for the first results; return the futures that are done, and the others."""
+        idle = 0.0
         while True:
             done, others = wait(running, LOOK_SECONDS, return_when=FIRST_COMPLETED)
             if done:
                 return done, others
-            alone = 0.0 if self.anybody() else alone + LOOK_SECONDS
-            if alone >= NO_WORKER_SECONDS:
-                raise Interrupted(f"for {alone:.0f} seconds there was no worker; start some and {_AGAIN}")
+            idle = 0.0 if self.is_alive() else idle + LOOK_SECONDS
+            if idle >= NO_WORKER_SECONDS:
+                raise Interrupted(f"no worker for {idle:.0f} seconds; start some and {_RESUME}")
 
 
 @contextmanager
 def open_workers(where: str, count: int, tasks: int, module: str = "") -> Iterator[Workers]:
-    """Workers for as long as the block lasts.
+    """Yield workers, which end with the block.
 
     Args:
         where: `processes`, or the address of a Dask scheduler (tcp://HOST:PORT).
-        count: processes; 0: one a core.
-        tasks: how many tasks there will be, as far as that is known; for one alone no process is started.
-        module: the module that each process imports before its first task; empty: none.
+        count: number of processes; 0: the number of cores that this process may use.
+        tasks: expected number of tasks; a single task runs in this process.
+        module: module that each process imports before its first task; empty: none.
 
     Raises:
-        Interrupted: a worker died, memory ran out, or the scheduler cannot be reached, has no worker, or is gone; or
-            Dask is not installed.
+        Interrupted: a worker died, memory ran out, Dask is not installed, or its scheduler cannot be reached, has no
+            worker, or is gone.
     """
     try:
         with _processes(count, tasks, module) if where == "processes" else _dask(where) as workers:
             yield workers
     except MemoryError:
-        raise Interrupted(f"there is too little memory; with a smaller num_workers or unit_bytes, {_AGAIN}") from None
+        raise Interrupted(f"out of memory; {_RESUME}, with a smaller num_workers or unit_bytes") from None
 
 
 @contextmanager
 def _processes(count: int, tasks: int, module: str) -> Iterator[Workers]:
-    count = min(count or os.cpu_count() or 1, tasks)
+    count = min(count or cores(), tasks)
     if count <= 1:
         yield Workers(Inline(), 1)
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker, initargs=(module,))
     try:
-        # They start with their first task, and have much to import: the caller is not ready either.
+        # Processes start with their first task; their imports then overlap with the caller's.
         with _interrupts_held():
             for _ in range(count):
                 pool.submit(os.getpid)
         yield Workers(pool, count)
     except BrokenProcessPool:
         raise Interrupted(
-            f"a worker process died (out of memory?); perhaps with a smaller num_workers, {_AGAIN}"
+            f"a worker process died (out of memory?); {_RESUME}, perhaps with a smaller num_workers"
         ) from None
     except BaseException:
-        # Whoever is told of the failure may remove what workers would go on to write.
+        # The caller may remove files that a running worker would still write.
         pool.shutdown(wait=True, cancel_futures=True)
         raise
     pool.shutdown()
@@ -130,7 +138,7 @@ def _processes(count: int, tasks: int, module: str) -> Iterator[Workers]:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Processes that are started meanwhile never hear of Ctrl-C, not even while they import; this one does later."""
+    """Block Ctrl-C in processes started in the block, even while they import; this process receives it afterwards."""
     if os.name == "nt":
         yield
         return
@@ -142,7 +150,7 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _begin_worker(module: str) -> None:
-    """Ctrl-C is for the process that started it, which no worker outlives, however it ended."""
+    """Ignore Ctrl-C, and end with the parent process, however that ends."""
     if module:
         importlib.import_module(module)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -163,17 +171,17 @@ def _dask(address: str) -> Iterator[Workers]:
         from distributed.comm import CommClosedError
     except ImportError:
         raise Interrupted(
-            f"executor={address}: needs Dask; install it with: pip install 'bert_tweets[dask]', or leave executor out"
+            f"executor={address}: needs Dask; pip install 'bert_tweets[dask]', or omit executor"
         ) from None
     for name in ("distributed", "distributed.client", "tornado.application"):
-        # A lost connection is told in one line of ours, not in tracebacks of theirs.
+        # A lost connection is one line of ours, not their tracebacks.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise Interrupted(
-            f"executor={address}: no Dask scheduler answers there ({reason}); start one, or leave executor out"
+            f"executor={address}: no Dask scheduler answers there ({reason}); start one, or omit executor"
         ) from None
     with client:
         threads = sum(client.nthreads().values())
@@ -184,9 +192,9 @@ def _dask(address: str) -> Iterator[Workers]:
         try:
             yield Workers(client.get_executor(retries=3), threads, lambda: _has_workers(client))
         except KilledWorker:
-            raise Interrupted(f"executor={address}: a task killed its workers (out of memory?); {_AGAIN}") from None
+            raise Interrupted(f"executor={address}: a task killed its workers (out of memory?); {_RESUME}") from None
         except (CancelledError, CommClosedError):
-            raise Interrupted(f"executor={address}: the Dask scheduler is gone; start it and {_AGAIN}") from None
+            raise Interrupted(f"executor={address}: the Dask scheduler is gone; start it and {_RESUME}") from None
 
 
 def _has_workers(client: Any) -> bool:

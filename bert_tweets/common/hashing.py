@@ -1,4 +1,4 @@
-"""Random numbers that are a function of their input alone."""
+"""Random numbers as a pure function of a seed and a purpose."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:
-    """Random numbers that depend on a seed and on what they are for."""
+    """A random generator keyed by a seed and a purpose."""
     digest = hashlib.sha256(f"{seed}\n{purpose}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))

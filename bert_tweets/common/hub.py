@@ -1,9 +1,10 @@
-"""Names of models and tokenizers: folders on this machine, or names on the hub; what is in them is not run."""
+"""Names of models and tokenizers: local folders or names on the hub. Code in them is never run."""
 
 from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ _SETTINGS = ("config.json", "tokenizer_config.json")
 
 
 def is_local(name: str) -> bool:
-    """Whether a name means a folder here. What looks like a path never goes to the hub."""
+    """Whether a name means a local folder. A name that looks like a path is never looked up on the hub."""
     return (
         Path(name).expanduser().exists()
         or name.startswith((".", "/", "~", "\\"))
@@ -26,20 +27,20 @@ def is_local(name: str) -> bool:
 
 
 def split_revision(name: str, revision: str = MAIN) -> tuple[str, str]:
-    """A name and its revision, which may stand behind it (`bert-base-uncased@86b5e09`), as no hub name holds an @.
+    """Split `bert-base-uncased@86b5e09` into name and revision; names on the hub contain no @.
 
     Args:
-        name: a folder's keeps every @ that it has.
-        revision: where none stands behind the name.
+        name: name on the hub, or a folder, which keeps every @.
+        revision: default revision.
     """
     if is_local(name) or "@" not in name:
         return name, revision
-    name, _, behind = name.partition("@")
-    return name, behind or revision
+    name, _, own = name.partition("@")
+    return name, own or revision
 
 
 def snapshot(name: str, revision: str = MAIN) -> Path | None:
-    """The folder of the commit that a revision of a hub model means, among what was downloaded; None: nothing was."""
+    """Folder of a downloaded revision of a hub model; None if it was not downloaded."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -52,17 +53,17 @@ def snapshot(name: str, revision: str = MAIN) -> Path | None:
 
 
 def require_no_code(folder: Path, name: str) -> None:
-    """Raises UserError for a model or a tokenizer that brings code of its own; `name` is for the message."""
+    """Raise UserError for a model or tokenizer that needs code of its own; `name` is for the message."""
     for file in _SETTINGS:
         if "auto_map" in json_object(folder / file):
             raise UserError(
-                f"{name}: its {file} names code of its own (auto_map), which is never run; take one that transformers "
-                "knows by itself"
+                f"{name}: its {file} refers to code of its own (auto_map), which is never run; use a model that "
+                "transformers supports itself"
             )
 
 
-def json_object(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing where there is none, or none that is an object: who loads it tells of that."""
+def json_object(path: Path) -> Mapping[str, Any]:
+    """Content of a JSON file; empty if it is missing or not an object, which its loader will report."""
     try:
         found = from_json(path.read_bytes())
     except (OSError, ValueError):
@@ -72,7 +73,7 @@ def json_object(path: Path) -> dict[str, Any]:
 
 @functools.cache
 def in_reach() -> bool:
-    """Whether the hub answers: asked once, before a client that would try for minutes."""
+    """Whether the hub answers; checked once, because the hub's client would retry for minutes."""
     import urllib.error
     import urllib.request
 

@@ -1,21 +1,19 @@
-"""Who this process is among the ranks, whoever started it: what other launchers say, in torchrun's variables."""
+"""Launchers' environment variables, translated to torchrun's."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import MutableMapping
 
-# Below the ports that Linux hands out by itself (32,768 and up).
+# Below the ports that Linux assigns by itself (32,768 and up).
 _PORTS = range(20_000, 30_000)
 
 
 def set_torchrun_variables(environment: MutableMapping[str, str]) -> None:
-    """Adds torchrun's variables (RANK, LOCAL_RANK, WORLD_SIZE, ..., MASTER_PORT) where another launcher left its own.
+    """Set torchrun's variables (RANK, LOCAL_RANK, WORLD_SIZE, ..., MASTER_PORT) from those of another launcher.
 
-    - DeepSpeed's launcher sets them, but calls LOCAL_WORLD_SIZE otherwise.
-    - Slurm's `srun`, with a task a rank (`deepspeed --launcher slurm`, or by hand), sets none.
-
-    What is set already stays.
+    DeepSpeed's launcher sets them, but with another name for LOCAL_WORLD_SIZE. Slurm's `srun` with a task per rank
+    (`deepspeed --launcher slurm`, or by hand) sets none. Variables that are set already are kept.
     """
     is_task = "SLURM_PROCID" in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
     if is_task and "RANK" not in environment:
@@ -26,10 +24,10 @@ def set_torchrun_variables(environment: MutableMapping[str, str]) -> None:
 
 
 def _from_slurm(environment: MutableMapping[str, str]) -> dict[str, str]:
-    """The variables of a task of a Slurm step.
+    """torchrun's variables for a task of a Slurm step.
 
-    Those of the step, not of the job: in a batch script SLURM_NTASKS and SLURM_PROCID are set too, where one process
-    runs alone.
+    They come from the step, not from the job: SLURM_NTASKS and SLURM_PROCID are also set in a batch script, which is a
+    single process.
     """
     found = {
         "RANK": environment["SLURM_PROCID"],
@@ -42,22 +40,22 @@ def _from_slurm(environment: MutableMapping[str, str]) -> dict[str, str]:
         found["LOCAL_WORLD_SIZE"] = str(tasks[node])
     nodes = environment.get("SLURM_STEP_NODELIST", "")
     if nodes:
-        # Task 0 runs on the first node; SLURM_LAUNCH_NODE_IPADDR is often the one that somebody logged in to.
+        # Task 0 runs on the first node; SLURM_LAUNCH_NODE_IPADDR is often the login node.
         found["MASTER_ADDR"] = first_node(nodes)
-    # The same on every node, another for jobs and steps that run beside each other.
+    # The same on every node, and another one for other jobs and steps.
     job, step = (int(environment.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
     found["MASTER_PORT"] = str(_PORTS[(job + step) % len(_PORTS)])
     return found
 
 
 def first_node(nodes: str) -> str:
-    """The first of a list of nodes as Slurm writes it: `gpu[007-010,12],login1` is gpu007 and others."""
+    """First node of a list in Slurm's notation: gpu007 of `gpu[007-010,12],login1`."""
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
     assert first
     return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first[0])
 
 
 def tasks_of_nodes(tasks: str) -> list[int]:
-    """Tasks of each node, from a list as Slurm writes it: `2(x3),1` is 2, 2, 2, 1."""
+    """Number of tasks of each node, from Slurm's notation: 2, 2, 2, 1 for `2(x3),1`."""
     runs = re.findall(r"(\d+)(?:\(x(\d+)\))?(?:,|$)", tasks)
     return [int(count) for count, times in runs for _ in range(int(times or 1))]

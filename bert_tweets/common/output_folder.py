@@ -1,7 +1,7 @@
-"""Output that is whole or absent: made in a side folder, flushed, then renamed to its place.
+"""Outputs that are whole or absent: written to an unfinished folder, flushed to disk, then renamed.
 
-A side folder is `.NAME.unfinished` beside the output NAME; a marker file in it says that it is ours to remove. A stage
-that can go on where it was stopped leaves its side folder, with a note of what it is made from.
+The unfinished folder of the output NAME is `.NAME.unfinished` next to it; a marker file in it shows that we made it. A
+stage that can resume leaves its unfinished folder, with a fingerprint of its settings and input.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,53 +22,55 @@ from .errors import Interrupted, UserError
 logger = logging.getLogger(__name__)
 
 MARKER = ".made-by-bert-tweets"
-MADE_FROM = ".made-from.json"
+FINGERPRINT = ".fingerprint.json"
 _SHOWN_DIFFERENCES = 6
 
-_WRITE_TROUBLE = {
+_WRITE_ERRORS = {
     errno.ENOSPC: "the disk is full; make room or choose another output",
-    errno.EDQUOT: "your quota of the disk is used up; make room or choose another output",
-    errno.EFBIG: "a file there may not grow any larger (ulimit -f); lift the limit or choose another output",
-    errno.EACCES: "may not be written; check its permissions or choose another output",
-    errno.EPERM: "may not be written; check its permissions or choose another output",
-    errno.EROFS: "lies on a disk that cannot be written; choose another output",
-    errno.ENOTEMPTY: "was filled by something else meanwhile; choose another output",
+    errno.EDQUOT: "your disk quota is used up; make room or choose another output",
+    errno.EFBIG: "a file there may not grow any larger (ulimit -f); raise the limit or choose another output",
+    errno.EACCES: "is not writable; check its permissions or choose another output",
+    errno.EPERM: "is not writable; check its permissions or choose another output",
+    errno.EROFS: "is on a read-only disk; choose another output",
+    errno.ENOTEMPTY: "another program wrote files there; choose another output",
     errno.EIO: "the disk reports an error; choose another output",
-    errno.EBUSY: "is a mount point, or in use; choose a folder inside of it",
-    errno.EXDEV: "cannot be put in its place, on another disk; choose another output",
+    errno.EBUSY: "is a mount point, or in use; choose a folder inside it",
+    errno.EXDEV: "is on another disk than the folder above it; choose another output",
     errno.ENAMETOOLONG: "its name is too long; choose a shorter one",
     errno.ELOOP: "a link in this path leads to itself; choose another output",
-    errno.ENOENT: "a folder of this path cannot be made, or vanished; choose another output",
+    errno.ENOENT: "a folder of this path cannot be created, or has vanished; choose another output",
 }
 
 
 class Difference(NamedTuple):
-    """In what an output that is there differs from what would be made now.
+    """A difference between an existing output and the one that would be made now.
 
     Attributes:
-        text: for people.
-        key: of the record.
-        can_be_put_right: the text says how, so that what is there is the same after all.
+        text: description, for messages.
+        key: key of the record.
+        is_fixable: whether the text says how to remove the difference, so that the existing output fits again.
     """
 
     text: str
     key: str = ""
-    can_be_put_right: bool = False
+    is_fixable: bool = False
 
 
-Compare = Callable[[dict[str, Any], dict[str, Any]], list[Difference]]
+# All that decides the content of an output, as JSON can write it.
+Fingerprint = Mapping[str, object]
+Compare = Callable[[Any, Any], list[Difference]]
 
 
 def to_json(record: Any) -> bytes:
-    """A record as JSON in UTF-8, keys in their own order."""
+    """A record as indented JSON in UTF-8, with its keys in their own order."""
     return (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def from_json(data: bytes | str) -> Any:
-    """What JSON holds.
+    """Parse JSON.
 
     Raises:
-        ValueError: it is none, is not UTF-8, or lies deeper inside of each other than any record of ours.
+        ValueError: `data` is not JSON, is not UTF-8, or is nested deeper than any of our records.
     """
     try:
         return json.loads(data)
@@ -77,11 +79,12 @@ def from_json(data: bytes | str) -> Any:
 
 
 def write_bytes(path: Path, data: Any, mode: int = 0o666) -> None:
-    """Writes a file and has the disk keep it.
+    """Write a file and flush it to disk.
 
     Args:
-        data: anything with a buffer of bytes.
-        mode: who may read a file that is made new, as far as the umask lets them.
+        path: path of the file.
+        data: content, as an object with a buffer of bytes.
+        mode: permissions of a new file, before the umask.
     """
     with open(path, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(data)
@@ -90,17 +93,17 @@ def write_bytes(path: Path, data: Any, mode: int = 0o666) -> None:
 
 
 def temporary_sibling(path: Path) -> Path:
-    """Beside a path, a name that no other attempt at making it has, at the same time or elsewhere."""
+    """A random hidden name next to a path, which no other process uses."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 
 def write_json_atomic(path: Path, record: Any) -> None:
-    """Replaces a JSON file; a reader sees the old one or the new one, never a part."""
+    """Replace a JSON file atomically: a reader sees the old one or the new one."""
     write_atomic(path, to_json(record))
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o666) -> None:
-    """Replaces a file; a reader sees the old one or the new one, never a part."""
+    """Replace a file atomically: a reader sees the old one or the new one."""
     side = path.with_name(f".{path.name}.unfinished")
     side.unlink(missing_ok=True)
     write_bytes(side, data, mode)
@@ -110,7 +113,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o666) -> None:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Marks a folder as ours, and keeps other runs out of it while the block lasts, or this process.
+    """Mark a folder as ours and lock it during the block, or until this process ends.
 
     Raises:
         UserError: another run is writing there.
@@ -123,7 +126,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Has the disk keep a folder's list of files, where the system can."""
+    """Flush a folder's list of files to disk, where the system can."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -136,36 +139,36 @@ def sync_folder(folder: Path) -> None:
 def is_up_to_date(
     output: str | Path,
     record_file: str,
-    record: dict[str, Any],
+    record: Fingerprint,
     stage: str,
     compare: Compare | None = None,
 ) -> bool:
-    """Whether the output is there already, made by the same stage from the same settings and input.
+    """Whether the output exists, made by the same stage from the same settings and input.
 
     Args:
-        output: folder.
-        record_file: name of the file in it that holds the record of its making.
-        record: what the record would be now.
+        output: folder of the output.
+        record_file: name of the file in it with its fingerprint.
+        record: fingerprint of the output that would be made now.
         stage: name of the stage, for messages.
-        compare: tells in what the record there and the record now differ; `differences` where it is not given.
+        compare: function that lists the differences of two fingerprints; by default `differences`.
 
     Returns:
-        False when the output is absent or an empty folder.
+        False if the output is absent or an empty folder.
 
     Raises:
-        UserError: it is a file, holds something else, or was made from other settings or input.
+        UserError: the output is a file, holds something else, or was made from other settings or input.
     """
     folder = Path(output)
     with output_errors(output):
         if _is_absent(folder):
             return False
         if not folder.is_dir():
-            raise UserError(f"{output}: is a file; the output is a folder")
+            raise UserError(f"{output}: is a file; name a folder")
         if not any(folder.iterdir()):
             return False
         path = folder / record_file
         if not path.is_file():
-            raise UserError(f"{output}: holds files that {stage} did not make; choose a new or an empty folder")
+            raise UserError(f"{output}: contains files that {stage} did not make; choose a new or an empty folder")
         try:
             made = from_json(path.read_bytes())
         except ValueError:
@@ -179,7 +182,7 @@ def is_up_to_date(
 
 
 def _is_absent(path: Path) -> bool:
-    """Whether nothing is there. Path.exists() says so of links that lead to themselves, too."""
+    """Whether nothing exists there; unlike Path.exists(), False for a link that leads to itself."""
     try:
         path.stat()
     except FileNotFoundError:
@@ -187,9 +190,9 @@ def _is_absent(path: Path) -> bool:
     return False
 
 
-def differences(there: dict[str, Any], now: dict[str, Any]) -> list[Difference]:
-    """The keys in which two records differ, those of records inside of them with a full stop."""
-    before, after = dict(_flat(there)), dict(_flat(now))
+def differences(existing: Fingerprint, new: Fingerprint) -> list[Difference]:
+    """The keys in which two fingerprints differ; nested keys are joined by a full stop."""
+    before, after = dict(_flat(existing)), dict(_flat(new))
     keys = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     return [Difference(f"{key} ({_shown(before.get(key))} there, {_shown(after.get(key))} now)", key) for key in keys]
 
@@ -201,30 +204,30 @@ def _listed(different: list[Difference]) -> str:
 
 
 def unfinished_path(output: str | Path) -> Path:
-    """Where the side folder of an output is, once somebody has made it."""
+    """Path of the unfinished folder of an output."""
     target = Path(os.path.realpath(output))
     return target.with_name(f".{target.name}.unfinished")
 
 
 @contextmanager
 def atomic_output_folder(
-    output: str | Path, made_from: dict[str, Any] | None = None, compare: Compare | None = None
+    output: str | Path, fingerprint: Fingerprint | None = None, compare: Compare | None = None
 ) -> Iterator[Path]:
-    """A folder to write in, which becomes the output when the block ends well.
+    """Yield an unfinished folder, which becomes the output when the block succeeds.
 
-    When the block fails the folder vanishes; but with `made_from` given, it stays unless the failure was a mistake in
-    what the stage was given (a `UserError` that is no `Interrupted`), and is handed out again, with what is in it, to
-    whoever comes with an equal `made_from`. What a killed run left otherwise is removed first, with a word on what
-    differs, unless all of that can be put right; the folder of a run that still goes on is left alone.
+    If the block fails, the folder is removed. With a fingerprint it is kept instead, unless the failure was a mistake
+    in the input (a `UserError` other than `Interrupted`), and the next call with an equal fingerprint gets it back with
+    its content. An unfinished folder of other settings is removed, and the log names the differences, unless all of
+    them are fixable. The folder of a run that is still active is never touched.
 
     Args:
-        output: absent, or an empty folder.
-        made_from: all that decides the output's content, as JSON can write it.
-        compare: as in `is_up_to_date`.
+        output: path of the output: absent, or an empty folder.
+        fingerprint: all that decides the output's content; None: the stage cannot resume.
+        compare: see `is_up_to_date`.
 
     Raises:
-        UserError: it cannot be written there, somebody else's folder is in the way, another run writes there, or
-            what is there can be gone on with when something is put right.
+        UserError: the output is not writable, a folder that we did not make is in the way, another run is writing
+            there, or unfinished work can be resumed once something is fixed.
     """
     with output_errors(output):
         side = unfinished_path(output)
@@ -232,13 +235,13 @@ def atomic_output_folder(
         if target.is_mount():
             raise OSError(errno.EBUSY, "is a mount point")
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock = _begin(side, made_from, compare or differences)
+        lock = _begin(side, fingerprint, compare or differences)
     try:
-        with output_errors(output, side, stays=made_from is not None):
+        with output_errors(output, side, stays=fingerprint is not None):
             yield side
             _finish(side, target)
     except BaseException as error:
-        if made_from is None or (isinstance(error, UserError) and not isinstance(error, Interrupted)):
+        if fingerprint is None or (isinstance(error, UserError) and not isinstance(error, Interrupted)):
             with suppress(OSError):
                 _remove(side)
         raise
@@ -248,30 +251,34 @@ def atomic_output_folder(
 
 @contextmanager
 def output_errors(output: str | Path, side: Path | None = None, stays: bool = False) -> Iterator[None]:
-    """Tells in one line what keeps the output from being looked at or written.
+    """Turn an OSError of reading or writing an output into a one-line error.
 
     Args:
-        side: the folder in which it is being written; None: nothing is written yet.
-        stays: the same command goes on from that folder.
+        output: path of the output.
+        side: unfinished folder that is being written; None: nothing is written yet.
+        stays: whether the same command resumes from that folder.
+
+    Raises:
+        UserError: the output cannot be read or written; `Interrupted` if `side` is given.
     """
     try:
         yield
     except OSError as error:
-        # What is not found while the folder stands is no matter of the output.
+        # A file that is missing although the unfinished folder exists is not the output's fault.
         if isinstance(error, FileNotFoundError) and side is not None and side.is_dir():
             raise
         kind = UserError if side is None else Interrupted
         if isinstance(error, NotADirectoryError | FileExistsError):
             raise kind(f"{output}: a part of this path is a file; choose another output") from None
-        if error.errno not in _WRITE_TROUBLE:
+        if error.errno not in _WRITE_ERRORS:
             raise
-        goes_on = f"; the same command then goes on from {side}" if stays and side and side.is_dir() else ""
-        raise kind(f"{output}: {_WRITE_TROUBLE[error.errno]}{goes_on}") from None
+        resume = f"; the same command resumes the work in {side}" if stays and side and side.is_dir() else ""
+        raise kind(f"{output}: {_WRITE_ERRORS[error.errno]}{resume}") from None
 
 
-def _begin(side: Path, made_from: dict[str, Any] | None, compare: Compare) -> int:
-    """Makes the side folder, or takes the one that an equal run left; gives the lock on it."""
-    note, why = None if made_from is None else to_json(made_from), ""
+def _begin(side: Path, fingerprint: Fingerprint | None, compare: Compare) -> int:
+    """Create the unfinished folder, or take over the one that an equal run left; return its lock."""
+    note, why = None if fingerprint is None else to_json(fingerprint), ""
     if note is not None and (side / MARKER).is_file() and not side.is_symlink():
         lock = _locked(side / MARKER)
         there = _note_in(side)
@@ -281,15 +288,15 @@ def _begin(side: Path, made_from: dict[str, Any] | None, compare: Compare) -> in
             return lock
         os.close(lock)
         why = f", made with other settings: {_listed(different)}" if different else ""
-        if different and all(one.can_be_put_right for one in different):
-            raise UserError(f"{side}: is unfinished work{why}; put that right to go on with it, or remove it")
+        if different and all(one.is_fixable for one in different):
+            raise UserError(f"{side}: is unfinished work{why}; fix that to resume it, or remove it")
     _remove_leftover(side, why)
     side.mkdir()
-    # The marker comes first: without it the folder is nobody's.
+    # The marker comes first: a folder without it does not count as ours.
     lock = _locked(side / MARKER)
     try:
         if note is not None:
-            write_atomic(side / MADE_FROM, note, mode=0o600)
+            write_atomic(side / FINGERPRINT, note, mode=0o600)
     except BaseException:
         with suppress(OSError):
             _remove(side)
@@ -298,10 +305,10 @@ def _begin(side: Path, made_from: dict[str, Any] | None, compare: Compare) -> in
     return lock
 
 
-def _note_in(side: Path) -> dict[str, Any] | None:
-    """What a side folder is made from; None where that is not told."""
+def _note_in(side: Path) -> Fingerprint | None:
+    """The fingerprint of an unfinished folder; None if it has none."""
     try:
-        note = from_json((side / MADE_FROM).read_bytes())
+        note = from_json((side / FINGERPRINT).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     return note if isinstance(note, dict) else None
@@ -315,12 +322,12 @@ def _finish(side: Path, target: Path) -> None:
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
     if target.is_dir():
-        # Not every system renames over an empty folder; over one that is not empty none may.
+        # Not every system renames over an empty folder.
         target.rmdir()
-    # What it is made from is not for those who get the output, not even after a kill.
-    (side / MADE_FROM).unlink(missing_ok=True)
+    # The fingerprint may hold paths of this machine: it never becomes part of the output.
+    (side / FINGERPRINT).unlink(missing_ok=True)
     side.replace(target)
-    # Only now: a side folder without its marker would be nobody's, and never removed.
+    # Only now: an unfinished folder without its marker would never be removed.
     (target / MARKER).unlink()
     sync_folder(target.parent)
 
@@ -333,8 +340,8 @@ def _remove_leftover(side: Path, why: str) -> None:
         side.rmdir()
         return
     if side.is_symlink() or not marker.is_file():
-        raise UserError(f"{side}: is in the way and was not made by this program; move it away")
-    # Held until the leftover is gone: whoever holds the lock is still writing.
+        raise UserError(f"{side}: was not created by bert_tweets; move it away")
+    # A run that is still writing holds the lock.
     handle = _locked(marker)
     try:
         logger.info(f"removing {side}, left by an earlier run that was stopped{why}")
@@ -344,7 +351,7 @@ def _remove_leftover(side: Path, why: str) -> None:
 
 
 def _remove(side: Path) -> None:
-    """Removes a side folder, its marker last: what is left when that is cut short is still known as ours."""
+    """Remove an unfinished folder, its marker last, so that an interrupted removal can be repeated."""
     for path in side.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -354,7 +361,7 @@ def _remove(side: Path) -> None:
 
 
 def _locked(marker: Path) -> int:
-    """Opens the marker and locks it for as long as this process lives, where the system can."""
+    """Open the marker and lock it until the returned handle is closed, where the system can."""
     handle = os.open(marker, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         import fcntl

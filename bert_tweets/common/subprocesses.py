@@ -1,4 +1,4 @@
-"""Stages as commands: the one that is shown is the one that runs."""
+"""Stages as subprocesses: their command lines, which are printed exactly as they run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PACKAGE = "bert_tweets."
 
 
 def command(stage: str, words: Sequence[str], processes: int = 1) -> list[str]:
-    """The command line of a stage, under torchrun where several processes are asked for."""
+    """Command line of a stage, under torchrun for several processes."""
     module = ["-m", f"{_PACKAGE}{stage}", *words]
     if processes == 1:
         return [sys.executable, *module]
@@ -29,12 +29,12 @@ def command(stage: str, words: Sequence[str], processes: int = 1) -> list[str]:
 
 
 def stage_of(arguments: Sequence[str]) -> str:
-    """The stage of a command line."""
+    """Name of the stage of a command line."""
     return next(word for word in arguments if word.startswith(_PACKAGE)).removeprefix(_PACKAGE)
 
 
 def shell_line(arguments: Sequence[str]) -> str:
-    """A command line as one would type it, but for what is secret in its URLs."""
+    """A command line as a user would type it, without secrets in URLs."""
     if list(arguments[1:3]) == ["-m", "torch.distributed.run"]:
         arguments = ["torchrun", *arguments[3:]]
     elif arguments[0] == sys.executable:
@@ -43,15 +43,15 @@ def shell_line(arguments: Sequence[str]) -> str:
 
 
 def run_command(arguments: Sequence[str]) -> None:
-    """Shows a command and runs it. One that is asked to stop has the time to save.
+    """Print a command and run it; SIGTERM is passed on to it, and it gets the time to save.
 
     Raises:
-        SystemExit: it failed; it has said why. The code is its own.
-        KeyboardInterrupt: Ctrl-C, and it came to its end all the same.
+        SystemExit: the command failed and has printed why; the exit code is its own.
+        KeyboardInterrupt: Ctrl-C was pressed, although the command finished.
     """
     logger.info(f"\n$ {shell_line(arguments)}")
     process, interrupted = subprocess.Popen(arguments, env=_environment()), False
-    # A terminal's Ctrl-C reaches it too, a signal to this process does not.
+    # Ctrl-C in a terminal reaches the command as well; a signal to this process does not.
     before = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
     try:
         while process.returncode is None:
@@ -69,10 +69,10 @@ def run_command(arguments: Sequence[str]) -> None:
 
 
 def run_quietly(arguments: Sequence[str]) -> None:
-    """Runs a command without its output; that is shown only where it fails.
+    """Run a command without its output, which is printed only if it fails.
 
     Raises:
-        SystemExit: it failed. The code is its own.
+        SystemExit: the command failed; the exit code is its own.
     """
     done = subprocess.run(arguments, check=False, capture_output=True, text=True, env=_environment())
     if done.returncode:
@@ -85,7 +85,7 @@ def _environment() -> dict[str, str]:
     """The environment of a stage's process, which imports from the same places as this one.
 
     `python -m` would look into the working folder first: a `random.py` there, or a checkout of another version, would
-    take the place of the module that is meant.
+    shadow the right module.
     """
     from_here = {"", str(Path.cwd())} & set(sys.path)
     return {**os.environ} if from_here else {**os.environ, "PYTHONSAFEPATH": "1"}

@@ -1,4 +1,4 @@
-"""Hub models: brought onto each machine once, before its ranks load them."""
+"""Download of hub models, once per machine, before its ranks load them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .world import World
 
 
 def check_local(models: list[ModelConfig], manifest: Manifest) -> None:
-    """Refuses models on this machine that do not fit the shards, before the process group starts.
+    """Check local models against the shards, before the process group starts.
 
     Raises:
         UserError: see `check_model`.
@@ -22,10 +22,10 @@ def check_local(models: list[ModelConfig], manifest: Manifest) -> None:
 
 
 def fetch_and_check(models: list[ModelConfig], manifest: Manifest, world: World) -> None:
-    """Brings those of the hub onto each machine, then refuses those that do not fit. Every rank calls it.
+    """Download hub models to each machine and check them against the shards. Every rank calls it.
 
     Raises:
-        UserError: the hub does not have it or is not in reach, or see `check_model`.
+        UserError: the hub does not have the model or cannot be reached, or see `check_model`.
     """
     of_hub = [config for config in models if not is_local(config.name) and config.name != SCRATCH]
     for config in of_hub:

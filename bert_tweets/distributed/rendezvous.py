@@ -1,4 +1,4 @@
-"""Where ranks find each other's addresses: a store that holds nothing of ranks that were there before them."""
+"""The store in which ranks find each other's addresses, free of entries of earlier starts."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _POLL_SECONDS = 0.01
 
 
 def fresh_store(rank: int, world_size: int, timeout: timedelta) -> dist.Store:  # type: ignore[name-defined]
-    """A store for this start of the ranks alone; all of them call it.
+    """A store for this start of the ranks alone. Every rank calls it.
 
-    torchrun keeps one store for as long as it lives, also when it starts failed ranks again (torch 2.13: a comment in
-    rendezvous.py says that each start has a new one, dynamic_rendezvous.py keeps the first). Ranks would read the
-    addresses of those that are gone, and fail to connect. How often each machine's torchrun has started them does not
-    tell starts apart, as their counts differ. So rank 0 gives this start a name, and tells it to those that answer.
+    torchrun keeps one store for its lifetime, even when it restarts failed ranks (torch 2.13: a comment in
+    rendezvous.py says that each start has a new one, but dynamic_rendezvous.py keeps the first). Ranks would read the
+    addresses of dead ranks and fail to connect. The restart counts of several machines' torchruns differ, so they
+    cannot identify a start. Therefore rank 0 names this start and sends the name to each rank that answers.
 
     Raises:
-        TimeoutError: some rank did not come.
+        TimeoutError: a rank did not join in time.
     """
     rendezvous = dist.rendezvous("env://", rank, world_size, timeout=timeout)  # type: ignore[attr-defined]
     store, _, _ = next(iter(rendezvous))
@@ -33,14 +33,14 @@ def fresh_store(rank: int, world_size: int, timeout: timedelta) -> dist.Store:  
         start = mine
     else:
         store.set(f"joins/{rank}", mine)
-        # Who is gone cannot have answered to a name that it never saw.
+        # A dead rank cannot have answered to a name that it never saw.
         start = store.get(f"welcome/{rank}/{mine}").decode()
         store.set(f"here/{start}/{rank}", "")
     return dist.PrefixStore(start, store)  # type: ignore[attr-defined]
 
 
 def _welcome(store: dist.Store, start: str, world_size: int, deadline: float) -> None:  # type: ignore[name-defined]
-    """Answers each rank that joins, until all have said that they were answered: what was read may be of one gone."""
+    """Answer each rank that joins until all have confirmed: an entry may come from a dead rank."""
     missing = set(range(1, world_size))
     while missing:
         for rank in sorted(missing):
@@ -49,6 +49,6 @@ def _welcome(store: dist.Store, start: str, world_size: int, deadline: float) ->
             if store.check([f"here/{start}/{rank}"]):
                 missing.remove(rank)
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{len(missing)} of {world_size} ranks did not come, rank {min(missing)} among them")
+            raise TimeoutError(f"{len(missing)} of {world_size} ranks did not join, rank {min(missing)} among them")
         if missing:
             time.sleep(_POLL_SECONDS)

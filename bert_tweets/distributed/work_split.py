@@ -1,4 +1,4 @@
-"""Sharing: which part of the work of one process each rank takes, in order and without a word between them."""
+"""Splitting work among ranks, in order and without communication."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class WorkSplit:
-    """A rank's share of work that one process could do alone; by default all of it.
+    """A rank's share of work that a single process could do; by default all of it.
 
-    Work comes in units (steps, chunks of tweets) that are cut into parts (micro-batches), into how many is known only
-    where a unit is made. A rank makes the units that it takes a part of as one process would, so that the parts are
-    the same to the bit. Its parts are contiguous, and those of the next rank follow.
+    Work comes in chunks (steps, groups of tweets), each of which is cut into parts (micro-batches); their number is
+    known only once the chunk is made. A rank makes every chunk of which it takes a part, exactly as a single process
+    would, so that parts are bit-identical. A rank's parts are contiguous, and the next rank's follow.
 
     Attributes:
-        rank, world_size: this rank's place.
+        rank: this rank.
+        world_size: number of ranks.
     """
 
     rank: int = 0
     world_size: int = 1
 
     def range_for(self, count: int) -> range:
-        """This rank's of so many things that cost the same."""
+        """This rank's indices of `count` items of equal cost."""
         return range(self.rank * count // self.world_size, (self.rank + 1) * count // self.world_size)
 
     def chunks(self, units: int) -> range:
-        """The units that this rank makes."""
+        """Indices of the chunks that this rank makes, of `units` in all."""
         return range(self.rank * units // self.world_size, -(-(self.rank + 1) * units // self.world_size))
 
     def parts_of(self, unit: int, units: int, parts: int) -> range:
-        """This rank's parts of a unit: those whose middle lies in its share of the length of all units.
+        """This rank's parts of a chunk: those whose middle lies in its share of the length of all chunks.
 
         Args:
-            unit: which.
-            units: of how many.
-            parts: that the unit is cut into.
+            unit: index of the chunk.
+            units: number of chunks.
+            parts: number of parts of this chunk.
         """
         return range(*(self._first(rank, unit, units, parts) for rank in (self.rank, self.rank + 1)))
 

@@ -22,11 +22,11 @@ from bert_tweets.common.errors import UserError
 from .rendezvous import fresh_store
 from .work_split import WorkSplit
 
-Thing = TypeVar("Thing")
+Item = TypeVar("Item")
 
 _DRAIN_SECONDS = 0.2
 _UNTIL_ENDED_SECONDS = 5
-# For stages whose ranks meet only now and then: one may be slow, and torchrun ends them all when one is gone.
+# For stages whose ranks rarely communicate: one may be slow, and torchrun ends all ranks when one dies.
 _DAY_SECONDS = 24 * 3600
 
 
@@ -35,9 +35,9 @@ class World:
     """This process among the ranks.
 
     Attributes:
-        rank, local_rank, world_size, local_world_size: as torchrun tells them, or another launcher (see
-            `launchers`); 0, 0, 1, 1 without one.
-        device: where this rank computes.
+        rank, local_rank, world_size, local_world_size: values of torchrun's variables, see `launchers`; 0, 0, 1, 1
+            without a launcher.
+        device: device of this rank.
     """
 
     rank: int
@@ -55,15 +55,15 @@ class World:
         """This rank's share of work that a single process could do alone."""
         return WorkSplit(self.rank, self.world_size)
 
-    def local_part(self, things: Sequence[Thing]) -> Sequence[Thing]:
-        """This rank's part of what each machine has to do once."""
-        return things[self.local_rank :: self.local_world_size]
+    def local_part(self, items: Sequence[Item]) -> Sequence[Item]:
+        """This rank's part of work that each machine does once."""
+        return items[self.local_rank :: self.local_world_size]
 
     def gather(self, values: list[int]) -> Callable[[], list[list[int]]]:
-        """Starts to gather a list of integers from every rank; calling the result waits. See `data.loader`."""
+        """Start gathering a list of integers from every rank; calling the result waits. See `data.loader`."""
         if self.world_size == 1:
             return lambda: [values]
-        # On the CPU (gloo), beside whatever the device is doing.
+        # On the CPU (gloo), while the device computes.
         mine = torch.tensor(values, dtype=torch.int64)
         everyone = [torch.empty_like(mine) for _ in range(self.world_size)]
         work = dist.all_gather(everyone, mine, async_op=True)
@@ -120,7 +120,7 @@ class World:
         return result
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum over ranks, in place."""
+        """Sum a tensor over all ranks, in place."""
         if self.world_size > 1:
             dist.all_reduce(value)
         return value
@@ -130,18 +130,18 @@ class World:
             dist.all_reduce(torch.zeros(1))
 
 
-def choose_device(asked: str, local_rank: int = 0) -> torch.device:
-    """The device of `device=auto|cpu|cuda`.
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device of the setting `device=auto|cpu|cuda`.
 
     Raises:
-        UserError: there is no GPU, or fewer than there are ranks on this machine.
+        UserError: this machine has no GPU, or fewer GPUs than ranks.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if asked == "cpu" or (asked == "auto" and not count):
+    if name == "cpu" or (name == "auto" and not count):
         return torch.device("cpu")
     if local_rank >= count:
         raise UserError(
-            f"device={asked}: local rank {local_rank} has no GPU, there are {count} here; "
+            f"device={name}: no GPU for local rank {local_rank}, this machine has {count}; "
             "start fewer processes or set device=cpu",
             found_by_one_rank=True,
         )
@@ -149,10 +149,10 @@ def choose_device(asked: str, local_rank: int = 0) -> torch.device:
 
 
 def world_from_environment(device: str) -> World:
-    """Who this process is, from torchrun's variables. Starts nothing.
+    """This process's place, from torchrun's variables. Starts nothing.
 
     Raises:
-        UserError: there are other ranks, and nothing says where they meet; or there is no device for this one.
+        UserError: there are other ranks but no address at which they meet, or there is no device for this rank.
     """
     rank, local_rank, size, local_size = (
         int(os.environ.get(name, default))
@@ -166,19 +166,21 @@ def world_from_environment(device: str) -> World:
     lacking = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if size > 1 and lacking:
         raise UserError(
-            f"rank {rank} of {size} has no {' and no '.join(lacking)}, where rank 0 is to be found; set it, the same "
-            "for every rank, or start with torchrun"
+            f"rank {rank} of {size} has no {' and no '.join(lacking)}, the address of rank 0; set it to the same value "
+            "on every rank, or start with torchrun"
         )
     return World(rank, local_rank, size, local_size, choose_device(device, local_rank))
 
 
 def start_process_group(world: World, timeout_seconds: int, always: bool = False) -> None:
-    """Starts the process group: gloo on the CPU, NCCL on GPUs with gloo beside it for counts.
+    """Start the process group: gloo on CPUs; NCCL on GPUs, with gloo for counts.
 
     Args:
-        always: a single rank has a group too; without, it has none.
+        world: this rank's place.
+        timeout_seconds: time limit of the rendezvous and of each collective.
+        always: whether a single rank gets a group too.
     """
-    # Whatever the engine: transformers imports DeepSpeed, where it is installed, when it saves a model.
+    # Whatever the engine: transformers imports DeepSpeed, if installed, when it saves a model.
     set_deepspeed_accelerator(world.device)
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
@@ -194,36 +196,36 @@ def start_process_group(world: World, timeout_seconds: int, always: bool = False
 
 
 def set_deepspeed_accelerator(device: torch.device) -> None:
-    """Names the device to DeepSpeed, before it is imported: else it looks for one, and says what it found."""
+    """Set DeepSpeed's accelerator before it is imported; else it searches for one and prints what it found."""
     os.environ["DS_ACCELERATOR"] = device.type
 
 
 def stop_process_group() -> None:
-    """Leaves the process group, if there is one."""
+    """Leave the process group, if there is one."""
     if dist.is_initialized():
-        # gloo's threads drop their last tensors with Python's lock in hand; a group that is destroyed meanwhile waits
-        # for them with that lock, for ever. Asleep, this thread lets them have it.
+        # gloo's threads take the GIL to drop their last tensors; destroying the group meanwhile waits for them while
+        # holding the GIL, for ever. Sleeping releases it.
         time.sleep(_DRAIN_SECONDS)
         dist.destroy_process_group()
 
 
 @contextmanager
 def process_group(world: World) -> Iterator[None]:
-    """The process group for as long as the block lasts, begun together; one that is there already stays.
+    """Start the process group for the block; a group that exists already is kept.
 
-    gloo's group must not be started twice in a process: its ranks may find the addresses of the first again.
+    gloo's group must not be started twice in a process: ranks may find the addresses of the first one.
     """
-    begun = dist.is_initialized()
-    if not begun:
+    exists = dist.is_initialized()
+    if not exists:
         start_process_group(world, _DAY_SECONDS)
     try:
         world.barrier()
         yield
     except RuntimeError:
-        # Most likely another rank is gone, which has said why: torchrun ends this one before it adds its own words.
+        # Most likely another rank died and printed why: torchrun ends this rank before it prints more.
         if world.world_size > 1:
             time.sleep(_UNTIL_ENDED_SECONDS)
         raise
     finally:
-        if not begun:
+        if not exists:
             stop_process_group()

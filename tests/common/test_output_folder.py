@@ -52,7 +52,7 @@ def test_what_goes_on_is_removed_for_a_mistake_alone(tmp_path, failure, stays):
         raise failure("why")
     assert (tmp_path / ".out.unfinished" / "data.txt").is_file() == stays
     if stays:
-        assert (folder / output_folder.MADE_FROM).stat().st_mode & 0o077 == 0
+        assert (folder / output_folder.FINGERPRINT).stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit])
@@ -82,7 +82,7 @@ def test_what_is_not_ours_is_not_touched(tmp_path):
         make(tmp_path / "notes.txt" / "out")
     (tmp_path / ".out.unfinished").mkdir()
     (tmp_path / ".out.unfinished" / "theirs").write_text("mine too")
-    with pytest.raises(UserError, match="was not made by this program"):
+    with pytest.raises(UserError, match="was not created by bert_tweets"):
         make(tmp_path / "out")
     assert (tmp_path / ".out.unfinished" / "theirs").read_text() == "mine too"
     assert (tmp_path / "notes.txt").read_text() == "mine"
@@ -118,7 +118,7 @@ def test_a_run_that_still_goes_on_is_left_alone(tmp_path):
         assert (folder / "data.txt").read_text() == "part"
 
 
-@pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "cannot be written")])
+@pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only disk")])
 def test_trouble_with_the_disk_is_one_line(tmp_path, monkeypatch, number, words):
     def fail(_handle):
         raise OSError(number, os.strerror(number))
@@ -135,7 +135,7 @@ def test_trouble_with_the_disk_is_one_line(tmp_path, monkeypatch, number, words)
         ("a" * 250, "its name is too long"),
         ("loop", "leads to itself"),
         ("loop/out", "leads to itself"),
-        ("/proc/nothing/out", "cannot be made"),
+        ("/proc/nothing/out", "cannot be created"),
         ("/proc", "files that prepare did not make"),
     ],
 )
@@ -161,7 +161,7 @@ def test_what_cannot_be_put_in_its_place_is_one_line_and_stays(tmp_path, monkeyp
     def fail(*_):
         raise OSError(number, os.strerror(number))
 
-    told = pytest.raises(Interrupted, match=r"the same command then goes on from .*\.out\.unfinished")
+    told = pytest.raises(Interrupted, match=r"the same command resumes the work in .*\.out\.unfinished")
     with told, output_folder.atomic_output_folder(tmp_path / "out", RECORD):
         monkeypatch.setattr(output_folder.Path, "replace", fail)
     monkeypatch.undo()
@@ -169,7 +169,7 @@ def test_what_cannot_be_put_in_its_place_is_one_line_and_stays(tmp_path, monkeyp
 
 
 def test_a_parent_that_vanishes_is_one_line_and_a_bug_is_not(tmp_path):
-    with pytest.raises(UserError, match="or vanished"), output_folder.atomic_output_folder(tmp_path / "in" / "out"):
+    with pytest.raises(UserError, match="or has vanished"), output_folder.atomic_output_folder(tmp_path / "in" / "out"):
         shutil.rmtree(tmp_path / "in")
         (tmp_path / "in" / "file").write_text("x")
     with pytest.raises(FileNotFoundError), output_folder.atomic_output_folder(tmp_path / "out"):
