@@ -1,7 +1,7 @@
-"""demo: the whole road on generated tweets in which some words change their meaning at a known date.
+"""demo: the full pipeline on generated tweets in which some words change their meaning at a known date.
 
-First a tiny BERT is pre-trained on tweets of the years before, as a stand-in for the model that one would download;
-then the road is walked with it: prepare, train on two ranks, evaluate, embed and compare the years, report.
+First a tiny BERT is pre-trained on tweets of earlier years, in place of a downloaded model. The pipeline then starts
+from it: prepare, train on two ranks, evaluate, embed and compare the years, report.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from .config import DemoConfig, parser
 CHANGE = date(2020, 1, 1)
 _START, _DAYS = date(2019, 1, 1), 4 * 365 + 1
 
-# A word, what it is a kind of before the change, and after it.
+# By word, the kind of thing that it means before and after the change.
 CHANGING = {"mask": ("costume", "protection"), "virus": ("software", "illness"), "zoom": ("camera", "meeting")}
 STABLE = {"coffee": "drink", "goal": "football", "rain": "weather"}
 
-# A kind of thing: what else is of it, and the company that it keeps.
+# By kind: other words of it, and words that occur with it.
 _KINDS = {
     "costume": ("wig cape disguise crown makeup", "party halloween dance carnival glitter club"),
     "protection": ("gloves visor vaccine shield gown", "hospital nurse infection distance hygiene shop"),
@@ -50,9 +50,9 @@ _PATTERNS = (
     "RT @{user}: a {word} for the {a} &amp; the {b}",
     "talking of {a}: that {word} was all {b}",
 )
-# How much is said of the kinds that words change to, before and after.
+# Relative frequency of the kinds that words change to, before and after.
 _NEW_KIND_WEIGHT = (0.15, 2.0)
-# Things that any tweet may name, whatever it is about: what the words' change is measured by.
+# Words of any tweet, whatever it is about; among them are the control words.
 _EVERYDAY = (
     "apple arm bag ball band bank basket bath bed bell bench bicycle bird blanket board boat bone book boot bottle "
     "bowl box boy bread brick bridge brother brush bucket bus button cake candle car card carpet castle cat ceiling "
@@ -84,10 +84,10 @@ _SCRATCH = tuple(
 
 
 def generate(tweets: int, seed: int, first: date, days: int) -> Iterator[tuple[str, str, str]]:
-    """Generated tweets: id, ISO date and text, spread evenly over the days.
+    """Yield generated tweets, spread evenly over the days: id, ISO date and text.
 
-    Each is about a thing of one kind, in that kind's company, and names everyday things besides. From `CHANGE` on, the
-    changing words stand where things of another kind stand; the stable ones stay.
+    Each tweet is about a thing of one kind, together with words that occur with that kind and with everyday words. From
+    `CHANGE` on, the changing words take the place of things of another kind; the stable words do not.
     """
     generator, everyday = random.Random(seed), _EVERYDAY.split()
     new_kinds = {after for _, after in CHANGING.values()}
@@ -116,7 +116,7 @@ def generate(tweets: int, seed: int, first: date, days: int) -> Iterator[tuple[s
 
 
 def write_csv(path: Path, rows: Iterator[tuple[str, str, str]]) -> None:
-    """A CSV such as a person would have: id, date, text."""
+    """Write a CSV with the columns id, date and text."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("id", "date", "text"))
@@ -124,25 +124,25 @@ def write_csv(path: Path, rows: Iterator[tuple[str, str, str]]) -> None:
 
 
 def stage(argv: list[str]) -> None:
-    """Walks the road; ends by printing where the report is."""
+    """Run the pipeline on generated tweets and print where the report is."""
     config = parser.load(DemoConfig, argv)
-    require_libraries()  # of the last stage, minutes from here
+    require_libraries()  # the last stage needs them, minutes from now
     started = time.monotonic()
     folder = _fresh_folder(Path(config.output))
     seed, held_out = f"seed={config.seed}", "validation_fraction=0.05"
 
-    print(f"generating {config.tweets:,} tweets; from {CHANGE} on, {', '.join(CHANGING)} mean something else")
+    print(f"generating {config.tweets:,} tweets, in which {', '.join(CHANGING)} change their meaning on {CHANGE}")
     write_csv(folder / "before.csv", generate(config.tweets, config.seed, _START - timedelta(days=_DAYS), _DAYS))
     write_csv(folder / "tweets.csv", generate(config.tweets, config.seed + 1, _START, _DAYS))
 
-    print("\n== a tiny BERT, pre-trained on the years before")
+    print("\n== pre-training a tiny BERT on earlier years")
     data, run = f"{folder}/before-shards", f"{folder}/base"
     vocabulary = ("tokenizer=wordpiece", "vocabulary_size=1000")
     _run("prepare", f"input={folder}/before.csv", f"output={data}", *vocabulary, held_out, seed)
     train = (f"data.path={data}", "model.name=scratch", *_SCRATCH, f"output={run}")
     _run("train", *train, *_training(config, epochs=16, learning_rate="1e-3"))
 
-    print("\n== the road: from a CSV of tweets to vectors of chosen words")
+    print("\n== the pipeline: from a CSV of tweets to a report on chosen words")
     base, data, run = f"{run}/model", f"{folder}/shards", f"{folder}/run"
     model, rest = f"{run}/model", (f"base={base}", f"data.path={data}")
     _run("prepare", f"input={folder}/tweets.csv", f"output={data}", f"tokenizer={base}", held_out, seed)
@@ -162,7 +162,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _training(config: DemoConfig, epochs: int, learning_rate: str) -> tuple[str, ...]:
-    """Settings of a training: many small steps at a high rate, for a tiny model that gains nothing from bf16."""
+    """Training settings for a tiny model: many small steps at a high rate; bf16 would gain nothing."""
     length = f"epochs={epochs}" if config.max_steps is None else f"max_steps={config.max_steps}"
     precision = "precision=fp32"
     return (length, "batch_size=64", f"optimizer.learning_rate={learning_rate}", precision, f"seed={config.seed}")
@@ -174,7 +174,7 @@ def _run(name: str, *words: str, processes: int = 1) -> None:
 
 def _fresh_folder(folder: Path) -> Path:
     if folder.exists() and not (folder / MARKER).is_file() and any(folder.iterdir()):
-        raise UserError(f"{folder}: holds other files; name a new folder with output=")
+        raise UserError(f"{folder}: contains other files; name a new folder with output=")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / MARKER).touch()

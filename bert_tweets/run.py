@@ -1,4 +1,4 @@
-"""run: the whole road with one command. First the plan, from a rehearsal on some of the tweets; then each stage."""
+"""run: the full pipeline with one command: a plan from a trial on some of the tweets, then each stage."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from bert_tweets.page.libraries import require_libraries
 from .common import subprocesses
 from .config import PERIODS, EmbedConfig, RunConfig, parser
 
-_REHEARSAL_TWEETS = 1000
-_REHEARSAL_BATCH = 128
-_REHEARSAL_STEPS = 4
-_BACKGROUND_TWEETS = 5000  # what embed takes unless told otherwise
-_EVALUATED_TWEETS = 10_000  # the same of evaluate
-# Of a training step two thirds are backward pass and optimizer; evaluate and embed have neither.
+_TRIAL_TWEETS = 1000
+_TRIAL_BATCH = 128
+_TRIAL_STEPS = 4
+_BACKGROUND_TWEETS = 5000  # embed's default
+_EVALUATED_TWEETS = 10_000  # evaluate's default
+# Two thirds of a training step are backward pass and optimizer; evaluate and embed have neither.
 _FORWARD_SHARE = 1 / 3
 _LONG_SECONDS = 15 * 60
 _FEWEST_HELD_OUT = 10
-# Settings of embed that another call may give anew.
-_OF_EMBED = ("words", "by", "max_occurrences", "controls", "include_text")
+# Settings of embed that another call may change.
+_EMBED_SETTINGS = ("words", "by", "max_occurrences", "controls", "include_text")
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """What a small run on this machine showed.
+class Trial:
+    """Figures of a small run on this machine.
 
     Attributes:
         rows: rows of the whole input.
         kept: share of rows that are kept.
-        tweets_per_second: of prepare.
-        tokens_per_tweet: mean.
-        tokens_per_second: of training, on all devices, in real tokens.
-        validation: share of tweets held out.
+        tweets_per_second: rate of prepare.
+        tokens_per_tweet: mean number of tokens.
+        tokens_per_second: rate of training on all devices, without padding.
+        validation: share of tweets that are held out.
     """
 
     rows: int
@@ -53,34 +53,34 @@ class Rehearsal:
 
 
 def stage(argv: list[str]) -> None:
-    """Plans, then walks the road; a stage that is complete already is not repeated."""
+    """Print the plan, then run each stage; a stage that is complete is not repeated."""
     config = parser.load(RunConfig, argv)
     if config.max_steps is not None and config.epochs is not None:
         raise UserError("max_steps and epochs: give one of them, not both")
-    require_libraries()  # of the last stage, hours from here
-    road = stages(config)
+    require_libraries()  # the last stage needs them, hours from now
+    commands = stages(config)
     _require_study(config)
     if (Path(config.output) / "run" / "run.json").is_file():
-        print(f"{config.output}: shards and model are there already; what follows is made, or found complete")
+        print(f"{config.output}: shards and model exist already; running the stages that are not complete")
     else:
-        _plan(config, road)
+        _plan(config, commands)
     if config.dry_run:
         return
     started = time.monotonic()
-    for arguments in road:
-        ready = _made_ready(config, arguments)
+    for arguments in commands:
+        ready = _next_command(config, arguments)
         if ready:
             subprocesses.run_command(ready)
     minutes = (time.monotonic() - started) / 60
     print(f"\nthe whole pipeline took {minutes:.1f} min; open {Path(config.output) / 'report.html'}")
 
 
-def _plan(config: RunConfig, road: list[list[str]]) -> None:
-    print("the plan: a rehearsal on some of the tweets shows how fast this machine is …", flush=True)
-    rehearsed = rehearse(config)
-    print("\n".join(plan(config, rehearsed)), flush=True)
-    print("\neach stage is a command of its own:")
-    print("\n".join(f"  {subprocesses.shell_line(arguments)}" for arguments in road), flush=True)
+def _plan(config: RunConfig, commands: list[list[str]]) -> None:
+    print("plan: measuring the speed of this machine on some of the tweets …", flush=True)
+    trial = run_trial(config)
+    print("\n".join(plan(config, trial)), flush=True)
+    print("\nstages, each a command of its own:")
+    print("\n".join(f"  {subprocesses.shell_line(arguments)}" for arguments in commands), flush=True)
 
 
 def stages(config: RunConfig) -> list[list[str]]:
@@ -92,7 +92,7 @@ def stages(config: RunConfig) -> list[list[str]]:
         f"max_steps={config.max_steps}" if config.max_steps else f"epochs={parser.shown_value(config.epochs or 1.0)}"
     )
     train = [data, f"model.name={config.model}", f"output={study}/run", length, f"batch_size={config.batch_size}"]
-    # A list, though of one: the folder's name may hold a comma.
+    # A list of one, because the folder's name may contain a comma.
     embed = [
         data,
         f"model={parser.shown_value([adapted])}",
@@ -126,26 +126,26 @@ def stages(config: RunConfig) -> list[list[str]]:
 
 
 def _require_study(config: RunConfig) -> None:
-    """Refuses a folder with files of somebody else's.
+    """Refuse a folder that contains other files.
 
     Raises:
-        UserError: names one of them.
+        UserError: the message names one of them.
     """
     folder = Path(config.output)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder with output=")
     ours = {"shards", "run", "eval", "words", "report.html"}
     ours |= {"methods.md", "references.bib", "reproduce.json", "pictures"}
-    strangers = [p.name for p in folder.glob("*") if p.name not in ours and not p.name.endswith(".unfinished")]
-    if strangers:
-        raise UserError(f"{folder}: holds other files ({strangers[0]}); name a new folder with output=")
+    others = [p.name for p in folder.glob("*") if p.name not in ours and not p.name.endswith(".unfinished")]
+    if others:
+        raise UserError(f"{folder}: contains other files ({others[0]}); name a new folder with output=")
 
 
-def _made_ready(config: RunConfig, arguments: list[str]) -> list[str]:
-    """A stage's command once its turn has come; none where there is nothing for it to do.
+def _next_command(config: RunConfig, arguments: list[str]) -> list[str]:
+    """A stage's command when its turn has come; empty if there is nothing for it to do.
 
-    Words may differ from last time: their folder is of this command's making, and is made anew. Too few tweets leave
-    none to evaluate on.
+    If the words differ from the last time, their folder is made again. With too few held-out tweets, evaluate is
+    omitted.
     """
     study, stage_name = Path(config.output), subprocesses.stage_of(arguments)
     can_evaluate = (
@@ -155,17 +155,17 @@ def _made_ready(config: RunConfig, arguments: list[str]) -> list[str]:
     made = study / "words" / "embed.json"
     if stage_name == "embed" and made.is_file():
         settings = json.loads(made.read_text(encoding="utf-8"))["settings"]
-        if any(settings.get(key) != getattr(config, key) for key in _OF_EMBED):
-            print(f"\n{study / 'words'}: holds other words or settings; they are embedded anew", flush=True)
+        if any(settings.get(key) != getattr(config, key) for key in _EMBED_SETTINGS):
+            print(f"\n{study / 'words'}: was made with other words or settings; embedding again", flush=True)
             shutil.rmtree(study / "words")
     if stage_name == "evaluate" and not can_evaluate:
-        print("\nwarning: too few tweets are held out; whether adaptation helped is not evaluated", flush=True)
+        print("\nwarning: too few held-out tweets to evaluate whether adaptation helped", flush=True)
         return []
     return [word for word in arguments if can_evaluate or not word.startswith("evaluation=")]
 
 
-def rehearse(config: RunConfig) -> Rehearsal:
-    """Prepares and trains on the first tweets, in a folder that is thrown away: what is wrong shows here first."""
+def run_trial(config: RunConfig) -> Trial:
+    """Prepare and train on the first tweets, in a temporary folder; mistakes in the settings show here first."""
     from bert_tweets.corpus.sources import discovery
 
     paths = discovery.expand(config.input)
@@ -173,7 +173,7 @@ def rehearse(config: RunConfig) -> Rehearsal:
     texts: list[str] = []
     rows = 0
     for part in discovery.read_tweets(paths, columns):
-        texts += part.fields["text"][: max(0, _REHEARSAL_TWEETS - len(texts))].to_pylist()
+        texts += part.fields["text"][: max(0, _TRIAL_TWEETS - len(texts))].to_pylist()
         rows += part.read
     with tempfile.TemporaryDirectory(prefix="bert-tweets-") as name:
         folder = Path(name)
@@ -185,8 +185,8 @@ def rehearse(config: RunConfig) -> Rehearsal:
             f"data.path={folder}/shards",
             f"model.name={config.model}",
             f"output={folder}/run",
-            f"max_steps={_REHEARSAL_STEPS}",
-            f"batch_size={_REHEARSAL_BATCH}",
+            f"max_steps={_TRIAL_STEPS}",
+            f"batch_size={_TRIAL_BATCH}",
             f"precision={config.precision}",
             f"device={config.device}",
             "validation.max_tweets=1",
@@ -196,7 +196,7 @@ def rehearse(config: RunConfig) -> Rehearsal:
         funnel = json.loads((folder / "shards" / "funnel.json").read_text(encoding="utf-8"))
         lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     kept = funnel["splits"]["train"]
-    return Rehearsal(
+    return Trial(
         rows=rows,
         kept=funnel["kept"] / max(1, funnel["read"]),
         tweets_per_second=_encoding_rate(texts, config.model),
@@ -205,31 +205,30 @@ def rehearse(config: RunConfig) -> Rehearsal:
     )
 
 
-def plan(config: RunConfig, rehearsed: Rehearsal) -> list[str]:
-    """Rows, steps and estimated time on this machine, and what to change if that is too long."""
-    tweets = rehearsed.rows * rehearsed.kept
-    trained = tweets * (1 - rehearsed.validation)
+def plan(config: RunConfig, trial: Trial) -> list[str]:
+    """Lines with rows, steps and estimated time on this machine, and what to change if that is too long."""
+    tweets = trial.rows * trial.kept
+    trained = tweets * (1 - trial.validation)
     steps = config.max_steps or max(1, math.ceil(trained * (config.epochs or 1) / config.batch_size))
     epochs = config.max_steps * config.batch_size / trained if config.max_steps else config.epochs or 1
-    token_rate = rehearsed.tokens_per_second
+    token_rate = trial.tokens_per_second
     forward_rate = token_rate / _FORWARD_SHARE / (2 if config.precision == "bf16" else 1)
     controls = config.controls * EmbedConfig().control_occurrences
     seen = len(config.words) * ((config.max_occurrences or tweets / 100) + controls)
-    train = epochs * trained * rehearsed.tokens_per_tweet / token_rate
-    # Both look at their tweets with two models.
-    evaluate = 2 * min(_EVALUATED_TWEETS, tweets * rehearsed.validation) * rehearsed.tokens_per_tweet / forward_rate
-    embed = 2 * min(tweets, seen + _BACKGROUND_TWEETS) * rehearsed.tokens_per_tweet / forward_rate
-    seconds = {"prepare": tweets / rehearsed.tweets_per_second, "train": train, "evaluate": evaluate, "embed": embed}
+    train = epochs * trained * trial.tokens_per_tweet / token_rate
+    # Both run two models.
+    evaluate = 2 * min(_EVALUATED_TWEETS, tweets * trial.validation) * trial.tokens_per_tweet / forward_rate
+    embed = 2 * min(tweets, seen + _BACKGROUND_TWEETS) * trial.tokens_per_tweet / forward_rate
+    seconds = {"prepare": tweets / trial.tweets_per_second, "train": train, "evaluate": evaluate, "embed": embed}
     total = sum(seconds.values())
     lines = [
-        f"  input     {rehearsed.rows:,} rows, about {tweets:,.0f} tweets kept, "
-        f"{rehearsed.tokens_per_tweet:.1f} tokens each",
+        f"  input     {trial.rows:,} rows, about {tweets:,.0f} tweets kept, {trial.tokens_per_tweet:.1f} tokens each",
         f"  training  {steps:,} steps of {config.batch_size} tweets, {epochs:.2f} epochs, "
         f"at about {token_rate:,.0f} tokens/s here",
         f"  time      about {_minutes(total)}: " + ", ".join(f"{name} {_minutes(s)}" for name, s in seconds.items()),
     ]
     if total > _LONG_SECONDS:
-        a_step = config.batch_size * rehearsed.tokens_per_tweet / token_rate
+        a_step = config.batch_size * trial.tokens_per_tweet / token_rate
         fitting = max(10, int((_LONG_SECONDS - (total - train)) / a_step))
         lines.append(
             f"  too long? max_steps={fitting} makes it about {_minutes(total - train + fitting * a_step)}; "
@@ -239,7 +238,7 @@ def plan(config: RunConfig, rehearsed: Rehearsal) -> list[str]:
 
 
 def _encoding_rate(texts: list[str], model: str) -> float:
-    """Tweets that this machine cleans and tokenizes in a second."""
+    """Tweets per second that this machine cleans and tokenizes on one core."""
     import pyarrow as pa
 
     from bert_tweets.corpus.text import cleaning
@@ -260,7 +259,7 @@ def _source(config: RunConfig) -> list[str]:
 
 
 def _devices(config: RunConfig) -> int:
-    """Processes of the stages that use a model: one a GPU, or one."""
+    """Number of processes of the stages that use a model: one per GPU, or one."""
     if config.device == "cpu":
         return 1
     import torch

@@ -1,4 +1,4 @@
-"""Stages as commands: what is told to the one who runs them reaches them."""
+"""Stages as subprocesses: signals reach them, and they import from the right places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo: seeded tweets in which some words change, and the whole road walked over them."""
+"""The demo: seeded tweets in which some words change, and the full pipeline on them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_tweets_are_a_function_of_their_seed() -> None:
     assert [row[1] for row in first] == sorted(row[1] for row in first)
 
 
-def test_only_the_changing_words_change_their_company() -> None:
+def test_only_the_changing_words_change_their_contexts() -> None:
     company: dict[tuple[str, bool], Counter[str]] = {}
     for _, day, text in generate(20_000, 0, _START, _DAYS):
         for word in (*CHANGING, *STABLE):
@@ -43,7 +43,7 @@ def test_only_the_changing_words_change_their_company() -> None:
         assert usual(word, False) == usual(word, True) == kind
 
 
-def test_each_asked_word_has_controls_enough_in_every_year() -> None:
+def test_each_word_has_enough_control_words_in_every_year() -> None:
     years: Counter[tuple[str, str]] = Counter()
     for _, day, text in generate(DemoConfig().tweets, 1, _START, _DAYS):
         years.update((word, day[:4]) for word in re.findall("[a-z]+", text))
@@ -58,7 +58,7 @@ def test_each_asked_word_has_controls_enough_in_every_year() -> None:
 
 @pytest.mark.dist
 @pytest.mark.slow
-def test_the_whole_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_full_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "demo"
     warm_commands(monkeypatch)
     demo.stage([f"output={folder}", "tweets=600"])
@@ -79,10 +79,10 @@ def test_the_whole_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert (folder / "words/vectors.txt").read_text().startswith(f"{len(CHANGING) + len(STABLE)} 128\n")
 
 
-def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("all of it")
     done = run(["-m", "bert_tweets.demo", f"output={tmp_path}"])
-    assert done.returncode == 2 and "holds other files" in done.stderr
+    assert done.returncode == 2 and "contains other files" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

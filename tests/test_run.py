@@ -13,7 +13,7 @@ from bert_tweets import run as run_stage
 from bert_tweets.common import subprocesses
 from bert_tweets.common.errors import UserError
 from bert_tweets.config import RunConfig
-from bert_tweets.run import Rehearsal, plan, stages
+from bert_tweets.run import Trial, plan, stages
 from tests.helpers import generated_tweets, write_csv
 from tests.processes import failure, run, stage, warm_commands
 from tests.test_evaluate import export_scratch
@@ -23,20 +23,20 @@ def config_of(**more: object) -> RunConfig:
     return RunConfig(**{"input": ["a.csv"], "output": "study", "words": ["mask", "virus"], "device": "cpu", **more})  # type: ignore[arg-type]
 
 
-REHEARSED = Rehearsal(rows=100_000, kept=0.9, tweets_per_second=10_000, tokens_per_tweet=20, tokens_per_second=2_000)
+TRIAL = Trial(rows=100_000, kept=0.9, tweets_per_second=10_000, tokens_per_tweet=20, tokens_per_second=2_000)
 
 
 def test_the_plan_tells_steps_and_time_and_what_to_change() -> None:
-    lines = plan(config_of(epochs=2, controls=0), REHEARSED)
+    lines = plan(config_of(epochs=2, controls=0), TRIAL)
     # 90,000 tweets, of which a hundredth is held out, twice, in steps of 256.
     assert "697 steps" in lines[1] and "2.00 epochs" in lines[1]
     assert "30 min" in lines[2] and "prepare 9 s" in lines[2]
     assert "too long?" in lines[-1]
     steps = int(lines[-1].split("max_steps=")[1].split()[0])
-    shorter = plan(config_of(max_steps=steps, controls=0), REHEARSED)
+    shorter = plan(config_of(max_steps=steps, controls=0), TRIAL)
     assert "too long?" not in shorter[-1] and "15 min" in shorter[2]
     # No more tweets are embedded than there are, whatever the controls.
-    assert "embed 20 min" in plan(config_of(), REHEARSED)[2] and "controls=" in lines[-1]
+    assert "embed 20 min" in plan(config_of(), TRIAL)[2] and "controls=" in lines[-1]
 
 
 def test_commands_are_shown_as_one_would_type_them() -> None:
@@ -50,18 +50,18 @@ def test_commands_are_shown_as_one_would_type_them() -> None:
 
 def test_what_words_are_compared_by_is_kept_by_prepare_and_given_to_embed() -> None:
     for by, kept in (("", None), ("month", None), ("party", "group_columns=party")):
-        road = {subprocesses.stage_of(arguments): arguments for arguments in stages(config_of(by=by))}
-        assert [word for word in road["prepare"] if word.startswith("group_columns")] == ([kept] if kept else [])
-        assert [word for word in road["embed"] if word.startswith("by=")] == ([f"by={by}"] if by else [])
+        commands = {subprocesses.stage_of(arguments): arguments for arguments in stages(config_of(by=by))}
+        assert [word for word in commands["prepare"] if word.startswith("group_columns")] == ([kept] if kept else [])
+        assert [word for word in commands["embed"] if word.startswith("by=")] == ([f"by={by}"] if by else [])
 
 
 def test_text_is_kept_and_shown_only_where_asked() -> None:
     for include_text in (False, True):
-        road = {
+        commands = {
             subprocesses.stage_of(arguments): arguments for arguments in stages(config_of(include_text=include_text))
         }
         for stage_name in ("embed", "report"):
-            assert f"include_text={str(include_text).lower()}" in road[stage_name]
+            assert f"include_text={str(include_text).lower()}" in commands[stage_name]
 
 
 @pytest.fixture
@@ -106,14 +106,14 @@ def test_a_few_tweets_and_other_words_end_in_a_report(study: list[str], tmp_path
     source = write_csv(tmp_path / "few.csv", ["text"], [[text] for text in generated_tweets(12)])
     words = [f"input={source}" if word.startswith("input=") else word for word in study]
     said = stage("run", *words).stdout
-    assert "1.00 epochs" in said and "not evaluated" in said
+    assert "1.00 epochs" in said and "too few held-out tweets to evaluate" in said
     assert "was not evaluated" in (tmp_path / "study/report.html").read_text(encoding="utf-8")
     others = [word for word in words if not word.startswith("words=")]
     again = stage("run", *others, "words=virus").stdout
-    assert "embedded anew" in again and "already" in again
+    assert "embedding again" in again and "already" in again
     assert set(json.loads((tmp_path / "study/words/summary.json").read_text())["words"]) == {"virus"}
     (tmp_path / "study" / "thesis.tex").write_text("all of it")
-    assert "holds other files (thesis.tex)" in failure("run", *words)
+    assert "contains other files (thesis.tex)" in failure("run", *words)
 
 
 @pytest.mark.dist

@@ -83,7 +83,7 @@ def test_without_any_worker_waiting_ends_and_with_one_it_does_not(monkeypatch):
     monkeypatch.setattr(executors, "NO_WORKER_SECONDS", 0.03)
     monkeypatch.setattr(executors, "LOOK_SECONDS", 0.01)
     looks = iter([*[False, False, True] * 4, False, False, False])
-    with pytest.raises(Interrupted, match="no worker for .* seconds; start some"):
+    with pytest.raises(Interrupted, match=r"no worker for .* seconds; start some"):
         list(Workers(Deaf(), 1, lambda: next(looks)).run(square, [(1,)]))
     assert not list(looks)
 
