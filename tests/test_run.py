@@ -1,4 +1,4 @@
-"""run: the plan first, then every stage by the command that would repeat it alone."""
+"""run: a plan first, then each stage by the command that would run it alone."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def study(shards: Path, tmp_path: Path) -> list[str]:
 
 @pytest.mark.dist
 @pytest.mark.slow
-def test_the_whole_road_and_again(
+def test_the_full_pipeline_and_again(
     study: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     warm_commands(monkeypatch)
     run_stage.stage([*study, "max_steps=6", "batch_size=32"])
     said = capsys.readouterr().out
     assert (
-        said.index("the plan")
+        said.index("plan: ")
         < said.index("$ python -m bert_tweets.prepare")
         < said.index("$ python -m bert_tweets.report")
     )

@@ -52,3 +52,18 @@ DEVICE = ("auto", "cpu", "cuda")
 
 # Periods by which tweets can be grouped, each with its strftime format.
 PERIODS = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m", "year": "%Y"}
+
+
+def tokens_per_device() -> Any:
+    """Declare the size of a micro-batch of a stage that runs a model without training it."""
+    return setting(16_384, "maximum number of tokens in one micro-batch on one device", unit="tokens", at_least=8)
+
+
+def inference_precision() -> Any:
+    """Declare the precision of a stage that runs a model without training it."""
+    return setting("fp32", "compute precision", choices=("fp32", "bf16"))
+
+
+def inference_device() -> Any:
+    """Declare the device of a stage that runs a model without training it."""
+    return setting("auto", "device to run on; auto: the GPU if there is one, else the CPU", choices=DEVICE)

@@ -40,7 +40,6 @@ class Field:
     optional: bool
     default: Any
     metadata: typing.Mapping[str, Any]
-    group_meaning: str
 
 
 def fields_of(config_type: type, prefix: str = "") -> Iterator[Field]:
@@ -55,8 +54,7 @@ def fields_of(config_type: type, prefix: str = "") -> Iterator[Field]:
             kind = next(part for part in typing.get_args(kind) if part is not type(None))
             optional = True
         made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-        meaning = (config_type.__doc__ or "").strip().splitlines()[0]
-        yield Field(prefix + field.name, kind, optional, made, field.metadata, meaning)
+        yield Field(prefix + field.name, kind, optional, made, field.metadata)
 
 
 def load(config_type: type[Config], argv: list[str]) -> Config:

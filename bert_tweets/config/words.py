@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .fields import DEVICE, setting, settings_group
+from .fields import (
+    DEVICE,
+    inference_device,
+    inference_precision,
+    setting,
+    settings_group,
+    tokens_per_device,
+)
 from .train import DataConfig
 
 
@@ -24,11 +31,9 @@ class EvaluateConfig:
         10_000, "maximum number of tweets of the validation split to use", unit="tweets", at_least=1
     )
     bootstrap_samples: int = setting(2000, "number of bootstrap samples for the confidence interval", at_least=100)
-    tokens_per_device: int = setting(
-        16_384, "maximum number of tokens in one micro-batch on one device", unit="tokens", at_least=8
-    )
-    precision: str = setting("fp32", "compute precision", choices=("fp32", "bf16"))
-    device: str = setting("auto", "device to run on; auto: the GPU if there is one, else the CPU", choices=DEVICE)
+    tokens_per_device: int = tokens_per_device()
+    precision: str = inference_precision()
+    device: str = inference_device()
 
 
 @dataclass
@@ -131,11 +136,9 @@ class EmbedConfig:
     )
     include_text: bool = setting(False, "store the text of the tweets in the table of vectors")
     seed: int = setting(0, "random seed of the samples", at_least=0)
-    tokens_per_device: int = setting(
-        16_384, "maximum number of tokens in one micro-batch on one device", unit="tokens", at_least=8
-    )
-    precision: str = setting("fp32", "compute precision", choices=("fp32", "bf16"))
-    device: str = setting("auto", "device to run on; auto: the GPU if there is one, else the CPU", choices=DEVICE)
+    tokens_per_device: int = tokens_per_device()
+    precision: str = inference_precision()
+    device: str = inference_device()
 
     def problems(self) -> list[str]:
         """Conflicts between settings, one line each."""
@@ -244,11 +247,9 @@ class MeaningTestConfig:
         2000, "number of bootstrap samples (of words) for the confidence intervals", at_least=100
     )
     seed: int = setting(0, "random seed of the bootstrap samples", at_least=0)
-    tokens_per_device: int = setting(
-        16_384, "maximum number of tokens in one micro-batch on one device", unit="tokens", at_least=8
-    )
-    precision: str = setting("fp32", "compute precision", choices=("fp32", "bf16"))
-    device: str = setting("auto", "device to run on; auto: the GPU if there is one, else the CPU", choices=DEVICE)
+    tokens_per_device: int = tokens_per_device()
+    precision: str = inference_precision()
+    device: str = inference_device()
 
 
 @dataclass
