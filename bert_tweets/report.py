@@ -143,7 +143,7 @@ def _maps(config: ReportConfig, words: dict[str, Any], change: Any) -> Any:
         projection=config.projection,
         include_text=config.include_text,
         seed=config.seed,
-        senses={word: [one["name"] for one in sense["clusters"]] for word, sense in senses.items()},
+        senses={word: [one["name"] for one in sense["senses"]] for word, sense in senses.items()},
         change=Path(config.change or config.words),
     )
     return word_maps(Path(config.words), wanted)

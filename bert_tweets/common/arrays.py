@@ -1,4 +1,4 @@
-"""numpy helpers for ragged arrays."""
+"""Names of array types, and numpy helpers for ragged arrays."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 
 def ranges(starts: Ints, lengths: Ints) -> Ints:
@@ -14,3 +17,13 @@ def ranges(starts: Ints, lengths: Ints) -> Ints:
     count = int(ends[-1]) if len(ends) else 0
     inside: Ints = np.arange(count) + np.repeat(starts - (ends - lengths), lengths)
     return inside
+
+
+def run_starts(values: Ints) -> Ints:
+    """The first position of each run of equal values; int64 [runs]. Values are not negative."""
+    return np.flatnonzero(np.diff(values, prepend=-1))
+
+
+def dense_numbers(values: Ints) -> Ints:
+    """The place of each value among the sorted distinct values: 0, 1, 2, …; int64, as many as `values`."""
+    return np.unique(values, return_inverse=True)[1]

@@ -165,7 +165,7 @@ class AnalyzeConfig:
     covariates: list[str] = setting(
         [],
         "covariates of a multivariate regression of the vectors: time, day, week, month, year, group columns, links, "
-        "retweet, tweet_length, position, casing, pieces (number of subwords); empty: no regression",
+        "retweet, tweet_length, position, casing, subwords (number of subwords); empty: no regression",
     )
     layer: str = setting(
         "",

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from bert_tweets.config import PERIODS
-from bert_tweets.words.analysis.verdicts import CHANGED, NO_EVIDENCE, NOT_COMPARABLE, TOO_FEW, label, rank_told
+from bert_tweets.words.analysis.records import MatchedOn, Verdict
+from bert_tweets.words.analysis.verdicts import (
+    criterion_text,
+    exchange_unit_text,
+    matched_on_text,
+    rank_text,
+    reason_text,
+    verdict_label,
+)
 
 from .charts import BLUE, COLOURS, GREY, ORANGE, Chart, Series, file_names
 from .inputs import Change
@@ -17,7 +25,13 @@ from .inputs import Change
 OMNIBUS, ENERGY = "omnibus", "energy"
 
 # What a reader looks for first stands first.
-_ORDER = (CHANGED, NOT_COMPARABLE, NO_EVIDENCE, TOO_FEW)
+_ORDER = (
+    Verdict.CHANGED,
+    Verdict.NOT_COMPARABLE,
+    Verdict.DIFFERS_AS_ORDINARY,
+    Verdict.NO_DIFFERENCE,
+    Verdict.TOO_FEW,
+)
 # The middle nine tenths of the control words.
 _MIDDLE = (5, 95)
 _MOST_LISTED = 8
@@ -30,15 +44,15 @@ def claims(change: Change | None) -> list[dict[str, Any]]:
         {
             "word": row["word"],
             "verdict": row["verdict"],
-            "label": label(row["usage"], row["verdict"]),
-            "strong": row["verdict"] == CHANGED,
+            "label": verdict_label(row["verdict"]),
+            "strong": row["verdict"] == Verdict.CHANGED,
             "statement": row["statement"],
             "n": row["n"],
             "groups": list(row["groups"]),
         }
         for row in rows
     ]
-    return sorted(listed, key=lambda claim: (_ORDER.index(claim["verdict"]), claim["label"] == claim["verdict"]))
+    return sorted(listed, key=lambda claim: _ORDER.index(claim["verdict"]))
 
 
 def _is(row: dict[str, Any], contrast: str) -> bool:
@@ -81,7 +95,7 @@ def rank_chart(change: Change) -> Chart | None:
         zero=True,
         legend=True,
         order=names,
-        beside=[f"rank {rank}" if (rank := rank_told(row)) else "" for row in rows] if ordinary else [],
+        beside=[f"rank {rank}" if (rank := rank_text(row)) else "" for row in rows] if ordinary else [],
     )
 
 
@@ -95,8 +109,8 @@ def rank_rows(change: Change) -> list[dict[str, Any]]:
             if len(row["groups"]) > 2
             else " – ".join(row["groups"]),
             **_figures(row),
-            "rank": rank_told(row) or "–",
-            "label": label(row["usage"], row["verdict"]),
+            "rank": rank_text(row) or "–",
+            "label": verdict_label(row["verdict"]),
             **_sizes(row),
         }
         for row in rows
@@ -107,8 +121,8 @@ def pair_rows(change: Change) -> list[dict[str, Any]]:
     """The table of the pairs of groups."""
     return [
         {"word": row["word"], "groups": f"{row['group_a']} – {row['group_b']}", **_figures(row), **_sizes(row)}
-        | {"rank": rank_told(row) or "–"}
-        | {"label": label(row["usage"], row["verdict"])}
+        | {"rank": rank_text(row) or "–"}
+        | {"label": verdict_label(row["verdict"])}
         for row in change.rows
         if _is(row, "pairs")
     ]
@@ -126,7 +140,12 @@ def _figures(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _sizes(row: dict[str, Any]) -> dict[str, Any]:
-    return {"n": row["n"], "clusters": row["clusters"], "authors": row["authors"], "unit": row["unit"]}
+    return {
+        "n": row["n"],
+        "clusters": row["clusters"],
+        "authors": row["authors"],
+        "unit": exchange_unit_text(row["exchange_unit"]),
+    }
 
 
 def _ordinary(change: Change, groups: Sequence[str]) -> list[float]:
@@ -188,7 +207,7 @@ def _pair_chart(change: Change, name: str, word: str, rows: list[dict[str, Any]]
 
 def sense_charts(senses: dict[str, Any] | None, by: str) -> list[Chart]:
     """Shares of the usage clusters of each word that has several, with their intervals, by group."""
-    several = {word: sense["clusters"] for word, sense in (senses or {}).items() if len(sense["clusters"]) > 1}
+    several = {word: sense["senses"] for word, sense in (senses or {}).items() if len(sense["senses"]) > 1}
     shown = {word: clusters for word, clusters in several.items() if any(one.get("shares") for one in clusters)}
     names = file_names("senses", list(shown))
     return [_sense_chart(name, word, shown[word], by) for name, word in zip(names, shown, strict=True)]
@@ -224,14 +243,15 @@ def _sense_chart(name: str, word: str, clusters: list[dict[str, Any]], by: str) 
 
 def matched_on(change: Change | None) -> str:
     """What control words are like the words in; of several answers the one that promises least."""
-    said = {str(row["matched_on"]) for row in change.rows if row["controls"]} if change else set()
-    return min(said, key=len, default="frequency")
+    said = [row["matched_on"] for row in change.rows if row["controls"]] if change else []
+    return matched_on_text(min(said, key=len, default=[MatchedOn.FREQUENCY]))
 
 
 def usual_criterion(senses: dict[str, Any]) -> str:
     """How the number of clusters was chosen, of most words."""
-    said = [str(sense["criterion"]) for sense in senses.values()]
-    return max(dict.fromkeys(said), key=said.count)
+    said = [sense["criterion"] for sense in senses.values()]
+    usual = max(dict.fromkeys(said), key=said.count)
+    return criterion_text(next(sense for sense in senses.values() if sense["criterion"] == usual))
 
 
 def sense_rows(senses: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -241,9 +261,9 @@ def sense_rows(senses: dict[str, Any] | None) -> list[dict[str, Any]]:
         {
             "word": word,
             "count": sense["count"],
-            "criterion": None if sense["criterion"] == usual else sense["criterion"],
+            "criterion": None if criterion_text(sense) == usual else criterion_text(sense),
             "stability": None if sense.get("stability") is None else f"{sense['stability']:.2f}",
-            "clusters": [_cluster(one) for one in sense["clusters"]],
+            "clusters": [_cluster(one) for one in sense["senses"]],
         }
         for word, sense in (senses or {}).items()
     ]
@@ -274,7 +294,9 @@ def regression_rows(rows: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
             "p": "–" if row.get("p_value") is None else f"{row['p_value']:.4f}",
             "q": "–" if row.get("q_value") is None else f"{row['q_value']:.4f}",
             **{key: row.get(key) for key in ("n", "clusters", "authors", "permutations")},
-            "unit": row.get("unit") if row.get("p_value") is not None else row.get("reason"),
+            "unit": exchange_unit_text(row["exchange_unit"])
+            if row["p_value"] is not None
+            else reason_text(row["reason"]),
         }
         for row in rows or []
     ]

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bert_tweets.common.errors import UserError
-from bert_tweets.words.analysis.sense_files import SENSE_TABLE
+from bert_tweets.words.analysis.records import SENSE_TABLE
 from bert_tweets.words.store.reader import OCCURRENCES
 
 from .charts import without_mentions

@@ -6,7 +6,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from bert_tweets.words.analysis.verdicts import FEWEST_CONTROLS
+from bert_tweets.words.analysis.records import ExchangeUnit, MatchedOn
+from bert_tweets.words.analysis.verdicts import FEWEST_CONTROLS, exchange_unit_text, matched_on_text
 
 from .analysis_tables import OMNIBUS, usual_criterion
 from .charts import without_mentions
@@ -147,7 +148,7 @@ def _comparison(change: Change) -> str:
         return "The words were too rare to be compared between groups."
     whole = [row for row in tested if row["contrast"] == OMNIBUS]
     settings = change.settings
-    units = sorted({row["unit"] for row in tested})
+    units = sorted({row["exchange_unit"] for row in tested})
     text = (
         f"The use of {len({row['word'] for row in tested})} words was compared between "
         f"{'groups' if not change.by else f'values of {change.by}'} by the energy distance [@szekely2013energy] of "
@@ -157,8 +158,8 @@ def _comparison(change: Change) -> str:
     )
     if settings.get("permutations"):
         text += f" of {settings['permutations']:,} permutations each (seed {settings.get('seed', 0)})"
-    text += f" of {' or '.join(units)}"
-    text += " [@winkler2015block]" if any("authors" in unit for unit in units) else ""
+    text += f" of {' or '.join(map(exchange_unit_text, units))}"
+    text += " [@winkler2015block]" if any(unit != ExchangeUnit.CLUSTERS for unit in units) else ""
     text += ", p = (b + 1)/(R + 1) [@phipson2010permutation], with a false-discovery rate"
     text += f" of {settings['fdr']:g}" if settings.get("fdr") else ""
     text += (
@@ -172,7 +173,7 @@ def _comparison(change: Change) -> str:
         return f"{text} Fewer than {FEWEST_CONTROLS} control words matched, so that no change of meaning is claimed."
     return (
         f"{text} A change of meaning is claimed only of words that also rank among the first of up to {most:,} control "
-        f"words matched on {whole[0]['matched_on'] if whole else 'frequency'}."
+        f"words matched on {matched_on_text(whole[0]['matched_on'] if whole else [MatchedOn.FREQUENCY])}."
     )
 
 
@@ -209,13 +210,13 @@ def _unknown(material: Material, shown: dict[str, Any]) -> list[str]:
         lines.append("What another training seed would give: the model was trained with one seed.")
     if material.change:
         rows = [row for row in material.change.rows if row["p_value"] is not None]
-        if any("clusters" in row["unit"] for row in rows):
+        if any(row["exchange_unit"] != ExchangeUnit.AUTHORS for row in rows):
             lines.append("Authors of all tweets: where they are not known, an author of many tweets counts as many.")
         if any(row["controls"] < FEWEST_CONTROLS for row in rows):
             lines.append(
                 "Whether use differs by more than that of ordinary words: fewer than 200 control words matched."
             )
-        if any(row["controls"] and "part of speech" not in row["matched_on"] for row in rows):
+        if any(row["controls"] and MatchedOn.PART_OF_SPEECH not in row["matched_on"] for row in rows):
             lines.append("Part of speech of the words: not all control words are matched on it.")
     elif material.words:
         lines.append("Whether the use of the words differs between times or groups: it was not compared.")
@@ -293,9 +294,21 @@ def _exclusions(material: Material) -> list[dict[str, Any]]:
 
 
 def _tests(change: Change | None) -> list[dict[str, Any]]:
-    keys = ("word", "contrast", "groups", "measure", "estimate", "low", "high", "p_value", "q_value", "unit", "verdict")
+    keys = (
+        "word",
+        "contrast",
+        "groups",
+        "measure",
+        "estimate",
+        "low",
+        "high",
+        "p_value",
+        "q_value",
+        "exchange_unit",
+        "verdict",
+    )
     if not change:
         return []
     tests = [{key: row[key] for key in keys} for row in change.rows if row["p_value"] is not None]
-    regression = ("word", "term", "statistic", "estimate", "p_value", "q_value", "permutations", "unit")
+    regression = ("word", "term", "statistic", "estimate", "p_value", "q_value", "permutations", "exchange_unit")
     return tests + [{key: row.get(key) for key in regression} for row in change.regression or []]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
+from bert_tweets.words.analysis.records import ExchangeUnit
+
 from .inputs import Material
 
 BIB_MARK = "% Made by bert_tweets report: the works that this study used."
@@ -30,7 +32,7 @@ def used(material: Material) -> list[str]:
         keys += ["szekely2013energy", "phipson2010permutation", "benjamini1995fdr"]
         keys += ["efron1981jackknife", "aronow2015dyadic"]
         keys += ["rizzo2010disco"] if any(len(row["groups"]) > 2 for row in tested) else []
-        keys += ["winkler2015block"] if any("authors" in row["unit"] for row in tested) else []
+        keys += ["winkler2015block"] if any(row["exchange_unit"] != ExchangeUnit.CLUSTERS for row in tested) else []
     if change and change.senses:
         keys += ["hubert1985partitions", "wilson1927inference", "korn1998proportions"]
     if change and change.regression:

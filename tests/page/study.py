@@ -11,7 +11,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bert_tweets.words.analysis.comparisons import Answers, statement
+from bert_tweets.config import AnalyzeConfig
+from bert_tweets.words.analysis import records
+from bert_tweets.words.analysis.records import (
+    Association,
+    AssociationMeasure,
+    ChangeRow,
+    Contrast,
+    ControlRow,
+    Criterion,
+    ExchangeUnit,
+    MatchedOn,
+    Measure,
+    RegressionRow,
+    Sense,
+    WordSenses,
+)
+from bert_tweets.words.analysis.verdicts import Answers, change_statement
 from tests.test_report import EVALUATION, RUN, WORDS, word
 from tests.test_report import study as plain_study
 
@@ -96,95 +112,140 @@ def write_occurrences(path: Path, names: list[str], points: int, text: bool) -> 
 
 
 def write_change(folder: Path, names: list[str], points: int, authors: bool) -> None:
-    """What analyze leaves, controls, usage clusters and regression too."""
+    """Write all files of analyze, with control words, senses and a regression."""
     change, random = folder / "change", np.random.default_rng(4)
     change.mkdir()
     pairs = list(pairwise(YEARS))
-    rows, controls = [], []
+    rows: list[ChangeRow] = []
+    controls: list[ControlRow] = []
     for number, name in enumerate(names):
         size = 0.9 if number < 3 else 0.04
-        for contrast, groups in (("omnibus", YEARS), *(("adjacent", list(pair)) for pair in pairs)):
+        for contrast, groups in ((Contrast.OMNIBUS, YEARS), *((Contrast.ADJACENT, list(pair)) for pair in pairs)):
             rows.append(row(name, contrast, groups, size * (1 + 0.3 * random.random()), number, points, authors))
     for number in range(220):
         for groups in (YEARS, *map(list, pairs)):
             estimate = 0.05 + 0.08 * float(random.standard_gamma(1))
-            controls.append({"word": f"c{number}", "groups": groups, "estimate": estimate, "clusters": 50, "pieces": 1})
-    records = {
-        "change": rows,
-        "controls": [{**one, "frequency": 50} for one in controls],
-        "senses": {name: sense(name, 2 if number < 3 else 1) for number, name in enumerate(names[:-1])},
-        "regression": [regression(name, term) for name in names[:-1] for term in ("party", "year", "links")],
-        "analyze": {"settings": {"by": "year", "permutations": 9999, "fdr": 0.05, "seed": 0}},
-    }
-    records["analyze"]["words"] = json.loads((folder / "words/embed.json").read_text())
-    for name, record in records.items():
-        (change / f"{name}.json").write_text(json.dumps(record))
+            figures: ControlRow = {
+                "word": f"c{number}",
+                "groups": groups,
+                "estimate": estimate,
+                "clusters": 50,
+                "subwords": 1,
+                "frequency": 50,
+            }
+            controls.append(figures)
+    records.write_change(change, rows)
+    records.write_controls(change, controls)
+    records.write_senses(change, {name: sense(name, 2 if number < 3 else 1) for number, name in enumerate(names[:-1])})
+    records.write_regression(
+        change, [regression(name, term) for name in names[:-1] for term in ("party", "year", "links")]
+    )
+    made_from = json.loads((folder / "words/embed.json").read_text())
+    records.write_settings(change, records.AnalyzeRecord(AnalyzeConfig(by="year"), made_from))
     table = pq.read_table(folder / "words/occurrences.parquet", columns=["word", "tweet_id", "start", "end", "model"])
     table = table.filter(pa.compute.equal(table["model"], "model"))
     numbers = [place % 2 for place in range(len(table))]
-    pq.write_table(table.append_column("sense", pa.array(numbers, pa.int32())), change / "senses.parquet")
+    pq.write_table(table.append_column("sense", pa.array(numbers, pa.int32())), change / records.SENSE_TABLE)
 
 
 def row(
-    name: str, contrast: str, groups: list[str], size: float, number: int, points: int, authors: bool
-) -> dict[str, Any]:
-    """A row of change.json; the first three words are said to have changed, the last is too rare."""
-    usage = "differs" if number < 3 else "no evidence" if name != "rare" else "too few"
-    answers = Answers(usage, 214, number < 3)
-    pair = groups if contrast != "omnibus" else (None, None)
-    record = {
+    name: str, contrast: Contrast, groups: list[str], size: float, number: int, points: int, authors: bool
+) -> ChangeRow:
+    """A row of change.json; the first three words have changed."""
+    answers = Answers(number < 3, 214, number < 3)
+    group_a, group_b = groups if contrast != Contrast.OMNIBUS else (None, None)
+    record: ChangeRow = {
         "word": name,
         "contrast": contrast,
-        "group_a": pair[0],
-        "group_b": pair[1],
-        "measure": "energy",
+        "group_a": group_a,
+        "group_b": group_b,
+        "groups": groups,
+        "measure": Measure.ENERGY,
         "estimate": size,
         "low": size * 0.7 - 0.03,
         "high": size * 1.35 + 0.03,
         "p_value": 0.0001 if number < 3 else 0.31,
         "q_value": 0.0004 if number < 3 else 0.38,
-        "smallest_p": 0.0001,
-        "smallest_effect": 0.11,
+        "min_attainable_p": 0.0001,
+        "detectable_effect": 0.11,
         "rank_among_controls": 1 + number * 13,
         "controls": 214,
-        "matched_on": "frequency and pieces",
-        "usage": usage,
+        "matched_on": [MatchedOn.FREQUENCY, MatchedOn.SUBWORDS],
+        "difference": answers.difference,
+        "beyond_ordinary": answers.beyond_ordinary,
         "verdict": answers.verdict,
-        "groups": groups,
         "n": points,
         "n_a": None,
         "n_b": None,
         "clusters": points - 3,
         "authors": points - 9 if authors else None,
-        "spanning_clusters": 1,
-        "unit": "whole authors" if authors else "whole clusters",
+        "cross_group_duplicates": 1,
+        "exchange_unit": ExchangeUnit.AUTHORS if authors else ExchangeUnit.CLUSTERS,
+        "statement": None,
     }
-    return {**record, "statement": statement(answers, record)}
+    return {**record, "statement": change_statement(record)}
 
 
-def sense(name: str, count: int) -> dict[str, Any]:
-    """Usage clusters of a word: their shares move over the years."""
-    clusters = []
+def sense(name: str, count: int) -> WordSenses:
+    """Senses of a word whose shares change over the years."""
+    senses: list[Sense] = []
     for number in range(count):
         share = [0.1, 0.15, 0.6, 0.7] if number else [0.9, 0.85, 0.4, 0.3]
-        clusters.append(
+        association: Association = {
+            "covariate": "links",
+            "measure": AssociationMeasure.RANK_BISERIAL,
+            "statistic": 0.31,
+            "p_value": 0.001,
+            "q_value": 0.004,
+        }
+        senses.append(
             {
                 "name": f"{name}#{number + 1}",
                 "size": 300 - 100 * number,
+                "authors": None,
                 "share": 0.6 if count == 2 and not number else 0.4 if number else 1.0,
                 "words": ["hospital", "nurse", "distance"] if number else ["party", "wig", "halloween"],
-                "substitutes": [["visor", 31], ["glove", 12]] if number else [["costume", 40], ["cape", 9]],
-                "typical": [["0-1", 3, 7]],
-                "associations": [{"covariate": "links", "statistic": 3.1, "p_value": 0.001, "q_value": 0.004}],
+                "substitutes": [("visor", 31), ("glove", 12)] if number else [("costume", 40), ("cape", 9)],
+                "typical": [("0-1", 3, 7)],
+                "associations": [association],
                 "shares": [
                     {"group": year, "share": one, "low": one - 0.06, "high": one + 0.06, "n": 90}
                     for year, one in zip(YEARS, share, strict=True)
                 ],
             }
         )
-    return {"count": count, "criterion": "the gap statistic", "stability": 0.97, "clusters": clusters}
+    return {
+        "count": count,
+        "criterion": Criterion.VALLEYS,
+        "max_senses": 5,
+        "p_values": {"2": 0.001},
+        "stability": 0.97,
+        "n": 300,
+        "authors": None,
+        "senses": senses,
+    }
 
 
-def regression(name: str, term: str) -> dict[str, Any]:
-    figures = {"statistic": "partial R²", "estimate": 0.0312, "p_value": 0.002, "q_value": 0.01, "permutations": 9999}
-    return {"word": name, "term": term, **figures, "n": 300, "clusters": 290, "authors": None, "unit": "whole clusters"}
+def regression(name: str, term: str) -> RegressionRow:
+    return {
+        "word": name,
+        "term": term,
+        "adjusted_for": [],
+        "statistic": "partial R²",
+        "estimate": 0.0312,
+        "raw": 0.04,
+        "coefficients": None,
+        "p_value": 0.002,
+        "q_value": 0.01,
+        "min_attainable_p": 0.0001,
+        "permutations": 9999,
+        "reason": None,
+        "rank_among_controls": None,
+        "controls": 0,
+        "n": 300,
+        "clusters": 290,
+        "authors": None,
+        "exchange_unit": ExchangeUnit.CLUSTERS,
+        "left_out": {"unknown": 0, "rare_level": 0, "author_surplus": 0},
+        "statement": "",
+    }

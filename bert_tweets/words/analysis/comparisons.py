@@ -1,293 +1,342 @@
-"""Change: comparisons of the groups of each word's occurrences, their tests, and their rank among control words."""
+"""Comparisons of the groups of each word's occurrences: their tests, and their ranks among control words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
-from typing import Any
 
 import numpy as np
 
+from bert_tweets.common.arrays import Floats
 from bert_tweets.common.hashing import generator
 from bert_tweets.config import PERIODS, AnalyzeConfig
 from bert_tweets.words.statistics.energy_distance import (
-    Distances,
-    Floats,
-    Spread,
-    between_and_within,
-    distances,
-    spread,
+    DistanceMatrix,
+    JackknifeVariance,
+    energy_statistic,
+    jackknife_variance,
+    pairwise_distances,
 )
-from bert_tweets.words.statistics.permutation_test import PermutationTest, false_discovery_rates, permutation_test
+from bert_tweets.words.statistics.permutation_test import PermutationTest, permutation_test, q_values
 
-from .occurrence_table import Chosen
-from .verdicts import DIFFERS, FEWEST_CONTROLS, NO_EVIDENCE, TOO_FEW, Answers, statement
+from .occurrence_table import WordSample
+from .records import ChangeRow, Contrast, ControlRow, MatchedOn, Measure
+from .verdicts import FEWEST_CONTROLS, Answers, change_statement
 
-OMNIBUS = "omnibus"
-MATCHED_ON_ALL = "frequency, pieces and part of speech"
+Groups = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An estimate and its variance."""
+
+    value: float
+    variance: JackknifeVariance
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Some groups of one word's occurrences, compared.
+    """A comparison of some groups of one word's occurrences.
 
     Attributes:
-        chosen: the word's occurrences.
+        sample: occurrences of the word.
         contrast: OMNIBUS, or how the pair was chosen.
         groups: numbers of the groups.
-        estimate: energy distance; None where they are too few.
-        spread: of the estimate.
-        prototype: debiased squared distance of means, and its spread; twice that, averaged over pairs, for more groups.
-        test: of the estimate.
+        energy: energy distance; None if there are too few occurrences.
+        prototype: debiased squared distance of means; for more than two groups, its weighted mean over pairs. None if
+            there are too few occurrences.
+        test: test of the energy distance; None if there are too few occurrences.
     """
 
-    chosen: Chosen
-    contrast: str
-    groups: tuple[int, ...]
-    estimate: float | None = None
-    spread: Spread | None = None
-    prototype: tuple[float, Spread] | None = None
+    sample: WordSample
+    contrast: Contrast
+    groups: Groups
+    energy: Estimate | None = None
+    prototype: Estimate | None = None
     test: PermutationTest | None = None
 
 
 @dataclass(frozen=True)
 class ControlResult:
-    """A control word.
+    """The estimates of one control word.
 
     Attributes:
-        chosen: its occurrences.
-        estimates: energy distance by groups, where it could be compared; in a regression the estimate of a term.
+        sample: occurrences of the control word.
+        estimates: energy distances by groups that could be compared; in a regression, partial R² by (term,).
     """
 
-    chosen: Chosen
-    estimates: dict[tuple[int, ...], float] = field(default_factory=dict)
+    sample: WordSample
+    estimates: dict[Groups, float] = field(default_factory=dict)
 
 
-def group_pairs(contrasts: str, by: str, groups: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
-    """How pairs are chosen, and the pairs, of groups in order. Of two groups the one test over all is their test."""
-    kind = contrasts if contrasts != "auto" else ("adjacent" if by in PERIODS else "all")
-    if len(groups) < 3:
-        return kind, []
-    if kind == "adjacent":
-        return kind, list(pairwise(groups))
-    if kind == "first":
-        return kind, [(groups[0], group) for group in groups[1:]]
-    return kind, list(combinations(groups, 2))
+@dataclass(frozen=True)
+class Rank:
+    """The rank of an estimate among those of matched control words.
+
+    Attributes:
+        rank: 1 for the largest; None without an estimate or control words.
+        controls: number of matched control words with an estimate.
+        matched_on: properties in which they match the word.
+    """
+
+    rank: int | None
+    controls: int
+    matched_on: list[MatchedOn]
+
+    @property
+    def share(self) -> float:
+        """The rank as a share of all ranked words; 1 with too few control words."""
+        return self.rank / (self.controls + 1) if self.rank and self.controls >= FEWEST_CONTROLS else 1.0
 
 
-def compare(chosen: Chosen, vectors: Floats, config: AnalyzeConfig) -> list[Comparison]:
-    """The one test over all groups of a word that can be compared, then the pairs.
+def group_pairs(contrasts: str, by: str, groups: Sequence[int]) -> tuple[Contrast, list[tuple[int, int]]]:
+    """The contrast and the pairs of groups, which are in order; no pairs of two groups, which the omnibus test covers.
 
     Args:
-        chosen: the word's occurrences.
-        vectors: float32 [occurrences, width], one model's.
+        contrasts: the setting of that name.
+        by: the setting of that name.
+        groups: numbers of the groups.
+    """
+    contrast = Contrast(contrasts) if contrasts != "auto" else Contrast.ADJACENT if by in PERIODS else Contrast.ALL
+    if len(groups) < 3:
+        return contrast, []
+    if contrast == Contrast.ADJACENT:
+        return contrast, list(pairwise(groups))
+    if contrast == Contrast.FIRST:
+        return contrast, [(groups[0], group) for group in groups[1:]]
+    return contrast, list(combinations(groups, 2))
+
+
+def compare_groups(sample: WordSample, vectors: Floats, config: AnalyzeConfig) -> list[Comparison]:
+    """Compare all groups of a word that have enough occurrences, then pairs of groups.
+
+    Args:
+        sample: occurrences of the word.
+        vectors: float32 [occurrences, width], their vectors in one model.
         config: the settings.
     """
-    comparable = chosen.comparable(config.min_clusters)
-    present = np.flatnonzero(chosen.tweets).tolist()
-    kind, pairs = group_pairs(config.contrasts, config.by, present)
+    comparable = sample.comparable_groups(config.min_clusters)
+    present = np.flatnonzero(sample.tweets).tolist()
+    contrast, pairs = group_pairs(config.contrasts, config.by, present)
     if len(comparable) < 2:
-        # All that there are, told once.
-        return [Comparison(chosen, OMNIBUS, tuple(present))]
-    plain = distances(vectors, chosen.units.unit)
-    squared = distances(vectors, chosen.units.unit, squared=True)
-    asked = [(OMNIBUS, tuple(comparable)), *((kind, pair) for pair in pairs)]
+        return [Comparison(sample, Contrast.OMNIBUS, tuple(present))]
+    plain = pairwise_distances(vectors, sample.units.unit)
+    squared = pairwise_distances(vectors, sample.units.unit, squared=True)
+    requested = [(Contrast.OMNIBUS, tuple(comparable)), *((contrast, pair) for pair in pairs)]
     return [
-        _compared(chosen, contrast, groups, plain, squared, config)
+        _compare(sample, each, groups, plain, squared, config)
         if set(groups) <= set(comparable)
-        else Comparison(chosen, contrast, groups)
-        for contrast, groups in asked
+        else Comparison(sample, each, groups)
+        for each, groups in requested
     ]
 
 
-def _compared(
-    chosen: Chosen,
-    contrast: str,
-    groups: tuple[int, ...],
-    plain: Distances,
-    squared: Distances,
+def _compare(
+    sample: WordSample,
+    contrast: Contrast,
+    groups: Groups,
+    plain: DistanceMatrix,
+    squared: DistanceMatrix,
     config: AnalyzeConfig,
 ) -> Comparison:
-    rows, units = chosen.units.among(groups)
-    plain, squared = plain.of(rows), squared.of(rows)
-    random = generator(config.seed, f"permutations of {chosen.word} {contrast} {groups}")
-    of_squares = spread(squared, units)
+    rows, units = sample.units.subset(groups)
+    plain, squared = plain.subset(rows), squared.subset(rows)
+    random = generator(config.seed, f"permutations of {sample.word} {contrast} {groups}")
+    # The statistic of squared distances is twice the squared distance of means.
+    variance = jackknife_variance(squared, units)
+    halved = JackknifeVariance(variance.pairs / 4, variance.linear / 4)
     return Comparison(
-        chosen,
+        sample,
         contrast,
         groups,
-        float(between_and_within(plain, units)[0]),
-        spread(plain, units),
-        # Of squared distances the statistic is twice the squared distance of means.
-        (float(between_and_within(squared, units)[0]) / 2, Spread(of_squares.pairs / 4, of_squares.linear / 4)),
+        Estimate(float(energy_statistic(plain, units)[0]), jackknife_variance(plain, units)),
+        Estimate(float(energy_statistic(squared, units)[0]) / 2, halved),
         permutation_test(plain, units, config.permutations, random),
     )
 
 
-def control(chosen: Chosen, vectors: Floats, asked: set[tuple[int, ...]], min_clusters: int) -> ControlResult:
-    """The energy distances of a control word, between the groups that words are compared in."""
-    comparable = set(chosen.comparable(min_clusters))
-    possible = [groups for groups in asked if set(groups) <= comparable]
-    result = ControlResult(chosen)
+def compare_control(sample: WordSample, vectors: Floats, requested: set[Groups], min_clusters: int) -> ControlResult:
+    """Compute the energy distances of a control word between the groups in which words are compared."""
+    comparable = set(sample.comparable_groups(min_clusters))
+    possible = [groups for groups in requested if set(groups) <= comparable]
+    result = ControlResult(sample)
     if possible:
-        plain = distances(vectors, chosen.units.unit)
+        distances = pairwise_distances(vectors, sample.units.unit)
         for groups in possible:
-            rows, units = chosen.units.among(groups)
-            result.estimates[groups] = float(between_and_within(plain.of(rows), units)[0])
+            rows, units = sample.units.subset(groups)
+            result.estimates[groups] = float(energy_statistic(distances.subset(rows), units)[0])
     return result
 
 
-def matching(chosen: Chosen, controls: Sequence[ControlResult]) -> list[ControlResult]:
-    """The control words that are like a word, see `matched`."""
-    return matched(chosen, controls)[0]
+def rank_among_controls(
+    sample: WordSample, estimate: float | None, key: Groups, controls: Sequence[ControlResult]
+) -> Rank:
+    """Rank an estimate of a word among those of its matched control words.
+
+    Args:
+        sample: occurrences of the word.
+        estimate: estimate of the word, None if it has none.
+        key: key of the estimate in `ControlResult.estimates`.
+        controls: all control words.
+    """
+    comparable = [control for control in controls if key in control.estimates] if estimate is not None else []
+    matched, matched_on = match_controls(sample, comparable)
+    if estimate is None or not matched:
+        return Rank(None, 0, matched_on)
+    return Rank(1 + sum(control.estimates[key] >= estimate for control in matched), len(matched), matched_on)
 
 
-def matched(chosen: Chosen, controls: Sequence[ControlResult]) -> tuple[list[ControlResult], str]:
-    """Controls of half to twice the word's frequency, and of as many pieces (three or more are one kind).
+def match_controls(
+    sample: WordSample, controls: Sequence[ControlResult]
+) -> tuple[list[ControlResult], list[MatchedOn]]:
+    """Select control words with half to twice the word's frequency and as many subwords (three or more are equal).
 
-    Of its part of speech, too, where that is known and enough are; like is compared with like: places in all tweets
-    where both folders tell them, and else clusters of what was embedded.
+    If there are enough of them with the word's part of speech, only these are selected. Frequencies are numbers of
+    places in all tweets if those of all words are known, else numbers of embedded clusters.
 
     Returns:
-        The controls, and what they are matched on.
+        The control words, and the properties in which they match the word.
     """
-    known = chosen.matches and all(one.chosen.matches for one in controls)
-    mine = chosen.matches if known else chosen.frequency
-    alike = []
-    for one in controls:
-        other = one.chosen.matches if known else one.chosen.frequency
-        if mine <= 2 * other <= 4 * mine and min(one.chosen.pieces, 3) == min(chosen.pieces, 3):
-            alike.append(one)
-    same = [one for one in alike if one.chosen.part_of_speech == chosen.part_of_speech]
-    if chosen.part_of_speech and len(same) >= FEWEST_CONTROLS:
-        return same, MATCHED_ON_ALL
-    return alike, "frequency and pieces" if chosen.pieces else "frequency"
+    known = sample.matches and all(control.sample.matches for control in controls)
+    own = sample.matches if known else sample.frequency
+    matched = []
+    for control in controls:
+        other = control.sample.matches if known else control.sample.frequency
+        if own <= 2 * other <= 4 * own and min(control.sample.subwords, 3) == min(sample.subwords, 3):
+            matched.append(control)
+    same = [control for control in matched if control.sample.part_of_speech == sample.part_of_speech]
+    if sample.part_of_speech and len(same) >= FEWEST_CONTROLS:
+        return same, list(MatchedOn)
+    return matched, [MatchedOn.FREQUENCY, MatchedOn.SUBWORDS] if sample.subwords else [MatchedOn.FREQUENCY]
 
 
-def rows_of_controls(controls: Sequence[ControlResult], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of controls.json: what the words are ranked among.
+def control_rows(controls: Sequence[ControlResult], names: Sequence[str]) -> list[ControlRow]:
+    """The rows of controls.json.
 
     Args:
         controls: the control words.
-        names: of the groups.
+        names: names of the groups.
     """
     return [
         {
-            "word": one.chosen.word,
+            "word": control.sample.word,
             "groups": [names[group] for group in groups],
             "estimate": estimate,
-            "clusters": int(np.isin(one.chosen.units.label, groups).sum()),
-            "pieces": one.chosen.pieces,
-            "frequency": one.chosen.frequency,
+            "clusters": int(np.isin(control.sample.units.label, groups).sum()),
+            "subwords": control.sample.subwords,
+            "frequency": control.sample.frequency,
         }
-        for one in controls
-        for groups, estimate in one.estimates.items()
+        for control in controls
+        for groups, estimate in control.estimates.items()
     ]
 
 
-def conclude(
+def change_rows(
     comparisons: Sequence[Comparison], controls: Sequence[ControlResult], names: Sequence[str], config: AnalyzeConfig
-) -> list[dict[str, Any]]:
-    """Rows of change.json: what each comparison found, beside all others and the control words.
+) -> list[ChangeRow]:
+    """The rows of change.json: each comparison with its verdict, given all others and the control words.
 
     Args:
-        comparisons: of all words.
+        comparisons: the comparisons of all words.
         controls: the control words.
-        names: of the groups.
+        names: names of the groups.
         config: the settings.
     """
-    tests = [one.test for one in comparisons if one.test]
-    p_values = np.array([test.p_value for test in tests])
-    q_values = iter(false_discovery_rates(p_values).tolist())
-    found = int((false_discovery_rates(p_values) <= config.fdr).sum())
-    # Where one more finding would have to lie.
-    level = config.fdr * min(found + 1, len(tests)) / max(len(tests), 1)
-    ranks = [_rank(one, controls) for one in comparisons]
-    outstanding = _outstanding(comparisons, ranks, config.fdr)
+    tests = [comparison.test for comparison in comparisons if comparison.test]
+    found = q_values(np.array([test.p_value for test in tests]))
+    # The level at which one more test would be a finding.
+    level = config.fdr * min(int((found <= config.fdr).sum()) + 1, len(tests)) / max(len(tests), 1)
+    remaining = iter(found.tolist())
+    ranks = [
+        rank_among_controls(each.sample, each.energy.value if each.energy else None, each.groups, controls)
+        for each in comparisons
+    ]
     rows = []
-    for one, (rank, count, matched_on), stands_out in zip(comparisons, ranks, outstanding, strict=True):
-        q_value = next(q_values) if one.test else None
-        usage = NO_EVIDENCE
-        if one.test is None or one.test.smallest > config.fdr:
-            usage = TOO_FEW
-        elif q_value is not None and q_value <= config.fdr:
-            usage = DIFFERS
-        rows += _rows(one, names, q_value, level, Answers(usage, count, stands_out), rank, matched_on)
+    for comparison, rank, stands_out in zip(
+        comparisons, ranks, _stand_out(comparisons, ranks, config.fdr), strict=True
+    ):
+        q_value = next(remaining) if comparison.test else None
+        possible = comparison.test is not None and comparison.test.min_attainable_p <= config.fdr
+        difference = q_value is not None and q_value <= config.fdr if possible else None
+        rows += _rows(comparison, names, q_value, level, Answers(difference, rank.controls, stands_out), rank)
     return rows
 
 
-def _rank(one: Comparison, controls: Sequence[ControlResult]) -> tuple[int | None, int, str]:
-    """The rank of a comparison, 1 for the largest, among how many matching controls, and what these are matched on."""
-    if one.estimate is None:
-        return None, 0, matched(one.chosen, [])[1]
-    comparable = [each for each in controls if one.groups in each.estimates]
-    alike, matched_on = matched(one.chosen, comparable)
-    others = [each.estimates[one.groups] for each in alike]
-    return (1 + sum(other >= one.estimate for other in others) if others else None), len(others), matched_on
+def _stand_out(comparisons: Sequence[Comparison], ranks: Sequence[Rank], level: float) -> list[bool]:
+    """Whether each comparison stands out among the control words.
 
-
-def _outstanding(
-    comparisons: Sequence[Comparison], ranks: Sequence[tuple[int | None, int, str]], level: float
-) -> list[bool]:
-    """Which stand out of their controls: of the words' tests over all groups at a false-discovery rate of the level,
-    of a word's pairs those among the first by the level, where the word itself stands out."""
-    shares = [rank / (count + 1) if rank and count >= FEWEST_CONTROLS else 1.0 for rank, count, _ in ranks]
-    whole = [index for index, one in enumerate(comparisons) if one.contrast == OMNIBUS]
-    q_values = false_discovery_rates(np.array([shares[index] for index in whole]))
-    words = {comparisons[index].chosen.word for index, q in zip(whole, q_values.tolist(), strict=True) if q <= level}
-    return [one.chosen.word in words and share <= level for one, share in zip(comparisons, shares, strict=True)]
+    Omnibus comparisons do if their rank is significant at the false discovery rate `level` over all words; pairs, if
+    their rank is among the first by the level and their word stands out.
+    """
+    omnibus = [index for index, each in enumerate(comparisons) if each.contrast == Contrast.OMNIBUS]
+    adjusted = q_values(np.array([ranks[index].share for index in omnibus])).tolist()
+    words = {comparisons[index].sample.word for index, q in zip(omnibus, adjusted, strict=True) if q <= level}
+    return [each.sample.word in words and rank.share <= level for each, rank in zip(comparisons, ranks, strict=True)]
 
 
 def _rows(
-    one: Comparison,
+    comparison: Comparison,
     names: Sequence[str],
     q_value: float | None,
     level: float,
     answers: Answers,
-    rank: int | None,
-    matched_on: str,
-) -> list[dict[str, Any]]:
-    """The tested row of the energy distance, then the one of the distance of means, which is not tested again."""
-    chosen, pair = one.chosen, one.groups if len(one.groups) == 2 else (None, None)
-    here = np.isin(chosen.units.label, one.groups)
-    authors = np.unique(chosen.authors[here])
-    sizes = [None if group is None else int(chosen.tweets[group]) for group in pair]
-    row: dict[str, Any] = {
-        "word": chosen.word,
-        "contrast": one.contrast,
-        "group_a": None if pair[0] is None else names[pair[0]],
-        "group_b": None if pair[1] is None else names[pair[1]],
-        "measure": "energy",
-        **_figures(one.estimate, one.spread),
-        "p_value": one.test.p_value if one.test else None,
+    rank: Rank,
+) -> list[ChangeRow]:
+    """The row of the energy distance, which is tested, and that of the distance of means, which is not."""
+    sample, test = comparison.sample, comparison.test
+    pair = comparison.groups if len(comparison.groups) == 2 else (None, None)
+    selected = np.isin(sample.units.label, comparison.groups)
+    authors = np.unique(sample.authors[selected])
+    group_a, group_b = (None if group is None else names[group] for group in pair)
+    n_a, n_b = (None if group is None else int(sample.tweets[group]) for group in pair)
+    row: ChangeRow = {
+        "word": sample.word,
+        "contrast": comparison.contrast,
+        "group_a": group_a,
+        "group_b": group_b,
+        "groups": [names[group] for group in comparison.groups],
+        "measure": Measure.ENERGY,
+        "estimate": None,
+        "low": None,
+        "high": None,
+        "p_value": test.p_value if test else None,
         "q_value": q_value,
-        "smallest_p": one.test.smallest if one.test else None,
-        "smallest_effect": one.test.smallest_effect(level) if one.test else None,
-        "rank_among_controls": rank,
-        "controls": answers.controls,
-        "matched_on": matched_on,
-        "usage": answers.usage,
+        "min_attainable_p": test.min_attainable_p if test else None,
+        "detectable_effect": test.detectable_effect(level) if test else None,
+        "rank_among_controls": rank.rank,
+        "controls": rank.controls,
+        "matched_on": rank.matched_on,
+        "difference": answers.difference,
+        "beyond_ordinary": answers.beyond_ordinary,
         "verdict": answers.verdict,
-        "groups": [names[group] for group in one.groups],
-        "n": int(chosen.tweets[list(one.groups)].sum()),
-        "n_a": sizes[0],
-        "n_b": sizes[1],
-        "clusters": int(here.sum()),
+        "n": int(sample.tweets[list(comparison.groups)].sum()),
+        "n_a": n_a,
+        "n_b": n_b,
+        "clusters": int(selected.sum()),
         "authors": int((authors >= 0).sum()) if (authors >= 0).any() else None,
-        "spanning_clusters": chosen.spanning,
-        "unit": chosen.exchanged,
+        "cross_group_duplicates": sample.cross_group_duplicates,
+        "exchange_unit": sample.exchange_unit,
+        "statement": None,
     }
-    row["statement"] = statement(answers, row)
-    if one.prototype is None:
+    means: ChangeRow = {
+        **row,
+        "measure": Measure.PROTOTYPE,
+        "p_value": None,
+        "q_value": None,
+        "min_attainable_p": None,
+        "detectable_effect": None,
+        "rank_among_controls": None,
+    }
+    if comparison.energy is None or comparison.prototype is None:
+        row["statement"] = change_statement(row)
         return [row]
-    untested = ("p_value", "q_value", "smallest_p", "smallest_effect", "rank_among_controls", "statement")
-    means = dict(row, measure="prototype", **_figures(*one.prototype), **dict.fromkeys(untested))
+    _set_estimate(row, comparison.energy)
+    _set_estimate(means, comparison.prototype)
+    row["statement"] = change_statement(row)
     return [row, means]
 
 
-def _figures(estimate: float | None, around: Spread | None) -> dict[str, float | None]:
-    if estimate is None or around is None:
-        return {"estimate": None, "low": None, "high": None}
-    low, high = around.interval(estimate)
-    return {"estimate": estimate, "low": low, "high": high}
+def _set_estimate(row: ChangeRow, estimate: Estimate) -> None:
+    row["estimate"] = estimate.value
+    row["low"], row["high"] = estimate.variance.interval(estimate.value)

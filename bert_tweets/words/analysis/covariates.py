@@ -1,45 +1,45 @@
-"""Covariates: from columns of the table of occurrences to the terms of a regression, a word at a time."""
+"""Covariates: from columns of the table of occurrences to the terms of a regression of one word."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bert_tweets.common.arrays import Bools, Doubles, Ints
 from bert_tweets.common.errors import UserError, did_you_mean
 from bert_tweets.config import PERIODS
 from bert_tweets.words.occurrences.groups import groups_among
-from bert_tweets.words.statistics.energy_distance import Doubles
-from bert_tweets.words.statistics.exchangeable_units import Ints
+
+from .records import TermColumn
 
 TIME = "time"
-# What embed writes of an occurrence's own tweet: truth values, numbers and a name.
-CONTEXT = ("links", "retweet", "tweet_length", "position", "casing", "pieces")
-_DAY = 86_400
+# Covariates from the tweet of an occurrence, and their columns: truth values, numbers and texts.
+_COLUMNS = {name: name for name in ("links", "retweet", "tweet_length", "position", "casing")} | {"subwords": "pieces"}
+_SECONDS_PER_DAY = 86_400
 
 
 def covariate_column(name: str, names: Sequence[str], path: Path) -> str:
-    """The column of the table that a covariate is read from.
+    """The column of a covariate in the table.
 
     Raises:
-        UserError: the table has none.
+        UserError: the table has no such column.
     """
     if name in PERIODS or name == TIME:
         return TIME
-    if name in CONTEXT and name in names:
-        return name
+    if _COLUMNS.get(name) in names:
+        return _COLUMNS[name]
     column = name if name.startswith("group.") else f"group.{name}"
     if column not in names:
-        there = [TIME, *PERIODS, *(one for one in CONTEXT if one in names)]
-        there += groups_among(names)
-        has = ", ".join(dict.fromkeys(there))
-        raise UserError(f"covariates={name}: is no column of {path}{did_you_mean(name, there)}; it has {has}")
+        available = [TIME, *PERIODS, *(each for each in _COLUMNS if _COLUMNS[each] in names), *groups_among(names)]
+        raise UserError(
+            f"covariates={name}: {path} has no such column{did_you_mean(name, available)}; it has "
+            f"{', '.join(dict.fromkeys(available))}"
+        )
     return column
 
 
@@ -48,9 +48,9 @@ class Covariate:
     """A covariate of all occurrences.
 
     Attributes:
-        name: as it was asked for.
-        values: float64 [occurrences], NaN where not known; of levels their numbers.
-        levels: names of the levels; None of a number.
+        name: name, as in the settings.
+        values: float64 [occurrences], NaN where it is unknown; of a categorical covariate, numbers of levels.
+        levels: names of the levels; None for a numeric covariate.
     """
 
     name: str
@@ -58,33 +58,34 @@ class Covariate:
     levels: list[str] | None
 
     @property
-    def known(self) -> npt.NDArray[np.bool_]:
+    def known(self) -> Bools:
         return ~np.isnan(self.values)
 
-    def columns(self, rows: Ints) -> tuple[Doubles, list[dict[str, Any]]]:
-        """The term of some occurrences: float64 [rows, columns], and of each column its name and what one more is.
+    def columns(self, rows: Ints) -> tuple[Doubles, list[TermColumn]]:
+        """The columns of the term for some occurrences, float64 [rows, columns], and their descriptions.
 
-        The first level of a word's occurrences is what the others are compared with; time is standardised.
+        Levels are compared with the first level of the word's occurrences; time is standardised.
         """
         values = self.values[rows]
         if self.levels is not None:
             first, *others = np.unique(values).astype(int).tolist()
             dummies = (values[:, None] == np.array(others)).astype(np.float64)
-            named = f"instead of {self.levels[first]}"
-            return dummies, [{"name": self.levels[other], "per": named} for other in others]
+            return dummies, [
+                {"name": self.levels[other], "per": f"change from {self.levels[first]}"} for other in others
+            ]
         if self.name != TIME:
-            return values[:, None], [{"name": self.name, "per": "one"}]
-        days = values / _DAY
+            return values[:, None], [{"name": self.name, "per": "unit"}]
+        days = values / _SECONDS_PER_DAY
         deviation = float(days.std())
         term = (days - days.mean()) / (deviation or 1.0)
         return term[:, None], [{"name": TIME, "per": f"standard deviation ({deviation:.4g} days)"}]
 
 
 def covariate(name: str, column: pa.ChunkedArray) -> Covariate:
-    """A covariate from its column.
+    """Make a covariate from its column.
 
     Raises:
-        UserError: the column is of a kind that is no covariate.
+        UserError: the column has a type that cannot be a covariate.
     """
     if name in PERIODS:
         column = pc.strftime(column.cast(pa.timestamp("s")), format=PERIODS[name])
@@ -92,41 +93,44 @@ def covariate(name: str, column: pa.ChunkedArray) -> Covariate:
     if pa.types.is_string(kind):
         levels = sorted(set(column.unique().to_pylist()) - {None})
         column = pc.index_in(column, pa.array(levels, pa.string()))
-        return Covariate(name, _numbers(column), levels)
+        return Covariate(name, _doubles(column), levels)
     if pa.types.is_timestamp(kind):
         column = column.cast(pa.timestamp("s")).cast(pa.int64())
     elif not (pa.types.is_boolean(kind) or pa.types.is_integer(kind)):
-        raise UserError(f"covariates={name}: its column holds {kind}; covariates are texts, numbers or truth values")
-    values = _numbers(column)
+        raise UserError(
+            f"covariates={name}: its column is of type {kind}; a covariate is a text, an integer or a truth value"
+        )
+    values = _doubles(column)
     if name == "position":
-        # Not found in the text.
+        # -1: the occurrence was not found in the tokens.
         values[values < 0] = np.nan
     return Covariate(name, values, None)
 
 
-def _numbers(column: pa.ChunkedArray) -> Doubles:
+def _doubles(column: pa.ChunkedArray) -> Doubles:
     return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64).copy()
 
 
-def of_common_levels(covariates: Sequence[Covariate], rows: Ints, unit: Ints, fewest: int) -> npt.NDArray[np.bool_]:
-    """Rows of whose levels there are enough: so many occurrences, of two units at least; bool [rows].
+def has_common_levels(covariates: Sequence[Covariate], rows: Ints, unit: Ints, min_occurrences: int) -> Bools:
+    """Select rows whose levels have enough occurrences, from at least two units; bool [rows].
 
-    Leaving out those of one level may make another rare.
+    Leaving out the rows of one level may make another level rare, and so on.
 
     Args:
-        rows: int64 [rows], of the table.
-        unit: int64 [rows].
-        fewest: occurrences.
+        covariates: the covariates; numeric ones are ignored.
+        rows: int64 [rows], rows of the table.
+        unit: int64 [rows], the unit of each row.
+        min_occurrences: smallest number of occurrences of a level.
     """
-    stays = np.ones(len(rows), np.bool_)
-    named = [one for one in covariates if one.levels is not None]
+    selected = np.ones(len(rows), np.bool_)
+    categorical = [each for each in covariates if each.levels is not None]
     while True:
-        before = int(stays.sum())
-        for one in named:
-            level = one.values[rows].astype(np.int64)
-            counts = np.bincount(level[stays], minlength=len(one.levels or ()))
-            pairs = np.unique(np.stack([unit[stays], level[stays]]), axis=1)
+        before = int(selected.sum())
+        for each in categorical:
+            level = each.values[rows].astype(np.int64)
+            counts = np.bincount(level[selected], minlength=len(each.levels or ()))
+            pairs = np.unique(np.stack([unit[selected], level[selected]]), axis=1)
             units = np.bincount(pairs[1], minlength=len(counts))
-            stays &= ((counts >= fewest) & (units >= 2))[level]
-        if int(stays.sum()) == before:
-            return stays
+            selected &= ((counts >= min_occurrences) & (units >= 2))[level]
+        if int(selected.sum()) == before:
+            return selected

@@ -11,6 +11,7 @@ from bert_tweets.common.errors import UserError
 from bert_tweets.common.json_records import Record, parse_record
 from bert_tweets.common.output_folder import from_json, write_json_atomic
 from bert_tweets.config import AnalyzeConfig
+from bert_tweets.words.statistics.mixture_clusters import Criterion
 
 CHANGE, CONTROLS, REGRESSION, SENSES = "change.json", "controls.json", "regression.json", "senses.json"
 SETTINGS = "analyze.json"
@@ -70,14 +71,6 @@ class Reason(StrEnum):
     CONSTANT = "constant"
     COLLINEAR = "collinear"
     SINGLE_UNIT = "single unit"
-
-
-class Criterion(StrEnum):
-    """How the number of senses of a word was chosen."""
-
-    VALLEYS = "valleys"
-    TOO_FEW = "too few occurrences"
-    IDENTICAL = "identical vectors"
 
 
 class AssociationMeasure(StrEnum):

@@ -1,198 +1,194 @@
-"""Effects: the vectors of each word regressed on the covariates, as rows of regression.json."""
+"""Regressions of the vectors of each word on the covariates, as rows of regression.json."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
+from bert_tweets.common.arrays import Doubles, Floats, Ints, dense_numbers
 from bert_tweets.common.hashing import generator
 from bert_tweets.common.terminal import ProgressBar
 from bert_tweets.config import AnalyzeConfig
-from bert_tweets.words.statistics.energy_distance import Floats
-from bert_tweets.words.statistics.exchangeable_units import Ints, Units, levelled
-from bert_tweets.words.statistics.multivariate_regression import Design, Effect, Regression
-from bert_tweets.words.statistics.permutation_test import false_discovery_rates
+from bert_tweets.words.statistics.exchangeable_units import Units, equalize_unit_sizes
+from bert_tweets.words.statistics.multivariate_regression import Design, PartialEffect, Regression
+from bert_tweets.words.statistics.permutation_test import min_attainable_p, q_values
 
-from .comparisons import ControlResult, matching
-from .covariates import of_common_levels
-from .occurrence_table import Chosen, Table, choose_samples, with_vectors
-from .verdicts import association
+from .comparisons import ControlResult, rank_among_controls
+from .covariates import has_common_levels
+from .occurrence_table import OccurrenceTable, WordSample, with_vectors, word_samples
+from .records import Coefficient, LeftOut, Reason, RegressionRow, TermColumn
+from .verdicts import regression_statement
 
-# Blocks of one size to exchange among each other, where there are so many.
-_TOGETHER = 20
+# Number of units to cut to one size, so that they can be exchanged with each other.
+_UNITS_PER_SIZE = 20
 
 
 @dataclass(frozen=True)
-class Regressed:
-    """One word's regression.
+class WordRegression:
+    """The regression of one word.
 
     Attributes:
-        chosen: its occurrences that entered.
-        terms: their columns and what these are called.
-        left_out: clusters, by why.
-        regression: None where there are too few.
+        sample: occurrences of the word in the regression.
+        columns: descriptions of the columns of each term.
+        left_out: near-duplicate clusters that are left out.
+        regression: None if there are too few occurrences.
     """
 
-    chosen: Chosen
-    terms: list[tuple[Any, list[dict[str, Any]]]]
-    left_out: dict[str, int]
+    sample: WordSample
+    columns: list[list[TermColumn]]
+    left_out: LeftOut
     regression: Regression | None
 
 
-def regress(table: Table, others: Table, config: AnalyzeConfig) -> list[dict[str, Any]]:
-    """Regresses each word's vectors on the covariates; rows of regression.json.
+@dataclass(frozen=True)
+class _TermResult:
+    """The effect of one term of a word and its test, or why there is none."""
+
+    reason: Reason | None = None
+    effect: PartialEffect | None = None
+    p_value: float | None = None
+    min_attainable_p: float | None = None
+
+
+def regression_rows(table: OccurrenceTable, controls: OccurrenceTable, config: AnalyzeConfig) -> list[RegressionRow]:
+    """Regress each word's vectors on the covariates; returns the rows of regression.json.
 
     Args:
-        table: the occurrences, with their covariates.
-        others: those of the control words.
+        table: the occurrences of the words.
+        controls: the occurrences of the control words; it may be the same table.
         config: the settings.
     """
-    rows: list[tuple[Chosen, dict[str, Any]]] = []
+    results: list[tuple[WordSample, RegressionRow]] = []
     with ProgressBar("regressions") as advance:
-        for chosen, vectors in with_vectors(table, choose_samples(table, _complete(table), 1, config)):
-            rows += _rows(table, _regressed(table, chosen, vectors, config), config)
+        for sample, vectors in with_vectors(table, word_samples(table, _complete(table), 1, config)):
+            results += _rows(table, _regress(table, sample, vectors, config), config)
             advance(1)
-    words = {chosen.word.casefold() for chosen, _ in rows}
-    controls: list[ControlResult] = []
-    with ProgressBar("regressions of controls") as advance:
-        chosen_controls = choose_samples(others, _complete(others), 1, config, asked=others is not table)
-        for chosen, vectors in with_vectors(others, chosen_controls):
-            if chosen.word.casefold() not in words:
-                regression = _regressed(others, chosen, vectors, config).regression
-                estimates = [effect.estimate for effect in regression.effects()] if regression else []
-                known: dict[tuple[int, ...], float] = {
-                    (term,): estimate for term, estimate in enumerate(estimates) if estimate is not None
-                }
-                controls.append(ControlResult(chosen, known))
+    words = {sample.word.casefold() for sample, _ in results}
+    ranked: list[ControlResult] = []
+    with ProgressBar("regressions of control words") as advance:
+        samples = word_samples(controls, _complete(controls), 1, config, controls=controls is table)
+        for sample, vectors in with_vectors(controls, samples):
+            if sample.word.casefold() not in words:
+                ranked.append(_control_result(_regress(controls, sample, vectors, config).regression, sample))
             advance(1)
-    _conclude(rows, controls, config)
-    return [row for _, row in rows]
+    _add_joint_results(results, ranked, config)
+    return [row for _, row in results]
 
 
-def _complete(table: Table) -> Ints:
+def _complete(table: OccurrenceTable) -> Ints:
     """int64 [occurrences], 0 where all covariates are known, else -1."""
-    known = np.logical_and.reduce([one.known for one in table.covariates])
+    known = np.logical_and.reduce([each.known for each in table.covariates])
     return np.where(known, np.int64(0), np.int64(-1))
 
 
-def _regressed(table: Table, chosen: Chosen, vectors: Floats, config: AnalyzeConfig) -> Regressed:
-    here = np.flatnonzero(table.words == table.names.index(chosen.word))
-    every = len(np.unique(table.numbers("cluster")[here]))
-    unknown = every - chosen.frequency
-    unit = chosen.units.unit
-    common = np.flatnonzero(of_common_levels(table.covariates, chosen.rows, unit, config.min_clusters))
-    random = generator(config.seed, f"levels of {chosen.word}")
-    kept = common[levelled(np.unique(unit[common], return_inverse=True)[1], _TOGETHER, random)]
-    left_out = {
-        "unknown": unknown,
-        "rare level": len(unit) - len(common),
-        "more than others of the same author": len(common) - len(kept),
+def _control_result(regression: Regression | None, sample: WordSample) -> ControlResult:
+    effects = regression.effects() if regression else []
+    estimates: dict[tuple[int, ...], float] = {
+        (term,): effect.estimate for term, effect in enumerate(effects) if effect.estimate is not None
     }
-    rows, authors = chosen.rows[kept], chosen.authors[kept]
-    units = Units(np.unique(unit[kept], return_inverse=True)[1], np.zeros(len(kept), np.int64))
-    chosen = replace(chosen, rows=rows, units=units, authors=authors, by_author=bool((authors >= 0).all()))
-    terms = [one.columns(rows) for one in table.covariates] if len(rows) else []
-    if not terms:
-        return Regressed(chosen, [], left_out, None)
-    design = Design([columns for columns, _ in terms])
-    enough = len(rows) - design.basis.shape[1] - 1 >= config.min_clusters
+    return ControlResult(sample, estimates)
+
+
+def _regress(table: OccurrenceTable, sample: WordSample, vectors: Floats, config: AnalyzeConfig) -> WordRegression:
+    clusters = len(np.unique(table.numbers("cluster")[table.rows_of(sample.word)]))
+    unit = sample.units.unit
+    common = np.flatnonzero(has_common_levels(table.covariates, sample.rows, unit, config.min_clusters))
+    random = generator(config.seed, f"levels of {sample.word}")
+    kept = common[equalize_unit_sizes(dense_numbers(unit[common]), _UNITS_PER_SIZE, random)]
+    left_out: LeftOut = {
+        "unknown": clusters - sample.frequency,
+        "rare_level": len(unit) - len(common),
+        "author_surplus": len(common) - len(kept),
+    }
+    units = Units(dense_numbers(unit[kept]), np.zeros(len(kept), np.int64))
+    sample = replace(sample, rows=sample.rows[kept], units=units, authors=sample.authors[kept])
+    if not len(kept):
+        return WordRegression(sample, [], left_out, None)
+    terms: list[Doubles] = []
+    columns: list[list[TermColumn]] = []
+    for each in table.covariates:
+        term, described = each.columns(sample.rows)
+        terms.append(term)
+        columns.append(described)
+    design = Design(terms)
+    enough = len(kept) - design.basis.shape[1] - 1 >= config.min_clusters
     regression = Regression(vectors[kept], design, units.unit) if enough and design.basis.shape[1] else None
-    return Regressed(chosen, terms, left_out, regression)
+    return WordRegression(sample, columns, left_out, regression)
 
 
-def _rows(table: Table, one: Regressed, config: AnalyzeConfig) -> list[tuple[Chosen, dict[str, Any]]]:
-    """A row a term, without what depends on other words."""
-    chosen, regression = one.chosen, one.regression
-    clusters = table.numbers("cluster")
-    same_word = np.flatnonzero(table.words == table.names.index(chosen.word))
-    same = same_word[np.isin(clusters[same_word], clusters[chosen.rows])]
-    known = chosen.authors[chosen.authors >= 0]
+def _rows(
+    table: OccurrenceTable, fitted: WordRegression, config: AnalyzeConfig
+) -> Iterator[tuple[WordSample, RegressionRow]]:
+    """A row for each term, without what depends on other words."""
+    sample = fitted.sample
+    clusters, rows = table.numbers("cluster"), table.rows_of(sample.word)
+    with_copies = rows[np.isin(clusters[rows], clusters[sample.rows])]
+    authors = len(np.unique(sample.authors[sample.authors >= 0])) or None
+    tweets = len(np.unique(table.numbers("tweet_id")[with_copies]))
     names = [covariate.name for covariate in table.covariates]
-    common: dict[str, Any] = {
-        "permutations": config.permutations,
-        "n": len(np.unique(table.numbers("tweet_id")[same])),
-        "clusters": len(chosen.rows),
-        "authors": len(np.unique(known)) if len(known) else None,
-        "unit": chosen.exchanged,
-        "left_out": one.left_out,
-    }
-    found = [_Found(reason="too few")] * len(names) if regression is None else _found(regression, one, config)
-    return [
-        (
-            chosen,
-            {
-                "word": chosen.word,
-                "term": name,
-                "statistic": "partial R²",
-                **each.columns(one.terms[number][1] if one.terms else []),
-                **common,
-                "beside": [other for other in names if other != name],
-            },
-        )
-        for number, (name, each) in enumerate(zip(names, found, strict=True))
-    ]
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What one term of one word comes to, or why not."""
-
-    reason: str | None = None
-    effect: Effect | None = None
-    p_value: float | None = None
-    smallest_p: float | None = None
-
-    def columns(self, named: list[dict[str, Any]]) -> dict[str, Any]:
-        norms = self.effect.norms if self.effect else None
-        return {
-            "estimate": self.effect.estimate if self.effect else None,
-            "raw": self.effect.raw if self.effect else None,
-            "coefficients": None
-            if norms is None
-            else [{**column, "squared_norm": norm} for column, norm in zip(named, norms, strict=True)],
-            "p_value": self.p_value,
-            "smallest_p": self.smallest_p,
-            "reason": self.reason,
+    results = [_TermResult(Reason.TOO_FEW)] * len(names)
+    if fitted.regression is not None:
+        results = _term_results(fitted.regression, sample.word, config)
+    for number, (name, result) in enumerate(zip(names, results, strict=True)):
+        effect = result.effect
+        norms = effect.squared_norms if effect else None
+        row: RegressionRow = {
+            "word": sample.word,
+            "term": name,
+            "adjusted_for": [other for other in names if other != name],
+            "statistic": "partial R²",
+            "estimate": effect.estimate if effect else None,
+            "raw": effect.raw if effect else None,
+            "coefficients": None if norms is None else _coefficients(fitted.columns[number], norms),
+            "p_value": result.p_value,
+            "q_value": None,
+            "min_attainable_p": result.min_attainable_p,
+            "permutations": config.permutations,
+            "reason": result.reason,
+            "rank_among_controls": None,
+            "controls": 0,
+            "n": tweets,
+            "clusters": len(sample.rows),
+            "authors": authors,
+            "exchange_unit": sample.exchange_unit,
+            "left_out": fitted.left_out,
+            "statement": "",
         }
+        yield sample, row
 
 
-def _found(regression: Regression, one: Regressed, config: AnalyzeConfig) -> list[_Found]:
+def _coefficients(columns: Sequence[TermColumn], squared_norms: Sequence[float]) -> list[Coefficient]:
+    return [{**column, "squared_norm": norm} for column, norm in zip(columns, squared_norms, strict=True)]
+
+
+def _term_results(regression: Regression, word: str, config: AnalyzeConfig) -> list[_TermResult]:
     design = regression.design
-    arrangements = regression.exchange().arrangements()
-    smallest = max(1 / (config.permutations + 1), 1 / arrangements)
-    random = generator(config.seed, f"regression of {one.chosen.word}")
-    p_values = regression.p_values(config.permutations, random).tolist()
-    found = []
+    attainable = min_attainable_p(regression.exchange(), config.permutations)
+    p_values = regression.p_values(config.permutations, generator(config.seed, f"regression of {word}")).tolist()
+    results = []
     for number, (effect, p_value) in enumerate(zip(regression.effects(), p_values, strict=True)):
-        if not design.parts[number].own.shape[1]:
-            constant = design.constant(number)
-            found.append(_Found("the same everywhere" if constant else "follows from the other covariates"))
-        elif smallest > config.fdr:
-            found.append(_Found("too few units to be exchanged", effect, None, smallest))
+        if not design.partial_terms[number].basis.shape[1]:
+            results.append(_TermResult(Reason.CONSTANT if design.is_constant(number) else Reason.COLLINEAR))
+        elif attainable > config.fdr:
+            results.append(_TermResult(Reason.TOO_FEW_UNITS, effect, None, attainable))
         else:
-            reason = "hangs on a single unit: no debiased estimate" if effect.estimate is None else None
-            found.append(_Found(reason, effect, p_value, smallest))
-    return found
+            reason = Reason.SINGLE_UNIT if effect.estimate is None else None
+            results.append(_TermResult(reason, effect, p_value, attainable))
+    return results
 
 
-def _conclude(
-    rows: Sequence[tuple[Chosen, dict[str, Any]]],
-    controls: Sequence[ControlResult],
-    config: AnalyzeConfig,
+def _add_joint_results(
+    results: Sequence[tuple[WordSample, RegressionRow]], controls: Sequence[ControlResult], config: AnalyzeConfig
 ) -> None:
-    """Adds to the rows what depends on all of them, and the place among control words."""
-    tested = [row for _, row in rows if row["p_value"] is not None]
-    q_values = false_discovery_rates(np.array([row["p_value"] for row in tested], dtype=np.float64)).tolist()
-    for row, q_value in zip(tested, q_values, strict=True):
+    """Add to the rows what depends on all words: q-values, ranks among control words and statements."""
+    tested = [(row, row["p_value"]) for _, row in results if row["p_value"] is not None]
+    adjusted = q_values(np.array([p_value for _, p_value in tested])).tolist()
+    for (row, _), q_value in zip(tested, adjusted, strict=True):
         row["q_value"] = q_value
-    for chosen, row in rows:
-        row.setdefault("q_value", None)
+    for sample, row in results:
         term = (config.covariates.index(row["term"]),)
-        comparable = [one for one in controls if term in one.estimates and row["estimate"] is not None]
-        others = [one.estimates[term] for one in matching(chosen, comparable)]
-        row["rank_among_controls"] = 1 + sum(other >= row["estimate"] for other in others) if others else None
-        row["controls"] = len(others)
-        row["statement"] = association(row, config.fdr)
+        rank = rank_among_controls(sample, row["estimate"], term, controls)
+        row["rank_among_controls"], row["controls"] = rank.rank, rank.controls
+        row["statement"] = regression_statement(row, config.fdr)

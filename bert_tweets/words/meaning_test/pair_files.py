@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from bert_tweets.common.arrays import Ints
 from bert_tweets.common.errors import UserError
-from bert_tweets.words.statistics.exchangeable_units import Ints
 
 _SAME = {"1": 1, "t": 1, "true": 1, "0": 0, "f": 0, "false": 0}
 _NAMES = (

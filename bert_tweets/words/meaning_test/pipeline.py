@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bert_tweets.common.arrays import Doubles
 from bert_tweets.common.errors import UserError
 from bert_tweets.common.hashing import generator
 from bert_tweets.config import EmbedConfig, MeaningTestConfig, ModelConfig
@@ -24,7 +25,6 @@ from bert_tweets.words.embedding.pipeline import reader_of
 from bert_tweets.words.occurrences.find import FOUND
 from bert_tweets.words.occurrences.span_corpus import SpanCorpus, spans_for
 from bert_tweets.words.occurrences.span_file import SpanFile
-from bert_tweets.words.statistics.energy_distance import Doubles
 from bert_tweets.words.statistics.pair_metrics import (
     FEW_WORDS,
     Frozen,

@@ -1,6 +1,6 @@
-"""Distances between groups of occurrences within one model, unbiased at any size: 0 on average where nothing differs.
+"""Energy distance between groups of occurrences within one model: unbiased, so 0 on average without a difference.
 
-Pairs within one unit (an author, a cluster) never count: they are near for a reason of their own.
+Pairs within one unit (an author, a near-duplicate cluster) never count: they are similar for a reason of their own.
 """
 
 from __future__ import annotations
@@ -10,70 +10,71 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
-from .exchangeable_units import Ints, Units
+from bert_tweets.common.arrays import Doubles, Floats, Ints
 
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
+from .exchangeable_units import Units
 
-# Rows of a distance matrix that are worked out at a time.
-_ROWS = 512
+# Number of rows of a distance matrix to compute at once.
+_ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
-class Distances:
-    """Distances of each pair of occurrences of a word, less their mean; what is computed of them does not depend on it.
+class DistanceMatrix:
+    """Distances between all pairs of occurrences of a word, less their mean; no statistic depends on that mean.
 
     Attributes:
         matrix: float32 [occurrences, occurrences], 0 for pairs within a unit.
-        mean: of the pairs of different units; small numbers keep their digits without it.
+        mean: mean over the pairs of different units; small numbers keep more digits without it.
     """
 
     matrix: Floats
     mean: float
 
-    def of(self, rows: Ints) -> Distances:
-        """Those of some occurrences among each other."""
-        return Distances(self.matrix[np.ix_(rows, rows)], self.mean)
+    def subset(self, rows: Ints) -> DistanceMatrix:
+        """The distances between some of the occurrences."""
+        return DistanceMatrix(self.matrix[np.ix_(rows, rows)], self.mean)
 
 
-def distances(vectors: Floats, unit: Ints, squared: bool = False) -> Distances:
-    """Euclidean distances of vectors, float32 [occurrences, width], or their squares.
+def pairwise_distances(vectors: Floats, unit: Ints, squared: bool = False) -> DistanceMatrix:
+    """Compute the Euclidean distances between vectors, or their squares.
 
     Args:
-        unit: int64 [occurrences], ascending.
+        vectors: float32 [occurrences, width].
+        unit: int64 [occurrences], the unit of each occurrence, ascending.
+        squared: compute squared distances.
     """
     points = vectors.astype(np.float64)
     points -= points.mean(axis=0)
     lengths = (points**2).sum(axis=1)
     matrix = np.empty((len(points), len(points)), np.float32)
-    for first in range(0, len(points), _ROWS):
-        rows = slice(first, first + _ROWS)
+    for first in range(0, len(points), _ROWS_AT_ONCE):
+        rows = slice(first, first + _ROWS_AT_ONCE)
         squares = np.maximum(lengths[rows, None] + lengths - 2 * points[rows] @ points.T, 0)
         matrix[rows] = squares if squared else np.sqrt(squares)
-    own = unit[:, None] == unit
-    matrix[own] = 0
-    pairs = own.size - np.count_nonzero(own)
+    same_unit = unit[:, None] == unit
+    matrix[same_unit] = 0
+    pairs = same_unit.size - np.count_nonzero(same_unit)
     mean = float(matrix.sum(dtype=np.float64)) / pairs if pairs else 0.0
     matrix -= np.float32(mean)
-    matrix[own] = 0
-    return Distances(matrix, mean)
+    matrix[same_unit] = 0
+    return DistanceMatrix(matrix, mean)
 
 
-def between_and_within(distances: Distances, units: Units, labels: Ints | None = None) -> Doubles:
-    """Twice the mean distance between groups, less twice that within them: 0 in expectation where nothing differs.
+def energy_statistic(distances: DistanceMatrix, units: Units, labels: Ints | None = None) -> Doubles:
+    """Twice the mean distance between groups, less twice that within them: 0 in expectation without a difference.
 
     For two groups this is the energy distance, 2 E|X − Y| − E|X − X'| − E|Y − Y'| (Székely and Rizzo 2013, "Energy
-    statistics", J. Stat. Plan. Inference 143), with means over pairs of different units alone, which makes it a
-    U-statistic and unbiased; for more groups, the mean of that of each two of them weighted by n_a n_b, as the
-    between-sample component of DISCO is (Rizzo and Székely 2010, Ann. Appl. Stat. 4). Of squared distances between
-    two groups it is twice the debiased squared distance of means, |m_a − m_b|² − tr S_a / n_a − tr S_b / n_b.
+    statistics", J. Stat. Plan. Inference 143), with means over pairs of different units only, which makes it an
+    unbiased U-statistic. For more groups it is the mean of the energy distances of all pairs of groups weighted by
+    n_a n_b, like the between-sample component of DISCO (Rizzo and Székely 2010, Ann. Appl. Stat. 4). Of squared
+    distances between two groups it is twice the debiased squared distance of means,
+    |m_a − m_b|² − tr S_a / n_a − tr S_b / n_b.
 
     Args:
-        distances: of the occurrences.
-        units: of the occurrences.
-        labels: int64 [times, occurrences], groups to compute it for; those of the units where it is not given.
+        distances: distances between the occurrences.
+        units: units of the occurrences.
+        labels: int64 [times, occurrences], groups of the occurrences; None: the labels of `units`, once.
 
     Returns:
         float64 [times].
@@ -82,7 +83,7 @@ def between_and_within(distances: Distances, units: Units, labels: Ints | None =
     labels = units.label[None] if labels is None else labels
     times = len(labels)
     indicator = (labels.T[:, :, None] == np.arange(groups)).astype(np.float32)
-    # The sums of the last group follow from those of the others.
+    # The sums of the last group follow from those of the other groups.
     others = indicator[:, :, :-1]
     products = (matrix @ others.reshape(len(matrix), -1)).reshape(others.shape)
     rest, rest_products = others.sum(axis=2), products.sum(axis=2)
@@ -102,55 +103,55 @@ def between_and_within(distances: Distances, units: Units, labels: Ints | None =
 
 
 def _shares(sizes: Doubles) -> Doubles:
-    """The weight of each group's inner distance, adding up to one along the last axis."""
+    """The weight of each group's inner distance; the weights add up to one along the last axis."""
     weights = sizes * (sizes.sum(axis=-1, keepdims=True) - sizes)
     shares: Doubles = weights / weights.sum(axis=-1, keepdims=True)
     return shares
 
 
 @dataclass(frozen=True)
-class Spread:
-    """How an estimate of `between_and_within` varies, in two parts.
+class JackknifeVariance:
+    """The variance of an estimate by `energy_statistic`, in two parts.
 
     Attributes:
-        pairs: the variance that pairs of units have of their own; all there is where nothing differs.
-        linear: the variance that single units add; it grows as the effect does.
+        pairs: variance due to pairs of units; the only part without a difference.
+        linear: variance due to single units; it grows with the effect.
     """
 
     pairs: float
     linear: float
 
     @property
-    def error(self) -> float:
-        """The standard error."""
+    def standard_error(self) -> float:
         return math.sqrt(self.pairs + self.linear)
 
     def interval(self, estimate: float, confidence: float = 0.95) -> tuple[float, float]:
-        """The effects that the estimate is not too far from, at the variance that each of them would have.
+        """The effects that are compatible with the estimate, each at the variance that it would have.
 
-        The linear part is taken to grow with the effect, from none at an effect of zero. As Wilson's interval of a
-        share (1927) does, this leans upward, for large estimates come with large errors. It is not cut off at zero.
+        The linear part is assumed to grow with the effect, from zero at an effect of zero. Like Wilson's interval of a
+        proportion (1927), this is asymmetric upward, since large estimates have large errors. It is not cut off at
+        zero.
 
-        Where a use is rare, a sample that holds few of it shows a small effect and no linear part at all, and the
-        interval would end short of the truth. So the part grows by the pairs' own error at least, as it does of itself
-        where an effect is plain. docs/statistics.md has the coverage.
+        If a sense is rare, a sample with few of its occurrences shows a small effect and no linear part at all, and
+        the interval would end below the truth. So the part grows at least by the error of the pairs, as it does by
+        itself where an effect is plain. docs/statistics.md has the coverage.
         """
         z = NormalDist().inv_cdf((1 + confidence) / 2)
         least = math.sqrt(self.pairs)
         slope = max(self.linear / max(estimate, least), least) if least else 0.0
-        lean = z**2 * slope / 2
-        reach = z * math.sqrt(max(self.pairs + slope * estimate + lean**2 / z**2, self.pairs))
-        return estimate + lean - reach, estimate + lean + reach
+        shift = z**2 * slope / 2
+        half_width = z * math.sqrt(max(self.pairs + slope * estimate + shift**2 / z**2, self.pairs))
+        return estimate + shift - half_width, estimate + shift + half_width
 
 
-def spread(distances: Distances, units: Units) -> Spread:
-    """How `between_and_within` varies, by a jackknife over units.
+def jackknife_variance(distances: DistanceMatrix, units: Units) -> JackknifeVariance:
+    """Estimate the variance of `energy_statistic` by a jackknife over units.
 
-    Written as a sum over pairs of units, it varies by what pairs that share a unit have in common. Leaving out one unit
-    after the other counts the pairs' own variance twice, and a bootstrap without self-pairs three times, which is most
-    of it where nothing differs; here it counts once. This is the correction of Efron and Stein (1981, "The jackknife
-    estimate of variance", Ann. Stat. 9), as in the dyadic cluster-robust variance of Aronow, Samii and Assenova (2015,
-    Political Analysis 23).
+    The statistic is a sum over pairs of units, and varies by what pairs that share a unit have in common. Leaving out
+    one unit at a time counts the variance of the pairs twice, and a bootstrap without self-pairs three times, which is
+    most of the variance without a difference; here it counts once. This is the correction of Efron and Stein (1981,
+    "The jackknife estimate of variance", Ann. Stat. 9), as in the dyadic cluster-robust variance of Aronow, Samii and
+    Assenova (2015, Political Analysis 23).
     """
     label, starts, groups = units.label, units.starts, units.groups
     indicator = (label[:, None] == np.arange(groups)).astype(np.float64)
@@ -161,7 +162,7 @@ def spread(distances: Distances, units: Units) -> Spread:
     coefficients = np.full((groups, groups), 2 / (pairs.sum() - inner.sum()))
     np.fill_diagonal(coefficients, -2 * _shares(sizes) / inner)
 
-    # Less what makes an occurrence remote from all groups alike, which cancels in the statistic, not in its pairs.
+    # Subtract each occurrence's distance from all groups alike, which cancels in the statistic but not in its pairs.
     unit_sizes = np.diff(starts, append=len(units))
     remote = distances.matrix.sum(axis=1, dtype=np.float64) / (len(units) - unit_sizes[units.unit])
     parts = distances.matrix - remote[:, None] - remote
@@ -173,4 +174,4 @@ def spread(distances: Distances, units: Units) -> Spread:
     np.fill_diagonal(parts, 0)
     of_pairs = 2 * float((parts**2).sum())
     of_units = 4 * float((parts.sum(axis=1) ** 2).sum())
-    return Spread(of_pairs, max(of_units - 2 * of_pairs, 0.0))
+    return JackknifeVariance(of_pairs, max(of_units - 2 * of_pairs, 0.0))

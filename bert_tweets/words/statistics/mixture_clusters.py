@@ -1,52 +1,62 @@
-"""Usage clusters: does a word's occurrences fall into several uses, and which occurrence is of which?
+"""Senses of a word: do its occurrences fall into several clusters, and which occurrence is in which?
 
-What falls into clusters is use: a meaning, but also a phrase, a way to begin a tweet, a machine that writes. Clusters
-are found blind to groups and times.
+Such a cluster is a way of use: a meaning, but also a phrase, a way to begin a tweet, a bot that writes. Clusters are
+found without knowledge of groups and times. Near-duplicate clusters are something else: copies of one text.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from scipy.stats import binom
 
+from bert_tweets.common.arrays import Doubles, Floats, Ints
 from bert_tweets.common.errors import UserError
 from bert_tweets.common.hashing import generator
 
-from .energy_distance import Doubles, Floats
-from .exchangeable_units import Ints
-
-LEVEL = 0.05
-# Directions of most variance that clusters are looked for in: with so few, a mixture finds little that is not there.
-_DIRECTIONS = 10
+# Smallest mean adjusted Rand index with the clusters of resamples at which several senses are reported.
+MIN_STABILITY = 0.75
+_LEVEL = 0.05
+# Number of principal components to cluster in: with so few, a mixture finds few clusters that are not there.
+_COMPONENTS = 10
 _HALVINGS = 7
-_RESAMPLES, _RESAMPLED = 10, 0.8
-# Half the width of a window, as a share of the way between two hills: hill, valley and hill do not touch.
+_RESAMPLES, _RESAMPLED_SHARE = 10, 0.8
+# Half the width of a window, as a share of the distance between two peaks: the three windows do not touch.
 _WINDOW = 1 / 6
 _PLACES = 21
 _STARTS = 5
-# Adjusted Rand index of clusters with those of resamples, below which they are not told.
-_STABLE = 0.75
+
+
+class Criterion(StrEnum):
+    """How the number of senses of a word was chosen."""
+
+    VALLEYS = "valleys"
+    TOO_FEW = "too few occurrences"
+    IDENTICAL = "identical vectors"
 
 
 @dataclass(frozen=True)
-class Senses:
-    """The usage clusters of a word, numbered from 0 by size, largest first.
+class FittedSenses:
+    """The senses of a word, numbered from 0 by size, largest first.
 
     Attributes:
-        labels: int64 [occurrences], the cluster of each that they were fitted on.
-        p_values: of each number of clusters above one that was tried, {2: p, …}.
-        criterion: how the number was chosen, in words.
-        stability: mean adjusted Rand index of the clusters with those fitted on resamples, 1 where there is one.
-        assign: cluster of other occurrences: float32 [rows, width] to int64 [rows].
+        labels: int64 [occurrences], the sense of each occurrence of the fit.
+        p_values: p-value of each number of senses above one that was tried, {2: p, …}.
+        criterion: how the number was chosen.
+        stability: mean adjusted Rand index with the clusters of resamples; 1 for a single sense.
+        assign: function from vectors of other occurrences, float32 [rows, width], to their senses, int64 [rows].
     """
 
     labels: Ints
     p_values: dict[int, float]
-    criterion: str
+    criterion: Criterion
     stability: float
     assign: Callable[[Floats], Ints]
 
@@ -55,77 +65,80 @@ class Senses:
         return int(self.labels.max()) + 1
 
 
-def find_senses(vectors: Floats, word: str, max_senses: int = 5, seed: int = 0, unit: Ints | None = None) -> Senses:
-    """The number of uses, and the use of each occurrence.
+def find_senses(
+    vectors: Floats, word: str, max_senses: int = 5, seed: int = 0, unit: Ints | None = None
+) -> FittedSenses:
+    """Find the number of senses, and the sense of each occurrence.
 
-    A Gaussian mixture with one covariance for all its components is fitted to half of the occurrences, in their
-    `_DIRECTIONS` directions of most variance. Its components are uses if every two of them are separated by a valley
-    on the other half, see `_valley`. This is asked of several random halvings, and the p-values joined as twice their
-    median (Meinshausen, Meier and Bühlmann 2009, "p-Values for high-dimensional regression", JASA 104). The largest
-    number that holds at the level, divided by how many numbers are tried, is the number of uses; else it is one.
-    Merging components that no valley separates is due to Hennig 2010, "Methods for merging Gaussian mixture
-    components", Adv. Data Anal. Classif. 4; here they are not counted at all.
+    A Gaussian mixture with one covariance for all components is fitted to half of the occurrences, in their first
+    `_COMPONENTS` principal components. Its components are senses if every two of them are separated by a valley on the
+    other half, see `_valley_p_value`. This is tested on several random halvings, and the p-values are combined as
+    twice their median (Meinshausen, Meier and Bühlmann 2009, "p-Values for high-dimensional regression", JASA 104).
+    The largest number that is significant, at the level divided by how many numbers are tried, is the number of
+    senses; if there is none, it is one. Merging components that no valley separates is due to Hennig 2010, "Methods
+    for merging Gaussian mixture components", Adv. Data Anal. Classif. 4; here they are not counted at all.
 
-    Halves are of whole units: what one author alone does, be it a person or a machine, is in one of them, and is no
-    use of the word that others bear out.
+    Halves consist of whole units: the manner of a single author, be it a person or a bot, is in one of them only, and
+    is not a sense, since no other author confirms it.
 
     Args:
-        vectors: float32 [occurrences, width], of one model; one of each near-duplicate cluster.
-        word: whose they are; the halvings depend on the seed and on it.
-        max_senses: the largest number that is tried.
-        seed: of halvings and resamples.
-        unit: int64 [occurrences], authors where they are known, from 0; None: each occurrence is one.
+        vectors: float32 [occurrences, width], vectors of one model, one for each near-duplicate cluster.
+        word: the word; random halvings depend on it and on the seed.
+        max_senses: largest number of senses to try.
+        seed: seed of halvings and resamples.
+        unit: int64 [occurrences], authors where they are known, from 0; None: each occurrence is a unit.
 
     Raises:
         UserError: scikit-learn is not installed.
     """
     random = generator(seed, f"senses of {word}")
-    directions = min(_DIRECTIONS, len(vectors) // 8)
-    fewest = _fewest(max_senses)
-    if len(vectors) < fewest or not np.ptp(vectors, axis=0).any():
-        return _one(len(vectors), f"fewer than {fewest} occurrences: several uses could not be told apart")
-    learnt = _learner("decomposition").PCA(
-        min(directions, vectors.shape[1]), svd_solver="randomized", random_state=_number(random)
+    components = min(_COMPONENTS, len(vectors) // 8)
+    if len(vectors) < min_occurrences(max_senses):
+        return _single_sense(len(vectors), Criterion.TOO_FEW)
+    if not np.ptp(vectors, axis=0).any():
+        return _single_sense(len(vectors), Criterion.IDENTICAL)
+    pca = _sklearn("decomposition").PCA(
+        min(components, vectors.shape[1]), svd_solver="randomized", random_state=_draw_seed(random)
     )
-    points = learnt.fit_transform(vectors.astype(np.float64))
-    halves = [_halved(np.arange(len(points)) if unit is None else unit, random) for _ in range(_HALVINGS)]
-    level = LEVEL / max(max_senses - 1, 1)
-    p_values = {count: _p_of(count, points, halves, level) for count in range(2, max_senses + 1)}
-    criterion = (
-        f"the most clusters, up to {max_senses}, of which every two have a valley between them on held-out "
-        f"occurrences (p ≤ {level:.3g}), and which resamples bring again (adjusted Rand ≥ {_STABLE:g})"
-    )
+    points = pca.fit_transform(vectors.astype(np.float64))
+    halves = [_random_halves(np.arange(len(points)) if unit is None else unit, random) for _ in range(_HALVINGS)]
+    level = level_of_each_count(max_senses)
+    p_values = {count: _p_value(count, points, halves, level) for count in range(2, max_senses + 1)}
     for count in reversed([count for count, p in p_values.items() if p <= level]):
-        mixture = _mixture(count, points, _number(random))
+        mixture = _fit_mixture(count, points, _draw_seed(random))
         found = mixture.predict(points)
         sizes = np.bincount(found, minlength=count)
-        if sizes.all() and (stability := _stability(count, points, found, random)) >= _STABLE:
+        if sizes.all() and (stability := _stability(count, points, found, random)) >= MIN_STABILITY:
             place = np.argsort(np.argsort(-sizes, kind="stable"))
 
             def assign(rows: Floats, mixture: Any = mixture, place: Ints = place) -> Ints:
                 if not len(rows):
                     return np.empty(0, np.int64)
-                labels: Ints = place[mixture.predict(learnt.transform(rows.astype(np.float64)))]
+                labels: Ints = place[mixture.predict(pca.transform(rows.astype(np.float64)))]
                 return labels
 
-            return Senses(place[found], p_values, criterion, stability, assign)
-    return _one(len(points), criterion, p_values)
+            return FittedSenses(place[found], p_values, Criterion.VALLEYS, stability, assign)
+    return _single_sense(len(points), Criterion.VALLEYS, p_values)
 
 
-def _one(occurrences: int, criterion: str, p_values: dict[int, float] | None = None) -> Senses:
-    """All occurrences in one cluster, which any resample brings again."""
-    whole = np.zeros(occurrences, np.int64)
-    return Senses(whole, p_values or {}, criterion, 1.0, lambda rows: np.zeros(len(rows), np.int64))
+def _single_sense(occurrences: int, criterion: Criterion, p_values: dict[int, float] | None = None) -> FittedSenses:
+    labels = np.zeros(occurrences, np.int64)
+    return FittedSenses(labels, p_values or {}, criterion, 1.0, lambda rows: np.zeros(len(rows), np.int64))
 
 
-def _fewest(max_senses: int) -> int:
-    """Occurrences that two uses need: a half of the occurrences, and two thirds of a use in the window on its hill."""
-    in_window = np.ceil(-np.log2(LEVEL / 2 / max(max_senses - 1, 1)))
+def level_of_each_count(max_senses: int) -> float:
+    """The level at which each number of senses above one is tested."""
+    return _LEVEL / max(max_senses - 1, 1)
+
+
+def min_occurrences(max_senses: int) -> int:
+    """Occurrences that two senses need: half are held out, and two thirds of a sense are in the window on its peak."""
+    in_window = np.ceil(-np.log2(_LEVEL / 2 / max(max_senses - 1, 1)))
     return int(2 * 2 * 1.5 * in_window)
 
 
-def _halved(unit: Ints, random: np.random.Generator) -> tuple[Ints, Ints]:
-    """Rows of whole units, chosen at random, as near to half of all as comes, and the other rows."""
+def _random_halves(unit: Ints, random: np.random.Generator) -> tuple[Ints, Ints]:
+    """Draw whole units with as nearly half of all rows as possible; returns their rows and the other rows."""
     order = random.permutation(int(unit.max()) + 1)
     ends = np.append(0, np.cumsum(np.bincount(unit)[order]))
     rows = np.argsort(np.argsort(order)[unit], kind="stable")
@@ -133,84 +146,86 @@ def _halved(unit: Ints, random: np.random.Generator) -> tuple[Ints, Ints]:
     return rows[:cut], rows[cut:]
 
 
-def _p_of(count: int, points: Doubles, halves: list[tuple[Ints, Ints]], level: float) -> float:
-    """Twice the median over the halvings of the p-value that a number of clusters has in each, one at most."""
+def _p_value(count: int, points: Doubles, halves: list[tuple[Ints, Ints]], level: float) -> float:
+    """The p-value of a number of senses: twice the median over the halvings, at most 1."""
     p_values: list[float] = []
     middle = len(halves) // 2
     for fitted, held_out in halves:
         if sum(p > level / 2 for p in p_values) > middle:
-            # Their median is decided: it is not small enough.
+            # The median can no longer be small enough.
             break
-        p_values.append(_of_half(count, points[fitted], points[held_out]))
+        p_values.append(_p_value_of_half(count, points[fitted], points[held_out]))
     p_values += [1.0] * (len(halves) - len(p_values))
     return min(2 * float(np.median(p_values)), 1.0)
 
 
-def _of_half(count: int, fitted: Doubles, held_out: Doubles) -> float:
-    """The largest p of all pairs of clusters, fitted on one half and looked at on the other."""
+def _p_value_of_half(count: int, fitted: Doubles, held_out: Doubles) -> float:
+    """The largest p-value of all pairs of clusters, fitted on one half and tested on the other."""
     if min(len(fitted), len(held_out)) < 3 * count:
         return 1.0
-    mixture = _mixture(count, fitted, 0)
+    mixture = _fit_mixture(count, fitted, 0)
     own, other = mixture.predict(fitted), mixture.predict(held_out)
     if np.bincount(own, minlength=count).min() < 3:
         return 1.0
     return max(
-        _valley([fitted[own == a], fitted[own == b]], held_out[(other == a) | (other == b)])
+        _valley_p_value([fitted[own == a], fitted[own == b]], held_out[(other == a) | (other == b)])
         for a in range(count)
         for b in range(a)
     )
 
 
-def _valley(hills: list[Doubles], held_out: Doubles) -> float:
+def _valley_p_value(clusters: list[Doubles], held_out: Doubles) -> float:
     """The p-value of a valley between two clusters, against any density with a single peak.
 
-    On the axis that separates them best (Fisher's), three windows of one width are laid by the half that the clusters
-    were fitted on: around either centre, and around the emptiest place between. A density with one peak is nowhere
+    On the axis that separates the clusters best (Fisher's), three windows of equal width are placed, using the half of
+    the fit: around either median, and around the emptiest place between them. A density with one peak is nowhere
     between lower than at the lower end. So of the held-out occurrences in the middle window and in the emptier outer
-    one, half or more would be in the middle: the p-value is a binomial tail, the larger of the two
+    one, at least half would be in the middle: the p-value is a binomial tail, the larger of the two
     (Berger 1982, intersection–union).
 
     Args:
-        hills: float64 [occurrences, directions] of two clusters.
-        held_out: float64 [others, directions], which were assigned to these two.
+        clusters: float64 [occurrences, components] of each of two clusters.
+        held_out: float64 [others, components], held-out occurrences that were assigned to these two.
     """
-    spread = sum((hill - hill.mean(axis=0)).T @ (hill - hill.mean(axis=0)) for hill in hills)
-    ridge = 0.1 * np.trace(spread) / len(spread) * np.eye(len(spread))
-    axis = np.linalg.solve(spread + ridge, hills[1].mean(axis=0) - hills[0].mean(axis=0))
-    first, second = (float(np.median(hill @ axis)) for hill in hills)
+    scatter = sum((points - points.mean(axis=0)).T @ (points - points.mean(axis=0)) for points in clusters)
+    ridge = 0.1 * np.trace(scatter) / len(scatter) * np.eye(len(scatter))
+    axis = np.linalg.solve(scatter + ridge, clusters[1].mean(axis=0) - clusters[0].mean(axis=0))
+    first, second = (float(np.median(points @ axis)) for points in clusters)
     if second <= first:
         return 1.0
-    reach = _WINDOW * (second - first)
-    places = np.linspace(first + 2 * reach, second - 2 * reach, _PLACES)
-    seen = _within(np.concatenate(hills) @ axis, places, reach)
-    from scipy.stats import binom
+    half_width = _WINDOW * (second - first)
+    places = np.linspace(first + 2 * half_width, second - 2 * half_width, _PLACES)
+    counts = _counts_in_windows(np.concatenate(clusters) @ axis, places, half_width)
+    emptiest = places[np.flatnonzero(counts == counts.min())[[0, -1]]].mean()
+    windows = np.array([first, emptiest, second])
+    left, valley, right = _counts_in_windows(held_out @ axis, windows, half_width).tolist()
+    peak = min(left, right)
+    return float(binom.cdf(valley, valley + peak, 0.5)) if valley + peak else 1.0
 
-    least = places[np.flatnonzero(seen == seen.min())[[0, -1]]].mean()
-    left, valley, right = _within(held_out @ axis, np.array([first, least, second]), reach).tolist()
-    hill = min(left, right)
-    return float(binom.cdf(valley, valley + hill, 0.5)) if valley + hill else 1.0
 
-
-def _within(values: Doubles, places: Doubles, reach: float) -> Ints:
-    """int64 [places], how many values lie no further from each place than `reach`."""
+def _counts_in_windows(values: Doubles, centres: Doubles, half_width: float) -> Ints:
+    """int64 [centres], the number of values in the window around each centre."""
     ordered = np.sort(values)
-    return np.searchsorted(ordered, places + reach, side="right") - np.searchsorted(ordered, places - reach)
+    return np.searchsorted(ordered, centres + half_width, side="right") - np.searchsorted(ordered, centres - half_width)
 
 
 def _stability(count: int, points: Doubles, labels: Ints, random: np.random.Generator) -> float:
-    rand = _learner("metrics").adjusted_rand_score
-    size = int(_RESAMPLED * len(points))
+    adjusted_rand = _sklearn("metrics").adjusted_rand_score
+    size = int(_RESAMPLED_SHARE * len(points))
     samples = [random.choice(len(points), size, replace=False) for _ in range(_RESAMPLES)]
-    return float(np.mean([rand(labels, _mixture(count, points[rows], 0).predict(points)) for rows in samples]))
+    return float(
+        np.mean([adjusted_rand(labels, _fit_mixture(count, points[rows], 0).predict(points)) for rows in samples])
+    )
 
 
-def _mixture(count: int, points: Doubles, seed: int) -> Any:
-    """A fitted mixture of Gaussians that share their covariance.
+def _fit_mixture(count: int, points: Doubles, seed: int) -> Any:
+    """Fit a mixture of Gaussians with a shared covariance.
 
-    With a covariance for each, a component can be the tails of another. It begins at k-means: from random points the
-    shared covariance takes in the clusters' distances, and expectation-maximisation stays there.
+    With a covariance for each, a component can consist of the tails of another. The fit starts from k-means: from
+    random points the shared covariance absorbs the distances between clusters, and expectation-maximisation stays
+    there.
     """
-    mixture = _learner("mixture").GaussianMixture(
+    mixture = _sklearn("mixture").GaussianMixture(
         count,
         covariance_type="tied",
         tol=1e-4,
@@ -221,35 +236,29 @@ def _mixture(count: int, points: Doubles, seed: int) -> Any:
         random_state=seed,
     )
     with warnings.catch_warnings():
-        # Fewer different points than clusters, or no end in 300 steps: such a mixture has no valley, and is not taken.
-        warnings.simplefilter("ignore", _learner("exceptions").ConvergenceWarning)
+        # Fewer distinct points than clusters, or no convergence in 300 steps: such a mixture has no valley.
+        warnings.simplefilter("ignore", _sklearn("exceptions").ConvergenceWarning)
         return mixture.fit(points)
 
 
-def _number(random: np.random.Generator) -> int:
+def _draw_seed(random: np.random.Generator) -> int:
     return int(random.integers(2**31))
 
 
-def require_learners() -> None:
-    """Raises UserError where scikit-learn is not installed, before anything is worked out."""
-    _learner("mixture")
+def require_sklearn() -> None:
+    """Raise UserError if scikit-learn is not installed."""
+    _sklearn("mixture")
 
 
-def has_learners() -> bool:
-    """Whether scikit-learn is installed."""
-    from importlib.util import find_spec
-
-    return find_spec("sklearn") is not None
+def has_sklearn() -> bool:
+    return importlib.util.find_spec("sklearn") is not None
 
 
-def _learner(name: str) -> Any:
-    """A module of scikit-learn."""
-    import importlib
-
+def _sklearn(name: str) -> Any:
+    """Import a module of scikit-learn."""
     try:
         return importlib.import_module(f"sklearn.{name}")
     except ImportError:
         raise UserError(
-            "usage clusters need scikit-learn, which is not installed: pip install 'bert_tweets[words]', or give "
-            "senses=false"
+            "senses need scikit-learn, which is not installed: pip install 'bert_tweets[words]', or set senses=false"
         ) from None

@@ -1,6 +1,6 @@
-"""Regression of vectors on covariates: what each term explains beside the others, tested by permutation of units.
+"""Regression of vectors on covariates: the partial effect of each term, tested by permutation of units.
 
-The response is the vector of an occurrence, all its directions at once, as in distance-based redundancy analysis on
+The response is the vector of an occurrence, in all dimensions at once, as in distance-based redundancy analysis on
 Euclidean distances (McArdle and Anderson 2001, "Fitting multivariate models to community data", Ecology 82) and in the
 embedding regression of Rodriguez, Spirling and Stewart (2023, "Embedding regression", Am. Political Sci. Review 117).
 """
@@ -13,104 +13,107 @@ from functools import cached_property
 
 import numpy as np
 
-from .energy_distance import Doubles, Floats
-from .exchangeable_units import Exchange, Ints, Units
+from bert_tweets.common.arrays import Doubles, Floats, Ints, run_starts
 
-# Of a column's length: less than that left beside the other columns is none, and statistics that near are ties.
-_NONE, _TIE = 1e-6, 1e-5
-# A unit on which a column hangs by so much leaves nothing when it is left out.
-_ALONE = 1e-8
+from .exchangeable_units import Exchange, Units
+
+# Singular values of scaled columns at or below this are zero.
+_RANK_TOLERANCE = 1e-6
+# Statistics that differ by less than this share are ties.
+_TIE = 1e-5
+# If the smallest eigenvalue without a unit is below this, a column depends on that unit alone.
+_SINGULAR = 1e-8
 
 
 @dataclass(frozen=True)
-class Part:
-    """What a term adds to the others.
+class PartialTerm:
+    """A term with the other terms partialled out.
 
     Attributes:
-        own: float64 [rows, rank], orthonormal: the term's columns less what the other terms' columns tell of them.
-        weights: float64 [rows, columns], `weights.T @ vectors` are its coefficients; None: not determined.
+        basis: float64 [rows, rank], orthonormal basis of the residuals of the term's columns on the other terms.
+        weights: float64 [rows, columns], `weights.T @ vectors` are the coefficients; None: not identified.
     """
 
-    own: Doubles
+    basis: Doubles
     weights: Doubles | None
 
 
 class Design:
-    """Columns of covariates, centred, by term.
+    """The centred columns of the covariates, by term.
 
     Args:
-        terms: float64 [rows, columns] each.
+        terms: columns of each term, float64 [rows, columns].
     """
 
     def __init__(self, terms: Sequence[Doubles]):
         self._terms = [term - term.mean(axis=0) for term in terms]
-        # Rows with equal covariates have equal numbers, so that exchanging them is no new arrangement.
-        self.kinds: Ints = np.unique(np.concatenate(terms, axis=1), axis=0, return_inverse=True)[1].ravel()
+        # Rows with equal covariates have the same pattern number: exchanging them gives no new arrangement.
+        self.pattern: Ints = np.unique(np.concatenate(terms, axis=1), axis=0, return_inverse=True)[1].ravel()
 
     @cached_property
     def basis(self) -> Doubles:
-        """float64 [rows, rank], orthonormal, of all terms; the constant, to which it is orthogonal, left out."""
+        """float64 [rows, rank], orthonormal basis of all terms, orthogonal to the constant."""
         return _span(np.concatenate(self._terms, axis=1))
 
     @cached_property
-    def parts(self) -> list[Part]:
-        return [self._part(number) for number in range(len(self._terms))]
+    def partial_terms(self) -> list[PartialTerm]:
+        return [self._partial_term(number) for number in range(len(self._terms))]
 
-    def constant(self, number: int) -> bool:
-        """Whether all columns of a term are."""
+    def is_constant(self, number: int) -> bool:
+        """Whether all columns of a term are constant."""
         return not _span(self._terms[number]).shape[1]
 
-    def _part(self, number: int) -> Part:
+    def _partial_term(self, number: int) -> PartialTerm:
         term = self._terms[number]
         others = _span(np.concatenate([np.zeros((len(term), 1)), *self._terms[:number], *self._terms[number + 1 :]], 1))
-        left = term - others @ (others.T @ term)
-        own = _span(left, np.linalg.norm(term, axis=0))
-        whole = own.shape[1] == term.shape[1]
-        return Part(own, np.linalg.pinv(left).T if whole else None)
+        residuals = term - others @ (others.T @ term)
+        basis = _span(residuals, np.linalg.norm(term, axis=0))
+        identified = basis.shape[1] == term.shape[1]
+        return PartialTerm(basis, np.linalg.pinv(residuals).T if identified else None)
 
 
 def _span(columns: Doubles, lengths: Doubles | None = None) -> Doubles:
-    """An orthonormal basis of columns, each judged beside its length (before something was taken from it)."""
+    """An orthonormal basis of columns, scaled by `lengths` (by default their own) before the rank is determined."""
     lengths = np.linalg.norm(columns, axis=0) if lengths is None else lengths
     there = lengths > 0
     if not there.any():
         return columns[:, :0]
     left, values, _ = np.linalg.svd(columns[:, there] / lengths[there], full_matrices=False)
-    span: Doubles = left[:, values > _NONE]
+    span: Doubles = left[:, values > _RANK_TOLERANCE]
     return span
 
 
 @dataclass(frozen=True)
-class Effect:
-    """What a term explains.
+class PartialEffect:
+    """The effect of a term, given the other terms.
 
     Attributes:
-        raw: partial R²: of the squared lengths that the other terms leave, the share that this one explains; at n
-            occurrences it is its rank / n where there is nothing.
-        estimate: the same, debiased: 0 on average where there is nothing; None where it hangs on one unit.
-        norms: squared lengths of its coefficients, debiased; None where they are not determined.
+        raw: partial R², the share of the squared lengths left by the other terms that this term explains; without an
+            effect it is the rank of the term / n on average, for n occurrences.
+        estimate: debiased partial R², 0 on average without an effect; None if it depends on a single unit.
+        squared_norms: debiased squared lengths of the coefficients; None if they are not identified.
     """
 
     raw: float
     estimate: float | None
-    norms: list[float] | None
+    squared_norms: list[float] | None
 
 
 class Regression:
-    """Vectors of one model regressed on the terms of a design.
+    """The regression of vectors of one model on the terms of a design.
 
     Args:
         vectors: float32 [rows, width].
-        design: of the same rows.
-        unit: int64 [rows], ascending from 0; what one unit says hangs together, units are independent.
+        design: design of the same rows.
+        unit: int64 [rows], the unit of each row, ascending from 0; rows of one unit may be dependent.
     """
 
     def __init__(self, vectors: Floats, design: Design, unit: Ints):
         points = vectors.astype(np.float64)
-        # The mean of the units' means, on which no unit weighs much: see `_noise`.
-        sums = np.add.reduceat(points, np.flatnonzero(np.diff(unit, prepend=-1)), axis=0)
+        # Subtract the mean of the units' means, in which no unit has a large weight: see `_noise`.
+        sums = np.add.reduceat(points, run_starts(unit), axis=0)
         points -= (sums / np.bincount(unit)[:, None]).mean(axis=0)
-        # Only products of rows matter: as many coordinates as there are rows will do.
+        # Only inner products of rows matter: no more coordinates than rows are needed.
         self.points: Doubles = (
             points if len(points) >= points.shape[1] else np.asarray(np.linalg.qr(points.T, mode="r")).T
         )
@@ -118,35 +121,35 @@ class Regression:
         self.residuals: Doubles = self.points - design.basis @ (design.basis.T @ self.points)
         self.residuals -= self.residuals.mean(axis=0)
 
-    def effects(self) -> list[Effect]:
-        return [self._effect(part) for part in self.design.parts]
+    def effects(self) -> list[PartialEffect]:
+        return [self._effect(term) for term in self.design.partial_terms]
 
-    def _effect(self, part: Part) -> Effect:
-        explained = part.own.T @ self.points
-        of_term = float((explained**2).sum())
-        left = of_term + float((self.residuals**2).sum())
-        noise = self._noise(part.own)
-        norms = None
-        if part.weights is not None and noise is not None:
-            of_weights = self._noise(part.weights)
+    def _effect(self, term: PartialTerm) -> PartialEffect:
+        of_term = float(((term.basis.T @ self.points) ** 2).sum())
+        total = of_term + float((self.residuals**2).sum())
+        noise = self._noise(term.basis)
+        squared_norms = None
+        if term.weights is not None and noise is not None:
+            of_weights = self._noise(term.weights)
             assert of_weights is not None
-            norms = (((part.weights.T @ self.points) ** 2).sum(axis=1) - of_weights).tolist()
-        raw = of_term / left if left else 0.0
-        return Effect(raw, None if noise is None or not left else (of_term - float(noise.sum())) / left, norms)
+            squared_norms = (((term.weights.T @ self.points) ** 2).sum(axis=1) - of_weights).tolist()
+        raw = of_term / total if total else 0.0
+        estimate = None if noise is None or not total else (of_term - float(noise.sum())) / total
+        return PartialEffect(raw, estimate, squared_norms)
 
     def _noise(self, weights: Doubles) -> Doubles | None:
-        """What |w'y|² exceeds its expectation without noise by, for each column w; float64 [columns].
+        """The bias of |w'y|² due to noise, for each column w; float64 [columns].
 
-        The plain norm of a coefficient counts the noise of the mean as length, all the more at small n (as does
+        The plain norm of a coefficient counts the noise of the mean as length, the more so at small n (as in
         `conText`). Here it is subtracted: the sum over units of w_u'y_u times w_u'e_u, with e_u the residuals of a fit
         without the unit, is unbiased whatever the variances are (Kline, Saggio and Sølvsten 2020, "Leave-out
-        estimation of variance components", Econometrica 88). None where leaving a unit out leaves no fit.
+        estimation of variance components", Econometrica 88). None if a fit without some unit is not possible.
         """
         basis = np.column_stack([np.full(len(self.unit), len(self.unit) ** -0.5), self.design.basis])
-        starts = np.flatnonzero(np.diff(self.unit, prepend=-1))
+        starts = run_starts(self.unit)
         inner = np.add.reduceat(basis[:, :, None] * basis[:, None, :], starts, axis=0)
         rest = np.eye(basis.shape[1]) - inner
-        if np.linalg.eigvalsh(rest)[:, 0].min() < _ALONE:
+        if np.linalg.eigvalsh(rest)[:, 0].min() < _SINGULAR:
             return None
         # (I - H_u)^-1 = I + Q_u (I - Q_u'Q_u)^-1 Q_u'
         shares = np.add.reduceat(basis[:, :, None] * weights[:, None, :], starts, axis=0)
@@ -159,35 +162,35 @@ class Regression:
         return np.array([one.sum() for one in noise])
 
     def exchange(self) -> Exchange:
-        """Units of equal size are exchanged as wholes, with all their residuals; one of a size of its own stays."""
-        return Exchange(Units(self.unit, self.design.kinds), equal_sizes=True)
+        """The exchange of whole units of equal size with all their residuals; a unit of a unique size stays."""
+        return Exchange(Units(self.unit, self.design.pattern), equal_sizes=True)
 
     def p_values(self, permutations: int, random: np.random.Generator) -> Doubles:
-        """Of each term, by permutation of what the other terms leave (Freedman and Lane 1983, "A nonstochastic
-        interpretation of reported significance levels", J. Business & Economic Statistics 1), with whole blocks
+        """Test each term by permuting the residuals of the fit without it (Freedman and Lane 1983, "A nonstochastic
+        interpretation of reported significance levels", J. Business & Economic Statistics 1), in whole blocks
         (Winkler et al. 2014, "Permutation inference for the general linear model", NeuroImage 92).
 
-        All terms share their permutations, so that one product of matrices serves them all: with Q the basis of the
-        design, E the residuals of the full fit and A = Q'own, the permuted residuals of the fit without a term are
-        Q'PE + Q'PQ A (own'Y) in the coordinates of Q.
+        All terms share their permutations, so that one matrix product serves them all: with Q the basis of the design,
+        E the residuals of the full fit, B the basis of a term and A = Q'B, the permuted residuals of the fit without
+        the term are Q'PE + Q'PQ A (B'Y) in the coordinates of Q.
 
         Returns:
-            float64 [terms]; what is found for a term of rank 0 means nothing.
+            float64 [terms]; meaningless for a term of rank 0.
         """
-        basis, parts = self.design.basis, self.design.parts
-        inside = [basis.T @ part.own for part in parts]
-        explained = [part.own.T @ self.points for part in parts]
+        basis, terms = self.design.basis, self.design.partial_terms
+        inside = [basis.T @ term.basis for term in terms]
+        explained = [term.basis.T @ self.points for term in terms]
         of_residuals = float((self.residuals**2).sum())
-        first = np.unique(self.design.kinds, return_index=True)[1]
-        kinds = np.ascontiguousarray(basis[first].T, dtype=np.float32)
+        first = np.unique(self.design.pattern, return_index=True)[1]
+        by_pattern = np.ascontiguousarray(basis[first].T, dtype=np.float32)
         right = np.column_stack([self.residuals, basis]).astype(np.float32)
         rank, width = basis.shape[1], self.points.shape[1]
-        beyond = np.zeros(len(parts), np.int64)
+        beyond = np.zeros(len(terms), np.int64)
         observed = [float((one**2).sum()) / ((one**2).sum() + of_residuals) for one in explained]
-        # Rows of labels, of columns of the basis and of products lie in memory together.
+        # Labels, rows of the basis and products are in memory at the same time.
         numbers = (rank + 1) * (len(self.unit) + 2 * width)
-        for labels in self.exchange().shuffled(permutations, random, numbers):
-            products = np.take(kinds, labels, axis=1).reshape(-1, len(self.unit)) @ right
+        for labels in self.exchange().shuffles(permutations, random, numbers):
+            products = np.take(by_pattern, labels, axis=1).reshape(-1, len(self.unit)) @ right
             products = products.reshape(rank, len(labels), width + rank)
             for number, (own, share) in enumerate(zip(inside, explained, strict=True)):
                 moved = (products[:, :, width:] @ own.astype(np.float32)) @ share.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Does a model tell meanings apart? Cosines of pairs against judgements, with what is chosen on other pairs frozen."""
+"""How well cosines of pairs predict judgements of meaning, with layer and threshold chosen on other pairs."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from .energy_distance import Doubles, Floats
-from .exchangeable_units import Ints
+from bert_tweets.common.arrays import Doubles, Floats, Ints
 
 MEASURES = ("macro_f1", "accuracy", "auc")
 FEW_WORDS = 10
-# Weights that are looked at together: bounds the memory.
-_AT_ONCE = 2**21
+# Number of weights to use at once: bounds the memory.
+_WEIGHTS_AT_ONCE = 2**21
 
 
 def cosines(first: Floats, second: Floats) -> Doubles:
-    """Of vectors of one model and layer, float32 [pairs, width] each; NaN where one of them is."""
+    """Cosines of pairs of vectors, float32 [pairs, width] each; NaN where a vector has a NaN."""
     first, second = first.astype(np.float64), second.astype(np.float64)
     lengths = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
     with np.errstate(invalid="ignore"):
@@ -28,12 +26,12 @@ def cosines(first: Floats, second: Floats) -> Doubles:
 
 @dataclass(frozen=True)
 class Frozen:
-    """What was chosen on the training pairs, and is not touched again.
+    """The layer and threshold chosen on the training pairs, which stay fixed.
 
     Attributes:
-        layer: whose cosines.
-        threshold: pairs of so large a cosine are said to be of the same meaning.
-        macro_f1, auc: there.
+        layer: layer of the cosines.
+        threshold: smallest cosine that is classified as the same meaning.
+        macro_f1, auc: scores on the training pairs.
     """
 
     layer: str
@@ -43,11 +41,11 @@ class Frozen:
 
 
 def choose_threshold(scores: dict[str, Doubles], same: Ints) -> Frozen:
-    """The layer and threshold of the largest macro-F1; of equals the first layer, and the lowest threshold.
+    """Choose the layer and threshold with the largest macro-F1; among equals, the first layer and lowest threshold.
 
     Args:
-        scores: cosines by layer, float64 [pairs] each, none NaN.
-        same: int64 [pairs].
+        scores: cosines by layer, float64 [pairs] each, without NaN.
+        same: int64 [pairs], 1 for the same meaning, else 0.
     """
     return max((_best(layer, values, same) for layer, values in scores.items()), key=lambda one: one.macro_f1)
 
@@ -56,7 +54,7 @@ def _best(layer: str, scores: Doubles, same: Ints) -> Frozen:
     values, group = np.unique(scores, return_inverse=True)
     positives = np.bincount(group, same, len(values))
     negatives = np.bincount(group, 1 - same, len(values))
-    # Said to be the same: all from a value on; and none, beyond the last.
+    # Classified as the same: all pairs from a value upwards; beyond the last value, no pair.
     hits, alarms = (np.append(np.cumsum(counts[::-1])[::-1], 0) for counts in (positives, negatives))
     results = _macro_f1(hits, alarms, positives.sum(), negatives.sum())
     best = int(results.argmax())
@@ -67,7 +65,7 @@ def _best(layer: str, scores: Doubles, same: Ints) -> Frozen:
 
 
 def _macro_f1(hits: Doubles, alarms: Doubles, positives: Doubles, negatives: Doubles) -> Doubles:
-    """The mean of F1 of the same meaning and of F1 of another; 0 where one is never said."""
+    """The mean of the F1 of the same meaning and that of a different one; 0 where a class is never predicted."""
     misses, rejections = positives - hits, negatives - alarms
     with np.errstate(invalid="ignore"):
         of_same, of_other = 2 * hits / (2 * hits + misses + alarms), 2 * rejections / (2 * rejections + misses + alarms)
@@ -76,15 +74,15 @@ def _macro_f1(hits: Doubles, alarms: Doubles, positives: Doubles, negatives: Dou
 
 
 def auc_of(scores: Doubles, same: Ints, weights: Doubles) -> Doubles:
-    """The share of pairs of judgements that the scores order rightly, ties halved (Mann and Whitney 1947).
+    """The share of pairs of judgements that the scores order correctly, ties halved (Mann and Whitney 1947).
 
     Args:
         scores: float64 [pairs].
         same: int64 [pairs].
-        weights: float64 [times, pairs].
+        weights: float64 [times, pairs], weight of each pair.
 
     Returns:
-        float64 [times]; NaN where all judgements are one.
+        float64 [times]; NaN where all judgements are the same.
     """
     order = np.argsort(scores, kind="stable")
     firsts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
@@ -98,21 +96,21 @@ def auc_of(scores: Doubles, same: Ints, weights: Doubles) -> Doubles:
 
 
 def pair_scores(scores: Doubles, same: Ints, threshold: float, weights: Doubles) -> Doubles:
-    """MEASURES of pairs that count so many times; float64 [measures, times].
+    """Compute MEASURES with weighted pairs; float64 [measures, times].
 
     Args:
-        scores: float64 [pairs], of the frozen layer.
+        scores: float64 [pairs], cosines of the chosen layer.
         same: int64 [pairs].
-        threshold: frozen.
-        weights: float64 [times, pairs].
+        threshold: the chosen threshold.
+        weights: float64 [times, pairs], weight of each pair.
     """
-    blocks = np.array_split(weights, -(-weights.size // _AT_ONCE))
-    return np.concatenate([_measured(scores, same, threshold, block) for block in blocks], axis=1)
+    blocks = np.array_split(weights, -(-weights.size // _WEIGHTS_AT_ONCE))
+    return np.concatenate([_scores(scores, same, threshold, block) for block in blocks], axis=1)
 
 
-def _measured(scores: Doubles, same: Ints, threshold: float, weights: Doubles) -> Doubles:
-    said = scores >= threshold
-    hits, alarms = weights @ (said * same), weights @ (said * (1 - same))
+def _scores(scores: Doubles, same: Ints, threshold: float, weights: Doubles) -> Doubles:
+    predicted = scores >= threshold
+    hits, alarms = weights @ (predicted * same), weights @ (predicted * (1 - same))
     positives, negatives = weights @ same, weights @ (1 - same)
     right = hits + negatives - alarms
     with np.errstate(invalid="ignore"):
@@ -121,14 +119,14 @@ def _measured(scores: Doubles, same: Ints, threshold: float, weights: Doubles) -
 
 
 def resampled(words: Sequence[str], times: int, random: np.random.Generator) -> Doubles:
-    """How often each pair counts when words are drawn with replacement, all pairs of a word together.
+    """Draw bootstrap weights of the pairs: words are drawn with replacement, with all their pairs.
 
-    Pairs of one word hang together (Field and Welsh 2007, "Bootstrapping clustered data", JRSS B 69): TempoWiC's
-    validation pairs are of four words, and an interval over its pairs would be far too short.
+    Pairs of one word are dependent (Field and Welsh 2007, "Bootstrapping clustered data", JRSS B 69): TempoWiC's
+    validation pairs have four words, and an interval over its pairs would be far too short.
 
     Returns:
-        float64 [1 + times, pairs]; the first row counts each pair once. Of a single word that row alone: all resamples
-        would be the same, and an interval of them no wider than a point.
+        float64 [1 + times, pairs]; the first row counts each pair once. For a single word it is the only row: all
+        resamples would be the same, and their interval no wider than a point.
     """
     number = np.unique(np.array(words), return_inverse=True)[1]
     count = int(number.max()) + 1
@@ -138,18 +136,18 @@ def resampled(words: Sequence[str], times: int, random: np.random.Generator) -> 
 
 
 def with_intervals(values: Doubles) -> dict[str, list[float | None]]:
-    """By measure: the value, and 95 % percentile bounds.
+    """The value and the 95 % percentile bounds of each measure.
 
     Args:
-        values: float64 [measures, 1 + times], the first of the pairs as they are; resamples in which a measure cannot
-            be told (NaN) are left out of its bounds.
+        values: float64 [measures, 1 + times], first the value of the actual pairs; resamples in which a measure is
+            undefined (NaN) are left out of its bounds.
     """
     return {name: [_number(one[0]), *_bounds(one[1:])] for name, one in zip(MEASURES, values, strict=True)}
 
 
 def _bounds(values: Doubles) -> list[float | None]:
-    told: npt.NDArray[np.float64] = values[~np.isnan(values)]
-    return [_number(bound) for bound in np.percentile(told, [2.5, 97.5])] if len(told) else [None, None]
+    defined: Doubles = values[~np.isnan(values)]
+    return [_number(bound) for bound in np.percentile(defined, [2.5, 97.5])] if len(defined) else [None, None]
 
 
 def _number(value: float) -> float | None:

@@ -1,69 +1,76 @@
-"""Tests by permutation, and how many of their findings are false."""
+"""Permutation tests, and the false discovery rate of their findings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import false_discovery_control
 
-from .energy_distance import Distances, Doubles, between_and_within
+from bert_tweets.common.arrays import Doubles
+
+from .energy_distance import DistanceMatrix, energy_statistic
 from .exchangeable_units import Exchange, Units
 
-# Of the standard deviation of distances. What differs by less than rounding is a tie, and ties count against a finding.
+# In standard deviations of the distances: smaller differences are rounding errors, and count as ties, that is against
+# a finding.
 _TIE = 1e-6
 
 
 @dataclass(frozen=True)
 class PermutationTest:
-    """A permutation test of one comparison.
+    """The result of a permutation test of one comparison.
 
     Attributes:
-        p_value: (b + 1) / (R + 1), of R permutations b with a statistic as large (Phipson and Smyth 2010).
-        smallest: the smallest p that could have come out.
+        p_value: (b + 1) / (R + 1) for R permutations, b of them with a statistic at least as large as the observed one
+            (Phipson and Smyth 2010).
+        min_attainable_p: the smallest p-value that was possible.
         null: float64 [R], the statistics of the permutations, ascending.
     """
 
     p_value: float
-    smallest: float
+    min_attainable_p: float
     null: Doubles
 
-    def smallest_effect(self, level: float) -> float | None:
-        """The estimate beyond which p would have been within the level; None where no estimate could bring it there.
+    def detectable_effect(self, level: float) -> float | None:
+        """The estimate above which p would have been within the level; None if no estimate could have reached it.
 
-        An effect of just that size is found about as often as not.
+        An effect of exactly this size is found about half of the time.
         """
         beyond = int(level * (len(self.null) + 1) + 1e-9)
-        return float(self.null[-beyond]) if beyond and self.smallest <= level else None
+        return float(self.null[-beyond]) if beyond and self.min_attainable_p <= level else None
+
+
+def min_attainable_p(exchange: Exchange, permutations: int) -> float:
+    """The smallest p-value of a test with so many permutations of these units."""
+    return max(1 / (permutations + 1), 1 / exchange.arrangements())
 
 
 def permutation_test(
-    distances: Distances, units: Units, permutations: int, random: np.random.Generator
+    distances: DistanceMatrix, units: Units, permutations: int, random: np.random.Generator
 ) -> PermutationTest:
-    """Whether groups differ by more than they would if whole units had fallen into them at random.
+    """Test whether groups differ by more than if whole units had been assigned to them at random.
 
     Args:
-        distances: of the occurrences.
-        units: of the occurrences, two in each group at least.
-        permutations: R.
+        distances: distances between the occurrences.
+        units: units of the occurrences, at least two in each group.
+        permutations: number of permutations, R.
         random: the generator.
     """
     exchange = Exchange(units)
-    observed = between_and_within(distances, units)[0]
-    shuffles = exchange.shuffled(permutations, random)
-    null = np.concatenate([between_and_within(distances, units, labels) for labels in shuffles])
+    observed = energy_statistic(distances, units)[0]
+    shuffles = exchange.shuffles(permutations, random)
+    null = np.concatenate([energy_statistic(distances, units, labels) for labels in shuffles])
     tie = _TIE * float(distances.matrix.std())
     p_value = (int((null >= observed - tie).sum()) + 1) / (permutations + 1)
-    return PermutationTest(p_value, max(1 / (permutations + 1), 1 / exchange.arrangements()), np.sort(null))
+    return PermutationTest(p_value, min_attainable_p(exchange, permutations), np.sort(null))
 
 
-def false_discovery_rates(p_values: Doubles) -> Doubles:
-    """q of each p: the smallest false-discovery rate at which it is a finding (Benjamini and Hochberg 1995).
+def q_values(p_values: Doubles) -> Doubles:
+    """The smallest false discovery rate at which each test is a finding (Benjamini and Hochberg 1995).
 
     Args:
-        p_values: float64 [tests].
+        p_values: float64 [tests]; may be empty.
     """
-    order = np.argsort(p_values, kind="stable")
-    steps = p_values[order] * len(p_values) / np.arange(1, len(p_values) + 1)
-    q_values = np.empty_like(p_values)
-    q_values[order] = np.minimum(np.minimum.accumulate(steps[::-1])[::-1], 1)
-    return q_values
+    adjusted: Doubles = false_discovery_control(p_values) if len(p_values) else p_values
+    return adjusted

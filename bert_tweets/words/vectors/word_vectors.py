@@ -15,8 +15,9 @@ import pyarrow as pa
 from bert_tweets.common.errors import UserError, did_you_mean
 from bert_tweets.common.output_folder import output_errors, unfinished_path
 from bert_tweets.config import AnalyzeConfig
+from bert_tweets.words.analysis.records import ChangeRow, WordSenses
 from bert_tweets.words.analysis.sense_files import groups_of_rows
-from bert_tweets.words.analysis.sense_report import COLUMNS, Usage, described, usage_of, with_q_values
+from bert_tweets.words.analysis.sense_report import COLUMNS, SenseModel, add_q_values, describe_senses, fit_senses
 from bert_tweets.words.occurrences.groups import group_by_column, group_column, groups_among
 from bert_tweets.words.store import export_formats
 from bert_tweets.words.store.reader import VectorStore, asked, centroids_of, control_mean, open_vectors, vectors_of
@@ -50,7 +51,7 @@ class WordVectors:
 
     def __init__(self, source: VectorStore):
         self._source = source
-        self._changes: dict[str, list[dict[str, Any]]] = {}
+        self._changes: dict[str, list[ChangeRow]] = {}
 
     @classmethod
     def load(
@@ -171,8 +172,8 @@ class WordVectors:
         self._number(word)
         return vectors_of(self._source.read(["vector"], [word]))
 
-    def senses(self, word: str, by: str = "", max_senses: int = 5, seed: int = 0) -> dict[str, Any]:
-        """The word's usage clusters, as analyze describes them in senses.json; q-values are over this word's alone.
+    def senses(self, word: str, by: str = "", max_senses: int = 5, seed: int = 0) -> WordSenses:
+        """The word's senses, as in senses.json of analyze; q-values are over the tests of this word alone.
 
         Args:
             word: the word.
@@ -185,14 +186,14 @@ class WordVectors:
         """
         if by:
             group_column(by, groups_among(self._source.columns), self._folder)
-        usage = self._usage(word, max_senses, seed, by)
-        groups = groups_of_rows(usage.rows, by) if by else [None] * len(usage.rows)
+        model = self._sense_model(word, max_senses, seed, by)
+        groups = groups_of_rows(model.rows, by) if by else [None] * len(model.rows)
         names = sorted({group for group in groups if group is not None})
-        record = described(usage, groups, names, 999, seed)
-        with_q_values([record])
+        record = describe_senses(model, groups, names, 999, seed)
+        add_q_values([record])
         return record
 
-    def change(self, word: str, by: str = "month", **settings: Any) -> list[dict[str, Any]]:
+    def change(self, word: str, by: str = "month", **settings: Any) -> list[ChangeRow]:
         """The word's rows of change.json, by the code of analyze, over all words: q-values are those of analyze.
 
         Args:
@@ -230,22 +231,22 @@ class WordVectors:
             raise UserError(f"{path}: lies in a folder that embed left, and that stays as it is; name a file elsewhere")
         if file.is_dir():
             raise UserError(f"{path}: is a folder; name a file")
-        usages = [self._usage(word) for word in self.asked] if senses else []
+        models = [self._sense_model(word) for word in self.asked] if senses else []
         with output_errors(path):
             side = unfinished_path(file)
             side.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._export(side, file.suffix, usages)
+                self._export(side, file.suffix, models)
                 side.replace(file)
             finally:
                 side.unlink(missing_ok=True)
 
-    def _export(self, path: Path, suffix: str, usages: list[Usage]) -> None:
+    def _export(self, path: Path, suffix: str, models: list[SenseModel]) -> None:
         if suffix == ".parquet":
-            self._export_occurrences(path, usages)
+            self._export_occurrences(path, models)
             return
-        names = [*self.words, *(name for usage in usages for name in usage.names)]
-        vectors = np.concatenate([self.centroids, *(usage.centroids for usage in usages)])
+        names = [*self.words, *(name for model in models for name in model.names)]
+        vectors = np.concatenate([self.centroids, *(model.centroids for model in models)])
         if suffix == ".txt":
             export_formats.write_word2vec_text(path, names, vectors)
         elif suffix == ".bin":
@@ -255,25 +256,25 @@ class WordVectors:
         else:
             export_formats.write_safetensors(path, names, vectors, asdict(self.space))
 
-    def _export_occurrences(self, path: Path, usages: list[Usage]) -> None:
+    def _export_occurrences(self, path: Path, models: list[SenseModel]) -> None:
         import pyarrow.parquet as pq
 
         rows = self._source.read(self._source.columns)
-        if usages:
+        if models:
             sense = np.full(len(rows), "", object)
             word = np.array(rows.column("word").to_pylist(), object)
-            for usage in usages:
-                names = np.array(usage.names, object)
-                sense[word == usage.word] = names[usage.all_labels]
+            for model in models:
+                names = np.array(model.names, object)
+                sense[word == model.word] = names[model.all_labels]
             rows = rows.append_column("sense", pa.array(sense.tolist(), pa.string()))
         pq.write_table(export_formats.flat_table(rows, vectors_of(rows)), path, compression="zstd")
 
-    def _usage(self, word: str, max_senses: int = 5, seed: int = 0, by: str = "") -> Usage:
+    def _sense_model(self, word: str, max_senses: int = 5, seed: int = 0, by: str = "") -> SenseModel:
         self._number(word)
         rows = self._source.read([*COLUMNS, group_by_column(by), "vector"], [word])
-        return usage_of(word, rows.drop_columns("vector"), vectors_of(rows), max_senses, seed)
+        return fit_senses(word, rows.drop_columns("vector"), vectors_of(rows), max_senses, seed)
 
-    def _analyzed(self, by: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    def _analyzed(self, by: str, settings: dict[str, Any]) -> list[ChangeRow]:
         from bert_tweets.words.analysis.pipeline import analyze
 
         role, layer = self._source.role, self.space.layer
