@@ -1,4 +1,4 @@
-"""Folders as embed leaves them, made by hand, and analyze run on them."""
+"""Folders like those of embed, made by hand, and runs of analyze on them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DAY = 86_400
 
 
 def words_folder(folder: Path, rows: list[dict[str, Any]], weights: str = "w") -> Path:
-    """A folder as embed leaves it, of these occurrences."""
+    """Write a folder like that of embed, with these occurrences."""
     folder.mkdir(parents=True)
     filled = [
         {
@@ -47,7 +47,7 @@ def words_folder(folder: Path, rows: list[dict[str, Any]], weights: str = "w") -
 def word(
     name: str, count: int = 60, shift: float = 0.0, drift: float = 0.0, seed: int = 0, **columns: Any
 ) -> list[dict[str, Any]]:
-    """Occurrences half in January and half in February, in which all (`drift`) or this word (`shift`) is used anew."""
+    """Occurrences, half in January and half in February, when this word (`shift`) or every word (`drift`) changes."""
     vectors = occurrences(np.random.default_rng([seed, *name.encode()]), count)
     vectors[count // 2 :, 0] += drift
     vectors[count // 2 :, 1] += shift

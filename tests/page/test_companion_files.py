@@ -126,7 +126,7 @@ def test_what_was_not_known_is_said(tmp_path: Path) -> None:
     assert "Authors of all tweets" in text and "winkler2015block" not in text
     assert "not all control words are matched on it" in text
     change = tmp_path / "change/change.json"
-    change.write_text(change.read_text().replace('"subwords"]', '"subwords", "part of speech"]'))
+    change.write_text(change.read_text().replace('"subwords"', '"subwords", "part of speech"'))
     report.main(arguments)
     assert "not all control words are matched on it" not in (tmp_path / "methods.md").read_text()
 

@@ -1,4 +1,4 @@
-"""Synthetic occurrences for the proof of the statistics: vectors with few strong directions, as BERT's have."""
+"""Synthetic occurrences to check the statistics with: vectors with few strong directions, like those of BERT."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Array = npt.NDArray[Any]
 
 
 def spectrum() -> Array:
-    """Standard deviations by direction; of contextual vectors a few directions hold most of the variance."""
+    """Standard deviations by direction; a few directions have most of the variance of contextual vectors."""
     return 1 / np.sqrt(1 + np.arange(WIDTH))
 
 
 def occurrences(random: np.random.Generator, count: int) -> Array:
-    """float32 [count, WIDTH], independent: two uses, the second by a third."""
+    """Independent occurrences, float32 [count, WIDTH], 30 % of which have a second use."""
     use = random.random(count) < 0.3
     vectors = random.standard_normal((count, WIDTH)) * spectrum()
     vectors[use, 0] += 2
@@ -28,10 +28,10 @@ def occurrences(random: np.random.Generator, count: int) -> Array:
 
 
 def alone(label: Array) -> Units:
-    """Each occurrence a unit of its own."""
+    """Units of one occurrence each."""
     return Units(np.arange(len(label)), np.asarray(label, dtype=np.int64))
 
 
 def two_groups(first: int, second: int) -> Units:
-    """As many occurrences in two groups, each a unit of its own."""
+    """Units of one occurrence each, in two groups of the given sizes."""
     return alone(np.repeat([0, 1], [first, second]))

@@ -29,8 +29,6 @@ from .covariates import covariate, covariate_column
 from .records import ExchangeUnit
 
 UNKNOWN_TIME = np.iinfo(np.int64).max
-# Number of words whose vectors are in memory at once.
-_WORDS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -231,9 +229,11 @@ def word_samples(
         )
 
 
-def with_vectors(table: OccurrenceTable, samples: Iterator[WordSample]) -> Iterator[tuple[WordSample, Floats]]:
+def with_vectors(
+    table: OccurrenceTable, samples: Iterator[WordSample], words_at_once: int = 32
+) -> Iterator[tuple[WordSample, Floats]]:
     """Samples with their vectors, float32 [occurrences, width], which are read for several words at once."""
-    while several := list(islice(samples, _WORDS_AT_ONCE)):
+    while several := list(islice(samples, words_at_once)):
         bounds = np.cumsum([0, *(len(sample.rows) for sample in several)])
         vectors = table.vectors(np.concatenate([sample.rows for sample in several]))
         for sample, first, last in zip(several, bounds[:-1], bounds[1:], strict=True):

@@ -16,7 +16,7 @@ from bert_tweets.words.store.vector_space import VectorSpace
 from .comparisons import Comparison, ControlResult, change_rows, compare_control, compare_groups, control_rows
 from .occurrence_table import OccurrenceTable, with_vectors, word_samples
 from .records import ChangeRow, ControlRow, ExchangeUnit, MatchedOn, RegressionRow
-from .regressions import regression_rows
+from .regressions import regress_words
 from .verdicts import FEWEST_CONTROLS
 
 
@@ -71,7 +71,7 @@ def analyze(config: AnalyzeConfig) -> Findings:
     return Findings(
         rows,
         control_rows(controls, names),
-        regression_rows(table, others, config) if config.covariates else None,
+        regress_words(table, others, config) if config.covariates else None,
         _notes(int(sum(group is None for group in table.group)), comparisons, len(controls), rows, config),
     )
 

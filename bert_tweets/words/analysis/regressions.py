@@ -52,7 +52,7 @@ class _TermResult:
     min_attainable_p: float | None = None
 
 
-def regression_rows(table: OccurrenceTable, controls: OccurrenceTable, config: AnalyzeConfig) -> list[RegressionRow]:
+def regress_words(table: OccurrenceTable, controls: OccurrenceTable, config: AnalyzeConfig) -> list[RegressionRow]:
     """Regress each word's vectors on the covariates; returns the rows of regression.json.
 
     Args:

@@ -11,7 +11,6 @@ from statistics import NormalDist
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.stats import rankdata, t
 
 from bert_tweets.common.arrays import Bools, Doubles, Floats, Ints
 from bert_tweets.common.hashing import generator
@@ -154,6 +153,8 @@ def share_interval(member: Bools, unit: Ints, in_group: Bools, confidence: float
         in_group: bool [occurrences], whether an occurrence is in the group.
         confidence: coverage of the interval.
     """
+    from scipy.stats import t
+
     n = int(in_group.sum())
     if not n:
         return {"share": None, "low": None, "high": None, "n": 0}
@@ -245,6 +246,8 @@ def _statistics(labels: Ints, count: int, columns: dict[str, pa.Array]) -> Doubl
 
 def _rank_biserial(member: Doubles, column: pa.Array) -> Doubles:
     """float64 [times], from memberships, float64 [times, occurrences], and a number for each occurrence."""
+    from scipy.stats import rankdata
+
     ranks = rankdata(np.asarray(column.to_numpy(zero_copy_only=False), np.float64))
     inside = member.sum(axis=1)
     outside = member.shape[1] - inside

@@ -15,9 +15,6 @@ from bert_tweets.common.arrays import Doubles, Floats, Ints
 
 from .exchangeable_units import Units
 
-# Number of rows of a distance matrix to compute at once.
-_ROWS_AT_ONCE = 512
-
 
 @dataclass(frozen=True)
 class DistanceMatrix:
@@ -36,20 +33,21 @@ class DistanceMatrix:
         return DistanceMatrix(self.matrix[np.ix_(rows, rows)], self.mean)
 
 
-def pairwise_distances(vectors: Floats, unit: Ints, squared: bool = False) -> DistanceMatrix:
+def pairwise_distances(vectors: Floats, unit: Ints, squared: bool = False, rows_at_once: int = 512) -> DistanceMatrix:
     """Compute the Euclidean distances between vectors, or their squares.
 
     Args:
         vectors: float32 [occurrences, width].
         unit: int64 [occurrences], the unit of each occurrence, ascending.
         squared: compute squared distances.
+        rows_at_once: number of rows of the matrix to compute at once; bounds the memory.
     """
     points = vectors.astype(np.float64)
     points -= points.mean(axis=0)
     lengths = (points**2).sum(axis=1)
     matrix = np.empty((len(points), len(points)), np.float32)
-    for first in range(0, len(points), _ROWS_AT_ONCE):
-        rows = slice(first, first + _ROWS_AT_ONCE)
+    for first in range(0, len(points), rows_at_once):
+        rows = slice(first, first + rows_at_once)
         squares = np.maximum(lengths[rows, None] + lengths - 2 * points[rows] @ points.T, 0)
         matrix[rows] = squares if squared else np.sqrt(squares)
     same_unit = unit[:, None] == unit

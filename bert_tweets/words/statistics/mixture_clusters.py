@@ -15,7 +15,6 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom
 
 from bert_tweets.common.arrays import Doubles, Floats, Ints
 from bert_tweets.common.errors import UserError
@@ -187,6 +186,8 @@ def _valley_p_value(clusters: list[Doubles], held_out: Doubles) -> float:
         clusters: float64 [occurrences, components] of each of two clusters.
         held_out: float64 [others, components], held-out occurrences that were assigned to these two.
     """
+    from scipy.stats import binom
+
     scatter = sum((points - points.mean(axis=0)).T @ (points - points.mean(axis=0)) for points in clusters)
     ridge = 0.1 * np.trace(scatter) / len(scatter) * np.eye(len(scatter))
     axis = np.linalg.solve(scatter + ridge, clusters[1].mean(axis=0) - clusters[0].mean(axis=0))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import false_discovery_control
 
 from bert_tweets.common.arrays import Doubles
 
@@ -72,5 +71,7 @@ def q_values(p_values: Doubles) -> Doubles:
     Args:
         p_values: float64 [tests]; may be empty.
     """
+    from scipy.stats import false_discovery_control
+
     adjusted: Doubles = false_discovery_control(p_values) if len(p_values) else p_values
     return adjusted

@@ -1,4 +1,4 @@
-"""Usage clusters: one use is told as one, two planted uses are found, and what is said of them holds.
+"""Senses: one use is one sense, two planted uses are found, and their description is correct.
 
 The short tests run on synthetic occurrences; the campaign (`make soak`) runs on real tweets and prints the figures of
 docs/statistics.md.
@@ -17,9 +17,15 @@ from pyarrow import csv
 
 from bert_tweets import WordVectors, embed, prepare
 from bert_tweets.common.errors import UserError
-from bert_tweets.words.analysis.sense_report import described, share_of, usage_of, with_q_values
+from bert_tweets.words.analysis.sense_report import (
+    SenseModel,
+    add_q_values,
+    describe_senses,
+    fit_senses,
+    share_interval,
+)
 from bert_tweets.words.statistics import mixture_clusters as senses_module
-from bert_tweets.words.statistics.mixture_clusters import Senses, find_senses
+from bert_tweets.words.statistics.mixture_clusters import FittedSenses, find_senses
 from tests.words.synthetic import WIDTH, Array, spectrum
 
 KINDS = ("normal", "skewed", "heavy-tailed", "flat")
@@ -38,8 +44,8 @@ def one_use(random: np.random.Generator, count: int, kind: str = "normal") -> Ar
 
 
 def several_uses(random: np.random.Generator, sizes: list[int], apart: float = 5.0) -> tuple[Array, Array]:
-    """Vectors and uses of occurrences, shuffled; the uses are `apart` standard deviations from each other, each in a
-    direction of its own which is none of those of most variance."""
+    """Vectors and uses of shuffled occurrences; each use is shifted by `apart` standard deviations in a direction of
+    its own, which is not among those of most variance."""
     use = random.permutation(np.repeat(np.arange(len(sizes)), sizes))
     vectors = one_use(random, len(use))
     for number in range(1, len(sizes)):
@@ -54,12 +60,12 @@ def rand(labels: Array, truth: Array) -> float:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_use_of_any_shape_is_one(kind: str) -> None:
+def test_one_use_of_any_shape_is_one_sense(kind: str) -> None:
     counts = [find_senses(one_use(np.random.default_rng(seed), 100, kind), "w").count for seed in range(3)]
     assert counts == [1] * 3
 
 
-def test_planted_uses_are_recovered_without_a_word_on_how_many() -> None:
+def test_planted_uses_are_recovered_without_their_number() -> None:
     for sizes in ([150, 150], [200, 70], [130, 120, 110]):
         vectors, use = several_uses(np.random.default_rng(sum(sizes)), sizes, 7.0)
         found = find_senses(vectors, "w")
@@ -69,8 +75,8 @@ def test_planted_uses_are_recovered_without_a_word_on_how_many() -> None:
         np.testing.assert_array_equal(found.assign(vectors), found.labels)
 
 
-def test_what_one_author_does_is_no_use_of_the_word() -> None:
-    """A fifth of the occurrences are one author's, all alike; the same of many authors is a use."""
+def test_the_manner_of_one_author_is_not_a_sense() -> None:
+    """A fifth of the occurrences are similar; they are a sense if many authors wrote them, not if one did."""
     author = np.concatenate([np.zeros(60, np.int64), 1 + np.arange(240) // 2])
     for seed in range(3):
         vectors, _ = several_uses(np.random.default_rng(seed), [240, 60], 7.0)
@@ -81,13 +87,13 @@ def test_what_one_author_does_is_no_use_of_the_word() -> None:
     assert find_senses(vectors, "w", 3, unit=everyone).count == 1
 
 
-def test_a_long_direction_is_no_second_use() -> None:
+def test_a_direction_of_large_variance_is_not_a_second_sense() -> None:
     vectors = one_use(np.random.default_rng(0), 300)
     vectors[:, 0] *= 20
     assert find_senses(vectors, "w").count == 1
 
 
-def test_the_uses_do_not_depend_on_other_words_or_the_order_of_seeds() -> None:
+def test_senses_depend_on_the_seed_alone_and_little_on_that() -> None:
     vectors, _ = several_uses(np.random.default_rng(1), [100, 80], 7.0)
     first, again, other = (find_senses(vectors, "w", seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.labels, again.labels)
@@ -95,21 +101,21 @@ def test_the_uses_do_not_depend_on_other_words_or_the_order_of_seeds() -> None:
 
 
 @pytest.mark.parametrize("vectors", [np.zeros((0, 4)), np.zeros((300, 4)), np.ones((30, 4)), np.eye(60)[:, :1]])
-def test_few_or_equal_occurrences_are_one_use(vectors: Array) -> None:
+def test_few_or_equal_occurrences_have_one_sense(vectors: Array) -> None:
     found = find_senses(vectors.astype(np.float32), "w")
     assert not found.labels.any() and found.stability == 1 and len(found.labels) == len(vectors)
     assert find_senses(several_uses(np.random.default_rng(0), [100, 100])[0], "w", max_senses=1).count == 1
 
 
-def test_more_uses_than_asked_are_not_told() -> None:
+def test_no_more_senses_are_found_than_the_maximum() -> None:
     vectors, _ = several_uses(np.random.default_rng(2), [120, 120, 120], 8.0)
     assert find_senses(vectors, "w", max_senses=2).count <= 2
 
 
-def test_without_scikit_learn_a_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_scikit_learn_is_reported_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.mixture", None)
-    with pytest.raises(UserError, match=r"pip install 'bert_tweets\[words\]', or give senses=false"):
-        senses_module.require_learners()
+    with pytest.raises(UserError, match=r"pip install 'bert_tweets\[words\]', or set senses=false"):
+        senses_module.require_sklearn()
 
 
 def rows_of(count: int, **columns: Any) -> pa.Table:
@@ -128,20 +134,20 @@ def two() -> tuple[Array, Array]:
     return several_uses(np.random.default_rng(3), [120, 80], 7.0)
 
 
-def test_what_is_said_of_a_cluster_is_of_its_occurrences(two: tuple[Array, Array]) -> None:
+def test_the_description_of_a_sense_is_that_of_its_occurrences(two: tuple[Array, Array]) -> None:
     vectors, use = two
     links = np.where(use == 1, 2, 0) + np.random.default_rng(0).integers(0, 2, 200)
     casing = np.where(np.random.default_rng(1).random(200) < 0.5, "lower", "title")
     substitutes = [["flu"] if one else ["face", "cover"] for one in use]
     rows = rows_of(200, links=links, casing=casing, retweet=use == 1, substitutes=substitutes)
-    usage = usage_of("mask", rows, vectors, 5, 0)
-    groups = ["a" if use[int(tweet)] else "b" for tweet in usage.rows.column("tweet_id").to_pylist()]
-    record = described(usage, groups, ["a", "b"], 199, 0)
-    with_q_values([record])
-    first, second = record["clusters"]
+    model = fit_senses("mask", rows, vectors, 5, 0)
+    groups = ["a" if use[int(tweet)] else "b" for tweet in model.rows.column("tweet_id").to_pylist()]
+    record = describe_senses(model, groups, ["a", "b"], 199, 0)
+    add_q_values([record])
+    first, second = record["senses"]
     assert (record["count"], first["name"], second["name"]) == (2, "mask#1", "mask#2")
     assert first["size"] + second["size"] == 200 and first["share"] > second["share"] > 0.3
-    assert [first["substitutes"][0][0], second["substitutes"]] == ["cover", [["flu", second["size"]]]]
+    assert [first["substitutes"][0][0], second["substitutes"]] == ["cover", [("flu", second["size"])]]
     tests = {test["covariate"]: test for test in second["associations"]}
     assert list(tests) == ["links", "retweet", "casing"]
     assert tests["links"]["statistic"] > 0.9 and tests["retweet"]["statistic"] > 0.9
@@ -155,91 +161,91 @@ def test_what_is_said_of_a_cluster_is_of_its_occurrences(two: tuple[Array, Array
         assert use[int(place)] == 1 and (start, end) == (0, 4)
 
 
-def test_copies_do_not_count_and_are_told_their_use(two: tuple[Array, Array]) -> None:
+def test_copies_do_not_count_but_have_a_sense(two: tuple[Array, Array]) -> None:
     vectors, use = two
     copied = np.concatenate([np.arange(200), np.repeat(np.flatnonzero(use == 1)[:1], 100)])
     rows = rows_of(200).take(pa.array(copied))
-    usage = usage_of("mask", rows, vectors[copied], 5, 0)
-    assert len(usage.rows) == 200 and len(usage.all_labels) == 300
-    assert np.bincount(usage.senses.labels).tolist()[0] > 100 and len(set(usage.all_labels[200:])) == 1
+    model = fit_senses("mask", rows, vectors[copied], 5, 0)
+    assert len(model.rows) == 200 and len(model.all_labels) == 300
+    assert np.bincount(model.fitted.labels).tolist()[0] > 100 and len(set(model.all_labels[200:])) == 1
 
 
 def test_authors_are_exchanged_as_wholes(two: tuple[Array, Array], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four authors, each of one use: two against two is no evidence of anything, however much they wrote."""
+    """Four authors with one use each: two against two is no evidence, however much they wrote."""
     vectors, use = two
-    # Four authors would not do for two uses to be told.
+    # With four authors as units, two senses would not be found.
     monkeypatch.setattr(
         "bert_tweets.words.analysis.sense_report.find_senses", lambda rows, word, *_: find_senses(rows, word)
     )
     author = np.where(use == 1, "a", "c") + (np.arange(200) % 2).astype(str).astype(object)
     rows = rows_of(200, author=author.tolist(), links=use * 3)
-    record = described(usage_of("mask", rows, vectors, 5, 0), [None] * 200, [], 199, 0)
+    record = describe_senses(fit_senses("mask", rows, vectors, 5, 0), [None] * 200, [], 199, 0)
     assert (record["n"], record["authors"], record["count"]) == (200, 4, 2)
-    assert all(2 <= cluster["authors"] <= 4 for cluster in record["clusters"])
-    assert record["clusters"][0]["associations"][0]["p_value"] > 0.2
+    assert all(2 <= cluster["authors"] <= 4 for cluster in record["senses"])
+    assert record["senses"][0]["associations"][0]["p_value"] > 0.2
 
 
-def test_five_in_a_hundred_associations_are_found_where_there_is_none(two: tuple[Array, Array]) -> None:
+def test_five_percent_of_absent_associations_are_found(two: tuple[Array, Array]) -> None:
     vectors, _ = two
     found = find_senses(vectors, "mask")
     p_values = []
     for seed in range(40):
         random = np.random.default_rng(seed)
         numbers = {name: random.integers(0, 4, 200) for name in ("links", "tweet_length", "position")}
-        usage = _with_senses(rows_of(200, **numbers), vectors, found)
-        tests = described(usage, [None] * 200, [], 99, seed)["clusters"][0]["associations"]
+        model = _with_senses(rows_of(200, **numbers), vectors, found)
+        tests = describe_senses(model, [None] * 200, [], 99, seed)["senses"][0]["associations"]
         p_values += [test["p_value"] for test in tests]
     assert abs((np.array(p_values) <= 0.05).mean() - 0.05) <= 3 * np.sqrt(0.05 * 0.95 / 120)
 
 
-def _with_senses(rows: pa.Table, vectors: Array, found: Senses) -> Any:
+def _with_senses(rows: pa.Table, vectors: Array, found: FittedSenses) -> SenseModel:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bert_tweets.words.analysis.sense_report.find_senses", lambda *_: found)
-        return usage_of("mask", rows, vectors, 5, 0)
+        return fit_senses("mask", rows, vectors, 5, 0)
 
 
 @pytest.mark.parametrize(("share", "units"), [(0.5, 60), (0.1, 80), (0.02, 60), (0.3, 8)])
-def test_intervals_of_shares_hold_what_they_should(share: float, units: int) -> None:
-    """Authors of one to five occurrences, most of whom keep to one use."""
-    held = []
+def test_intervals_of_shares_have_their_nominal_coverage(share: float, units: int) -> None:
+    """Authors with one to five occurrences each; most of them keep to one use."""
+    covered = []
     for seed in range(300):
         random = np.random.default_rng(seed)
         owner = np.repeat(np.arange(units), random.integers(1, 6, units))
         own = random.random(units) < share
         member = np.where(random.random(len(owner)) < 0.8, own[owner], random.random(len(owner)) < share)
-        told = share_of(member, owner, np.ones(len(owner), bool))
-        held.append(told["low"] <= share <= told["high"])
-        assert 0 <= told["low"] <= told["share"] <= told["high"] <= 1
-    assert np.mean(held) >= 0.92
+        found = share_interval(member, owner, np.ones(len(owner), bool))
+        covered.append(found["low"] <= share <= found["high"])
+        assert 0 <= found["low"] <= found["share"] <= found["high"] <= 1
+    assert np.mean(covered) >= 0.92
 
 
 def test_a_group_without_occurrences_has_no_share() -> None:
-    nothing = share_of(np.ones(3, bool), np.arange(3), np.zeros(3, bool))
-    assert nothing == {"share": None, "low": None, "high": None, "n": 0}
+    empty = share_interval(np.ones(3, bool), np.arange(3), np.zeros(3, bool))
+    assert empty == {"share": None, "low": None, "high": None, "n": 0}
 
 
 def counts_of_one_use(replicates: int, size: int) -> dict[str, float]:
-    """By shape, the share of samples of one use that are told as one."""
-    told = {
+    """The share of samples of one use with one sense, by shape."""
+    counts_of = {
         kind: [
             find_senses(one_use(np.random.default_rng([seed, size]), size, kind), "w").count
             for seed in range(replicates)
         ]
         for kind in KINDS
     }
-    return {kind: float(np.mean(np.array(counts) == 1)) for kind, counts in told.items()}
+    return {kind: float(np.mean(np.array(counts) == 1)) for kind, counts in counts_of.items()}
 
 
 def without_joint_clusters(vectors: Array, random: np.random.Generator) -> Array:
-    """Occurrences whose principal components are each shuffled: each has its own distribution still, long tails and
-    all, and clusters that lie in several of them are gone."""
+    """Shuffle each principal component: each keeps its distribution, long tails included, but clusters in several of
+    them are gone."""
     points = vectors - vectors.mean(axis=0, dtype=np.float64)
     left, sizes, right = np.linalg.svd(points, full_matrices=False)
     return (random.permuted(left * sizes, axis=0) @ right).astype(np.float32)
 
 
 def recovered(pools: dict[str, Array], size: int, share: float, pairs: int) -> list[tuple[int, float]]:
-    """Of pairs of words whose occurrences are put together as if of one: the number of uses told, and adjusted Rand."""
+    """Merge the occurrences of pairs of words; returns the number of senses and adjusted Rand index of each pair."""
     found = []
     for seed in range(pairs):
         random = np.random.default_rng([seed, size])
@@ -250,18 +256,18 @@ def recovered(pools: dict[str, Array], size: int, share: float, pairs: int) -> l
             pools[word][random.choice(len(pools[word]), count, replace=False)]
             for word, count in ((first, size - rare), (second, rare))
         ]
-        told = find_senses(np.concatenate(chosen), "w", seed=seed)
-        found.append((told.count, rand(told.labels, np.repeat([0, 1], [size - rare, rare]))))
+        senses = find_senses(np.concatenate(chosen), "w", seed=seed)
+        found.append((senses.count, rand(senses.labels, np.repeat([0, 1], [size - rare, rare]))))
     return found
 
 
 def campaign(pools: dict[str, Array], pairs: int) -> None:
-    """Prints the figures of docs/statistics.md."""
-    told = {word: find_senses(pool, word) for word, pool in pools.items()}
-    single = [word for word, one in told.items() if one.count == 1]
+    """Print the figures of docs/statistics.md."""
+    by_word = {word: find_senses(pool, word) for word, pool in pools.items()}
+    single = [word for word, one in by_word.items() if one.count == 1]
     print(f"\n{len(single)} of {len(pools)} words have one use; others:")
-    print(", ".join(f"{word} {one.count} ({one.stability:.2f})" for word, one in told.items() if one.count > 1))
-    again = np.mean([find_senses(pool, word, seed=1).count == told[word].count for word, pool in pools.items()])
+    print(", ".join(f"{word} {one.count} ({one.stability:.2f})" for word, one in by_word.items() if one.count > 1))
+    again = np.mean([find_senses(pool, word, seed=1).count == by_word[word].count for word, pool in pools.items()])
     print(f"the same number by another seed: {again:.3f}", flush=True)
     shuffled = {
         word: [
@@ -306,9 +312,9 @@ def test_the_campaign_on_real_tweets(real_data: Path, tmp_path: Path) -> None:
     csv.write_csv(rows.select(["text"]).take(pa.array(chosen)), tmp_path / "tweets.csv")
     tokenizer = f"tokenizer={models / 'bert-base-uncased-tokenizer'}"
     prepare.stage([f"input={tmp_path / 'tweets.csv'}", tokenizer, f"output={tmp_path / 'shards'}", "deduplicate=none"])
-    asked = [f"words=[{','.join(WORDS.split())}]", "max_occurrences=300", "background_tweets=300", "controls=0"]
+    settings = [f"words=[{','.join(WORDS.split())}]", "max_occurrences=300", "background_tweets=300", "controls=0"]
     made = [f"data.path={tmp_path / 'shards'}", f"output={tmp_path / 'words'}"]
-    embed.stage([f"model={models / 'minilm-l6'}", *made, *asked])
+    embed.stage([f"model={models / 'minilm-l6'}", *made, *settings])
     campaign(pools_of(tmp_path / "words"), 40)
 
 

@@ -1,4 +1,4 @@
-"""Calibration: findings where there is nothing are as rare as they say, in spite of copies and of one loud author.
+"""Calibration: false findings are as rare as promised, despite copies and one prolific author.
 
 The short tests run on synthetic occurrences; the campaign (`make soak`) runs on real tweets too, and prints the tables
 of docs/statistics.md.
@@ -16,18 +16,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from bert_tweets import embed, prepare
-from bert_tweets.words.statistics.energy_distance import between_and_within, distances, spread
-from bert_tweets.words.statistics.exchangeable_units import Exchange, Units, earliest
-from bert_tweets.words.statistics.permutation_test import false_discovery_rates, permutation_test
+from bert_tweets.words.statistics.energy_distance import energy_statistic, jackknife_variance, pairwise_distances
+from bert_tweets.words.statistics.exchangeable_units import Exchange, Units, earliest_per_cluster
+from bert_tweets.words.statistics.permutation_test import permutation_test, q_values
 from tests.words.synthetic import Array, alone, occurrences, two_groups
 
 Draw = Callable[[np.random.Generator, int], Array]
-LOUD = 40
+PROLIFIC = 40
 
 
 @dataclass(frozen=True)
 class Study:
-    """Occurrences in two groups between which nothing differs, however they are labelled."""
+    """Occurrences in two groups without a difference, however they are labelled."""
 
     vectors: Array
     cluster: Array
@@ -35,26 +35,26 @@ class Study:
     label: Array
 
     def ours(self, permutations: int, random: np.random.Generator) -> float:
-        rows = earliest(self.cluster, np.arange(len(self.cluster)), random)
+        rows = earliest_per_cluster(self.cluster, np.arange(len(self.cluster)), random)
         rows = rows[np.argsort(self.author[rows], kind="stable")]
         units = Units(np.unique(self.author[rows], return_inverse=True)[1], self.label[rows])
-        return permutation_test(distances(self.vectors[rows], units.unit), units, permutations, random).p_value
+        return permutation_test(pairwise_distances(self.vectors[rows], units.unit), units, permutations, random).p_value
 
     def naive(self, permutations: int, random: np.random.Generator) -> float:
-        """Every tweet a unit of its own."""
+        """The p-value with each tweet a unit of its own."""
         units = alone(self.label)
-        return permutation_test(distances(self.vectors, units.unit), units, permutations, random).p_value
+        return permutation_test(pairwise_distances(self.vectors, units.unit), units, permutations, random).p_value
 
 
 def study(draw: Draw, random: np.random.Generator, crossed: bool) -> Study:
-    """100 tweets, 8 of which others copy 10 times in the same group, and 40 of one author with a manner of his own.
+    """100 tweets, 8 of which others copy 10 times in the same group, and 40 tweets of one author with a manner.
 
-    Labels fall at random on authors; or, crossed, twenty of them wrote twice, in any group, and the loud one in both.
+    Authors are labelled at random; or, crossed, twenty of them wrote twice, in any group, and the prolific one in both.
     """
     author = np.arange(100)
     if crossed:
         author[80:] = np.arange(20)
-    author = np.concatenate([author, np.full(LOUD, 100)])
+    author = np.concatenate([author, np.full(PROLIFIC, 100)])
     label = random.integers(0, 2, 101)[author]
     if crossed:
         label = random.integers(0, 2, len(author))
@@ -71,7 +71,7 @@ def study(draw: Draw, random: np.random.Generator, crossed: bool) -> Study:
 
 
 def rejections(draw: Draw, replicates: int, crossed: bool, permutations: int) -> tuple[float, float]:
-    """Shares of replicates in which our test, and the naive one, find a difference at 5 %."""
+    """The shares of replicates in which our test and the naive one find a difference at 5 %."""
     p_values = []
     for seed in range(replicates):
         random = np.random.default_rng([seed, crossed])
@@ -82,15 +82,15 @@ def rejections(draw: Draw, replicates: int, crossed: bool, permutations: int) ->
 
 
 @pytest.mark.parametrize("crossed", [False, True])
-def test_five_in_a_hundred_are_found_where_nothing_differs(crossed: bool) -> None:
+def test_five_percent_are_found_without_a_difference(crossed: bool) -> None:
     ours, naive = rejections(occurrences, 200, crossed, permutations=199)
-    # Three standard errors of a share of 5 % in 200.
+    # Three standard errors of a share of 5 % of 200.
     assert abs(ours - 0.05) <= 3 * np.sqrt(0.05 * 0.95 / 200)
     assert naive > 0.25
 
 
 def false_share(draw: Draw, changed: Draw, replicates: int) -> float:
-    """The mean share of false findings, of 15 words of which five are used anew in half of the second group."""
+    """The mean share of false findings for 15 words, five of which have a new use in half of the second group."""
     units, shares = two_groups(40, 40), []
     for seed in range(replicates):
         random = np.random.default_rng(seed)
@@ -99,9 +99,9 @@ def false_share(draw: Draw, changed: Draw, replicates: int) -> float:
             vectors = draw(random, 80)
             if number < 5:
                 vectors[60:] = changed(random, 20)
-            test = permutation_test(distances(vectors, units.unit), units, 399, random)
+            test = permutation_test(pairwise_distances(vectors, units.unit), units, 399, random)
             p_values.append(test.p_value)
-        found = np.flatnonzero(false_discovery_rates(np.array(p_values)) <= 0.05)
+        found = np.flatnonzero(q_values(np.array(p_values)) <= 0.05)
         shares.append((found >= 5).sum() / max(len(found), 1))
     return float(np.mean(shares))
 
@@ -117,15 +117,15 @@ def other_use(random: np.random.Generator, count: int) -> Array:
 
 
 def coverage(draw: Draw, changed: Draw, sizes: tuple[int, int], share: float, replicates: int) -> float:
-    """How often the interval holds the true distance, where a share of the second group is of the other use."""
+    """How often the interval covers the true distance if a share of the second group has the other use."""
     units, found = two_groups(*sizes), []
     for seed in range(replicates):
         random = np.random.default_rng([seed, *sizes])
-        drawn = distances(swapped(draw, changed, sizes, share, random), units.unit)
-        estimate = float(between_and_within(drawn, units)[0])
-        found.append((estimate, *spread(drawn, units).interval(estimate)))
+        drawn = pairwise_distances(swapped(draw, changed, sizes, share, random), units.unit)
+        estimate = float(energy_statistic(drawn, units)[0])
+        found.append((estimate, *jackknife_variance(drawn, units).interval(estimate)))
     estimates, low, high = np.array(found).T
-    # The estimator is unbiased; where nothing differs the truth is known.
+    # The estimator is unbiased; without a difference the truth is known.
     truth = estimates.mean() if share else 0.0
     return float(((low <= truth) & (truth <= high)).mean())
 
@@ -138,48 +138,48 @@ def swapped(draw: Draw, changed: Draw, sizes: tuple[int, int], share: float, ran
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25])
-def test_intervals_hold_what_they_should(share: float) -> None:
-    held = coverage(occurrences, other_use, (60, 120), share, 300)
-    assert 0.92 - 0.02 <= held <= 0.97 + 0.02
+def test_intervals_have_their_nominal_coverage(share: float) -> None:
+    covered = coverage(occurrences, other_use, (60, 120), share, 300)
+    assert 0.92 - 0.02 <= covered <= 0.97 + 0.02
 
 
 def powers(draw: Draw, changed: Draw, count: int, share: float, replicates: int) -> list[float]:
-    """The share found at 5 %: energy distance, plain distance of means, average pairwise distance between groups.
+    """The power at 5 % of the energy distance, the distance of means and the average distance between groups.
 
-    The groups are of unequal size: in equal ones the average pairwise distance orders permutations as the energy
-    distance does, for then the distances within and between groups add up to the same.
+    The groups have unequal sizes: with equal ones the average pairwise distance orders permutations as the energy
+    distance does, because then the distances within and between groups add up to the same.
     """
     sizes = (count // 4, count - count // 4)
     units, found = two_groups(*sizes), []
     for seed in range(replicates):
         random = np.random.default_rng([seed, count])
         vectors = swapped(draw, changed, sizes, share, random)
-        matrix = distances(vectors, units.unit)
-        labels = np.concatenate([units.label[None], *Exchange(units).shuffled(199, random)])
+        matrix = pairwise_distances(vectors, units.unit)
+        labels = np.concatenate([units.label[None], *Exchange(units).shuffles(199, random)])
         signs = np.where(labels == 1, 1 / sizes[1], -1 / sizes[0])
         means = np.linalg.norm(signs @ vectors, axis=1)
         second = (labels == 1).astype(np.float32)
         pairwise = ((1 - second) @ matrix.matrix * second).sum(axis=1)
-        statistics = (between_and_within(matrix, units, labels), means, pairwise)
+        statistics = (energy_statistic(matrix, units, labels), means, pairwise)
         found.append([(one[1:] >= one[0] - 1e-9).sum() + 1 <= 10 for one in statistics])
     return np.mean(found, axis=0).tolist()
 
 
-def test_the_energy_distance_finds_what_is_there() -> None:
+def test_the_energy_distance_finds_a_planted_difference() -> None:
     energy, _, pairwise = powers(occurrences, other_use, 100, 0.5, 40)
     assert energy > 0.9 and energy > pairwise
 
 
 @pytest.fixture(scope="module")
 def real(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Draw, Draw]:
-    """Draws occurrences of `price` and of `growth`, one a cluster, by MiniLM-L6, without replacement."""
+    """Samplers of occurrences of `price` and of `growth`, one per cluster, from MiniLM-L6, without replacement."""
     folder = tmp_path_factory.mktemp("real")
     models = real_data.parent / "models"
     tweets = [f"input={real_data / 'stocknet_en.csv.gz'}", f"tokenizer={models / 'bert-base-uncased-tokenizer'}"]
     prepare.stage([*tweets, f"output={folder / 'shards'}", "deduplicate=none"])
-    asked = ["words=[price,growth]", "background_tweets=500", "max_occurrences=2500", "controls=0"]
+    settings = ["words=[price,growth]", "background_tweets=500", "max_occurrences=2500", "controls=0"]
     made = [f"data.path={folder / 'shards'}", f"output={folder / 'words'}"]
-    embed.stage([f"model={models / 'minilm-l6'}", *made, *asked])
+    embed.stage([f"model={models / 'minilm-l6'}", *made, *settings])
     return draws_of(folder / "words" / "occurrences.parquet")
 
 
@@ -198,7 +198,7 @@ def draws_of(path: Path) -> tuple[Draw, Draw]:
 
 
 def campaign(name: str, draw: Draw, changed: Draw, replicates: int) -> None:
-    """Prints the tables of docs/statistics.md."""
+    """Print the tables of docs/statistics.md."""
     for crossed in (False, True):
         ours, naive = rejections(draw, replicates, crossed, permutations=199)
         print(
@@ -209,11 +209,12 @@ def campaign(name: str, draw: Draw, changed: Draw, replicates: int) -> None:
     print(f"{name}: mean share of false findings {false:.3f}")
     assert false <= 0.05 + 2 * 0.15 / np.sqrt(replicates)
     for sizes in ((60, 60), (60, 120), (50, 200), (150, 150)):
-        held = [coverage(draw, changed, sizes, share, 2 * replicates) for share in (0.0, 0.1, 0.25, 0.5)]
+        covered = [coverage(draw, changed, sizes, share, 2 * replicates) for share in (0.0, 0.1, 0.25, 0.5)]
         print(
-            f"{name}: {sizes}: intervals hold {' '.join(f'{one:.3f}' for one in held)} at 0, 10, 25, 50 %", flush=True
+            f"{name}: {sizes}: interval coverage {' '.join(f'{one:.3f}' for one in covered)} at 0, 10, 25, 50 %",
+            flush=True,
         )
-        assert all(0.92 - 0.025 <= one <= 0.97 + 0.025 for one in held)
+        assert all(0.92 - 0.025 <= one <= 0.97 + 0.025 for one in covered)
     for count in (50, 200, 1000):
         for share in (0.1, 0.25, 0.5, 1.0):
             found = powers(draw, changed, count, share, replicates if count < 1000 else replicates // 4)

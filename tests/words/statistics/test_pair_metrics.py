@@ -1,4 +1,4 @@
-"""Meaning: measures as scikit-learn has them, a threshold that is the best there is, and words that are drawn whole."""
+"""Pair metrics: the same as in scikit-learn, with the best threshold, and bootstrapped by whole words."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ PAIRS = st.lists(st.tuples(st.integers(-5, 5), st.booleans()), min_size=2, max_s
 
 
 @given(PAIRS, st.integers(-6, 6), st.integers(0, 99))
-def test_measures_are_those_of_the_pairs_repeated(pairs: list[tuple[int, bool]], threshold: int, seed: int) -> None:
+def test_weighted_measures_are_those_of_repeated_pairs(
+    pairs: list[tuple[int, bool]], threshold: int, seed: int
+) -> None:
     scores, same = np.array([score / 5 for score, _ in pairs]), np.array([int(same) for _, same in pairs])
     weights = np.random.default_rng(seed).integers(0, 3, (4, len(pairs)))
     found = pair_scores(scores, same, threshold / 5, weights.astype(float))
@@ -38,7 +40,7 @@ def test_measures_are_those_of_the_pairs_repeated(pairs: list[tuple[int, bool]],
 
 
 @given(PAIRS)
-def test_the_threshold_is_the_best_there_is(pairs: list[tuple[int, bool]]) -> None:
+def test_the_threshold_is_the_best(pairs: list[tuple[int, bool]]) -> None:
     scores, same = np.array([score / 5 for score, _ in pairs]), np.array([int(same) for _, same in pairs])
     frozen = choose_threshold({"3": scores}, same)
     every = [
@@ -48,14 +50,14 @@ def test_the_threshold_is_the_best_there_is(pairs: list[tuple[int, bool]]) -> No
     assert pair_scores(scores, same, frozen.threshold, np.ones((1, len(same))))[0, 0] == pytest.approx(frozen.macro_f1)
 
 
-def test_the_layer_is_the_best_there_is_and_of_equals_the_first() -> None:
+def test_the_layer_is_the_best_and_the_first_among_equals() -> None:
     same = np.array([0, 0, 1, 1])
     good, bad = np.array([0.1, 0.2, 0.8, 0.9]), np.array([0.9, 0.1, 0.8, 0.2])
     frozen = choose_threshold({"1": bad, "2": good, "3": 2 * good}, same)
     assert (frozen.layer, frozen.threshold, frozen.macro_f1, frozen.auc) == ("2", 0.5, 1, 1)
 
 
-def test_what_is_upside_down_is_not_turned_round() -> None:
+def test_the_sign_of_the_scores_is_not_flipped() -> None:
     same, scores = np.array([1, 1, 0, 0]), np.array([0.1, 0.2, 0.8, 0.9])
     assert auc_of(scores, same, np.ones((1, 4))).tolist() == [0]
     assert choose_threshold({"1": scores}, same).auc == 0
@@ -69,9 +71,9 @@ def test_words_are_drawn_with_all_their_pairs() -> None:
     assert (weights[:, [0, 3, 4]].sum(axis=1) == 3).all() and weights[1:].mean() == pytest.approx(1, abs=0.03)
 
 
-def test_intervals_over_words_hold_the_truth_where_those_over_pairs_do_not() -> None:
+def test_intervals_over_words_cover_the_truth_and_those_over_pairs_do_not() -> None:
     """Each word has an accuracy of its own, .7 on average; 30 words of 20 pairs."""
-    random, held = np.random.default_rng(0), []
+    random, covered = np.random.default_rng(0), []
     words = np.repeat(np.arange(30), 20).astype(str).tolist()
     for _ in range(150):
         right = random.random(600) < np.repeat(random.beta(2.8, 1.2, 30), 20)
@@ -83,18 +85,18 @@ def test_intervals_over_words_hold_the_truth_where_those_over_pairs_do_not() -> 
             low, high = bounds[1], bounds[2]
             assert low is not None and high is not None
             row.append(low <= 0.7 <= high)
-        held.append(row)
-    ours, naive = np.mean(held, axis=0)
+        covered.append(row)
+    ours, naive = np.mean(covered, axis=0)
     assert ours > 0.88 and naive < 0.75
 
 
-def test_a_measure_that_cannot_be_told_is_none() -> None:
+def test_an_undefined_measure_is_none() -> None:
     same, scores = np.ones(4, np.int64), np.arange(4.0)
     found = with_intervals(pair_scores(scores, same, 1.5, resampled(list("aabb"), 50, np.random.default_rng(0))))
     assert found["auc"] == [None, None, None] and found["accuracy"][0] == 0.5
 
 
-def test_cosines_are_of_one_layer_and_nothing_where_a_vector_is_missing() -> None:
+def test_cosines_are_nan_where_a_vector_is_missing() -> None:
     first = np.array([[1, 0], [1, 1], [np.nan, np.nan]], np.float32)
     second = np.array([[0, 1], [2, 2], [1, 0]], np.float32)
     assert cosines(first, second)[:2] == pytest.approx([0, 1]) and np.isnan(cosines(first, second)[2])

@@ -260,16 +260,16 @@ def test_analyze_leaves_what_it_found_of_uses(planted: Path, tmp_path: Path) -> 
     analyze.stage([f"words={planted}", f"output={output}", "by=month", "permutations=99"])
     records = json.loads((output / "senses.json").read_text(encoding="utf-8"))
     assert {word: record["count"] for word, record in records.items()} == {"virus": 2, "rain": 1}
-    first = records["virus"]["clusters"][0]
+    first = records["virus"]["senses"][0]
     assert sorted(share["share"] for share in first["shares"]) == [0, 1] and first["words"] == ["rain"]
     assert [share["group"] for share in first["shares"]] == ["1970-01", "1970-02"]
-    assert records["rain"]["clusters"][0]["associations"] == []
+    assert records["rain"]["senses"][0]["associations"] == []
     table = pq.read_table(output / "senses.parquet")
     assert table.column_names == ["word", "tweet_id", "start", "end", "model", "sense"] and len(table) == 200
     by_tweet = dict(zip(table.column("tweet_id").to_pylist(), table.column("sense").to_pylist(), strict=True))
     assert len({by_tweet[f"virus{number}"] for number in range(0, 140, 2)}) == 1
     again = WordVectors.load(planted).senses("virus", by="month")
-    assert again["clusters"][0]["shares"] == first["shares"] and again["stability"] == records["virus"]["stability"]
+    assert again["senses"][0]["shares"] == first["shares"] and again["stability"] == records["virus"]["stability"]
     from gensim.models import KeyedVectors
 
     senses = KeyedVectors.load_word2vec_format(output / "sense_vectors.txt")
