@@ -19,11 +19,19 @@ def ranges(starts: Ints, lengths: Ints) -> Ints:
     return inside
 
 
-def run_starts(values: Ints) -> Ints:
-    """The first position of each run of equal values; int64 [runs]. Values are not negative."""
-    return np.flatnonzero(np.diff(values, prepend=-1))
+def run_starts(*columns: Ints) -> Ints:
+    """The first index of each run of equal rows, ascending.
+
+    Args:
+        columns: int64 [rows] each; a row is its values in all of them.
+    """
+    begins = np.ones(len(columns[0]), np.bool_)
+    begins[1:] = False
+    for column in columns:
+        begins[1:] |= column[1:] != column[:-1]
+    return np.flatnonzero(begins)
 
 
 def dense_numbers(values: Ints) -> Ints:
-    """The place of each value among the sorted distinct values: 0, 1, 2, …; int64, as many as `values`."""
+    """The place of each value among the sorted distinct values: 0, 1, 2, …; int64, one for each value."""
     return np.unique(values, return_inverse=True)[1]

@@ -1,1 +1,1 @@
-"""From vectors to findings and verdicts."""
+"""Vectors → findings and verdicts."""

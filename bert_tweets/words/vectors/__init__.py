@@ -1,1 +1,1 @@
-"""WordVectors, the Python face of an embed folder, and its exports."""
+"""`WordVectors`: a folder of embed in Python, and its exports."""

@@ -1,4 +1,4 @@
-"""`WordVectors`: a folder that embed left, in Python: vectors of words and of occurrences, neighbours, uses, change."""
+"""`WordVectors`: vectors of words and of occurrences, neighbours, senses and change, from a folder of embed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from bert_tweets.common.arrays import Bools, Doubles, Floats
 from bert_tweets.common.errors import UserError, did_you_mean
 from bert_tweets.common.output_folder import output_errors, unfinished_path
 from bert_tweets.config import AnalyzeConfig
@@ -21,16 +21,16 @@ from bert_tweets.words.analysis.sense_report import COLUMNS, SenseModel, add_q_v
 from bert_tweets.words.occurrences.groups import group_by_column, group_column, groups_among
 from bert_tweets.words.store import export_formats
 from bert_tweets.words.store.reader import VectorStore, asked, centroids_of, control_mean, open_vectors, vectors_of
-from bert_tweets.words.store.vector_space import Floats, Vectors, VectorSpace, WordVector
+from bert_tweets.words.store.vector_space import Vectors, VectorSpace, WordVector
 
 _SUFFIXES = (".txt", ".bin", ".npz", ".safetensors", ".parquet")
 
 
 class UnknownWord(UserError, KeyError):
-    """A word that has no vector here."""
+    """A word without a vector in the folder."""
 
     def __str__(self) -> str:
-        # A KeyError shows its message in quotes.
+        # A KeyError would show its message in quotes.
         return str(self.args[0])
 
 
@@ -38,16 +38,18 @@ class WordVectors:
     """Vectors of words in one space: of one model, at one layer, with one correction.
 
     `wv["mask"]` is the mean of the word's found occurrences; `len`, `in` and iteration are over the words that have
-    any, asked words and controls. Nothing is read before it is asked for.
+    any, chosen words and control words. Data are read when they are needed.
 
-    A cosine is taken within this space alone. Contextual vectors share a large direction, beside which all cosines
-    look alike (Mu and Viswanath 2018), so the mean of the control words is taken off first, where there are 20 of
-    them; the mean of a few asked words would be about these, and nothing is taken off then, nor where embed corrected
-    the vectors. `origin` tells which.
+    Cosines are computed within this space only. Contextual vectors share a large component, which makes all cosines
+    similar (Mu and Viswanath 2018), so the mean of the control words is subtracted first, if there are at least 20 of
+    them. The mean of a few chosen words would be about these words: without control words nothing is subtracted, nor
+    if embed corrected the vectors. `origin` says which.
     """
 
     def __repr__(self) -> str:
-        return f"<WordVectors of {len(self):,} words, {len(self.asked):,} of them asked for; layer {self.space.layer}>"
+        return (
+            f"<WordVectors of {len(self):,} words, {len(self.chosen_words):,} of them chosen; layer {self.space.layer}>"
+        )
 
     def __init__(self, source: VectorStore):
         self._source = source
@@ -57,34 +59,34 @@ class WordVectors:
     def load(
         cls, folder: str | Path, model: str = "model", layer: str | None = None, correction: str | None = None
     ) -> WordVectors:
-        """Opens a folder that embed left.
+        """Open a folder written by embed.
 
         Args:
-            folder: the folder.
+            folder: path of the folder.
             model: model, base, or model.2 for a further training seed.
-            layer: as rows name it, `mean(9,10,11,12)` or `12`; None: the only one.
-            correction: as rows name it; None: the only one.
+            layer: name of the layer in the table, `mean(9,10,11,12)` or `12`; None: the only one.
+            correction: name of the correction in the table; None: the only one.
 
         Raises:
-            UserError: there is no such folder or space, or there are several and none was named.
+            UserError: there is no such folder or space, or several spaces match.
         """
         return cls(open_vectors(folder, model, None if layer is None else str(layer), correction))
 
     @property
     def space(self) -> VectorSpace:
-        """What these vectors share; a cosine with those of another is refused."""
+        """The space of the vectors; a cosine with a vector of another space is refused."""
         return self._source.space
 
     @cached_property
     def words(self) -> list[str]:
-        """The words that have a vector, in the order in which the file names them."""
+        """The words that have a vector, in the order of the file."""
         return [word for word, found in zip(self._source.words, self._found.tolist(), strict=True) if found]
 
     @cached_property
-    def asked(self) -> list[str]:
-        """Those of the words that are no controls."""
-        there = set(self.words)
-        return [word for word in asked(self._source) if word in there]
+    def chosen_words(self) -> list[str]:
+        """The words that are not control words."""
+        available = set(self.words)
+        return [word for word in asked(self._source) if word in available]
 
     def __len__(self) -> int:
         return len(self.words)
@@ -114,7 +116,7 @@ class WordVectors:
 
     @cached_property
     def origin(self) -> str:
-        """What is taken off before cosines: `mean of N control words`, or `nothing`."""
+        """The vector that is subtracted before cosines: `mean of N control words`, or `nothing`."""
         return "nothing" if self._origin is None else f"mean of {len(self._controls)} control words"
 
     def similarity(self, first: str | WordVector, second: str | WordVector) -> float:
@@ -130,9 +132,9 @@ class WordVectors:
         return float(sides[0].cosines(sides[1], self._origin)[0, 0])
 
     def most_similar(self, word: str, n: int = 10) -> list[tuple[str, float]]:
-        """The n words of this folder that lie nearest to one, with their cosines; controls are among them.
+        """The n words of the folder with the largest cosines with a word, control words included.
 
-        Those are few words, chosen by whoever embedded: the neighbours among all words of the tweets are `neighbours`.
+        They are few words, chosen by whoever ran embed; for neighbours among all words of the tweets see `neighbours`.
         """
         number = self._number(word)
         cosines = self._vectors.take(np.array([number])).cosines(self._vectors, self._origin)[0]
@@ -140,11 +142,11 @@ class WordVectors:
         return [(self.words[place], float(cosines[place])) for place in ranked[:n]]
 
     def neighbours(self, word: str) -> list[tuple[str, float]]:
-        """The nearest words of the tweets themselves, with their cosines, as embed found them at its highest layer.
+        """The nearest words among all words of the tweets, with their cosines, found by embed at its highest layer.
 
         Raises:
-            UnknownWord: the word was not asked for.
-            UserError: of this model, embed keeps none.
+            UnknownWord: the word is not one of the chosen words.
+            UserError: embed keeps no neighbours for this model or layer.
         """
         self._number(word)
         key = {"model": "neighbours", "base": "base_neighbours"}.get(self._source.role)
@@ -161,14 +163,15 @@ class WordVectors:
 
         Args:
             word: the word.
-            found: only those that have a vector, in the order of `vectors`; else those cut off or lost, too.
+            found: only occurrences that have a vector, in the order of `vectors`; False: all occurrences, also
+                truncated ones and those lost to [UNK].
         """
         self._require(word)
         columns = [name for name in self._source.columns if name != "vector"]
         return self._source.read(columns, [word], found)
 
     def vectors(self, word: str) -> Floats:
-        """Of the word's found occurrences: float32 [occurrences, width]."""
+        """The vectors of the word's found occurrences, float32 [occurrences, width]."""
         self._number(word)
         return vectors_of(self._source.read(["vector"], [word]))
 
@@ -177,9 +180,9 @@ class WordVectors:
 
         Args:
             word: the word.
-            by: day, week, month, year or a group column, for shares; empty: none.
-            max_senses: uses at most.
-            seed: of the search.
+            by: day, week, month, year or a group column, for shares by group; empty: no shares.
+            max_senses: largest number of senses.
+            seed: seed of the search.
 
         Raises:
             UserError: scikit-learn is not installed, or there is no such group column.
@@ -194,44 +197,45 @@ class WordVectors:
         return record
 
     def change(self, word: str, by: str = "month", **settings: Any) -> list[ChangeRow]:
-        """The word's rows of change.json, by the code of analyze, over all words: q-values are those of analyze.
+        """The word's rows of change.json; q-values are over all words, as in analyze.
 
         Args:
             word: the word.
             by: day, week, month, year or a group column.
-            settings: of analyze.
+            settings: further settings of analyze.
 
         Raises:
             UserError: there is nothing to compare, or no such setting.
         """
         self._require(word)
-        asked_before = repr((by, sorted(settings.items())))
-        if asked_before not in self._changes:
-            self._changes[asked_before] = self._analyzed(by, settings)
-        return [row for row in self._changes[asked_before] if row["word"] == word]
+        key = repr((by, sorted(settings.items())))
+        if key not in self._changes:
+            self._changes[key] = self._analyze(by, settings)
+        return [row for row in self._changes[key] if row["word"] == word]
 
     def export(self, path: str | Path, senses: bool = False) -> None:
-        """Writes the vectors for others, by the file's suffix.
+        """Export the vectors in the format of the file's suffix.
 
-        .txt and .bin are word2vec's formats, which gensim's KeyedVectors reads (a space is written `_`); .npz and
-        .safetensors keep the words as they are; .parquet is a row an occurrence, for Embedding Atlas or data frames.
+        .txt and .bin are the formats of word2vec, which gensim's KeyedVectors reads (a space is written `_`); .npz and
+        .safetensors keep the words as they are; .parquet has a row for each occurrence, for Embedding Atlas or data
+        frames.
 
         Args:
-            path: the file.
-            senses: write each asked word's usage clusters, too: `virus#1`; in .parquet a column `sense`.
+            path: path of the file.
+            senses: also write the senses of each chosen word: `virus#1`; in .parquet a column `sense`.
 
         Raises:
-            UserError: another suffix, a folder of embed, or a place that cannot be written.
+            UserError: the suffix is unknown, or the file is in a folder of embed or cannot be written.
         """
         file = Path(path)
         if file.suffix not in _SUFFIXES:
-            raise UserError(f"{path}: give a file that ends in {', '.join(_SUFFIXES)}")
+            raise UserError(f"{path}: unknown format; use a file name that ends in {', '.join(_SUFFIXES)}")
         if file.parent.resolve() == self._source.path.parent.resolve() or (file.parent / "embed.json").is_file():
-            # Its own files have such names.
-            raise UserError(f"{path}: lies in a folder that embed left, and that stays as it is; name a file elsewhere")
+            # The files of embed have such names.
+            raise UserError(f"{path}: is in a folder written by embed, which must not change; choose another folder")
         if file.is_dir():
-            raise UserError(f"{path}: is a folder; name a file")
-        models = [self._sense_model(word) for word in self.asked] if senses else []
+            raise UserError(f"{path}: is a folder; give the path of a file")
+        models = [self._sense_model(word) for word in self.chosen_words] if senses else []
         with output_errors(path):
             side = unfinished_path(file)
             side.parent.mkdir(parents=True, exist_ok=True)
@@ -274,13 +278,13 @@ class WordVectors:
         rows = self._source.read([*COLUMNS, group_by_column(by), "vector"], [word])
         return fit_senses(word, rows.drop_columns("vector"), vectors_of(rows), max_senses, seed)
 
-    def _analyzed(self, by: str, settings: dict[str, Any]) -> list[ChangeRow]:
+    def _analyze(self, by: str, settings: dict[str, Any]) -> list[ChangeRow]:
         from bert_tweets.words.analysis.pipeline import analyze
 
         role, layer = self._source.role, self.space.layer
         known = {one.name for one in fields(AnalyzeConfig)} - {"words", "by", "model", "layer", "output", "senses"}
         if wrong := sorted(settings.keys() - known):
-            raise UserError(f"{wrong[0]}: is no setting of change{did_you_mean(wrong[0], known)}")
+            raise UserError(f"{wrong[0]}: is not a setting of change{did_you_mean(wrong[0], known)}")
         config = AnalyzeConfig(words=self._folder, by=by, model=role, layer=layer, output="-", **settings)
         return analyze(config).change
 
@@ -293,9 +297,9 @@ class WordVectors:
         return centroids_of(self._source)
 
     @cached_property
-    def _found(self) -> npt.NDArray[np.bool_]:
-        """Of the source's words: whether they have a mean."""
-        found: npt.NDArray[np.bool_] = np.asarray(~np.isnan(self._means).any(axis=1))
+    def _found(self) -> Bools:
+        """bool [words of the source], whether a word has a mean."""
+        found: Bools = np.asarray(~np.isnan(self._means).any(axis=1))
         return found
 
     @cached_property
@@ -308,11 +312,11 @@ class WordVectors:
 
     @cached_property
     def _controls(self) -> list[int]:
-        own = set(self.asked)
+        own = set(self.chosen_words)
         return [number for word, number in self._numbers.items() if word not in own]
 
     @cached_property
-    def _origin(self) -> npt.NDArray[np.float64] | None:
+    def _origin(self) -> Doubles | None:
         return control_mean(self.space, self.centroids[self._controls])
 
     def _space_of(self, vector: WordVector) -> VectorSpace:
@@ -331,5 +335,5 @@ class WordVectors:
     def _number(self, word: str) -> int:
         self._require(word)
         if word not in self._numbers:
-            raise UnknownWord(f"'{word}': was asked for, and not found in the tweets with a vector of its own")
+            raise UnknownWord(f"'{word}': no occurrence with a vector was found in the tweets")
         return self._numbers[word]

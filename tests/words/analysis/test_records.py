@@ -15,7 +15,7 @@ from bert_tweets.words.analysis.records import AnalyzeRecord, Verdict
 from bert_tweets.words.analysis.verdicts import Answers
 from tests.analyses import run, word, words_folder
 
-from .test_verdicts import change_row, regression_row
+from tests.words.analysis.test_verdicts import change_row, regression_row
 
 
 def test_rows_are_read_back_as_they_were_written(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""WordVectors: what embed left, read again; no cosine across spaces; and formats that others read."""
+"""WordVectors: vectors are those of the folder, no cosine crosses spaces, and other programs read the exports."""
 
 from __future__ import annotations
 
@@ -103,17 +103,17 @@ def test_occurrences_are_the_rows_of_one_space(folder: Path) -> None:
 @pytest.mark.parametrize(
     "ask", ["__getitem__", "vectors", "occurrences", "most_similar", "neighbours", "senses", "change"]
 )
-def test_an_unknown_word_is_a_line_with_the_nearest(folder: Path, ask: str) -> None:
+def test_an_unknown_word_is_reported_with_a_similar_one(folder: Path, ask: str) -> None:
     vectors = WordVectors.load(folder)
     for kind in (KeyError, UserError):
         with pytest.raises(kind) as caught:
             getattr(vectors, ask)("masc")
         assert str(caught.value) == f"'masc': is not in {folder} (did you mean 'mask'?)"
-    with pytest.raises(UnknownWord, match="'lost': was asked for, and not found"):
+    with pytest.raises(UnknownWord, match="'lost': no occurrence with a vector was found"):
         vectors["lost"]
 
 
-def test_cosines_are_of_one_space_alone(folder: Path) -> None:
+def test_cosines_are_within_one_space(folder: Path) -> None:
     vectors, base = WordVectors.load(folder), WordVectors.load(folder, model="base")
     first, second = (np.asarray(vectors[word], np.float64) for word in ("mask", "😷"))
     cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
@@ -172,7 +172,7 @@ def test_a_vector_is_an_array_like_any_other(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("ask", ["__getitem__", "most_similar", "occurrences", "vectors", "senses", "change"])
-def test_what_is_no_name_is_a_line(folder: Path, ask: str) -> None:
+def test_a_word_that_is_not_a_string_is_refused(folder: Path, ask: str) -> None:
     vectors = WordVectors.load(folder)
     for what in (vectors["mask"], ["mask"], None):
         with pytest.raises(UserError, match="by their names"):
@@ -180,12 +180,14 @@ def test_what_is_no_name_is_a_line(folder: Path, ask: str) -> None:
         assert what not in vectors
 
 
-def test_the_mean_of_enough_controls_is_taken_off(tmp_path: Path) -> None:
+def test_the_mean_of_enough_control_words_is_subtracted(tmp_path: Path) -> None:
     rows = [{**row, "control": False} for word in ("mask", "face") for row in rows_of(word, 5)]
     for number in range(20):
         rows += [{**row, "control": True} for row in rows_of(f"c{number}", 3)]
     vectors = WordVectors.load(write(tmp_path / "words", rows))
-    assert vectors.asked == ["mask", "face"] and len(vectors) == 22 and vectors.origin == "mean of 20 control words"
+    assert (
+        vectors.chosen_words == ["mask", "face"] and len(vectors) == 22 and vectors.origin == "mean of 20 control words"
+    )
     mean = np.mean([vectors[f"c{number}"] for number in range(20)], axis=0)
     first, second = vectors["mask"] - mean, vectors["face"] - mean
     cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
@@ -194,12 +196,12 @@ def test_the_mean_of_enough_controls_is_taken_off(tmp_path: Path) -> None:
         vectors.neighbours("c3")
 
 
-def test_neighbours_are_those_that_embed_found(folder: Path) -> None:
+def test_neighbours_are_those_of_embed(folder: Path) -> None:
     assert WordVectors.load(folder).neighbours("mask") == [("cover", 0.5)]
     assert WordVectors.load(folder, model="base").neighbours("mask") == [("face", 0.25)]
 
 
-def test_a_space_has_to_be_named_where_there_are_several(tmp_path: Path) -> None:
+def test_a_space_must_be_named_if_there_are_several(tmp_path: Path) -> None:
     rows = [*rows_of("mask", 5, layer="1"), *rows_of("mask", 5, layer="2"), *rows_of("mask", 5, "model.2", "2")]
     words = write(tmp_path / "words", rows, vectors_layer="2")
     with pytest.raises(UserError, match=r"holds vectors of layer 1, 2; give layer= one of them"):
@@ -220,7 +222,7 @@ def test_a_space_has_to_be_named_where_there_are_several(tmp_path: Path) -> None
         WordVectors.load(tmp_path)
 
 
-def test_one_pass_over_the_file_gives_the_means_of_all_words(folder: Path) -> None:
+def test_one_pass_computes_the_means_of_all_words(folder: Path) -> None:
     source = open_vectors(folder)
     means = dict(zip(source.words, centroids_of(source), strict=True))
     assert np.isnan(means["lost"]).all()
@@ -228,7 +230,7 @@ def test_one_pass_over_the_file_gives_the_means_of_all_words(folder: Path) -> No
         np.testing.assert_allclose(means[word], vectors_of(source.read(["vector"], [word])).mean(axis=0), atol=1e-6)
 
 
-def test_change_is_what_analyze_says(folder: Path, tmp_path: Path) -> None:
+def test_change_gives_the_rows_of_analyze(folder: Path, tmp_path: Path) -> None:
     settings = {"permutations": 99, "min_clusters": 10}
     analyze.stage(
         [f"words={folder}", f"output={tmp_path / 'out'}", "by=month", "senses=false"]
@@ -239,7 +241,7 @@ def test_change_is_what_analyze_says(folder: Path, tmp_path: Path) -> None:
     found = vectors.change("mask", by="month", **settings)
     assert found == [row for row in rows if row["word"] == "mask"] and found[0]["p_value"]
     assert vectors.change("mask", by="month", covariates=["time"], **settings) == found
-    with pytest.raises(UserError, match=r"permutation: is no setting of change \(did you mean 'permutations'\?\)"):
+    with pytest.raises(UserError, match=r"permutation: is not a setting of change \(did you mean 'permutations'\?\)"):
         vectors.change("mask", permutation=99)
     with pytest.raises(UserError, match=r"did you mean 'month'"):
         vectors.senses("mask", by="moth")
@@ -248,14 +250,14 @@ def test_change_is_what_analyze_says(folder: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`virus` has two uses, one in each month; `rain` has one."""
+    """A folder in which `virus` has two uses, one in each month, and `rain` has one."""
     rows = [*rows_of("virus", 140), *rows_of("rain", 60)]
     for number, row in enumerate(rows[:140]):
         row["vector"] = [value + 12 * (number % 2) * (place == 2) for place, value in enumerate(row["vector"])]
     return write(tmp_path_factory.mktemp("planted") / "words", rows)
 
 
-def test_analyze_leaves_what_it_found_of_uses(planted: Path, tmp_path: Path) -> None:
+def test_analyze_writes_the_senses(planted: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     analyze.stage([f"words={planted}", f"output={output}", "by=month", "permutations=99"])
     records = json.loads((output / "senses.json").read_text(encoding="utf-8"))
@@ -310,21 +312,23 @@ def test_arrays_keep_words_and_space(planted: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v.npz", "v.safetensors"]
 
 
-def test_where_nothing_was_found_there_is_no_word(tmp_path: Path) -> None:
+def test_without_found_occurrences_there_are_no_words(tmp_path: Path) -> None:
     rows = [{**row, "status": "unknown", "vector": None} for row in rows_of("mask", 5)]
     vectors = WordVectors.load(write(tmp_path / "words", rows))
-    assert len(vectors) == 0 and "mask" not in vectors and vectors.asked == []
-    with pytest.raises(UnknownWord, match="not found in the tweets"):
+    assert len(vectors) == 0 and "mask" not in vectors and vectors.chosen_words == []
+    with pytest.raises(UnknownWord, match="no occurrence with a vector"):
         vectors.similarity("mask", "mask")
     for suffix in ("txt", "bin", "npz", "safetensors", "parquet"):
         vectors.export(tmp_path / f"nothing.{suffix}", senses=True)
     assert (tmp_path / "nothing.txt").read_text().splitlines() == ["0 1"]
 
 
-def test_an_export_leaves_what_embed_left(planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_does_not_change_the_folder_of_embed(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = (planted / "occurrences.parquet").read_bytes()
     for name in ("occurrences.parquet", "vectors.txt"):
-        with pytest.raises(UserError, match=r"lies in a folder that embed left|is there already"):
+        with pytest.raises(UserError, match=r"is in a folder written by embed|is there already"):
             export.stage([f"words={planted}", f"output={planted / name}"])
     assert (planted / "occurrences.parquet").read_bytes() == before
     vectors = WordVectors.load(planted)
@@ -356,15 +360,15 @@ def test_occurrences_are_flat_for_data_frames(planted: Path, tmp_path: Path) -> 
     assert not any("." in name for name in table.column_names) and len(table) == 200
     assert pa.types.is_fixed_size_list(table.schema.field("vector").type)
     matrix = np.array(table.column("vector").to_pylist())
-    # The first direction holds the most variance: of the planted use.
+    # The first component has the most variance: that of the planted use.
     assert np.var(table.column("projection_x")) >= np.var(table.column("projection_y"))
     assert abs(np.corrcoef(table.column("projection_x"), matrix[:, 2])[0, 1]) > 0.9
     assert set(table.column("sense").to_pylist()) == {"virus#1", "virus#2", "rain#1"}
-    with pytest.raises(UserError, match=r"give a file that ends in \.txt, \.bin"):
+    with pytest.raises(UserError, match=r"use a file name that ends in \.txt, \.bin"):
         WordVectors.load(planted).export(tmp_path / "points.csv")
 
 
-def test_importing_the_package_imports_nothing_heavy() -> None:
+def test_importing_the_package_imports_no_heavy_library() -> None:
     code = (
         "import sys, bert_tweets\n"
         "assert not {'numpy', 'pyarrow', 'torch'} & set(sys.modules)\n"
