@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 
@@ -282,61 +282,49 @@ def _rows(
     level: float,
     answers: Answers,
     rank: Rank,
-) -> list[ChangeRow]:
+) -> Iterator[ChangeRow]:
     """The row of the energy distance, which is tested, and that of the distance of means, which is not."""
-    sample, test = comparison.sample, comparison.test
+    sample = comparison.sample
     pair = comparison.groups if len(comparison.groups) == 2 else (None, None)
-    selected = np.isin(sample.units.label, comparison.groups)
-    authors = np.unique(sample.authors[selected])
     group_a, group_b = (None if group is None else names[group] for group in pair)
     n_a, n_b = (None if group is None else int(sample.tweets[group]) for group in pair)
-    row: ChangeRow = {
-        "word": sample.word,
-        "contrast": comparison.contrast,
-        "group_a": group_a,
-        "group_b": group_b,
-        "groups": [names[group] for group in comparison.groups],
-        "measure": Measure.ENERGY,
-        "estimate": None,
-        "low": None,
-        "high": None,
-        "p_value": test.p_value if test else None,
-        "q_value": q_value,
-        "min_attainable_p": test.min_attainable_p if test else None,
-        "detectable_effect": test.detectable_effect(level) if test else None,
-        "rank_among_controls": rank.rank,
-        "controls": rank.controls,
-        "matched_on": rank.matched_on,
-        "difference": answers.difference,
-        "beyond_ordinary": answers.beyond_ordinary,
-        "verdict": answers.verdict,
-        "n": int(sample.tweets[list(comparison.groups)].sum()),
-        "n_a": n_a,
-        "n_b": n_b,
-        "clusters": int(selected.sum()),
-        "authors": int((authors >= 0).sum()) if (authors >= 0).any() else None,
-        "cross_group_duplicates": sample.cross_group_duplicates,
-        "exchange_unit": sample.exchange_unit,
-        "statement": None,
-    }
-    means: ChangeRow = {
-        **row,
-        "measure": Measure.PROTOTYPE,
-        "p_value": None,
-        "q_value": None,
-        "min_attainable_p": None,
-        "detectable_effect": None,
-        "rank_among_controls": None,
-    }
-    if comparison.energy is None or comparison.prototype is None:
-        row["statement"] = change_statement(row)
-        return [row]
-    _set_estimate(row, comparison.energy)
-    _set_estimate(means, comparison.prototype)
-    row["statement"] = change_statement(row)
-    return [row, means]
-
-
-def _set_estimate(row: ChangeRow, estimate: Estimate) -> None:
-    row["estimate"] = estimate.value
-    row["low"], row["high"] = estimate.variance.interval(estimate.value)
+    selected = np.isin(sample.units.label, comparison.groups)
+    authors = np.unique(sample.authors[selected])
+    for measure, estimate in ((Measure.ENERGY, comparison.energy), (Measure.PROTOTYPE, comparison.prototype)):
+        is_tested = measure == Measure.ENERGY
+        if estimate is None and not is_tested:
+            continue
+        test = comparison.test if is_tested else None
+        low, high = estimate.variance.interval(estimate.value) if estimate else (None, None)
+        row: ChangeRow = {
+            "word": sample.word,
+            "contrast": comparison.contrast,
+            "group_a": group_a,
+            "group_b": group_b,
+            "groups": [names[group] for group in comparison.groups],
+            "measure": measure,
+            "estimate": estimate.value if estimate else None,
+            "low": low,
+            "high": high,
+            "p_value": test.p_value if test else None,
+            "q_value": q_value if test else None,
+            "min_attainable_p": test.min_attainable_p if test else None,
+            "detectable_effect": test.detectable_effect(level) if test else None,
+            "rank_among_controls": rank.rank if is_tested else None,
+            "controls": rank.controls,
+            "matched_on": rank.matched_on,
+            "difference": answers.difference,
+            "beyond_ordinary": answers.beyond_ordinary,
+            "verdict": answers.verdict,
+            "n": int(sample.tweets[list(comparison.groups)].sum()),
+            "n_a": n_a,
+            "n_b": n_b,
+            "clusters": int(selected.sum()),
+            "authors": int((authors >= 0).sum()) or None,
+            "cross_group_duplicates": sample.cross_group_duplicates,
+            "exchange_unit": sample.exchange_unit,
+            "statement": None,
+        }
+        if is_tested:
+            row["statement"] = change_statement(row)
+        yield row
