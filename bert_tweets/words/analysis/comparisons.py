@@ -252,7 +252,7 @@ def change_rows(
         rank_among_controls(each.sample, each.energy.value if each.energy else None, each.groups, controls)
         for each in comparisons
     ]
-    rows = []
+    rows: list[ChangeRow] = []
     for comparison, rank, stands_out in zip(
         comparisons, ranks, _stand_out(comparisons, ranks, config.fdr), strict=True
     ):
