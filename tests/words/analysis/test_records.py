@@ -14,7 +14,6 @@ from bert_tweets.words.analysis import records
 from bert_tweets.words.analysis.records import AnalyzeRecord, Verdict
 from bert_tweets.words.analysis.verdicts import Answers
 from tests.analyses import run, word, words_folder
-
 from tests.words.analysis.test_verdicts import change_row, regression_row
 
 
