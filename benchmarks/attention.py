@@ -194,8 +194,10 @@ def cuts(race: Race) -> Iterator[dict[str, Any]]:
         "backward": lambda: triton_rows.rows_attention_backward(above, *three, race.segments, logsumexp, *rest),
     }
     tried = {
-        "forward": [triton_rows.Tile(q, w) for q in (32, 64, 128) for w in (4, 8)],
-        "backward": [triton_rows.Tile(q, w, r) for q in (32, 64, 128) for w in (4, 8) for r in (None, 128, 168)],
+        "forward": [triton_rows.KernelConfig(q, w) for q in (32, 64, 128) for w in (4, 8)],
+        "backward": [
+            triton_rows.KernelConfig(q, w, r) for q in (32, 64, 128) for w in (4, 8) for r in (None, 128, 168)
+        ],
     }
     for way, tiles in tried.items():
         ways: dict[Name, Way] = {
@@ -206,11 +208,11 @@ def cuts(race: Race) -> Iterator[dict[str, Any]]:
         yield from race.rows("bf16", ways)
 
 
-def _cut(run: Way, tile: triton_rows.Tile) -> Way:
+def _cut(run: Way, tile: triton_rows.KernelConfig) -> Way:
     """The run, with this cut for both kernels."""
 
     def way() -> object:
-        with mock.patch.object(triton_rows, "tiles", lambda *_: (tile, tile)):
+        with mock.patch.object(triton_rows, "kernel_configs", lambda *_: (tile, tile)):
             return run()
 
     return way

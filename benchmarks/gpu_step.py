@@ -16,7 +16,7 @@ from benchmarks.throughput_steps import fresh_memory
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.data.batches import Step
 from bert_tweets.distributed import world as ranks
-from bert_tweets.training.determinism import garbage_by_hand
+from bert_tweets.training.determinism import manual_gc
 
 _LOOKED_AT = 20
 
@@ -44,7 +44,7 @@ def measure(place: Place, rows: Rows, precision: str, steps: int = 60, **setting
     tokens = int(settings.pop("tokens_per_device", 1024 if place.small else 65_536))
     about: dict[str, Any] = {"model": "tiny" if place.small else "bert-base-random", "precision": precision, **settings}
     about |= {"tokens_per_device": tokens, "optimizer_included": True}
-    with rows.failing("step", about), garbage_by_hand():
+    with rows.failing("step", about), manual_gc():
         ours = _run_of(place, precision, tokens, settings)
         parts = ours.training
         shape, ours.coming = of_one_shape(ours.coming)

@@ -1,4 +1,4 @@
-"""export: vectors as other programs read them."""
+"""export: word vectors in the file formats of other programs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .config import ExportConfig, parser
 
 
 def stage(argv: list[str]) -> None:
-    """Reads the settings and writes the file. Uses no model."""
+    """Parse the settings and write the file. Loads no model."""
     config = parser.load(ExportConfig, argv)
     if Path(config.output).is_file():
-        raise UserError(f"{config.output}: is there already; name a new file, or remove it first")
+        raise UserError(f"{config.output}: exists already; name a new file, or remove it first")
     from bert_tweets.words.vectors.word_vectors import WordVectors
 
     vectors = WordVectors.load(config.words, config.model, config.layer or None)

@@ -8,7 +8,7 @@ from .config import TrainConfig, parser
 
 
 def stage(argv: list[str]) -> None:
-    """Reads the settings, then trains, or tells what would be trained. Help and mistakes never wait for torch."""
+    """Parse the settings, then train, or print the plan. Help and mistakes do not wait for torch."""
     config = parser.load(TrainConfig, argv)
     if config.dry_run:
         from bert_tweets.training.dry_run import dry_run
@@ -19,7 +19,7 @@ def stage(argv: list[str]) -> None:
 
     from bert_tweets.training.trainer import train
 
-    # Recorded, so that the root cause that torchrun names is the error of the rank that failed.
+    # Recorded, so that the root cause that torchrun prints is the error of the rank that failed.
     record(train)(config)
 
 

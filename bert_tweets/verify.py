@@ -51,7 +51,7 @@ def _checkpoints(path: str, folders: list[Path]) -> None:
             try:
                 record = checkpoint.check(folder)
                 total += size
-                wrong += [f"{stranger}: is none of its files" for stranger in checkpoint.strangers(folder, record)]
+                wrong += [f"{path}: is none of its files" for path in checkpoint.unexpected_files(folder, record)]
             except checkpoint.Damaged as error:
                 wrong.append(str(error))
             advance(size)

@@ -25,6 +25,7 @@ from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.shards.reader import open_split
 from bert_tweets.training import checkpoint
 from tests.poison import Poison, poisoned_file
+from tests.training.runs import record_of
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted([*(ROOT / "bert_tweets").rglob("*.py"), *(ROOT / "launch").rglob("*.py")])
@@ -98,7 +99,7 @@ def test_the_scan_finds_what_it_looks_for(line: str) -> None:
 
 
 def test_a_poisoned_checkpoint_is_damaged(tmp_path: Path) -> None:
-    record = checkpoint.Record(3, {}, {}, {}, {}, {})
+    record = record_of(3)
     folder = checkpoint.write_checkpoint(tmp_path, record, {"weights": {"a": torch.ones(2)}}, keep=1)
     poison = poisoned_file(folder / "weights.safetensors").read_bytes()
     with pytest.raises(checkpoint.Damaged):
@@ -112,7 +113,7 @@ def test_a_poisoned_checkpoint_is_damaged(tmp_path: Path) -> None:
     for name in ("mp_rank_00_model_states.pt", "../outside.safetensors", "/outside.safetensors", "a/b.safetensors"):
         told["files"] = {name: told["files"].popitem()[1]}
         seal(folder, told)
-        with pytest.raises(checkpoint.Damaged, match="no file of a checkpoint is called"):
+        with pytest.raises(checkpoint.Damaged, match="is not a file of a checkpoint"):
             checkpoint.read_checkpoint(folder)
     assert not Poison.has_acted(folder)
 
@@ -125,7 +126,7 @@ def seal(folder: Path, record: dict[str, object]) -> None:
 
 
 def test_a_checkpoint_reads_no_file_through_a_link(tmp_path: Path) -> None:
-    record = checkpoint.Record(3, {}, {}, {}, {}, {})
+    record = record_of(3)
     folder = checkpoint.write_checkpoint(tmp_path, record, {"weights": {"a": torch.ones(2)}}, keep=1)
     (folder / "weights.safetensors").rename(tmp_path / "elsewhere")
     (folder / "weights.safetensors").symlink_to(tmp_path / "elsewhere")

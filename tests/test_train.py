@@ -1,4 +1,4 @@
-"""train: what it leaves behind, what it refuses, and what it says."""
+"""train: its outputs, what it rejects, and its messages."""
 
 from __future__ import annotations
 
@@ -44,12 +44,13 @@ def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.dist
-def test_a_run_leaves_what_the_design_says(trained: Path, shards: Path) -> None:
+def test_a_run_leaves_its_files(trained: Path, shards: Path) -> None:
     assert {path.name for path in trained.iterdir()} == {
         "config.yaml",
         "metrics.jsonl",
         "validation.jsonl",
         "run.json",
+        "train.log",
         "model",
         ".made-by-bert-tweets",
     }
@@ -58,7 +59,7 @@ def test_a_run_leaves_what_the_design_says(trained: Path, shards: Path) -> None:
     named = "step epoch loss loss_mean learning_rate grad_norm tokens_per_second tweets_per_second mfu"
     named += " padding_fraction data_wait_fraction step_seconds"
     by_rank = "rank_compute_seconds rank_data_wait_seconds slowest_rank"
-    assert set(lines[0]) == {*named.split(), *by_rank.split()}
+    assert set(lines[0]) == {"time", *named.split(), *by_rank.split()}
     assert all(math.isfinite(line[name]) for line in lines for name in named.split())
     assert lines[-1]["loss_mean"] < lines[0]["loss_mean"]
     assert lines[-1]["epoch"] == pytest.approx(40 * 32 / json.loads((trained / "run.json").read_text())["rows"])
@@ -69,7 +70,7 @@ def test_a_run_leaves_what_the_design_says(trained: Path, shards: Path) -> None:
 @pytest.mark.dist
 def test_two_ranks_make_the_same_run(trained: Path, shards: Path, tmp_path: Path) -> None:
     words = words_of(shards, tmp_path / "run", "max_steps=40", "optimizer.learning_rate=1e-3", "log.every_steps=10")
-    # Ranks by themselves, whose hashes, and so the order of sets, differ.
+    # In processes whose hashes, and so the order of sets, differ.
     stage("train", *words, "tokens_per_device=300", processes=2, PYTHONHASHSEED="random")
     for mine, expected in zip(
         lines_of(tmp_path / "run/metrics.jsonl"), lines_of(trained / "metrics.jsonl"), strict=True
@@ -109,14 +110,14 @@ def test_the_export_is_a_stock_model_that_is_accepted_again(trained: Path, shard
     assert torch.allclose(full_logits(ours.eval(), packed(tweets)), expected, atol=1e-5)
     again = stage("train", *words_of(shards, tmp_path / "again", f"model.name={trained}/model", "max_steps=2"))
     assert "head" not in again.stdout
-    # The best by validation is what the next run begins from.
+    # The next run starts from the best model by validation.
     best = min(line["validation_loss"] for line in lines_of(trained / "validation.jsonl"))
     start = lines_of(tmp_path / "again/validation.jsonl")[0]["validation_loss"]
     assert start == pytest.approx(best, abs=1e-5)
 
 
 @pytest.mark.dist
-def test_a_finished_run_is_left_alone_and_another_is_refused(trained: Path, shards: Path) -> None:
+def test_a_finished_run_is_left_alone_and_another_is_rejected(trained: Path, shards: Path) -> None:
     same = ("max_steps=40", "optimizer.learning_rate=1e-3", "log.every_steps=10")
     before = (trained / "model" / "model.safetensors").stat().st_mtime_ns
     assert "finished" in stage("train", *words_of(shards, trained, *same)).stdout
@@ -126,7 +127,7 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(trained: Path, shar
 
 
 @pytest.mark.dist
-def test_a_finished_run_over_other_tweets_is_not_taken_for_this_one(shards: Path, tmp_path: Path) -> None:
+def test_a_finished_run_over_other_tweets_is_rejected(shards: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copytree(shards, tmp_path / "shards"))
     words = words_of(moved, tmp_path / "run", "max_steps=2")
     stage("train", *words)
@@ -136,18 +137,18 @@ def test_a_finished_run_over_other_tweets_is_not_taken_for_this_one(shards: Path
 
 
 @pytest.mark.dist
-def test_validation_that_rises_warns_stops_and_exports_the_best(tmp_path: Path) -> None:
+def test_a_rising_validation_loss_warns_stops_and_exports_the_best(tmp_path: Path) -> None:
     shards = make_shards(tmp_path / "data", validation_fraction=0.4)
     settings = ("epochs=60", "optimizer.learning_rate=2e-2", "optimizer.allow_high_learning_rate=true")
     patience = ("validation.every_steps=10", "validation.patience=3", "schedule.name=constant")
-    said = stage("train", *words_of(shards, tmp_path / "run", *settings, *patience)).stdout
-    assert "validation loss has risen" in said and "stopped early" in said
+    done = stage("train", *words_of(shards, tmp_path / "run", *settings, *patience))
+    assert "warning: validation loss has risen from" in done.stderr and "stopped early" in done.stdout
     summary = json.loads((tmp_path / "run/run.json").read_text())
     validations = lines_of(tmp_path / "run/validation.jsonl")
     best = min(validations, key=lambda line: line["validation_loss"])
     assert summary["stopped_early"] and summary["steps"] < summary["planned_steps"]
     assert summary["best_step"] == best["step"] == validations[-4]["step"]
-    # What was exported is that step's model, not the last.
+    # The exported model is that step's, not the last.
     again = (f"model.name={tmp_path}/run/model", "max_steps=1", "schedule.name=constant")
     stage("train", *words_of(shards, tmp_path / "again", *again))
     start = lines_of(tmp_path / "again/validation.jsonl")[0]["validation_loss"]
@@ -158,17 +159,17 @@ def test_validation_that_rises_warns_stops_and_exports_the_best(tmp_path: Path) 
 def test_an_empty_validation_split_is_legal(tmp_path: Path) -> None:
     shards = make_shards(tmp_path / "data", validation_fraction=0.0)
     done = stage("train", *words_of(shards, tmp_path / "run", "max_steps=3"))
-    assert "validation split is empty" in done.stdout
+    assert "validation split is empty" in done.stderr
     assert (tmp_path / "run/model/model.safetensors").is_file()
 
 
 @pytest.mark.dist
-def test_too_few_masked_tokens_steer_nothing(tmp_path: Path) -> None:
-    """One short held-out tweet without a masked token has a loss of 0 that nothing can improve on."""
+def test_too_few_masked_tokens_choose_no_model(tmp_path: Path) -> None:
+    """One short held-out tweet without a masked token would have an unbeatable loss of 0."""
     texts = [f"{first} {second}" for first in "abcdefgh" for second in "klmnop"]
     shards = make_shards(tmp_path / "data", texts, vocabulary_size=100, validation_fraction=0.06, seed=1)
     done = stage("train", *words_of(shards, tmp_path / "run", "max_steps=30", "validation.every_steps=1"))
-    assert "masked tokens to validate on" in done.stdout
+    assert "masked tokens to validate on" in done.stderr
     summary = json.loads((tmp_path / "run/run.json").read_text())
     assert summary["steps"] == 30 and summary["best_step"] is None
 
@@ -187,7 +188,7 @@ def test_two_runs_do_not_share_a_folder(shards: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.dist
-def test_embeddings_alone_can_be_trained(trained: Path, shards: Path, tmp_path: Path) -> None:
+def test_embeddings_can_be_trained_alone(trained: Path, shards: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     settings = ("max_steps=3", f"model.name={trained}/model", "model.trainable=embeddings", "validation.max_tweets=5")
@@ -222,14 +223,14 @@ def test_a_mistake_is_one_line_and_nothing_is_written(shards: Path, tmp_path: Pa
 
 
 @pytest.mark.dist
-def test_under_torchrun_a_mistake_is_said_once(shards: Path, tmp_path: Path) -> None:
+def test_under_torchrun_a_mistake_is_printed_once(shards: Path, tmp_path: Path) -> None:
     line = failure("train", *words_of(shards, tmp_path / "run", "model.name=/no/such/model"), processes=2)
     assert "no such folder" in line
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.dist
-def test_foreign_folders_damaged_shards_and_other_recipes_are_refused(
+def test_foreign_folders_damaged_shards_and_other_recipes_are_rejected(
     trained: Path, shards: Path, tmp_path: Path
 ) -> None:
     foreign = tmp_path / "foreign"
@@ -255,7 +256,7 @@ def test_foreign_folders_damaged_shards_and_other_recipes_are_refused(
 
 @pytest.mark.dist
 def test_a_hub_model_is_found_by_its_name_on_every_rank(trained: Path, shards: Path, tmp_path: Path) -> None:
-    """With what the hub's client keeps of an earlier download: there is no hub in a test."""
+    """From the cache of the hub's client: there is no hub in a test."""
     kept = tmp_path / "hub" / "models--someone--tiny-bert"
     shutil.copytree(trained / "model", kept / "snapshots" / "0123abcd")
     (kept / "refs").mkdir()
@@ -272,7 +273,7 @@ def test_a_hub_model_is_found_by_its_name_on_every_rank(trained: Path, shards: P
 
 
 @pytest.mark.dist
-def test_another_architecture_is_refused_with_those_that_work(shards: Path, tmp_path: Path) -> None:
+def test_another_architecture_is_rejected_and_supported_ones_are_named(shards: Path, tmp_path: Path) -> None:
     from transformers import GPT2Config
 
     GPT2Config().save_pretrained(tmp_path / "gpt2")

@@ -1,4 +1,4 @@
-"""train by DeepSpeed: the model that DDP would have made. And a rank that fails takes the others with it."""
+"""train with DeepSpeed gives the model of DDP; a failing rank ends the others."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ FAILING = str(Path(__file__).parent / "engine" / "failing_rank.py")
 
 
 def shape_of(said: str) -> list[str]:
-    """What was said, but for numbers, folders and the engine."""
+    """The printed lines without numbers, folders and the engine."""
     return re.sub(r"\([^)]*\)|[\d.,]+|\S*/\S*", "#", said).splitlines()
 
 
 @pytest.mark.dist
-def test_the_export_from_zero_3_is_that_of_ddp(shards: Path, tmp_path: Path) -> None:
-    """With a user's JSON, on a machine without a compiler, and with nothing said but what train says."""
+def test_the_export_from_zero_3_equals_that_of_ddp(shards: Path, tmp_path: Path) -> None:
+    """With a user's JSON, on a machine without a compiler, and without output of DeepSpeed."""
     by_ddp = tmp_path / "ddp"
     plain = stage("train", *words_of(shards, by_ddp, *SETTINGS), processes=2)
-    # Tiny parameters would not be parted.
+    # Tiny parameters would not be sharded.
     (tmp_path / "mine.json").write_text('{"zero_optimization": {"stage3_param_persistence_threshold": 0}}')
     words = ("engine.name=deepspeed", "engine.zero_stage=3", f"engine.deepspeed_config={tmp_path}/mine.json")
     (tmp_path / "bin").mkdir()
@@ -65,14 +65,12 @@ def test_the_export_from_zero_3_is_that_of_ddp(shards: Path, tmp_path: Path) -> 
         ["engine.name=deepspeed", "engine.zero_stage=3"],
     ],
 )
-def test_a_rank_that_fails_takes_the_others_with_it_and_is_named(
-    engine: list[str], shards: Path, tmp_path: Path
-) -> None:
+def test_a_failing_rank_ends_the_others_and_is_named(engine: list[str], shards: Path, tmp_path: Path) -> None:
     words = words_of(shards, tmp_path / "run", *SETTINGS, *engine)
     done = run([FAILING, *words], processes=3, timeout=120)
     seconds = time.time() - (tmp_path / "run/metrics.jsonl").stat().st_mtime
     assert done.returncode == 1
     cause = done.stderr.split("Root Cause (first observed failure):")[1]
-    assert "rank      : 1 (local_rank: 1)" in cause and "RuntimeError: rank 1 cannot go on" in cause
+    assert "rank      : 1 (local_rank: 1)" in cause and "RuntimeError: rank 1 cannot continue" in cause
     assert [line["step"] for line in lines_of(tmp_path / "run/metrics.jsonl")] == [1, 2]
     assert seconds < 30  # since the second step

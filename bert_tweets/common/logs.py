@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .terminal import print_line
@@ -15,6 +15,8 @@ from .terminal import print_line
 PACKAGE = "bert_tweets"
 # `logger.warning(text, extra=EVERY_RANK)`: shown whichever rank it comes from. All else is shown by rank 0 alone.
 EVERY_RANK = {"every_rank": True}
+# For text that the console gets in another way, as the line of an exception.
+FILE_ONLY = {"file_only": True}
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
@@ -31,6 +33,7 @@ class ConsoleHandler(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self.addFilter(_is_shown)
+        self.addFilter(lambda record: not getattr(record, "file_only", False))
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING:
@@ -47,18 +50,32 @@ def log_to_console() -> None:
         logger.addHandler(ConsoleHandler())
 
 
+class _LogFile(logging.FileHandler):
+    """A log file that fails no run: on a full disk its lines are lost."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Ignore an error of a write."""
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
     """Append the package's log records to a file during the block: UTC time, level, module and message a line."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     handler.addFilter(_is_shown)
     logger = logging.getLogger(PACKAGE)
+    level = logger.level
+    logger.setLevel(level or logging.INFO)
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
         handler.close()

@@ -1,4 +1,4 @@
-"""What DeepSpeed is told: made from our settings, and a user's own JSON merged in where it does not contradict them."""
+"""DeepSpeed's configuration: made from our settings, with a user's JSON merged in unless it contradicts them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Settings = dict[str, Any]
 
 
 def import_deepspeed(device: torch.device) -> ModuleType:
-    """DeepSpeed, quiet, for this device, and with nothing compiled at run time.
+    """Import DeepSpeed for this device, without its log messages and without anything compiled at run time.
 
     Raises:
         UserError: it is not installed.
@@ -29,10 +29,10 @@ def import_deepspeed(device: torch.device) -> ModuleType:
     try:
         import deepspeed
     except ImportError as error:
-        raise UserError(f"engine.name=deepspeed: DeepSpeed cannot be imported here ({error}); it needs Linux") from None
-    # Every collective of DeepSpeed warns that torch calls its function by another name now.
+        raise UserError(f"engine.name=deepspeed: DeepSpeed cannot be imported ({error}); it needs Linux") from None
+    # Each of DeepSpeed's collectives warns about a function that torch has renamed.
     warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
-    # On a CPU it would build its collectives over shared memory: a minute and a half, and a compiler. Gloo does.
+    # On a CPU it would compile its own collectives: a minute and a half, and a compiler. Gloo is enough.
     deepspeed.ops.__compatible_ops__ = defaultdict(bool)
     return deepspeed  # type: ignore[no-any-return]
 
@@ -51,14 +51,14 @@ def zero_stage(config: TrainConfig) -> int:
 
 
 def deepspeed_settings(config: TrainConfig, device: torch.device) -> Settings:
-    """What `deepspeed.initialize` is given. Starts nothing: to be called before the process group starts, too.
+    """The configuration for `deepspeed.initialize`. Starts nothing: call it before the process group starts, too.
 
     Raises:
-        UserError: names all that is unknown, contradictory, or cannot be on this device, at once.
+        UserError: names everything that is unknown, contradictory, or not possible on this device.
     """
     import_deepspeed(device)
     stage, file = zero_stage(config), config.engine.deepspeed_config
-    ours = _ours(config, stage)
+    ours = _our_settings(config, stage)
     wrong = _problems(config, stage, device)
     theirs = deepspeed_user_config.read_user_config(file)
     wrong += [f"{file}: {problem}" for problem in deepspeed_user_config.problems(theirs, config, ours)]
@@ -70,44 +70,44 @@ def deepspeed_settings(config: TrainConfig, device: torch.device) -> Settings:
     return merged
 
 
-def _ours(config: TrainConfig, stage: int) -> Settings:
+def _our_settings(config: TrainConfig, stage: int) -> Settings:
     zero: Settings = {"stage": stage}
-    pinned = {"device": "cpu"}
+    on_host = {"device": "cpu"}
     if config.engine.offload_optimizer:
-        zero["offload_optimizer"] = pinned
+        zero["offload_optimizer"] = on_host
     if config.engine.offload_parameters:
-        zero["offload_param"] = pinned
+        zero["offload_param"] = on_host
     settings = {
-        # The micro-batches of a step are as many as it needs: the engine tells which one is the last.
+        # A step has as many micro-batches as it needs: the engine says which one is the last.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
-        # Left out, DeepSpeed clips to 1.
+        # Without it, DeepSpeed clips to 1.
         "gradient_clipping": config.optimizer.max_grad_norm,
-        # torch's fused AdamW, on the CPU too: DeepSpeed's own would be compiled first.
+        # torch's fused AdamW, on the CPU too: DeepSpeed's own would have to be compiled.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        # Its clock waits for the device in every step.
+        # This timer waits for the device in every step.
         "timers": {"throughput": {"enabled": False}},
         "zero_optimization": zero,
-        **_arithmetic(config, stage),
+        **_precision_settings(config, stage),
     }
     if config.engine.compress_gradients:
         settings["communication_data_type"] = "bf16"
     return settings
 
 
-def _arithmetic(config: TrainConfig, stage: int) -> Settings:
-    """Of `precision`: by autocast over weights in fp32 wherever DeepSpeed does that right, as the DDP engine does."""
+def _precision_settings(config: TrainConfig, stage: int) -> Settings:
+    """Settings for `precision`: autocast over fp32 weights, as with DDP, wherever DeepSpeed does it correctly."""
     if config.precision == "bf16_weights":
         return {"bf16": {"enabled": True}}
     if config.precision == "fp16" and stage > 0:
-        # Its scaler for autocast in fp16 knows nothing of parts: norms are not unscaled, ranks differ in their scale.
-        # A smaller first scale than its 2^16: gradients are in fp16 here, and each overflow costs a step.
+        # Its scaler for fp16 autocast ignores sharding: norms are not unscaled, and ranks use different scales.
+        # A smaller initial scale than its 2^16: gradients are in fp16 here, and each overflow costs a step.
         return {"fp16": {"enabled": True, "initial_scale_power": 12}}
     if config.precision in ("bf16", "fp16"):
         autocast: Settings = {"enabled": True, "dtype": config.precision}
         if not config.engine.compress_gradients:
-            # Modules whose gradients would be exchanged in the lower precision: none.
+            # Modules whose gradients would be communicated in the lower precision: none.
             autocast["lower_precision_safe_modules"] = []
         return {"torch_autocast": autocast}
     return {}
@@ -120,11 +120,11 @@ def _problems(config: TrainConfig, stage: int, device: torch.device) -> list[str
     if config.engine.offload_parameters and stage != 3:
         found.append("engine.offload_parameters: needs engine.zero_stage=3")
     if config.model.compile == "true" and stage == 3:
-        found.append("model.compile=true: not with engine.zero_stage=3, whose weights come and go; leave it at auto")
+        found.append("model.compile=true: not with engine.zero_stage=3, which gathers weights; leave it at auto")
     if config.precision == "bf16_weights" and stage == 0:
-        # Its optimizer for bf16 takes a step of Adam when it is made.
+        # Its optimizer for bf16 takes an Adam step when it is constructed.
         found.append(
-            "precision=bf16_weights: DeepSpeed is wrong in it at engine.zero_stage=0; use 1, or engine.name=ddp"
+            "precision=bf16_weights: DeepSpeed computes it wrongly at engine.zero_stage=0; use 1, or engine.name=ddp"
         )
     if config.precision == "fp16" and stage > 0 and not _has_fp16():
         found.append(f"precision=fp16: not on this {device.type} with engine.zero_stage={stage}; use bf16")
@@ -143,4 +143,4 @@ def _require_accepted(settings: Settings, file: str) -> None:
     try:
         DeepSpeedConfig(copy.deepcopy(settings))
     except Exception as error:  # pydantic's, DeepSpeed's own, and bare asserts
-        raise UserError(f"{file}: DeepSpeed refuses it: {' '.join(str(error).split())}") from None
+        raise UserError(f"{file}: DeepSpeed rejects it: {' '.join(str(error).split())}") from None

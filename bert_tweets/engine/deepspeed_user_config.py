@@ -1,24 +1,20 @@
-"""A user's JSON of DeepSpeed's settings: what is unknown in it, what says something else than our settings."""
+"""A user's DeepSpeed JSON: unknown keys, values of the wrong type, and contradictions with our settings."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bert_tweets.common.errors import UserError, did_you_mean
 from bert_tweets.config import TrainConfig
 
 Settings = dict[str, Any]
 
-# DeepSpeed keeps no list of its keys and passes over what it does not know. A section is checked against the model that
-# DeepSpeed has of it, where there is one (`_models`), else against these names.
-_SECTIONS = {
-    "aio": "block_size queue_depth intra_op_parallelism single_submit overlap_events use_gds",
-    "flops_profiler": "enabled recompute_fwd_factor profile_step module_depth top_modules detailed output_file",
-    "torch_autocast": "enabled dtype lower_precision_safe_modules",
-}
+# Sections that have no pydantic model in DeepSpeed: only their keys are checked, see `_keys_read`.
+_PLAIN_SECTIONS = ("aio", "flops_profiler", "torch_autocast")
 _VALUES = (
     "communication_data_type",
     "disable_allgather",
@@ -34,56 +30,27 @@ _VALUES = (
     "zero_allow_untested_optimizer",
     "zero_force_ds_cpu_optimizer",
 )
-# What DeepSpeed knows, or knew, and this engine does without.
-_OURS_ALONE = {
+# Keys whose place is taken by a setting of ours. What else DeepSpeed reads is not supported by this engine.
+_SET_ELSEWHERE = {
     "optimizer": "the optimizer is set by optimizer.*",
     "scheduler": "the learning rate is set by schedule.*",
     "train_micro_batch_size_per_gpu": "micro-batches follow from batch_size and tokens_per_device",
     "gradient_accumulation_steps": "micro-batches follow from batch_size and tokens_per_device",
     "managed_gradient_accumulation": "micro-batches follow from batch_size and tokens_per_device",
-    "activation_checkpointing": "that is set by model.checkpoint_activations",
-    "data_types": "arithmetic is set by precision",
+    "activation_checkpointing": "it is set by model.checkpoint_activations",
+    "data_types": "it is set by precision",
     "bfloat16": "write bf16",
     "timers": "metrics.jsonl has the rates",
-    "compile": "that is set by model.compile",
+    "compile": "it is set by model.compile",
     "disable_python_gc": "garbage is collected between steps already",
 }
-_FOREIGN = (
-    "amp",
-    "autotuning",
-    "checkpoint",
-    "compression_training",
-    "curriculum_learning",
-    "data_efficiency",
-    "data_parallel_size",
-    "dataloader_drop_last",
-    "datastates_ckpt",
-    "eigenvalue",
-    "elasticity",
-    "expert_parallel",
-    "gradient_allreduce_op",
-    "graph_harvesting",
-    "hybrid_engine",
-    "nebula",
-    "pipeline",
-    "progressive_layer_drop",
-    "quantize_training",
-    "seq_parallel_communication_data_type",
-    "sequence_parallel_size",
-    "sparse_attention",
-    "sparse_gradients",
-    "tensor_parallel",
-    "use_data_before_expert_parallelism",
-    "vocabulary_size",
-    "weight_quantization",
-)
 
 
 def read_user_config(path: str) -> Settings:
-    """The file's settings, without those that are "auto": left to us. Of an empty path, none.
+    """Read the file, without the keys that are "auto" (left to us); {} if the path is empty.
 
     Raises:
-        UserError: there is no such file, or it is no JSON object of distinct keys.
+        UserError: there is no such file, or it is not a JSON object of distinct keys.
     """
     if not path:
         return {}
@@ -94,28 +61,28 @@ def read_user_config(path: str) -> Settings:
     except ValueError as error:
         raise UserError(f"engine.deepspeed_config={path}: is not JSON: {error}") from None
     if not isinstance(settings, dict):
-        raise UserError(f'engine.deepspeed_config={path}: is no JSON object; write {{"key": value}}')
+        raise UserError(f'engine.deepspeed_config={path}: is not a JSON object; write {{"key": value}}')
     return settings
 
 
 def problems(theirs: Settings, config: TrainConfig, ours: Settings) -> list[str]:
-    """All that is wrong with a user's settings, one line each; needs DeepSpeed imported.
+    """Everything that is wrong with a user's settings, one line each. DeepSpeed must have been imported.
 
     Args:
-        theirs: as `read_user_config` gave them.
-        config: ours.
-        ours: DeepSpeed's settings as `config` alone makes them.
+        theirs: the user's settings, from `read_user_config`.
+        config: our settings.
+        ours: DeepSpeed's settings as made from `config` alone.
     """
     return [*_unknown(theirs), *_contradictory(theirs, config, ours)]
 
 
 def merge(ours: Settings, theirs: Settings) -> Settings:
-    """Theirs into ours, section by section."""
+    """Merge the user's settings into ours, section by section."""
     merged = dict(ours)
     for key, value in theirs.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):
             merged[key] = merge(merged[key], value)
-        elif key != "train_batch_size":  # of tweets, where DeepSpeed counts micro-batches
+        elif key != "train_batch_size":  # counts tweets, where DeepSpeed counts micro-batches
             merged[key] = value
     return merged
 
@@ -124,12 +91,13 @@ def _distinct(pairs: Iterable[tuple[str, Any]]) -> Settings:
     found: Settings = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"'{key}' stands in it twice")
+            raise ValueError(f"it has the key '{key}' twice")
         found[key] = value
     return {key: value for key, value in found.items() if value != "auto"}
 
 
 def _models() -> dict[str, Any]:
+    """DeepSpeed's pydantic models, by section."""
     from deepspeed.comm.config import CommsLoggerConfig
     from deepspeed.monitor.config import CometConfig, CSVConfig, TensorBoardConfig, WandbConfig
     from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
@@ -147,27 +115,57 @@ def _models() -> dict[str, Any]:
     }
 
 
+class _Recorder(dict[str, Any]):
+    """A dict that records the keys that are looked up."""
+
+    def __init__(self, **items: Any):
+        super().__init__(items)
+        self.keys_read: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.keys_read.add(key)
+        return super().get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        self.keys_read.add(str(key))
+        return super().__contains__(key)
+
+
+@cache
+def _keys_read() -> dict[str, set[str]]:
+    """The keys that DeepSpeed reads, by plain section, and under "" at the top level. It has no list of them."""
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    # torch_autocast is read only if it is enabled.
+    sections = {name: _Recorder(enabled=name == "torch_autocast") for name in _PLAIN_SECTIONS}
+    top = _Recorder(train_micro_batch_size_per_gpu=1, **sections)
+    DeepSpeedConfig(top)
+    return {"": top.keys_read} | {name: section.keys_read for name, section in sections.items()}
+
+
 def _unknown(theirs: Settings) -> Iterator[str]:
-    models = _models()
-    known = [*models, *_SECTIONS, *_VALUES, *_OURS_ALONE, *_FOREIGN]
+    if not theirs:
+        return
+    models, read = _models(), _keys_read()
+    supported = [*models, *_PLAIN_SECTIONS, *_VALUES]
     for key, value in theirs.items():
-        if key in _OURS_ALONE:
-            yield f"{key}: leave it out; {_OURS_ALONE[key]}"
-        elif key in _FOREIGN:
-            yield f"{key}: leave it out; this engine does without it"
-        elif key not in known:
-            yield f"{key}: no such key{did_you_mean(key, known)}"
+        if key in _SET_ELSEWHERE:
+            yield f"{key}: leave it out; {_SET_ELSEWHERE[key]}"
+        elif key not in supported and key in read[""]:
+            yield f"{key}: leave it out; this engine does not support it"
+        elif key not in supported:
+            yield f"{key}: no such key{did_you_mean(key, [*supported, *_SET_ELSEWHERE, *read['']])}"
         elif key not in _VALUES and not isinstance(value, dict):
             yield f'{key}: is a section; write {{"key": value}}'
         elif key in models:
-            yield from _refused(key, value, models[key])
-        elif key in _SECTIONS:
-            names = _SECTIONS[key].split()
-            yield from (f"{key}.{name}: no such key{did_you_mean(name, names)}" for name in value if name not in names)
+            yield from _rejected(key, value, models[key])
+        elif key in _PLAIN_SECTIONS:
+            known = read[key]
+            yield from (f"{key}.{name}: no such key{did_you_mean(name, known)}" for name in value if name not in known)
 
 
-def _refused(section: str, value: Settings, model: Any) -> Iterator[str]:
-    """What DeepSpeed's own model of a section says of it."""
+def _rejected(section: str, value: Settings, model: Any) -> Iterator[str]:
+    """Describe what DeepSpeed's own model of a section rejects."""
     from pydantic import ValidationError
 
     try:
@@ -185,9 +183,7 @@ def _refused(section: str, value: Settings, model: Any) -> Iterator[str]:
 
 
 def _names(model: Any, path: list[str]) -> list[str]:
-    """The keys of a model of pydantic, or of one inside it."""
-    from typing import get_args
-
+    """The keys of a pydantic model, or of a model nested in it."""
     for name in path:
         kinds = (model.model_fields[name].annotation, *get_args(model.model_fields[name].annotation))
         model = next(kind for kind in kinds if hasattr(kind, "model_fields"))
@@ -195,7 +191,7 @@ def _names(model: Any, path: list[str]) -> list[str]:
 
 
 def _contradictory(theirs: Settings, config: TrainConfig, ours: Settings) -> Iterator[str]:
-    """Keys that our settings decide: they may be said again, not otherwise."""
+    """Keys that our settings decide: the user's JSON may repeat them, but not change them."""
     decided = {
         "train_batch_size": (config.batch_size, "batch_size"),
         "gradient_clipping": (ours["gradient_clipping"], "optimizer.max_grad_norm"),
@@ -213,13 +209,13 @@ def _contradictory(theirs: Settings, config: TrainConfig, ours: Settings) -> Ite
     for section, key in (("offload_optimizer", "offload_optimizer"), ("offload_param", "offload_parameters")):
         if section in ours["zero_optimization"]:
             decided[f"zero_optimization.{section}.device"] = ("cpu", f"engine.{key}=true")
-    for where, (value, by) in decided.items():
-        said = _at(theirs, where.split("."))
-        if said is not None and said != value:
-            yield f"{where}={json.dumps(said)}: {by} makes it {json.dumps(value)}; leave it out, or say the same"
+    for where, (value, source) in decided.items():
+        given = _value_at(theirs, where.split("."))
+        if given is not None and given != value:
+            yield f"{where}={json.dumps(given)}: {source} makes it {json.dumps(value)}; leave it out, or use that value"
 
 
-def _at(settings: Any, path: list[str]) -> Any:
+def _value_at(settings: Any, path: list[str]) -> Any:
     for name in path:
         settings = settings.get(name) if isinstance(settings, dict) else None
     return settings

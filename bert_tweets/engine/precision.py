@@ -1,4 +1,4 @@
-"""Arithmetic of a step: what products are computed in, and how an optimizer in fp32 stands behind it."""
+"""The arithmetic of a step: dtype of matrix products, and fp32 master weights of an optimizer."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# Of the products, whether autocast or the weights decide it.
+# dtype of matrix products, set by autocast or by the weights.
 PRODUCTS = {
     "fp32": torch.float32,
     "tf32": torch.float32,
@@ -20,23 +19,22 @@ PRODUCTS = {
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """The arithmetic of `precision`: bf16 and fp16 by autocast, the weights staying as they are."""
-    dtype = _AUTOCAST.get(precision)
-    return torch.autocast(device.type, dtype) if dtype else nullcontext()
+    """The context of a forward pass: bf16 and fp16 by autocast over fp32 weights; nothing otherwise."""
+    return torch.autocast(device.type, PRODUCTS[precision]) if precision in ("bf16", "fp16") else nullcontext()
 
 
 def allow_tf32(precision: str) -> None:
-    """Lets matrix products in fp32 round their factors to 10 bits where `precision=tf32` asks for it, else not."""
+    """Let fp32 matrix products round their factors to 10 bits if `precision` is tf32, else not."""
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
 
 
 class MasterWeights:
-    """fp32 masters of weights in bf16 (Micikevicius et al. 2018, section 3.1): the optimizer adds to them.
+    """fp32 master weights of bf16 weights (Micikevicius et al. 2018, section 3.1), which the optimizer updates.
 
-    Turns the module's weights to bf16.
+    Converts the module's weights to bf16.
 
     Attributes:
-        trained: float32, one for each trained parameter, in the module's order.
+        trained: float32, the master weight of each trained parameter, in the module's order.
     """
 
     def __init__(self, module: nn.Module):
@@ -48,17 +46,17 @@ class MasterWeights:
         self.trained = [master for master in exact if master.requires_grad]
 
     def of(self, weight: Tensor) -> Tensor:
-        """The master of a weight; what has none is given back."""
+        """The master weight of a weight; the weight itself if it has none."""
         return self._of.get(id(weight), weight)
 
     @torch.no_grad()
     def take_gradients(self) -> None:
-        """Moves the gradients of the weights to their masters."""
+        """Move the gradients of the weights to their master weights."""
         for master, weight in zip(self.trained, self._weights, strict=True):
             master.grad = None if weight.grad is None else weight.grad.float()
             weight.grad = None
 
     @torch.no_grad()
-    def give_back(self) -> None:
-        """Rounds the masters to the weights."""
+    def round_to_weights(self) -> None:
+        """Copy the master weights, rounded to bf16, to the weights."""
         torch._foreach_copy_([w.detach() for w in self._weights], [m.detach() for m in self.trained])

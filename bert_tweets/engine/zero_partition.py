@@ -1,4 +1,4 @@
-"""What ZeRO 1, 2 and 3 part among the ranks, put together and taken apart: fp32 weights and moments."""
+"""Shards of ZeRO 1, 2 and 3: fp32 weights and moments, gathered and scattered."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bert_tweets.distributed.world import World
 from . import optimizer_state
 
 
-def moments(zero: Any, trained: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    """The moments of all parts, copied to the CPU of the ranks that keep them; every rank calls it.
+def gather_moments(zero: Any, trained: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """Gather the moments of all shards on the CPU of the ranks with `keep`; every rank calls it.
 
     Args:
-        zero: DeepSpeed's optimizer, behind its first step.
-        trained: weights by their names.
+        zero: DeepSpeed's optimizer, after its first step.
+        trained: trained weights, by name.
     """
     from deepspeed.utils import safe_get_full_optimizer_state
 
@@ -31,24 +31,24 @@ def moments(zero: Any, trained: dict[str, Tensor], keep: bool) -> dict[str, Tens
     return found
 
 
-def prepare_moments(zero: Any, steps: int) -> None:
-    """Has this rank's parts hold moments, of zeros, which DeepSpeed makes in a step of its own only.
+def allocate_moments(zero: Any, steps: int) -> None:
+    """Give this rank's shards moments of zeros, which DeepSpeed otherwise makes in its first step.
 
     Args:
         zero: DeepSpeed's optimizer, before its first step.
-        steps: that were taken.
+        steps: optimizer steps taken so far.
     """
     is_third = hasattr(zero, "fp32_partitioned_groups_flat")
-    for part in zero.fp32_partitioned_groups_flat if is_third else zero.single_partition_of_fp32_groups:
-        zero.optimizer.state[part] = optimizer_state.fresh_state(part, steps)
+    for shard in zero.fp32_partitioned_groups_flat if is_third else zero.single_partition_of_fp32_groups:
+        zero.optimizer.state[shard] = optimizer_state.zero_state(shard, steps)
     _link(zero)
 
 
-def put(weight: Tensor, value: Tensor, world: World, moment: str | None = None) -> None:
-    """Gives this rank's part of a weight in fp32, or of a moment of it, the values of the whole.
+def scatter(weight: Tensor, value: Tensor, world: World, moment: str | None = None) -> None:
+    """Set this rank's shard of a fp32 weight, or of a moment of it, from the unsharded values.
 
     Args:
-        value: float32, in the shape of the whole, on any device.
+        value: float32, unsharded, on any device.
     """
     from deepspeed import utils
 
@@ -59,7 +59,7 @@ def put(weight: Tensor, value: Tensor, world: World, moment: str | None = None) 
         else:
             utils.safe_set_full_fp32_param(weight, value)
         return
-    # Not by ZeRO 3's functions of the same kind: they fail where the elements do not go evenly into the parts.
+    # Not by ZeRO 3's functions for whole weights: they fail if the elements do not divide evenly among the ranks.
     size = weight.ds_tensor.numel()
     padded = torch.zeros(size * world.world_size, device=value.device)
     padded[: value.numel()] = value.flatten()
@@ -71,10 +71,9 @@ def put(weight: Tensor, value: Tensor, world: World, moment: str | None = None) 
 
 
 def _link(zero: Any) -> None:
-    """Has each weight of ZeRO 1 and 2 know where its moments lie in the flat parts.
+    """Link each weight of ZeRO 1 and 2 to its moments in the flat shards.
 
-    DeepSpeed does it behind the first step of the first group of weights, when the second has no moments yet, and never
-    again.
+    DeepSpeed does so once, after the first step of the first parameter group, when the second has no moments yet.
     """
     if hasattr(zero, "single_partition_of_fp32_groups"):
         zero._hp_optimizer_states_linked = False

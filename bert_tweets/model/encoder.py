@@ -1,4 +1,4 @@
-"""Running a stock encoder and its head: by the parts that it is made of where we know them, else as a whole."""
+"""A stock encoder and its head on packed rows: layer by layer for BERT-like models, as a whole for others."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ LIKE_BERT = ("bert", "camembert", "roberta", "xlm-roberta")
 
 
 def first_position(config: Any) -> int:
-    """What the first token's position is called: RoBERTa and its like count from the padding id + 1."""
+    """The position id of the first token: RoBERTa-like models count from the padding id + 1."""
     like_roberta = config.model_type in LIKE_BERT and config.model_type != "bert"
     return int(config.pad_token_id) + 1 if like_roberta else 0
 
 
 class PackedEncoder:
-    """The encoder of a stock masked language model over packed rows; holds no parameters of its own.
+    """The encoder of a stock masked language model over packed rows; has no parameters of its own.
 
-    Of BERT and its like the layers' parts are called one by one: query, key and value are one product, and behind the
-    attention of the last layer only the positions are followed that are asked for. The parameters stay where the
-    stock model has them, under their names.
+    In BERT-like models the parts of a layer are called one by one: query, key and value are one product, and after the
+    last layer's attention only the requested positions are computed. The parameters stay in the stock model, under
+    their names.
 
     Args:
-        model: the stock model, with the attention of `attention.interface`.
-        backend: of attention.
-        recompute: keep the layers' inputs alone, and compute the rest again on the way back (Chen et al. 2016).
-        parted: the weights lie in parts on several ranks (ZeRO 3), and are there while their own module is called:
-            query, key and value are then three products.
+        model: the stock model, with the attention of `attention.hf_interface`.
+        backend: attention backend.
+        recompute: keep only the layers' inputs, and recompute the rest in the backward pass (Chen et al. 2016).
+        sharded: weights are sharded across ranks (ZeRO 3), and gathered while their own module is called; query, key
+            and value are then three products.
     """
 
-    def __init__(self, model: Any, backend: Backend, recompute: bool = False, parted: bool = False):
+    def __init__(self, model: Any, backend: Backend, recompute: bool = False, sharded: bool = False):
         self._base, self.backend, self._recompute = model.base_model, backend, recompute
-        self._project = _three_products if parted else _one_product
+        self._project = _three_products if sharded else _one_product
         if recompute:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self._like_bert = model.config.model_type in LIKE_BERT
@@ -49,9 +49,9 @@ class PackedEncoder:
 
         Args:
             input_ids: int64 [rows, row_length].
-            position_ids: int32, alike, within the tweet.
-            plan: of the backend.
-            positions: int64 [positions], in the flattened rows.
+            position_ids: int32 [rows, row_length], position within the tweet.
+            plan: plan of the backend.
+            positions: int64 [positions], indices in the flattened rows.
         """
         packed = (self.backend, plan, self._project)
         if not self._like_bert:
@@ -70,12 +70,12 @@ class PackedEncoder:
     ) -> list[Tensor]:
         """The states of some tokens after some layers: [positions, width] each.
 
-        Of BERT and its like no layer runs above the highest that is asked for, and that one behind its attention at
-        these tokens only; no other states are kept.
+        In BERT-like models no layer above the highest requested one runs, and that one computes only these tokens after
+        its attention; no other states are kept.
 
         Args:
             input_ids, position_ids, plan, positions: see `states_at`.
-            layers: ascending, 0 for the embeddings, 1 for the first.
+            layers: layer numbers, ascending; 0 for the embeddings, 1 for the first layer.
         """
         if not self._like_bert:
             every = self.all_states(input_ids, position_ids, plan, output_hidden_states=True).hidden_states
@@ -88,8 +88,8 @@ class PackedEncoder:
                 layer = self._base.encoder.layer[number - 1]
                 states = _layer(layer, states, packed, positions if number == layers[-1] else None)
             if number in layers:
-                there = number == layers[-1] and number > 0
-                kept.append(states if there else states.flatten(0, 1)[positions])
+                is_selected = number == layers[-1] and number > 0
+                kept.append(states if is_selected else states.flatten(0, 1)[positions])
         return kept
 
     def _embedded(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
@@ -111,12 +111,12 @@ class PackedEncoder:
         )
 
 
-# What a layer's attention is computed with, and how query, key and value are.
+# Backend, its plan, and the function that computes query, key and value.
 _Packed = tuple[Backend, Plan, Callable[[Any, Tensor], Tensor]]
 
 
 def _layer(layer: Any, states: Tensor, packed: _Packed, positions: Tensor | None = None) -> Tensor:
-    """What `BertLayer` computes; behind the attention at some tokens only, where these are named."""
+    """The output of `BertLayer`; if `positions` are given, only these tokens are computed after the attention."""
     context = _self_attention(layer.attention.self, states, packed)
     if positions is not None:
         context, states = (values.flatten(0, 1)[positions] for values in (context, states))
@@ -124,32 +124,32 @@ def _layer(layer: Any, states: Tensor, packed: _Packed, positions: Tensor | None
 
 
 def _self_attention(part: Any, states: Tensor, packed: _Packed) -> Tensor:
-    """What `BertSelfAttention` computes; [rows, row_length, width]."""
+    """The output of `BertSelfAttention`: [rows, row_length, width]."""
     backend, plan, project = packed
     shape = (*states.shape[:-1], 3, part.num_attention_heads, part.attention_head_size)
     return backend.attend_packed(project(part, states).view(shape), plan, part.scaling, None).flatten(-2)
 
 
 def _one_product(part: Any, states: Tensor) -> Tensor:
-    """Query, key and value side by side: [rows, row_length, 3 · width]."""
+    """Query, key and value, concatenated: [rows, row_length, 3 · width]."""
     three = (part.query, part.key, part.value)
     weight, bias = torch.cat([one.weight for one in three]), torch.cat([one.bias for one in three])
     return F.linear(states, weight, bias)
 
 
 def _three_products(part: Any, states: Tensor) -> Tensor:
-    """What `_one_product` computes, each weight used by the module that it belongs to."""
+    """The result of `_one_product`, with each weight used by its own module."""
     return torch.cat([part.query(states), part.key(states), part.value(states)], dim=-1)
 
 
 class Head:
-    """The masked-LM head of a stock model, up to its decoder; holds no parameters of its own."""
+    """The masked-LM head of a stock model, up to its decoder; has no parameters of its own."""
 
     def __init__(self, model: Any):
         self._model = model
 
     def transform(self, states: Tensor) -> Tensor:
-        """What the decoder reads: [positions, width] of states alike."""
+        """The decoder's input, [positions, width], from states of the same shape."""
         model = self._model
         if hasattr(model, "lm_head"):
             return self.norm(F.gelu(self.dense(states)))  # type: ignore[no-any-return]

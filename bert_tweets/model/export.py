@@ -1,4 +1,4 @@
-"""Export: a plain `save_pretrained` folder with tokenizer and recipe, that anyone opens."""
+"""Export: a plain `save_pretrained` folder with tokenizer and recipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.text import recipe
 from bert_tweets.corpus.text.tokenizer import load_tokenizer, save
 
-from .loading import put_weights, set_dropout, tokenizer_folder
+from .loading import load_weights, set_dropout, tokenizer_folder
 from .vocab_padding import cut_vocabulary
 
 
@@ -30,27 +30,28 @@ def export_model(
     data_path: str,
     vocabulary_size: int | None = None,
 ) -> None:
-    """Writes a model that `AutoModelForMaskedLM` and `AutoTokenizer` open; whole, or not at all.
+    """Write a model that `AutoModelForMaskedLM` and `AutoTokenizer` can load, completely or not at all.
 
     Args:
-        folder: takes the model; must not exist.
+        folder: folder of the model; must not exist.
         model: the stock model, on any device.
-        weights: of such a model, see `put_weights`, in place of what it holds now, which an engine may have parted.
-        manifest, data_path: the shards it was adapted to; their tokenizer and recipe go with it.
-        vocabulary_size: rows beyond it were padding; None: there are none.
+        weights: weights for such a model, see `load_weights`; None: those that it has. An engine may have sharded them.
+        manifest: manifest of the shards that it was adapted to; their tokenizer and recipe are exported too.
+        data_path: folder of these shards.
+        vocabulary_size: vocabulary size without padding rows; None: there are none.
     """
     if weights is not None:
         # Not handed to save_pretrained, which would write tied weights twice.
         model = type(model)(model.config)
-        put_weights(model, weights)
+        load_weights(model, weights)
     if vocabulary_size is not None:
         cut_vocabulary(model, vocabulary_size)
     if model.config.model_type != "modernbert":
-        # What others fine-tune from here begins with BERT's usual dropout, whatever we trained with.
+        # Fine-tuning starts with BERT's usual dropout, whatever this training used.
         set_dropout(model.config, 0.1)
         model.config.attention_probs_dropout_prob = 0.1
     with atomic_output_folder(folder) as side:
-        with _as_system_says():
+        with _system_errors():
             model.save_pretrained(side)
         save(load_tokenizer(str(tokenizer_folder(data_path))), side)
         carried = {**manifest.recipe.to_json(), "data": manifest.fingerprint}
@@ -58,8 +59,8 @@ def export_model(
 
 
 @contextmanager
-def _as_system_says() -> Iterator[None]:
-    """Makes an error of the system's, such as a full disk, an OSError again: safetensors hides it in its words."""
+def _system_errors() -> Iterator[None]:
+    """Raise an error of the system, such as a full disk, as an OSError: safetensors has it only in its text."""
     try:
         yield
     except SafetensorError as error:
@@ -70,5 +71,5 @@ def _as_system_says() -> Iterator[None]:
 
 
 def adapted_on(name: str) -> str | None:
-    """The fingerprint of the shards that a model was adapted on; None for a model that we did not export."""
+    """The fingerprint of the shards that a model was adapted to; None for a model that was not exported here."""
     return json_object(Path(name) / recipe.FILE).get("data")

@@ -1,4 +1,4 @@
-"""Loading: the model that `transformers` loads, in fp32, with our attention, and an honest word on its head."""
+"""Loading: the model that `transformers` loads, in fp32, with our attention; says whether its head is trained."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class LoadedModel:
 
     Attributes:
         model: the `transformers` model, fp32, on the CPU.
-        has_trained_head: False when the files held an encoder alone, or nothing was loaded: its masked-LM head
-            is new, and the first fall of its loss is that head being learnt.
-        added_tokens: rows that it took on for tokens of the shards that it lacked.
+        has_trained_head: False if the files held only an encoder, or nothing was loaded: its masked-LM head is new,
+            and the first fall of its loss is that head being learnt.
+        added_tokens: rows that were added for tokens of the shards that it lacked.
     """
 
     model: Any
@@ -43,10 +43,10 @@ class LoadedModel:
 
 
 def fetch(name: str, revision: str) -> None:
-    """Brings a hub model onto this node; one process a node calls it, before the others load.
+    """Download a hub model; one process per machine calls it, before the others load.
 
     Raises:
-        UserError: the hub does not have it or is not in reach.
+        UserError: the hub does not have it or is not reachable.
     """
     from huggingface_hub import snapshot_download
 
@@ -54,16 +54,16 @@ def fetch(name: str, revision: str) -> None:
     try:
         place, revision = split_revision(name, revision)
         snapshot_download(place, revision=revision, allow_patterns=wanted, local_files_only=not in_reach())
-    except Exception as error:  # the hub's client raises many kinds, requests' among them
+    except Exception as error:  # the hub's client raises many kinds of errors, also those of requests
         raise UserError(_unreachable(name, error)) from None
 
 
 def check_model(config: ModelConfig, manifest: Manifest | None) -> None:
-    """Refuses a model that cannot be adapted to these shards, before any weights are read (None: to any).
+    """Reject a model that cannot be adapted to these shards (None: to any), before its weights are read.
 
     Raises:
-        UserError: not found, of another architecture, or of another recipe or tokenizer than the shards
-            (contract 1); says which part differs.
+        UserError: not found, of an unsupported architecture, or of another recipe or tokenizer than the shards; the
+            message says which part differs.
     """
     if config.name == SCRATCH:
         return
@@ -75,17 +75,17 @@ def check_model(config: ModelConfig, manifest: Manifest | None) -> None:
 
 
 def load_model(config: ModelConfig, manifest: Manifest, seed: int = 0) -> LoadedModel:
-    """Loads, or makes, the masked language model.
+    """Load, or make, the masked language model.
 
-    A stock model takes on the tokens that the shards' tokenizer was extended by, see `extend`.
+    A stock model gets rows for the tokens that were added to the shards' tokenizer, see `extend`.
 
     Args:
-        config: name, revision, dropout, sizes of a new one.
-        manifest: of the shards that it is used with; a new model takes its vocabulary's size from there.
-        seed: of new weights.
+        config: name, revision and dropout of the model; sizes of a new one.
+        manifest: manifest of the shards that it is used with; gives the vocabulary size of a new model.
+        seed: seed of new weights.
 
     Raises:
-        UserError: not found, of another architecture, without safetensors, or too small for the shards.
+        UserError: not found, of an unsupported architecture, without safetensors, or too small for the shards.
     """
     quiet_transformers()
     loaded = _scratch(config, manifest, seed) if config.name == SCRATCH else _pretrained(config, seed)
@@ -93,10 +93,10 @@ def load_model(config: ModelConfig, manifest: Manifest, seed: int = 0) -> Loaded
     first = manifest.vocabulary_size - len(missing)
     size, positions = loaded.model.config.vocab_size, _positions(loaded.model.config)
     if size < first:
-        raise UserError(f"{config.name}: knows {size} tokens, the shards have {first}")
+        raise UserError(f"{config.name}: has {size} tokens, the shards have {first}")
     if positions < manifest.max_length:
         raise UserError(
-            f"{config.name}: takes {positions} tokens, the shards' longest tweet may have "
+            f"{config.name}: takes at most {positions} tokens, the shards' longest tweet may have "
             f"{manifest.max_length}; prepare with max_length={positions}"
         )
     if missing:
@@ -105,13 +105,15 @@ def load_model(config: ModelConfig, manifest: Manifest, seed: int = 0) -> Loaded
 
 
 def empty_model(config: ModelConfig, manifest: Manifest, multiple: int = 1) -> Any:
-    """The model of a run without any numbers, on torch's meta device: of its config.json alone.
+    """The model of a run without weights, on torch's meta device, made from its config.json.
 
     Args:
-        multiple: of the vocabulary's size, see `pad_vocabulary`.
+        config: settings of the model.
+        manifest: manifest of the shards.
+        multiple: the vocabulary is padded to a multiple of it, see `pad_vocabulary`.
 
     Raises:
-        UserError: see `load_model`; weights are not looked at.
+        UserError: see `load_model`; weights are not checked.
     """
     from transformers import AutoModelForMaskedLM
 
@@ -124,13 +126,13 @@ def empty_model(config: ModelConfig, manifest: Manifest, multiple: int = 1) -> A
 
 
 def extend(model: Any, pieces: list[list[int]], first: int) -> None:
-    """Gives new tokens their rows: embedding, decoder and decoder bias each begin as the mean of their pieces' rows.
+    """Add rows for new tokens: embedding, decoder and decoder bias start as the mean of the rows of their subwords.
 
-    What the model held stays as it is, but for rows from `first` on, which no token had.
+    Other rows stay as they are, except those from `first` on, which belonged to no token.
 
     Args:
         model: a stock masked language model.
-        pieces: of each new token, ids below `first`.
+        pieces: ids of the subwords of each new token, all below `first`.
         first: id of the first new token; the others follow.
     """
     size = first + len(pieces)
@@ -142,14 +144,15 @@ def extend(model: Any, pieces: list[list[int]], first: int) -> None:
             table[first:size] = torch.stack([table[ids].mean(dim=0) for ids in pieces])
 
 
-def put_weights(model: Any, weights: dict[str, Tensor]) -> None:
-    """Gives a stock model other weights.
+def load_weights(model: Any, weights: dict[str, Tensor]) -> None:
+    """Load weights into a stock model.
 
     Args:
-        weights: as an engine gives them: under the stock names, each once.
+        model: the stock model.
+        weights: tensors by the stock names, tied ones once, as an engine returns them.
 
     Raises:
-        ValueError: they are those of another model; says of which weight.
+        ValueError: they belong to another model; names the first weight that differs.
     """
     own = dict(model.named_parameters())
     if own.keys() != weights.keys():
@@ -162,7 +165,7 @@ def put_weights(model: Any, weights: dict[str, Tensor]) -> None:
 
 
 def weights_identity(name: str, revision: str = MAIN) -> str:
-    """What tells a model's weights from others: sha256 over its safetensors, or the hub's name and commit of them."""
+    """The identity of a model's weights: sha256 over its safetensors, or the hub's name and commit."""
     if not is_local(name):
         taken = snapshot(name, revision)
         return f"{split_revision(name)[0]}@{taken.name}" if taken else name
@@ -174,7 +177,7 @@ def weights_identity(name: str, revision: str = MAIN) -> str:
 
 
 def output_fingerprint(config: EvaluateConfig | EmbedConfig, manifest: Manifest) -> dict[str, Any]:
-    """What decides an output of models and base: settings but for its place, tweets, weights."""
+    """The fingerprint of an output of models and base: settings except `output`, tweets, weights."""
     models = config.model if isinstance(config.model, list) else [config.model]
     return {
         "settings": {key: value for key, value in asdict(config).items() if key != "output"},
@@ -184,7 +187,7 @@ def output_fingerprint(config: EvaluateConfig | EmbedConfig, manifest: Manifest)
 
 
 def quiet_transformers() -> None:
-    """Silences its progress bars and its report on new weights: we say the latter in our own words."""
+    """Silence the progress bars of transformers, and its report on new weights, which we log ourselves."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -192,7 +195,7 @@ def quiet_transformers() -> None:
 
 
 def set_dropout(config: Any, dropout: float) -> None:
-    """Hidden dropout as asked; attention dropout off: packed attention has none."""
+    """Set hidden dropout; attention dropout is off, because packed attention has none."""
     if config.model_type == "modernbert":
         config.embedding_dropout = config.mlp_dropout = dropout
         config.attention_dropout = 0.0
@@ -202,7 +205,7 @@ def set_dropout(config: Any, dropout: float) -> None:
 
 
 def _missing_tokens(config: ModelConfig, manifest: Manifest) -> list[recipe.Added]:
-    """The added tokens of the shards that a model has no rows for: all, when it is the stock one."""
+    """The added tokens of the shards that a model has no rows for: all of them for a stock model, else none."""
     added = manifest.recipe.added
     if not added or config.name == SCRATCH:
         return []
@@ -210,13 +213,13 @@ def _missing_tokens(config: ModelConfig, manifest: Manifest) -> list[recipe.Adde
 
 
 def own_recipe(config: ModelConfig) -> tuple[recipe.Recipe | None, str | None]:
-    """The recipe that a model carries, or else the fingerprint of its own tokenizer.
+    """The recipe that a model carries, or the fingerprint of its own tokenizer.
 
     Raises:
         UserError: it has neither.
     """
     own = recipe.read_recipe(config.name if is_local(config.name) else _hub_folder(config))
-    # A model without either could have been made for any tokens.
+    # A model without either could belong to any tokenizer.
     return own, fingerprint(load_tokenizer(config.name, config.revision)) if own is None else None
 
 
@@ -246,7 +249,7 @@ def _scratch_settings(config: ModelConfig, manifest: Manifest) -> Any:
 
 
 def _settings(config: ModelConfig) -> Any:
-    """The model's own configuration, of an architecture that works."""
+    """The model's own configuration, of a supported architecture."""
     from transformers import AutoConfig
 
     if is_local(config.name) and not Path(config.name).is_dir():
@@ -259,13 +262,13 @@ def _settings(config: ModelConfig) -> Any:
         require_harmless(Path(config.name), config.name)
     try:
         settings = AutoConfig.from_pretrained(**_where(config))
-    except Exception as error:  # missing, malformed, unreachable: each library on the way has its own kind
+    except Exception as error:  # missing, malformed, unreachable: each library involved has its own kinds
         raise UserError(_unreachable(config.name, error)) from None
     if not is_local(config.name) and (taken := snapshot(config.name, config.revision)):
         require_harmless(taken, config.name)
     if settings.model_type not in ARCHITECTURES:
         raise UserError(
-            f"{config.name}: architecture '{settings.model_type}' is not supported; these are: "
+            f"{config.name}: architecture '{settings.model_type}' is not supported; use one of "
             + ", ".join(ARCHITECTURES)
         )
     set_dropout(settings, config.dropout)
@@ -273,7 +276,7 @@ def _settings(config: ModelConfig) -> Any:
 
 
 def _where(config: ModelConfig) -> dict[str, Any]:
-    """The arguments that tell transformers where to look; without a hub in reach, not for minutes."""
+    """The arguments that tell transformers where to look; without a reachable hub it must not try for minutes."""
     name, options = _hub_options(config)
     return {"pretrained_model_name_or_path": name, "trust_remote_code": False, **options}
 
@@ -292,7 +295,7 @@ def _pretrained(config: ModelConfig, seed: int) -> LoadedModel:
             seed,
             lambda: AutoModelForMaskedLM.from_pretrained(
                 config=settings,
-                dtype=torch.float32,  # a file in fp16 would give a model in fp16 without a word
+                dtype=torch.float32,  # a file in fp16 would silently give a model in fp16
                 attn_implementation=register(),
                 use_safetensors=True,  # pickled weights can run code
                 output_loading_info=True,
@@ -313,7 +316,7 @@ def _pretrained(config: ModelConfig, seed: int) -> LoadedModel:
 
 
 def _new_head(model: Any) -> None:
-    """A new head on the scale of the embeddings that it is tied to, so that its logits begin of ordinary size."""
+    """Initialise a new head on the scale of the embeddings that it is tied to, so that its logits have a usual size."""
     scale = float(model.get_input_embeddings().weight.detach().std())
     head = Head(model)
     with torch.no_grad():
@@ -331,10 +334,10 @@ def _seeded(seed: int, make: Callable[[], Any]) -> Any:
 
 
 def positions_of(config: ModelConfig) -> int:
-    """Tokens that a model takes, by its config.json.
+    """The longest sequence that a model takes, in tokens, from its config.json.
 
     Raises:
-        UserError: not found, or of another architecture.
+        UserError: not found, or of an unsupported architecture.
     """
     return _positions(_settings(config))
 
@@ -344,21 +347,21 @@ def _positions(settings: Any) -> int:
 
 
 def _hub_folder(config: ModelConfig) -> str:
-    """Where a hub model that we exported keeps its recipe on this machine; an empty folder's name if it has none."""
+    """The local folder of a hub model's recipe, if it was exported here; "" if it has none."""
     from huggingface_hub import hf_hub_download
 
     name, options = _hub_options(config)
     try:
         return str(Path(hf_hub_download(name, recipe.FILE, **options)).parent)
-    except Exception:  # no such file there, or not in reach: the client has many kinds
+    except Exception:  # no such file, or not reachable: the client has many kinds of errors
         return ""
 
 
 def _unreachable(name: str, error: Exception) -> str:
     if is_local(name):
         return f"{name}: is not a model: {_first_line(error)}"
-    why = _first_line(error) if in_reach() else "it is not in reach, and nothing was downloaded before"
-    return f"{name}: no such folder here, and the hub did not give it ({why}); name the folder of a model"
+    why = _first_line(error) if in_reach() else "it is not reachable, and nothing was downloaded before"
+    return f"{name}: no such folder, and not available from the hub ({why}); name the folder of a model"
 
 
 def _first_line(error: Exception) -> str:
@@ -366,5 +369,5 @@ def _first_line(error: Exception) -> str:
 
 
 def tokenizer_folder(data_path: str) -> Path:
-    """The tokenizer that travels with the shards."""
+    """The folder of the shards' tokenizer."""
     return Path(data_path) / TOKENIZER_FOLDER

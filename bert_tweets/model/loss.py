@@ -1,4 +1,4 @@
-"""The loss of the decoder without its logits: softmax, loss and gradient of some rows at a time."""
+"""The loss without storing all logits: softmax, loss and gradient of some rows at a time."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORED = -100
-# Logits of so many rows lie in a core's cache, or fill a GPU.
+# Rows whose logits fit into a core's cache, or fill a GPU.
 ROWS_AT_ONCE = {"cpu": 256, "cuda": 8192}
 
 
 def summed_loss(states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
     """The sum of the cross-entropies of softmax(states · weightᵀ + bias) in nats; float32, no shape.
 
-    The gradient is found on the way forward, where the probabilities are at hand (Hsu et al. 2024, "Liger Kernel",
-    section 3.3): no more than one matrix of [positions, vocabulary] is held, in the precision of the products.
+    The gradient is computed in the forward pass, from the same probabilities (Hsu et al. 2024, "Liger Kernel", section
+    3.3): at most one [positions, vocabulary] matrix is stored, in the precision of the products.
 
     Args:
         states: [positions, width].
-        weight, bias: [vocabulary, width], [vocabulary], of the decoder.
-        labels: int64 [positions]; IGNORED where a position is empty.
+        weight: [vocabulary, width], of the decoder.
+        bias: [vocabulary], of the decoder.
+        labels: int64 [positions]; IGNORED at empty positions.
     """
     device = states.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
@@ -30,7 +31,7 @@ def summed_loss(states: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) ->
 
 
 def losses_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """The cross-entropies one by one; float32 [positions], 0 where a position is empty."""
+    """The cross-entropy of each position; float32 [positions], 0 at empty positions."""
     return F.cross_entropy(logits.float(), labels, reduction="none", ignore_index=IGNORED)
 
 
@@ -44,7 +45,7 @@ class _SummedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        # The upstream gradient is a number: that of the sum.
+        # The upstream gradient is a scalar, that of the sum.
         return *(None if found is None else found * gradients[0] for found in ctx.saved_tensors), None, None
 
 
@@ -60,7 +61,7 @@ def _loss_and_gradients(
         rows = slice(first, first + ROWS_AT_ONCE[states.device.type])
         logits = torch.addmm(bias.to(dtype), factor[rows], table.t()).float()
         losses, of_logits = _softmax(logits, labels[rows], any(needed))
-        # Not in place: of a tensor that it changed and returns, torch 2.11 compiles an autograd.Function whose
+        # Not in place: torch 2.11 compiles an autograd.Function that modifies and returns a tensor to one whose
         # gradients are all zero.
         loss = loss + losses.sum()
         if of_bias is not None:
@@ -74,7 +75,7 @@ def _loss_and_gradients(
 
 
 def _softmax(logits: Tensor, labels: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
-    """The losses, and what the logits, in their place, have for gradients; 0 where a position is empty."""
+    """The losses, and the gradients of the logits, in their memory; 0 at empty positions."""
     empty = labels == IGNORED
     right = labels.clamp(min=0).unsqueeze(1)
     logits -= logits.amax(dim=1, keepdim=True)
@@ -88,7 +89,7 @@ def _softmax(logits: Tensor, labels: Tensor, with_gradient: bool) -> tuple[Tenso
 
 
 def _add_product(target: Tensor, left: Tensor, right: Tensor) -> None:
-    """target += left · right, in the precision of the factors."""
+    """Compute target += left · right, in the precision of the factors."""
     if left.dtype == target.dtype:
         target.addmm_(left, right)
     else:

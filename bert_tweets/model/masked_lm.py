@@ -1,6 +1,6 @@
-"""One module that holds encoder and head, and gives the sum of the losses at masked positions.
+"""One module of encoder and head that returns the sum of the losses at masked positions.
 
-Engines wrap it whole; nothing outside calls what it holds.
+Engines wrap it as a whole; nothing outside calls its submodules.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _MOST_SHAPES = 64
 
 
 @dataclass(frozen=True)
-class Guesses:
-    """What the model made of each masked token; all [masked_capacity].
+class MaskedPredictions:
+    """The model's predictions of masked tokens; all [masked_capacity].
 
     Attributes:
-        losses: float32, cross-entropy in nats; 0 where a place is empty.
-        correct: bool, the most likely token is the right one.
-        segments: int64, segment of the token; 0 where a place is empty.
+        losses: float32, cross-entropy in nats; 0 at empty places.
+        correct: bool, whether the most likely token is the right one.
+        segments: int64, segment of the token; 0 at empty places.
     """
 
     losses: Tensor
@@ -39,14 +39,14 @@ class Guesses:
 
 
 class PackedMaskedLM(nn.Module):
-    """A stock masked language model, run over packed rows.
+    """A stock masked language model that runs on packed rows.
 
     Args:
-        model: what `transformers` loaded, with the attention of `attention`.
-        backend: of attention; None: the one that works everywhere.
-        compiled: have torch.compile make the step's kernels.
-        checkpoint: compute each layer's activations again on the way back.
-        parted: an engine will cut the weights into parts, see `PackedEncoder`.
+        model: the model that `transformers` loaded, with the attention of `attention.hf_interface`.
+        backend: attention backend; None: the one that works everywhere.
+        compiled: let torch.compile make the step's kernels.
+        checkpoint: recompute each layer's activations in the backward pass.
+        sharded: an engine shards the weights, see `PackedEncoder`.
     """
 
     def __init__(
@@ -55,40 +55,40 @@ class PackedMaskedLM(nn.Module):
         backend: Backend | None = None,
         compiled: bool = False,
         checkpoint: bool = False,
-        parted: bool = False,
+        sharded: bool = False,
     ):
         super().__init__()
         self.model, self.compiled = model, compiled
         self.backend = backend or backend_named("sdpa")
-        self._encoder, self._head = PackedEncoder(model, self.backend, checkpoint, parted), Head(model)
+        self._encoder, self._head = PackedEncoder(model, self.backend, checkpoint, sharded), Head(model)
         self._loss = _compiled(self._summed_loss) if compiled else self._summed_loss
 
     def forward(self, batch: MicroBatch, masking: Masking) -> Tensor:
-        """The sum of the losses at masked positions: float32, no shape. Draws the masks on the device."""
+        """The sum of the losses at masked positions: float32 scalar. Draws the masks on the device."""
         return self._loss(batch, masking, self._plan(batch))
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """The mode of validation: no dropout, and nothing is trained.
+        """Validation mode: no dropout, no gradients.
 
-        A compiled module without dropout stays in the mode of training, with gradients that nobody asks for: the same
-        graph serves, where another would take up to a minute to compile.
+        A compiled module without dropout stays in training mode, with gradients that are not used: it reuses the graph
+        of training, where another would take up to a minute to compile.
         """
         same_graph = self.compiled and not any(isinstance(part, nn.Dropout) and part.p for part in self.modules())
         self.train(same_graph)
         with torch.set_grad_enabled(same_graph):
             yield
 
-    def guesses(self, batch: MicroBatch, masking: Masking) -> Guesses:
-        """The losses one by one, for evaluation."""
+    def predictions(self, batch: MicroBatch, masking: Masking) -> MaskedPredictions:
+        """The loss of each masked token, for evaluation."""
         states, labels, positions = self._at_masked(batch, masking, self._plan(batch))
         logits = self._head.decoder(states)
         filled = labels != IGNORED
         segments = torch.where(filled, batch.segment_ids.flatten()[positions].long(), 0)
-        return Guesses(losses_of(logits, labels), filled & (logits.argmax(dim=-1) == labels), segments)
+        return MaskedPredictions(losses_of(logits, labels), filled & (logits.argmax(dim=-1) == labels), segments)
 
     def hidden_states(self, batch: MicroBatch) -> tuple[Tensor, ...]:
-        """The states after the embeddings and after each layer, of the tokens as they stand.
+        """The states after the embeddings and after each layer, without masking.
 
         Returns:
             layers + 1 tensors [rows, row_length, width].
@@ -98,31 +98,31 @@ class PackedMaskedLM(nn.Module):
         return tuple(output.hidden_states)
 
     def layers_at(self, batch: MicroBatch, places: Tensor, layers: Sequence[int]) -> Tensor:
-        """The states of some tokens, as they stand, after some layers; float32.
+        """The states of some tokens after some layers, without masking; float32.
 
         Args:
             batch: the rows.
-            places: int64 [places], in the flattened rows.
-            layers: ascending, 0 for the embeddings, 1 for the first.
+            places: int64 [places], indices in the flattened rows.
+            layers: layer numbers, ascending; 0 for the embeddings, 1 for the first layer.
 
         Returns:
             [layers, places, width].
         """
         parts = self._encoder.layers_at(batch.input_ids, batch.position_ids, self._plan(batch), places, layers)
-        # Under autocast the embeddings are of another type than the layers' states.
+        # Under autocast the embeddings have another dtype than the layers' states.
         return torch.stack([states.float() for states in parts])
 
     def likeliest(self, batch: MicroBatch, places: Tensor, allowed: Tensor, count: int) -> Tensor:
-        """The tokens that the head finds likeliest at some places, by what stands there: [MASK], for a guess.
+        """The most likely tokens at some places; to predict a token, put [MASK] there.
 
         Args:
             batch: the rows.
-            places: int64 [places], in the flattened rows.
-            allowed: bool [vocabulary], tokens to choose from; `count` at least.
-            count: tokens of a place.
+            places: int64 [places], indices in the flattened rows.
+            allowed: bool [vocabulary], tokens to choose from; at least `count` of them.
+            count: number of tokens per place.
 
         Returns:
-            int64 [places, count], likeliest first.
+            int64 [places, count], most likely first.
         """
         states = self._encoder.states_at(batch.input_ids, batch.position_ids, self._plan(batch), places)
         logits = self._head.decoder(self._head.transform(states))
@@ -138,9 +138,9 @@ class PackedMaskedLM(nn.Module):
         return summed_loss(states, decoder.weight, decoder.bias, labels)
 
     def _at_masked(self, batch: MicroBatch, masking: Masking, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
-        """What the decoder reads at the masked positions, their labels, and where they stand in the flattened rows."""
+        """The decoder's input at the masked positions, their labels, and their indices in the flattened rows."""
         corrupted, selected = masking.apply(batch)
-        # The number of places is known to the host, so the device is not waited for.
+        # The host knows the number of places, so it does not wait for the device.
         found = torch.nonzero_static(selected.flatten(), size=batch.masked_capacity, fill_value=-1).squeeze(1)
         positions = found.clamp(min=0)
         labels = torch.where(found >= 0, batch.input_ids.flatten()[positions].long(), IGNORED)
@@ -149,10 +149,10 @@ class PackedMaskedLM(nn.Module):
 
 
 def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`function`, compiled for each shape that it meets.
+    """Compile a function for each shape that it is called with.
 
-    After eight of them torch would leave all others uncompiled. A run has one shape, but the limit counts all modules
-    of a process, and a benchmark or a Python session makes many.
+    After eight shapes torch would leave all others uncompiled. A run has one shape, but the limit counts all modules of
+    a process, and a benchmark or a Python session makes many.
     """
     settings = torch._dynamo.config
     settings.recompile_limit = max(settings.recompile_limit, _MOST_SHAPES)

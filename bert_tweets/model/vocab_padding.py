@@ -1,4 +1,4 @@
-"""The vocabulary's size while training: matrix products of a GPU like multiples of 64."""
+"""Padding of the vocabulary in training: matrix products on a GPU are faster for multiples of 64."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Its exponential is 0 in every precision, and no arithmetic on it overflows.
+# A bias whose exponential is 0 in every precision, and with which nothing overflows.
 _NEVER = -1e4
 
 
 def pad_vocabulary(model: Any, multiple: int) -> int:
-    """Gives a stock masked language model rows that no token has, and that no softmax sees.
+    """Add rows to a stock masked language model that belong to no token and get no probability.
 
     Returns:
         The size before, for `cut_vocabulary`.
@@ -30,25 +30,25 @@ def pad_vocabulary(model: Any, multiple: int) -> int:
 
 
 def cut_vocabulary(model: Any, size: int) -> None:
-    """Takes rows beyond `size` away again."""
+    """Remove the rows beyond `size`."""
     if model.config.vocab_size > size:
         model.resize_token_embeddings(size, mean_resizing=False)
 
 
 def names_by_token(model: Any) -> set[str]:
-    """The names of a model's weights that have a row for each token."""
+    """The names of a model's weights that have a row per token."""
     decoder = model.get_output_embeddings()
     tables = {model.get_input_embeddings().weight, decoder.weight, decoder.bias}
     return {name for name, weight in model.named_parameters() if weight in tables}
 
 
 def fit_vocabulary(weights: dict[str, Tensor], by_token: set[str], size: int) -> dict[str, Tensor]:
-    """Weights, or what belongs to them by their names, for a vocabulary of another padding.
+    """Adapt weights, or their moments, to another padding of the vocabulary.
 
     Args:
-        weights: under the stock names; those that are not by token stay.
-        by_token: see `names_by_token`.
-        size: rows that they shall have; new ones are as `pad_vocabulary` makes them.
+        weights: tensors by name; those without a row per token are left as they are.
+        by_token: names of tensors with a row per token, see `names_by_token`.
+        size: number of rows; new ones are as made by `pad_vocabulary`.
     """
 
     def fitted(name: str, weight: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""What a training run needs beside its engine: schedule, optimizer groups, metrics, validation."""
+"""Training: trainer, schedule, optimizer groups, checkpoints, metrics, validation, evaluation."""

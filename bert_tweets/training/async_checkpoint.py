@@ -1,4 +1,4 @@
-"""Saving while training goes on: a step waits for the snapshot alone."""
+"""Checkpoints written by a thread: a step waits only for the copy to the CPU."""
 
 from __future__ import annotations
 
@@ -8,116 +8,126 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from torch import Tensor
 
 from bert_tweets.common.errors import UserError
+from bert_tweets.data.sampler import SamplerState
 from bert_tweets.distributed.world import World
-from bert_tweets.engine.protocol import Engine
+from bert_tweets.engine.base import Engine
 
 from . import checkpoint
-from .checkpoint import Record
-from .rng_state import generators_of
+from .checkpoint import Metadata, Progress, Record
+from .fingerprint import RunFingerprint
+from .rng_state import gather_rng_states
+from .run_folder import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 1.0
 
 
-class Saver:
-    """Writes checkpoints behind the back of training, one at a time.
+class AsyncCheckpointer:
+    """Writes checkpoints in a thread, one at a time.
 
     Args:
         run: folder of the run.
-        keep: so many of the newest stay.
+        keep: number of newest checkpoints to keep.
         world: the ranks; rank 0 writes.
-        made_from, told: of the record.
-        with_generators: what the ranks draw from (dropout) decides what comes next.
+        fingerprint: fingerprint of the run, for the record.
+        metadata: facts for people, for the record.
+        with_rng_states: save the random states of dropout.
     """
 
     def __init__(
-        self, run: Path, keep: int, world: World, made_from: dict[str, Any], told: dict[str, Any], with_generators: bool
+        self,
+        run: Path,
+        keep: int,
+        world: World,
+        fingerprint: RunFingerprint,
+        metadata: Metadata,
+        with_rng_states: bool,
     ):
-        self.folder = run / checkpoint.FOLDER
-        self.keep, self.world, self.made_from, self.told = keep, world, made_from, told
-        self.with_generators = with_generators
-        self.saved = -1
+        self.folder = run / CHECKPOINTS
+        self.keep, self.world, self.fingerprint, self.metadata = keep, world, fingerprint, metadata
+        self.with_rng_states = with_rng_states
+        self.saved_step = -1
         self._thread: threading.Thread | None = None
-        self._trouble = ""
+        self._failure = ""
 
     def save(
         self,
         step: int,
         engine: Engine,
-        sampler: dict[str, Any],
-        progress: dict[str, Any],
+        sampler: SamplerState,
+        progress: Progress,
         best: dict[str, Tensor] | None,
         alive: Callable[[], None] = lambda: None,
     ) -> float:
-        """Takes a snapshot and has it written; all ranks call it.
+        """Copy the state and start to write it; all ranks call it.
 
         Args:
-            step: steps that are done.
-            engine: gives its state.
-            sampler, progress: of the record.
-            best: the weights that would be exported, where they are others than those of now.
-            alive: is called now and then while an earlier checkpoint is being written.
+            step: steps taken.
+            engine: the engine whose state is saved.
+            sampler: position in the stream of tweets.
+            progress: state of the run's own counters.
+            best: the weights that would be exported, if they are not those of now.
+            alive: called now and then while an earlier checkpoint is being written.
 
         Returns:
-            Seconds that training waited, for an earlier checkpoint to be written first too.
+            Seconds that training waited, including those for an earlier checkpoint.
         """
-        begun = time.perf_counter()
-        if step != self.saved:
-            self._settle(alive)
+        started = time.perf_counter()
+        if step != self.saved_step:
+            self._wait_for_rank0(alive)
             self._warn(self._join())
             state = engine.state(keep=self.world.is_main)
-            generators = generators_of(self.world) if self.with_generators else {}
+            generators = gather_rng_states(self.world) if self.with_rng_states else {}
             if state is not None:
-                record = Record(step, self.made_from, sampler, progress, state.numbers, self.told)
+                record = Record(step, self.fingerprint, sampler, progress, state.scalars, self.metadata)
                 tensors = {"weights": state.weights, "moments": state.moments, "best": best or {}}
-                self._begin(record, {**tensors, "generators": generators})
-            self.saved = step
-        return time.perf_counter() - begun
+                self._start(record, {**tensors, "generators": generators})
+            self.saved_step = step
+        return time.perf_counter() - started
 
     def wait(self, needed: bool, alive: Callable[[], None] = lambda: None) -> None:
-        """Waits until the last checkpoint is written; all ranks call it.
+        """Wait until the last checkpoint is written; all ranks call it.
 
         Args:
-            needed: the run leaves, to go on from it.
+            needed: the run stops, and is to resume from this checkpoint.
             alive: see `save`.
 
         Raises:
-            UserError: it was not written, and is needed; on all ranks.
+            UserError: it is needed and was not written; on all ranks.
         """
 
         def join() -> None:
-            trouble = self._join()
-            if trouble and needed:
-                raise UserError(f"the last checkpoint was not written: {trouble}")
-            self._warn(trouble)
+            failure = self._join()
+            if failure and needed:
+                raise UserError(f"the last checkpoint was not written: {failure}")
+            self._warn(failure)
 
-        self._settle(alive)
+        self._wait_for_rank0(alive)
         self.world.run_on_rank0(join)
 
-    def __enter__(self) -> Saver:
+    def __enter__(self) -> AsyncCheckpointer:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Who presses Ctrl-C twice does not wait: what is not whole is not there.
+        # A second Ctrl-C does not wait: an incomplete checkpoint does not count as one.
         if not isinstance(error, KeyboardInterrupt):
             self._join()
 
     @staticmethod
-    def _warn(trouble: str) -> None:
-        """It costs that checkpoint, not the run."""
-        if trouble:
-            logger.warning(f"the last checkpoint was not written: {trouble}")
+    def _warn(failure: str) -> None:
+        """Log a checkpoint that failed; the run continues."""
+        if failure:
+            logger.warning(f"the last checkpoint was not written: {failure}")
 
-    def _settle(self, alive: Callable[[], None]) -> None:
-        """All ranks wait for rank 0's disk, however long that takes, and stay alive."""
+    def _wait_for_rank0(self, alive: Callable[[], None]) -> None:
+        """Wait on all ranks for rank 0's disk, however long it takes."""
         while self.world.broadcast_object(self._is_writing()):
             alive()
 
@@ -127,19 +137,19 @@ class Saver:
         return self._thread is not None and self._thread.is_alive()
 
     def _join(self) -> str:
-        """Waits for the thread; what went wrong in it, in a line."""
+        """Wait for the thread; returns why it failed, or ""."""
         if self._thread:
             self._thread.join()
             self._thread = None
-        trouble, self._trouble = self._trouble, ""
-        return trouble
+        failure, self._failure = self._failure, ""
+        return failure
 
-    def _begin(self, record: Record, tensors: dict[str, dict[str, Tensor]]) -> None:
+    def _start(self, record: Record, tensors: dict[str, dict[str, Tensor]]) -> None:
         def work() -> None:
             try:
                 checkpoint.write_checkpoint(self.folder, record, tensors, self.keep)
-            except Exception as error:  # whatever it was, nothing is saved; who waits tells it
-                self._trouble = str(error) if isinstance(error, OSError | UserError) else repr(error)
+            except Exception as error:  # any failure costs this checkpoint only; whoever waits reports it
+                self._failure = str(error) if isinstance(error, OSError | UserError) else repr(error)
 
-        self._thread = threading.Thread(target=work, name="saver", daemon=True)
+        self._thread = threading.Thread(target=work, name="checkpointer", daemon=True)
         self._thread.start()

@@ -1,8 +1,7 @@
-"""What a training run is made of, put together from its settings: loader, module, engine."""
+"""The parts of a training run, made from its settings: loader, module, engine."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,22 +17,20 @@ from bert_tweets.data.masking import Masking, masking_for
 from bert_tweets.data.permutation import Stream, stream_of
 from bert_tweets.distributed.download import fetch_and_check
 from bert_tweets.distributed.world import World
+from bert_tweets.engine.base import Engine
 from bert_tweets.engine.ddp import DDPEngine
 from bert_tweets.engine.deepspeed import DeepSpeedEngine
 from bert_tweets.engine.deepspeed_config import deepspeed_settings, zero_stage
 from bert_tweets.engine.precision import PRODUCTS, MasterWeights, allow_tf32
-from bert_tweets.engine.protocol import Engine
 from bert_tweets.model.attention import Shape, backend_for
-from bert_tweets.model.loading import SCRATCH, LoadedModel, load_model
+from bert_tweets.model.loading import LoadedModel, load_model
 from bert_tweets.model.masked_lm import PackedMaskedLM
 from bert_tweets.model.vocab_padding import pad_vocabulary
 
-from .determinism import keep_memory
+from .determinism import keep_heap
 from .flops import flops_per_token
 from .optimizer import choose_trainable, make_optimizer
 from .validate import MASKED_SHARE
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,10 +38,14 @@ class Training:
     """The parts of a run.
 
     Attributes:
-        masking: on the device.
-        attention: name of the backend.
-        flops_per_token: of the model, for a real token.
-        vocabulary_size: of the model as it was loaded, see `vocabulary_size.pad_vocabulary`.
+        loader: makes this rank's micro-batches of each step.
+        layout: layout of the micro-batches.
+        masking: draws the masks, on the device.
+        module: encoder, head and loss.
+        engine: runs the module over all ranks.
+        attention: name of the attention backend.
+        flops_per_token: FLOPs of the model per real token.
+        vocabulary_size: vocabulary size of the model before padding, see `vocab_padding.pad_vocabulary`.
     """
 
     loader: StepLoader
@@ -58,49 +59,37 @@ class Training:
 
 
 def stream_for(config: TrainConfig, manifest: Manifest) -> Stream:
-    """The tweets of the run, in order, cut into steps.
+    """The order of the run's tweets, divided into steps.
 
     Raises:
-        UserError: there are none, or the rows are too short for them.
+        UserError: there are no tweets, or they do not fit into the rows.
     """
     rows = manifest.rows("train")
     if not rows:
         raise UserError(f"{config.data.path}: its training split is empty; prepare more tweets")
-    row_length_of(config.data, manifest)  # a mistake shows before the process group starts
+    row_length_of(config.data, manifest)  # finds a mistake before the process group starts
     epochs = config.epochs if config.epochs is not None else 3.0
     return stream_of(rows, config.seed, config.batch_size, config.max_steps, epochs, config.data)
 
 
 def check_engine(config: TrainConfig, world: World) -> None:
-    """Finds what is wrong with the engine's settings, before the process group starts.
+    """Check the engine's settings before the process group starts.
 
     Raises:
-        UserError: names all of it.
+        UserError: names everything that is wrong.
     """
     if config.engine.name == "deepspeed":
         deepspeed_settings(config, world.device)
 
 
 def load_for_run(config: TrainConfig, manifest: Manifest, world: World) -> LoadedModel:
-    """The model, brought onto each machine where it is on the hub, and what there is to say of it.
+    """Load the model, downloading it once per machine if it is on the hub.
 
     Raises:
-        UserError: it cannot be loaded, or is not for these shards.
+        UserError: it cannot be loaded, or does not fit the shards.
     """
     fetch_and_check([config.model], manifest, world)
-    loaded = load_model(config.model, manifest, config.seed)
-    if not loaded.has_trained_head:
-        what = "is made from scratch" if config.model.name == SCRATCH else "is an encoder without a masked-LM head"
-        logger.info(
-            f"{config.model.name} {what}: its head is new, on the scale of the embeddings; "
-            "the early fall of the loss is that head being learnt, not adaptation to tweets",
-        )
-    if loaded.added_tokens:
-        logger.info(
-            f"{config.model.name} takes on {loaded.added_tokens} tokens that were added to its tokenizer; "
-            "each begins as the mean of the pieces of its name",
-        )
-    return loaded
+    return load_model(config.model, manifest, config.seed)
 
 
 def build(
@@ -110,17 +99,20 @@ def build(
     loaded: LoadedModel | None = None,
     asked: Callable[[], bool] = never,
 ) -> Training:
-    """The parts of a run; its process group has started.
+    """Make the parts of a run; its process group has started.
 
     Args:
-        loaded: the model, where it is loaded already.
-        asked: whether this rank was asked to stop, see `StepLoader`.
+        config: settings of the run.
+        manifest: manifest of its shards.
+        world: the ranks.
+        loaded: the model, if it is loaded already.
+        asked: returns whether this rank was asked to stop, see `StepLoader`.
 
     Raises:
-        UserError: the model cannot be loaded, or what is asked for cannot be used on this device.
+        UserError: the model cannot be loaded, or a setting cannot be used on this device.
     """
     if world.device.type == "cpu":
-        keep_memory()
+        keep_heap()
     loaded = loaded or load_model(config.model, manifest, config.seed)
     split = open_split(config.data.path, manifest, "train")
     layout = layout_for(config, manifest, world)
@@ -149,9 +141,9 @@ def build(
 
 
 def layout_for(config: TrainConfig, manifest: Manifest, world: World) -> Layout:
-    """The layout of training's and validation's micro-batches.
+    """The layout of micro-batches in training and validation.
 
-    One shape on GPUs and where kernels are compiled; on a CPU each empty row costs time.
+    One shape on GPUs and with compiled kernels; on a CPU each empty row costs time.
     """
     length, tokens = row_length_of(config.data, manifest), config.tokens_per_device
     if world.device.type != "cuda" and not is_compiled(config, world):
@@ -165,12 +157,12 @@ def layout_for(config: TrainConfig, manifest: Manifest, world: World) -> Layout:
 def is_compiled(config: TrainConfig, world: World) -> bool:
     """Whether torch.compile makes the step's kernels."""
     if config.model.compile == "auto":
-        return world.device.type == "cuda" and not _parted(config)
+        return world.device.type == "cuda" and not _has_sharded_weights(config)
     return config.model.compile == "true"
 
 
-def _parted(config: TrainConfig) -> bool:
-    # A compiled graph would read weights that are not there yet.
+def _has_sharded_weights(config: TrainConfig) -> bool:
+    # A compiled graph would read weights before they are gathered.
     return config.engine.name == "deepspeed" and zero_stage(config) == 3
 
 
@@ -179,14 +171,14 @@ def _module(config: TrainConfig, loaded: LoadedModel, layout: Layout, world: Wor
     shape = Shape.of(loaded.model.config, world.device.type, dtype, layout.row_length, compiled)
     backend = backend_for(config.model.attention, shape)
     recompute = config.model.checkpoint_activations
-    module = PackedMaskedLM(loaded.model, backend, shape.compiled, recompute, _parted(config))
+    module = PackedMaskedLM(loaded.model, backend, shape.compiled, recompute, _has_sharded_weights(config))
     return module.to(world.device)
 
 
 def _engine(config: TrainConfig, module: PackedMaskedLM, world: World) -> Engine:
     allow_tf32(config.precision)
     if config.engine.name == "deepspeed":
-        # Where weights are in 16 bits, the masters are DeepSpeed's.
+        # With 16-bit weights, DeepSpeed makes the master weights.
         optimizer = make_optimizer(module.parameters(), config.optimizer)
         return DeepSpeedEngine(module, optimizer, world, deepspeed_settings(config, world.device))
     masters = MasterWeights(module) if config.precision == "bf16_weights" else None

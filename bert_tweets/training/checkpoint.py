@@ -1,7 +1,7 @@
-"""Checkpoints: folders that a run goes on from, of one form for every engine; written whole, and checked before use.
+"""Checkpoints: one format for every engine; written completely or not at all, and checked before use.
 
-    checkpoints/latest                          the name of the newest
-    checkpoints/step-00000500/checkpoint.json   the record, sealed: what it is of, where the run stood, checksums
+    checkpoints/latest                          name of the newest
+    checkpoints/step-00000500/checkpoint.json   the record, with a checksum: whose run, where it was, its files
                              /weights.safetensors, moments.safetensors, best.safetensors, generators.safetensors
 
 Nothing in them is code: tensors are safetensors, all else is JSON.
@@ -13,7 +13,6 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,50 +21,131 @@ from typing import TYPE_CHECKING, Any
 from bert_tweets.common.errors import UserError
 from bert_tweets.common.json_records import add_checksum, parse_record, verify_checksum
 from bert_tweets.common.output_folder import atomic_output_folder, to_json, write_atomic, write_bytes
+from bert_tweets.data.sampler import SamplerState
+from bert_tweets.engine.scalars import Scalars
+
+from .fingerprint import RunFingerprint
+from .run_folder import CHECKPOINTS
 
 if TYPE_CHECKING:
-    # Torch is slow to import, and who verifies does without.
+    # Torch is slow to import, and `verify` does without it.
     from torch import Tensor
 
-FOLDER, RECORD, LATEST = "checkpoints", "checkpoint.json", "latest"
-FORMAT_VERSION = 1
+RECORD, LATEST = "checkpoint.json", "latest"
+FORMAT_VERSION = 2
 _NAME = re.compile(r"step-\d{8,}")
 _FILE = re.compile(r"[a-z_]+\.safetensors")
-# Its content is no longer needed; removed when nothing goes on in it.
-_GOING = ".going-"
+# A checkpoint that is being deleted; removed at the next start if the deletion was interrupted.
+_DELETING = ".deleting-"
+
+
+@dataclass(frozen=True)
+class BestState:
+    """State of `BestModel`, without its weights; `loss` is None if no validation had a finite loss."""
+
+    step: int
+    loss: float | None
+    start_loss: float | None
+    since: int
+    warned: bool
+
+
+@dataclass(frozen=True)
+class MeterState:
+    """State of `IntervalMeter`: the sums since the last line of metrics; `sums_by_rank` is [loss sum, masked count]."""
+
+    waits: list[float]
+    steps: int
+    tokens: int
+    tweets: int
+    positions: int
+    seconds: float
+    sums_by_rank: list[list[float]]
+
+
+@dataclass(frozen=True)
+class TotalsState:
+    """State of `Totals`: real tokens, tweets and seconds of training, over all launches."""
+
+    tokens: int
+    tweets: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class GuardState:
+    """State of `GradientGuard`: the skipped steps of the last thousand; whether the last gradient was zero."""
+
+    skipped: list[int]
+    last_was_zero: bool
+
+
+@dataclass(frozen=True)
+class Progress:
+    """State of the run's own counters."""
+
+    best: BestState
+    meter: MeterState
+    totals: TotalsState
+    guard: GuardState
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Facts for people; resuming does not read them.
+
+    Attributes:
+        engine: name of the engine.
+        ranks: number of ranks.
+        versions: versions of the libraries.
+        config: all settings, by key.
+    """
+
+    engine: str
+    ranks: int
+    versions: dict[str, str]
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size in bytes and sha256 of a file."""
+
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a checkpoint says of itself.
+    """The contents of `checkpoint.json`.
 
     Attributes:
-        step: steps that were done.
-        made_from: what must be the same for a run to go on from here: settings, recipe, data, first weights.
-        sampler: see `data.sampler.SamplerState`.
-        progress: where the run's own counters stood.
-        numbers: of the engine, see `EngineState`.
-        told: for people: engine, ranks, versions, and all settings.
-        files: of each file beside the record, its bytes and sha256.
+        step: steps taken.
+        fingerprint: what must be the same for a run to resume from here.
+        sampler: position in the stream of tweets.
+        progress: state of the run's own counters.
+        scalars: numbers of the engine.
+        metadata: facts for people.
+        files: the other files of the checkpoint, by name.
     """
 
     step: int
-    made_from: dict[str, Any]
-    sampler: dict[str, Any]
-    progress: dict[str, Any]
-    numbers: dict[str, Any]
-    told: dict[str, Any]
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fingerprint: RunFingerprint
+    sampler: SamplerState
+    progress: Progress
+    scalars: Scalars
+    metadata: Metadata
+    files: dict[str, FileEntry] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read, every byte of it as it was written.
+    """A checkpoint that was read and compared with its checksums.
 
     Attributes:
-        folder: where it lies.
-        record: what it says of itself.
-        tensors: by file (`weights`, `moments`, and `best`, `generators` where there are any) and name, on the CPU.
+        folder: its folder.
+        record: its record.
+        tensors: tensors on the CPU, by file (`weights`, `moments`; `best`, `generators` if there are any) and name.
     """
 
     folder: Path
@@ -74,7 +154,7 @@ class Checkpoint:
 
 
 class Damaged(UserError):
-    """A checkpoint that is not as it was written; the line says which file."""
+    """A checkpoint that is not as it was written; the message names the file."""
 
 
 def name_of(step: int) -> str:
@@ -82,12 +162,12 @@ def name_of(step: int) -> str:
 
 
 def step_of(folder: Path) -> int:
-    """The step that the name of a checkpoint's folder tells."""
+    """The step in the name of a checkpoint's folder."""
     return int(folder.name.removeprefix("step-"))
 
 
 def found_in(checkpoints: Path) -> list[Path]:
-    """The checkpoints of a run, the newest first."""
+    """The checkpoints of a run, newest first."""
     if not checkpoints.is_dir():
         return []
     named = [path for path in checkpoints.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
@@ -95,37 +175,37 @@ def found_in(checkpoints: Path) -> list[Path]:
 
 
 def named_by(place: Path) -> list[Path]:
-    """The checkpoints that a path names: itself, or those of a run or of its `checkpoints`, the newest first."""
+    """The checkpoints that a path names: itself, or those of a run or of its `checkpoints`, newest first."""
     if (place / RECORD).is_file():
         return [place]
-    return found_in(place / FOLDER) or found_in(place)
+    return found_in(place / CHECKPOINTS) or found_in(place)
 
 
 def write_checkpoint(checkpoints: Path, record: Record, tensors: dict[str, dict[str, Tensor]], keep: int) -> Path:
-    """Writes a checkpoint and reads it again; only then older ones are removed.
+    """Write a checkpoint and check it; only then delete the oldest ones.
 
     Args:
         checkpoints: folder of all checkpoints of the run.
-        record: without its files.
+        record: the record, without its files.
         tensors: see `Checkpoint`; a file without tensors is not written.
-        keep: so many of the newest stay.
+        keep: number of newest checkpoints to keep.
 
     Returns:
         The folder of the checkpoint.
 
     Raises:
         UserError: it cannot be written.
-        Damaged: the disk does not give back what it was given.
+        Damaged: the disk does not return what was written.
     """
     from safetensors.torch import save
 
     target = checkpoints / name_of(record.step)
     if target.exists():
-        # This run came from there, and has not taken a step since; or it is damaged.
+        # Either this run resumed from it and has taken no step since, or it is damaged.
         with suppress(Damaged):
             check(target)
             return target
-        _drop(target)
+        _delete(target)
     with atomic_output_folder(target) as side:
         files = {}
         for name, content in tensors.items():
@@ -133,16 +213,18 @@ def write_checkpoint(checkpoints: Path, record: Record, tensors: dict[str, dict[
                 data = save(content)
                 files[f"{name}.safetensors"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
                 write_bytes(side / f"{name}.safetensors", data)
-        write_bytes(side / RECORD, to_json(_sealed(record, files)))
+        whole = {**asdict(record), "files": files, "format_version": FORMAT_VERSION}
+        # The checksum is of the record as JSON returns it: tuples become lists.
+        write_bytes(side / RECORD, to_json(add_checksum(json.loads(json.dumps(whole)))))
     check(target)
     write_atomic(checkpoints / LATEST, f"{target.name}\n".encode())
     for old in found_in(checkpoints)[keep:]:
-        _drop(old)
+        _delete(old)
     return target
 
 
 def check(folder: Path) -> Record:
-    """Reads the record and compares every file with it.
+    """Read the record and compare every file with it.
 
     Raises:
         Damaged: names the first file that is not as it was written.
@@ -154,7 +236,7 @@ def check(folder: Path) -> Record:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Reads a checkpoint; what is handed out is what was compared with the checksums.
+    """Read a checkpoint; the bytes that are returned are those that were compared with the checksums.
 
     Raises:
         Damaged: names the first file that is not as it was written.
@@ -173,11 +255,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def read_record(folder: Path) -> Record:
-    """What a checkpoint says of itself.
+    """Read the record of a checkpoint.
 
     Raises:
         Damaged: it is not as it was written.
-        UserError: it is whole, and of another format: nobody shall take it for damaged, and remove it.
+        UserError: it is undamaged but of another format; it must not be taken for damaged, and deleted.
     """
     path = folder / RECORD
     try:
@@ -185,13 +267,13 @@ def read_record(folder: Path) -> Record:
         version = found.pop("format_version")
         if version != FORMAT_VERSION:
             raise UserError(
-                f"{path}: format version {version}, this program reads {FORMAT_VERSION}; go on with the program that "
-                "wrote it, or begin anew with resume=never"
+                f"{path}: format version {version}, this program reads {FORMAT_VERSION}; resume with the version of "
+                "bert_tweets that wrote it, or start from scratch with resume=never"
             )
         record = parse_record(found, Record, "the record")
-        for name, entry in record.files.items():
-            if not _FILE.fullmatch(name) or set(entry) != {"bytes", "sha256"}:
-                raise ValueError(f"no file of a checkpoint is called {name!r}")
+        for name in record.files:
+            if not _FILE.fullmatch(name):
+                raise ValueError(f"{name!r} is not a file of a checkpoint")
     except FileNotFoundError:
         raise Damaged(f"{path}: is missing") from None
     except OSError as error:
@@ -201,64 +283,58 @@ def read_record(folder: Path) -> Record:
     return record
 
 
-def strangers(folder: Path, record: Record) -> Iterator[Path]:
-    """What lies in the folder of a checkpoint and is none of its files."""
+def unexpected_files(folder: Path, record: Record) -> list[Path]:
+    """Files in the folder of a checkpoint that do not belong to it."""
     known = {RECORD, *record.files}
-    return (path for path in sorted(folder.iterdir()) if path.name not in known)
+    return [path for path in sorted(folder.iterdir()) if path.name not in known]
 
 
-def forget_after(checkpoints: Path, step: int) -> list[str]:
-    """Removes what lies behind a step, and what an interrupted removal left.
+def delete_after(checkpoints: Path, step: int) -> list[str]:
+    """Delete the checkpoints of later steps, and what interrupted writes and deletions left.
 
     Returns:
-        The names of the checkpoints that were removed.
+        The names of the checkpoints that were deleted.
     """
     later = [path for path in found_in(checkpoints) if step_of(path) > step]
     for path in later:
-        _drop(path)
+        _delete(path)
     if later:
         left = found_in(checkpoints)
         if left:
             write_atomic(checkpoints / LATEST, f"{left[0].name}\n".encode())
         else:
             (checkpoints / LATEST).unlink(missing_ok=True)
-    for path in [*checkpoints.glob(f"{_GOING}*"), *checkpoints.glob(".step-*.unfinished")]:
+    for path in [*checkpoints.glob(f"{_DELETING}*"), *checkpoints.glob(".step-*.unfinished")]:
         shutil.rmtree(path)
     return [path.name for path in later]
 
 
-def _sealed(record: Record, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    whole = {**asdict(record), "files": files, "format_version": FORMAT_VERSION}
-    # As JSON gives it back: keys are text, tuples are lists.
-    return add_checksum(json.loads(json.dumps(whole)))
-
-
-def _read(folder: Path, name: str, entry: dict[str, Any]) -> bytes:
+def _read(folder: Path, name: str, entry: FileEntry) -> bytes:
     path = folder / name
     if path.is_symlink() or not path.is_file():
         raise Damaged(f"{path}: is missing")
     size = path.stat().st_size
-    if size != entry["bytes"]:
-        raise Damaged(f"{path}: has {size:,} bytes, {entry['bytes']:,} were written")
+    if size != entry.bytes:
+        raise Damaged(f"{path}: has {size:,} bytes, {entry.bytes:,} were written")
     try:
         data = path.read_bytes()
     except OSError as error:
         raise _unreadable(path, error) from None
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise Damaged(f"{path}: its bytes are not those that were written")
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise Damaged(f"{path}: its checksum does not match; it has changed since it was written")
     return data
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:
-    # Not damaged: what may be whole is neither passed over nor removed.
-    return UserError(f"{path}: cannot be read ({error.strerror}); mend that, or name another checkpoint with resume=")
+    # Not `Damaged`: it may be undamaged, so it is neither skipped nor deleted.
+    return UserError(f"{path}: cannot be read ({error.strerror}); fix that, or name another checkpoint with resume=")
 
 
-def _drop(folder: Path) -> None:
-    """Removes a checkpoint: in one moment it is none any more, whatever happens meanwhile."""
+def _delete(folder: Path) -> None:
+    """Delete a checkpoint atomically: rename it, then remove it."""
     if not folder.exists():
         return
-    going = folder.with_name(f"{_GOING}{folder.name}")
-    shutil.rmtree(going, ignore_errors=True)
-    folder.replace(going)
-    shutil.rmtree(going)
+    renamed = folder.with_name(f"{_DELETING}{folder.name}")
+    shutil.rmtree(renamed, ignore_errors=True)
+    folder.replace(renamed)
+    shutil.rmtree(renamed)

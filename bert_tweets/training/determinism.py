@@ -1,4 +1,4 @@
-"""What keeps steps alike: the same bits where asked, garbage collected between steps, and a look at where time goes."""
+"""Steps that are alike: deterministic kernels, garbage collection between steps, and a profiler."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from typing import Any
 
 import torch
 
-PROFILE = "profile"
-# M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD of malloc.h: no mapping of its own for a tensor; the heap's end is given
-# back from 2 GiB on, and grows by 64 MiB.
-_KEEP = ((-4, 0), (-1, 2**31 - 1), (-2, 2**26))
+from .run_folder import PROFILE
+
+# M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD of malloc.h: no mapping of its own for a tensor; the end of the heap is
+# returned from 2 GiB on, and grows by 64 MiB.
+_MALLOC_OPTIONS = ((-4, 0), (-1, 2**31 - 1), (-2, 2**26))
 # The first steps compile and allocate: they are left out of a trace.
 _WAIT, _WARM_UP, _TRACED = 4, 1, 3
 
 
 def make_deterministic() -> None:
-    """Has every kernel give the same bits each time; before the device is first used."""
+    """Make every kernel return the same bits each time; call it before the device is first used."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
 
 
-def keep_memory() -> None:
-    """Has glibc keep what a step frees for the next one, for as long as the process lives; elsewhere does nothing.
+def keep_heap() -> None:
+    """Make glibc keep the memory that a step frees, for as long as the process lives; elsewhere do nothing.
 
-    Large tensors are given back to the kernel otherwise, and each page that is touched again has to be filled with
-    zeros first: a sixth of a step on a CPU.
+    Otherwise large tensors are returned to the kernel, which fills each page with zeros when it is used again: a sixth
+    of a step on a CPU.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
-        for parameter, value in _KEEP:
+        for parameter, value in _MALLOC_OPTIONS:
             mallopt(parameter, value)
 
 
 @contextmanager
-def garbage_by_hand() -> Iterator[None]:
-    """No garbage collection in the middle of a step, where other ranks would wait for it: `collect` does it."""
+def manual_gc() -> Iterator[None]:
+    """Disable garbage collection, so that no rank waits for it in the middle of a step; call `gc_step` instead."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -51,19 +52,21 @@ def garbage_by_hand() -> Iterator[None]:
         gc.unfreeze()
 
 
-def collect() -> None:
-    """Collects what has become garbage since `garbage_by_hand`."""
+def gc_step() -> None:
+    """Collect the garbage of the steps since `manual_gc` started, or since the last call."""
     gc.collect(1)
 
 
 def profiler(output: Path, device: torch.device, active: bool) -> Any:
-    """A context whose `step()` is called behind each step; leaves a trace of a few and a table in `output/profile`.
+    """A context whose `step()` is called after each step; writes a trace of a few steps and a table to `profile/`.
 
     Args:
-        active: whether this rank traces; else nothing happens.
+        output: folder of the run.
+        device: device of this rank.
+        active: whether this rank traces.
     """
     if not active:
-        return nullcontext(_Nothing())
+        return nullcontext(_NoProfiler())
     from torch.profiler import ProfilerActivity, profile, schedule
 
     kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
@@ -84,6 +87,6 @@ def profiler(output: Path, device: torch.device, active: bool) -> Any:
     )
 
 
-class _Nothing:
+class _NoProfiler:
     def step(self) -> None:
-        """Nothing is traced."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""The run that settings would make: steps, memory, disk and time, told ahead. Starts, allocates and writes nothing."""
+"""The plan of a run: steps, memory, disk and time. Starts no process group, allocates and writes nothing."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from bert_tweets.model.loading import empty_model
 from . import run_folder
 from .build import check_engine, is_compiled, layout_for, stream_for
 from .memory_estimate import (
+    ENGINE_VARIANTS,
     FP32,
-    WAYS,
+    EngineVariant,
     Memory,
     MicroBatchShape,
-    Parameters,
-    Way,
+    ParameterCounts,
     checkpoint_size,
-    count,
+    count_parameters,
     estimate_memory,
     padded_square,
 )
 from .optimizer import choose_trainable
-from .resume import require_place
+from .resume import require_checkpoint
 
 _GIB = 2**30
-# No backend of the CPU asks for it.
+# The CPU's backends do not depend on it.
 _HEAD_SIZE = 64
-# What is taken on a GPU where none is asked for: the first that most of them can run; none is tried there.
+# Backend that is assumed on a GPU with `auto`: the fastest that most GPUs support; none is tried there.
 _ON_GPU = "triton"
 
 
@@ -52,10 +52,10 @@ class StepShape:
     """A step on one rank, from the lengths of the shards' tweets.
 
     Attributes:
-        tweets: of the rank.
-        micro_batches: of a step.
-        tokens: real ones of a micro-batch.
-        batch: one micro-batch.
+        tweets: tweets of the rank.
+        micro_batches: micro-batches of the step.
+        tokens: real tokens of a micro-batch.
+        batch: shape of a micro-batch.
     """
 
     tweets: int
@@ -65,16 +65,16 @@ class StepShape:
 
 
 def dry_run(config: TrainConfig) -> None:
-    """Prints the plan of a run; one rank of a launch prints it.
+    """Print the plan of a run; rank 0 prints it.
 
     Raises:
-        UserError: the run itself would be refused, or there is no GPU here and nothing says how large one is.
+        UserError: the run itself would be rejected, or there is no GPU here and no setting gives its memory.
     """
     world = planned_world(config)
     manifest = Manifest.read(config.data.path)
     stream_for(config, manifest)
-    state = run_folder.state(config)
-    require_place(config)
+    state = run_folder.run_state(config)
+    require_checkpoint(config)
     check_local([config.model], manifest)
     check_engine(config, world)
     if not world.is_main:
@@ -84,19 +84,19 @@ def dry_run(config: TrainConfig) -> None:
     out.print(parser.dump(config), markup=False)
     model = empty_model(config.model, manifest, 64 if world.device.type == "cuda" else 1)
     choose_trainable(model, config.model.trainable)
-    parameters = count(model)
+    parameters = count_parameters(model)
     shape = step_shape(config, manifest, world)
     out.print(_facts(config, manifest, world, parameters, shape))
     out.print(memory_table(config, model.config, parameters, shape, world))
     out.print(
-        "a rank's memory, in GiB; CUDA's context, NCCL's buffers and fragments come on top; "
-        "formulae: bert_tweets/training/memory_estimate.py",
+        "sizes in GiB; CUDA's context, NCCL's buffers and fragmentation come on top; "
+        "formulas: bert_tweets/training/memory_estimate.py",
         style="dim",
     )
 
 
 def planned_world(config: TrainConfig) -> World:
-    """Rank 0 of the ranks that are planned for, on the device that is planned for.
+    """Rank 0 of the planned ranks, on the planned device.
 
     Raises:
         UserError: see `dry_run`.
@@ -104,7 +104,7 @@ def planned_world(config: TrainConfig) -> World:
     elsewhere = config.device == "cuda" and not torch.cuda.is_available()
     if elsewhere and not config.dry_run_for.device_memory:
         raise UserError(
-            "device=cuda: this machine has no GPU; give the memory of those you plan for: dry_run_for.device_memory=80"
+            "device=cuda: this machine has no GPU; give the memory of the planned ones: dry_run_for.device_memory=80"
         )
     here = ranks.world_from_environment("cpu" if elsewhere else config.device)
     device = torch.device("cuda", 0) if elsewhere else here.device
@@ -112,24 +112,23 @@ def planned_world(config: TrainConfig) -> World:
 
 
 def step_shape(config: TrainConfig, manifest: Manifest, world: World) -> StepShape:
-    """Packs as many tweets as a rank has of a step, with lengths drawn from those of the shards."""
+    """Pack one rank's tweets of a step, with lengths sampled from those of the shards."""
     layout = layout_for(config, manifest, world)
     tweets = -(-stream_for(config, manifest).largest_step // world.world_size)
     counts = np.array(manifest.lengths["train"], dtype=np.float64)
-    drawn = np.random.default_rng(config.seed).choice(len(counts), tweets, p=counts / counts.sum())
-    rows = best_fit(drawn, layout.row_length).rows
+    lengths = np.random.default_rng(config.seed).choice(len(counts), tweets, p=counts / counts.sum())
+    rows = best_fit(lengths, layout.row_length).rows
     micro_batches, rows = layout.split(rows)
-    tokens = int(drawn.sum()) // micro_batches
+    tokens = int(lengths.sum()) // micro_batches
     # [CLS] and [SEP] are never masked.
-    maskable = int((drawn - 2).clip(0).sum()) / micro_batches
+    maskable = int((lengths - 2).clip(0).sum()) / micro_batches
     masked = layout.places(math.ceil(config.masking.probability * maskable))
-    squares = sum(padded_square(int(length)) for length in drawn) // micro_batches
+    squares = sum(padded_square(int(length)) for length in lengths) // micro_batches
     kind = world.device.type
     attention = config.model.attention
     if kind == "cpu":
-        shape = Shape(
-            kind, PRODUCTS[config.precision], _HEAD_SIZE, layout.row_length, compiled=is_compiled(config, world)
-        )
+        compiled = is_compiled(config, world)
+        shape = Shape(kind, PRODUCTS[config.precision], _HEAD_SIZE, layout.row_length, compiled=compiled)
         attention = backend_for(attention, shape).name
     elif attention == "auto":
         attention = _ON_GPU
@@ -139,7 +138,7 @@ def step_shape(config: TrainConfig, manifest: Manifest, world: World) -> StepSha
 
 
 def device_memory(config: TrainConfig, world: World) -> int:
-    """Bytes of the device of a rank: planned, a GPU's, or a rank's share of this machine's; 0: not known."""
+    """Memory of a rank's device in bytes: as planned, a GPU's, or a share of this machine's; 0: unknown."""
     if config.dry_run_for.device_memory:
         return int(config.dry_run_for.device_memory * _GIB)
     if world.device.type == "cuda":
@@ -147,46 +146,47 @@ def device_memory(config: TrainConfig, world: World) -> int:
     return system.total_memory() // world.local_world_size
 
 
-def way_of(config: TrainConfig) -> Way:
-    """The engine of these settings."""
+def engine_variant(config: TrainConfig) -> EngineVariant:
+    """The engine that the settings choose."""
     if config.engine.name == "ddp":
-        return Way()
-    return Way(zero_stage(config), config.engine.offload_optimizer, config.engine.offload_parameters)
+        return EngineVariant()
+    return EngineVariant(zero_stage(config), config.engine.offload_optimizer, config.engine.offload_parameters)
 
 
 def memory_table(
-    config: TrainConfig, settings: object, parameters: Parameters, shape: StepShape, world: World
+    config: TrainConfig, model_config: object, parameters: ParameterCounts, shape: StepShape, world: World
 ) -> Table:
-    """Memory by part, a row an engine; what the settings ask for is marked."""
-    room = device_memory(config, world)
+    """Memory by part, a row per engine; the engine that the settings choose is marked."""
+    available = device_memory(config, world)
     parts = ("weights", "masters", "gradients", "optimizer", "activations", "workspace", "device", "host")
-    table = Table(box=None, title_justify="left", title="\nmemory of a rank")
+    table = Table(box=None, title_justify="left", title="\nmemory per rank")
     table.add_column("engine")
     for part in parts:
         table.add_column(part, justify="right")
-    table.add_column(f"of {room / _GIB:.1f}" if room else "")
-    chosen = way_of(config)
-    for way in WAYS if chosen in WAYS else (*WAYS, chosen):
-        found = estimate_memory(settings, parameters, way, config.precision, shape.batch, world.world_size)
-        name = f"{way.name} ←" if way == chosen else way.name
-        if found is None:
+    table.add_column(f"of {available / _GIB:.1f}" if available else "")
+    own = engine_variant(config)
+    for variant in ENGINE_VARIANTS if own in ENGINE_VARIANTS else (*ENGINE_VARIANTS, own):
+        memory = estimate_memory(model_config, parameters, variant, config.precision, shape.batch, world.world_size)
+        name = f"{variant.name} ←" if variant == own else variant.name
+        if memory is None:
             table.add_row(name, *["" for _ in parts], f"not with precision={config.precision}")
             continue
-        sizes = [f"{getattr(found, part) / _GIB:.3f}" for part in parts]
-        table.add_row(name, *sizes, _verdict(found, room), style="bold" if way == chosen else "")
+        sizes = [f"{getattr(memory, part) / _GIB:.3f}" for part in parts]
+        table.add_row(name, *sizes, _fit(memory, available), style="bold" if variant == own else "")
     return table
 
 
-def _verdict(found: Memory, room: int) -> str:
-    if not room:
+def _fit(memory: Memory, available: int) -> str:
+    if not available:
         return ""
-    return f"{found.device / room:.1%}, {'fits' if found.device <= room else 'does not fit'}"
+    return f"{memory.device / available:.1%}, {'fits' if memory.device <= available else 'does not fit'}"
 
 
-def _facts(config: TrainConfig, manifest: Manifest, world: World, parameters: Parameters, shape: StepShape) -> Table:
+def _facts(
+    config: TrainConfig, manifest: Manifest, world: World, parameters: ParameterCounts, shape: StepShape
+) -> Table:
     stream = stream_for(config, manifest)
-    mean = manifest.tokens("train") / manifest.rows("train")
-    tokens = stream.length * mean
+    tokens = stream.length * manifest.tokens("train") / manifest.rows("train")
     batch = shape.batch
     table = Table(box=None, show_header=False)
     table.add_column(style="bold")
@@ -205,25 +205,25 @@ def _facts(config: TrainConfig, manifest: Manifest, world: World, parameters: Pa
         f"tweets, {tokens:,.0f} tokens",
     )
     table.add_row(
-        "a step",
-        f"of a rank: {shape.tweets:,} tweets in {shape.micro_batches} micro-batch(es) of {batch.rows} rows of "
-        f"{batch.row_length}, some {shape.tokens:,} real tokens, room for {batch.masked:,} masked ones",
+        "per rank",
+        f"{shape.tweets:,} tweets per step in {shape.micro_batches} micro-batch(es) of {batch.rows} rows of "
+        f"{batch.row_length}, about {shape.tokens:,} real tokens, room for {batch.masked:,} masked ones",
     )
     table.add_row("disk", _disk(config, parameters))
     table.add_row("time", _time(config, tokens, world.world_size))
     return table
 
 
-def _disk(config: TrainConfig, parameters: Parameters) -> str:
+def _disk(config: TrainConfig, parameters: ParameterCounts) -> str:
     model = FP32 * parameters.total
     checkpoint = checkpoint_size(parameters)
-    # A new one is whole before the oldest goes.
+    # A new checkpoint is complete before the oldest is deleted.
     count = config.checkpoint.keep + 1
-    wanted, there = model + count * checkpoint, system.disk(config.output)
-    room = "" if wanted <= there.free else ": TOO LITTLE"
+    needed, free = model + count * checkpoint, system.disk(config.output).free
+    warning = "" if needed <= free else ": TOO LITTLE"
     return (
-        f"model {_size(model)}, a checkpoint up to {_size(checkpoint)}, {count} of them at most: {_size(wanted)} of "
-        f"{_size(there.free)} that are free at {config.output}{room}"
+        f"model {_size(model)}, a checkpoint up to {_size(checkpoint)}, at most {count} of them: {_size(needed)} of "
+        f"{_size(free)} free at {config.output}{warning}"
     )
 
 
@@ -237,7 +237,7 @@ def _time(config: TrainConfig, tokens: float, world_size: int) -> str:
         for unit, length in (("hours", 3600), ("minutes", 60), ("seconds", 1))
         if seconds >= 2 * length or length == 1
     )
-    return f"{seconds / length:,.1f} {unit} at {rate:,.0f} tokens/s a device, validation and start apart"
+    return f"{seconds / length:,.1f} {unit} at {rate:,.0f} tokens/s per device, without start and validation"
 
 
 def _size(size: float) -> str:

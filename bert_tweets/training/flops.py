@@ -1,4 +1,4 @@
-"""Model FLOPs utilisation: what the model needs for its real tokens, over what the device could do."""
+"""Model FLOPs utilisation (MFU): FLOPs that the model needs for its real tokens, over the peak of the device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from bert_tweets.engine.precision import PRODUCTS
 
-# Dense matrix peak by datasheet (bf16 and fp16, without sparsity), FLOP/s.
+# Peak of dense matrix products (bf16 and fp16, without sparsity) from the datasheets, FLOP/s.
 _DATASHEET = {
     "H200": 989e12,
     "H100 PCIe": 756e12,
@@ -23,15 +23,15 @@ _DATASHEET = {
 }
 
 
-# Products are timed for no longer.
+# Longest time that products are timed.
 _SECONDS = 1.0
 
 
 def flops_per_token(config: Any, masked_share: float, mean_length: float) -> float:
-    """FLOPs of one real token, forward and backward; a multiply and an add are two.
+    """FLOPs per real token, forward and backward; a multiply-add counts as two.
 
-    6·P + 12·L·d·l + 6·m·(d² + d·V): P the weights of the layers' matrices, l the mean tweet length (each token
-    attends to its own tweet), m the masked share (the head runs at masked positions alone). After Kaplan et al.
+    6·P + 12·L·d·l + 6·m·(d² + d·V): P is the number of weights in the layers' matrices, l the mean tweet length (each
+    token attends to its own tweet), m the masked share (the head runs only at masked positions). After Kaplan et al.
     2020, section 2.1, and Chowdhery et al. 2022, appendix B.
     """
     width, layers = config.hidden_size, config.num_hidden_layers
@@ -43,10 +43,10 @@ def flops_per_token(config: Any, masked_share: float, mean_length: float) -> flo
 
 
 def matrix_peak(device: torch.device, precision: str) -> float:
-    """FLOP/s that the device could reach in matrix products of this precision.
+    """Peak FLOP/s of the device in matrix products of this precision.
 
-    The datasheet's figure for a known GPU in 16 bits, else the best of a few products, for which `tf32` has to be
-    allowed already (`engine.precision.allow_tf32`).
+    The datasheet's figure for a known GPU in 16 bits, else the best of a few timed products; call
+    `engine.precision.allow_tf32` before.
     """
     dtype = PRODUCTS[precision]
     if device.type == "cuda":
@@ -59,7 +59,7 @@ def matrix_peak(device: torch.device, precision: str) -> float:
     best, begun = float("inf"), time.perf_counter()
     for _ in range(8):
         started = time.perf_counter()
-        # fp16 on a CPU takes seconds for each.
+        # fp16 on a CPU takes seconds per product.
         if started - begun > _SECONDS:
             break
         product = left @ right

@@ -1,4 +1,4 @@
-"""The learning rate of each step: linear warm-up, then a decay to zero: linear, cosine, at the end alone, or none."""
+"""The learning rate of each step: linear warm-up, then a decay (linear, cosine, only at the end) or none."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from bert_tweets.config import ScheduleConfig
 class Schedule:
     """A learning-rate schedule.
 
-    `wsd` is warm-up, stable, decay (Hu et al. 2024, MiniCPM, section 4.2): the peak is held until the last
-    `decay_steps`, so that a longer run is the same up to there. Its fall is 1 - sqrt, the best of those that Hägele
-    et al. 2024 compare (Scaling laws and compute-optimal training beyond fixed training durations, section 3).
+    `wsd` is warm-up, stable, decay (Hu et al. 2024, MiniCPM, section 4.2): the rate stays at its peak until the last
+    `decay_steps`, so that a longer run is the same up to there. The decay is 1 - sqrt, the best of those compared by
+    Hägele et al. 2024 (Scaling laws and compute-optimal training beyond fixed training durations, section 3).
 
     Attributes:
         name: linear, cosine, constant or wsd.
-        peak: rate at the end of the warm-up.
-        warmup_steps, total_steps: in optimizer steps.
-        decay_steps: of wsd, in optimizer steps; the others do not read it.
+        peak: learning rate at the end of the warm-up.
+        warmup_steps: optimizer steps of the warm-up.
+        total_steps: optimizer steps of the run.
+        decay_steps: optimizer steps of the decay of wsd; ignored by the others.
     """
 
     name: str
@@ -30,14 +31,14 @@ class Schedule:
     decay_steps: int = 0
 
     def learning_rate(self, step: int) -> float:
-        """The rate of step `step`, counted from 0; never 0 before the end."""
+        """The learning rate of a step, counted from 0; never 0 before the end."""
         if step < self.warmup_steps:
             return self.peak * ((step + 1) / self.warmup_steps)
         if self.name == "constant":
             return self.peak
         if self.name == "wsd":
-            fallen = max(0, step - (self.total_steps - self.decay_steps)) / max(1, self.decay_steps)
-            return self.peak * (1 - math.sqrt(fallen))
+            decayed = max(0, step - (self.total_steps - self.decay_steps)) / max(1, self.decay_steps)
+            return self.peak * (1 - math.sqrt(decayed))
         done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
         if self.name == "cosine":
             return self.peak * 0.5 * (1 + math.cos(math.pi * done))
@@ -45,9 +46,9 @@ class Schedule:
 
 
 def schedule_of(config: ScheduleConfig, peak: float, total_steps: int) -> Schedule:
-    """The schedule of a run; warm-up is 6 % of the steps (Liu et al. 2019, RoBERTa) where none is given.
+    """The schedule of a run; by default the warm-up is 6 % of the steps (Liu et al. 2019, RoBERTa).
 
-    The decay of wsd is 10 % where none is given, which is enough (Hu et al. 2024); it never reaches into the warm-up.
+    By default the decay of wsd is 10 %, which is enough (Hu et al. 2024); it never overlaps the warm-up.
     """
     warmup = config.warmup_steps if config.warmup_steps is not None else round(0.06 * total_steps)
     warmup = min(warmup, total_steps)

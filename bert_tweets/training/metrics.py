@@ -1,11 +1,11 @@
-"""Metrics of a run: one line of JSON for each logged step."""
+"""Metrics of a run: sums between two logged steps, and the files of JSON lines."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,120 +18,123 @@ from torch import Tensor
 from bert_tweets.common.output_folder import from_json, output_errors, write_atomic
 from bert_tweets.data.batches import Step
 from bert_tweets.distributed.world import World
-from bert_tweets.engine.step_timer import Stopwatch
+from bert_tweets.engine.step_timer import StepTimer
+
+from .checkpoint import MeterState, TotalsState
+from .records import MetricsLine
 
 _COUNTED = ("waits", "steps", "tokens", "tweets", "positions")
 
 
 class IntervalMeter:
-    """Sums what happened since the last logged line. Reads the device only when a line is due.
+    """Sums over the steps since the last logged line. Reads the device only when a line is due.
 
     Args:
         world: the ranks.
-        stopwatch: of the engine.
-        flops_per_token: of the model.
-        peak: matrix peak of one device in FLOP/s.
+        timer: timer of the engine.
+        flops_per_token: FLOPs of the model per real token.
+        peak: peak of matrix products of one device in FLOP/s.
     """
 
-    def __init__(self, world: World, stopwatch: Stopwatch, flops_per_token: float, peak: float):
-        self.world, self.stopwatch, self.flops_per_token, self.peak = world, stopwatch, flops_per_token, peak
+    def __init__(self, world: World, timer: StepTimer, flops_per_token: float, peak: float):
+        self.world, self.timer, self.flops_per_token, self.peak = world, timer, flops_per_token, peak
         self._restart()
 
     def _restart(self) -> None:
         self.started = time.perf_counter()
         self.waits: list[float] = []
         self.steps = self.tokens = self.tweets = self.positions = 0
-        # The sum of this rank's losses and the count of masked tokens, of the steps that were not skipped.
+        # Sum of this rank's losses, and count of masked tokens, of the steps that were not skipped.
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.world.device)
         self.last: Tensor | None = None
 
     def add(self, step: Step, loss_share: Tensor, grad_norm: Tensor, waited: float) -> None:
-        """Counts a step: its loss as this rank's share, its gradient's norm, the seconds that it waited for data."""
+        """Add a step: this rank's share of its loss, the norm of its gradient, the seconds it waited for data."""
         self.steps += 1
         self.waits.append(waited)
         self.tokens += step.tokens
         self.tweets += step.tweets
         self.positions += step.positions
-        # As shares of one: what is multiplied by the count gives the sum of the losses, and the count.
+        # [share, 1] times the masked count gives [sum of the losses, masked count].
         shares = torch.stack([loss_share.double(), torch.ones_like(self.sums[0])])
         taken = torch.isfinite(grad_norm).to(shares.device)
         self.sums += torch.where(taken, shares * step.masked_tokens, 0.0)
         self.last = loss_share
 
-    def state(self) -> dict[str, Any]:
-        """Where the interval stands, the same on every rank; they all call it. Waits for the device."""
+    def state(self) -> MeterState:
+        """The state of the interval, the same on every rank; all ranks call it. Waits for the device."""
         sums = self.world.all_gather_concat(self.sums.cpu().numpy()[None])
         counted = {name: getattr(self, name) for name in _COUNTED}
-        return {**counted, "seconds": time.perf_counter() - self.started, "sums_by_rank": sums.tolist()}
+        return MeterState(**counted, seconds=time.perf_counter() - self.started, sums_by_rank=sums.tolist())
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes on in the interval of a state; among another number of ranks, rank 0 takes what all of them had."""
+    def restore(self, state: MeterState) -> None:
+        """Resume the interval of a state; at another number of ranks, rank 0 takes the sums of all of them."""
         for name in _COUNTED:
-            setattr(self, name, state[name])
-        self.started = time.perf_counter() - state["seconds"]
-        by_rank = torch.tensor(state["sums_by_rank"], dtype=torch.float64)
+            setattr(self, name, getattr(state, name))
+        self.started = time.perf_counter() - state.seconds
+        by_rank = torch.tensor(state.sums_by_rank, dtype=torch.float64)
         if len(by_rank) == self.world.world_size:
             mine = by_rank[self.world.rank]
         else:
-            # All ranks count all masked tokens.
+            # Every rank counts all masked tokens.
             mine = torch.stack([by_rank[:, 0].sum() * self.world.is_main, by_rank[0, 1]])
         self.sums = mine.to(self.world.device)
 
-    def line(self, grad_norm: Tensor) -> dict[str, Any]:
-        """The metrics of the interval, the same on every rank; starts the next. Waits for the device.
+    def line(self, step: int, epoch: float, learning_rate: float, grad_norm: Tensor) -> MetricsLine:
+        """The metrics of the interval, the same on every rank; starts the next interval. Waits for the device.
 
-        What is not a finite number is None. `slowest_rank` is the one whose median of
-        computing and waiting for data is the longest.
+        `slowest_rank` is the rank with the longest median of computing plus waiting for data.
         """
         assert self.last is not None
-        # The losses are of parts of each step, the masked tokens are of all of it.
+        # Losses are shares of each step, masked tokens are of the whole step.
         loss, loss_sum = self.world.sum(torch.stack([self.last.double(), self.sums[0]])).tolist()
         seconds = time.perf_counter() - self.started
         rate = self.tokens / seconds
-        line = {
-            "loss": loss,
-            "loss_mean": loss_sum / masked if (masked := float(self.sums[1])) else math.nan,
-            "grad_norm": float(grad_norm),
-            "tokens_per_second": rate,
-            "tweets_per_second": self.tweets / seconds,
-            "mfu": rate * self.flops_per_token / (self.peak * self.world.world_size),
-            "padding_fraction": 1 - self.tokens / max(1, self.positions),
-            "data_wait_fraction": sum(self.waits) / seconds,
-            "step_seconds": seconds / self.steps,
+        by_rank = self._seconds_by_rank()
+        line: MetricsLine = {
+            "time": utc_now(),
+            "step": step,
+            "epoch": epoch,
+            "learning_rate": learning_rate,
+            "loss": finite(loss),
+            "loss_mean": finite(loss_sum / masked) if (masked := float(self.sums[1])) else None,
+            "grad_norm": finite(float(grad_norm)),
+            "tokens_per_second": finite(rate),
+            "tweets_per_second": finite(self.tweets / seconds),
+            "mfu": finite(rate * self.flops_per_token / (self.peak * self.world.world_size)),
+            "padding_fraction": finite(1 - self.tokens / max(1, self.positions)),
+            "data_wait_fraction": finite(sum(self.waits) / seconds),
+            "step_seconds": finite(seconds / self.steps),
+            "rank_compute_seconds": by_rank[:, 0].round(6).tolist(),
+            "rank_data_wait_seconds": by_rank[:, 1].round(6).tolist(),
+            "slowest_rank": int(by_rank[:, :, 0].sum(axis=1).argmax()),
         }
-        by_rank = self._by_rank()
         self._restart()
-        return {name: finite(value) for name, value in line.items()} | by_rank
+        return line
 
-    def _by_rank(self) -> dict[str, Any]:
-        """What each rank took by itself in a step, and waited for data: median and 95th percentile, in seconds."""
-        computed = self.stopwatch.read() or [0.0]
+    def _seconds_by_rank(self) -> np.ndarray[Any, Any]:
+        """Seconds per step that each rank computed alone, and waited for data: [ranks, 2, (median, 95 %)]."""
+        computed = self.timer.read() or [0.0]
         mine = [np.percentile(values, (50, 95)) for values in (computed, self.waits or [0.0])]
-        every = self.world.all_gather_concat(np.stack(mine)[None])
-        slowest = int(every[:, :, 0].sum(axis=1).argmax())
-        return {
-            "rank_compute_seconds": every[:, 0].round(6).tolist(),
-            "rank_data_wait_seconds": every[:, 1].round(6).tolist(),
-            "slowest_rank": slowest,
-        }
+        return self.world.all_gather_concat(np.stack(mine)[None])
 
     def exclude(self, seconds: float) -> None:
-        """Takes time that was not training (a validation) out of the interval."""
+        """Leave time that was not training (a validation) out of the interval."""
         self.started += seconds
 
 
 def finite(value: float | None) -> float | None:
-    """The number; None where it is none that is finite, for which JSON has no word."""
+    """The number, or None if it is not finite, which JSON cannot represent."""
     return value if value is not None and math.isfinite(value) else None
 
 
 class JsonLines:
-    """A file of one JSON object a line; on other ranks than 0 nothing.
+    """A file of one JSON object per line; on ranks other than 0 nothing is written.
 
     Args:
-        path: of the file.
+        path: path of the file.
         active: whether this rank writes.
-        done: lines of later steps are cut, as a run that goes on writes them again; by default all of them.
+        done: lines of later steps are removed, because a resumed run writes them again; -1: all lines.
     """
 
     def __init__(self, path: Path, active: bool, done: int = -1):
@@ -139,14 +142,14 @@ class JsonLines:
         if active and path.exists():
             write_atomic(path, b"".join(_lines_until(path, done)))
 
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, record: Mapping[str, Any]) -> None:
         if self.active:
             with output_errors(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
 
 
 class Totals:
-    """What a run has done, over all its launches."""
+    """Real tokens, tweets and seconds of a run, over all its launches."""
 
     def __init__(self) -> None:
         self.tokens = self.tweets = 0
@@ -157,12 +160,11 @@ class Totals:
         self.tokens += step.tokens
         self.tweets += step.tweets
 
-    def state(self) -> dict[str, Any]:
-        seconds = self.seconds + time.perf_counter() - self._started
-        return {"tokens": self.tokens, "tweets": self.tweets, "seconds": seconds}
+    def state(self) -> TotalsState:
+        return TotalsState(self.tokens, self.tweets, self.seconds + time.perf_counter() - self._started)
 
-    def restore(self, state: dict[str, Any]) -> None:
-        self.tokens, self.tweets, self.seconds = state["tokens"], state["tweets"], state["seconds"]
+    def restore(self, state: TotalsState) -> None:
+        self.tokens, self.tweets, self.seconds = state.tokens, state.tweets, state.seconds
 
 
 def utc_now() -> str:
@@ -170,14 +172,8 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def progress_note(line: dict[str, Any]) -> str:
-    """What the progress bar shows of a line of metrics."""
-    loss = "not finite" if line["loss_mean"] is None else f"{line['loss_mean']:.3f}"
-    return f"loss {loss}, {line['tokens_per_second']:,.0f} tokens/s"
-
-
 def _lines_until(path: Path, done: int) -> Iterator[bytes]:
-    """The lines of a file whose steps are done; one that was not written to its end is left out."""
+    """The lines of a file up to step `done`; a line that was cut off is left out."""
     if done < 0 or not path.is_file():
         return
     for line in path.read_bytes().splitlines(keepends=True):

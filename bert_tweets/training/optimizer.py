@@ -1,4 +1,4 @@
-"""AdamW with the usual groups: matrices decay, biases and LayerNorms do not."""
+"""AdamW with the usual groups: weight decay for matrices, none for biases and LayerNorms."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from bert_tweets.config import OptimizerConfig
 
 
 def choose_trainable(model: nn.Module, trainable: str) -> None:
-    """Freezes all but the input embeddings (and the decoder tied to them) where `embeddings` is asked for."""
+    """Freeze all but the input embeddings (and the decoder tied to them) if `trainable` is `embeddings`."""
     if trainable == "embeddings":
         model.requires_grad_(False)
         model.get_input_embeddings().requires_grad_(True)  # type: ignore[operator]
 
 
 def make_optimizer(parameters: Iterable[Tensor], config: OptimizerConfig) -> torch.optim.AdamW:
-    """A fused AdamW over those of the parameters that are trained.
+    """Make a fused AdamW of the trained parameters.
 
-    A parameter of fewer than two dimensions is a bias or belongs to a LayerNorm: it does not decay.
+    A parameter with fewer than two dimensions is a bias or belongs to a LayerNorm: it gets no weight decay.
     """
     trained = [p for p in parameters if p.requires_grad]
     groups = [

@@ -1,42 +1,26 @@
-"""The folder of a run: what may be written into it, and what it says when the run is over."""
+"""The folder of a run: the names of its files, what state it is in, and the lock on it. Does not import torch."""
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from bert_tweets.common.errors import UserError
-from bert_tweets.common.output_folder import (
-    MARKER,
-    from_json,
-    lock_folder,
-    output_errors,
-    write_atomic,
-    write_json_atomic,
-)
+from bert_tweets.common.output_folder import MARKER, lock_folder, output_errors, write_atomic
 from bert_tweets.config import TrainConfig, parser
 
-from . import checkpoint
-from .resume import settings_that_stay
+from .fingerprint import settings_that_stay
 
-logger = logging.getLogger(__name__)
-
-CONFIG, METRICS, VALIDATION, SKIPPED, SUMMARY, MODEL = (
-    "config.yaml",
-    "metrics.jsonl",
-    "validation.jsonl",
-    "skipped.jsonl",
-    "run.json",
-    "model",
-)
+CONFIG, SUMMARY, LOG = "config.yaml", "run.json", "train.log"
+METRICS, VALIDATION, SKIPPED = "metrics.jsonl", "validation.jsonl", "skipped.jsonl"
+MODEL, CHECKPOINTS, STACKS, PROFILE = "model", "checkpoints", "stacks", "profile"
 
 
-def state(config: TrainConfig) -> str:
-    """`new`, `unfinished` (this very run, begun and not ended) or `finished`. Changes nothing.
+def run_state(config: TrainConfig) -> Literal["new", "unfinished", "finished"]:
+    """The state of the run in `output`: `unfinished` if this very run was started there and did not finish.
 
     Raises:
         UserError: the folder holds something else.
@@ -53,7 +37,6 @@ def state(config: TrainConfig) -> str:
         return "unfinished"
     if not saved.is_file():
         raise UserError(f"{folder}: holds other files; name a new folder with output=")
-    # Batch by batch the same tweets, masks and steps come out of it: only then is it the same run.
     before = settings_that_stay(parser.load(TrainConfig, ["--config", str(saved)]))
     now = settings_that_stay(config)
     if changed := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
@@ -63,51 +46,18 @@ def state(config: TrainConfig) -> str:
     return "finished" if (folder / SUMMARY).is_file() else "unfinished"
 
 
-def require_made_from(config: TrainConfig, identity: dict[str, str]) -> None:
-    """Refuses a finished run whose tweets or first weights were others, under the same names.
-
-    Args:
-        identity: what tells them, as `finish` wrote it.
-
-    Raises:
-        UserError: says which.
-    """
-    path = Path(config.output) / SUMMARY
-    try:
-        summary = from_json(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path}: is damaged ({error}); name a new folder with output=") from None
-    changed = [part for part, value in identity.items() if summary.get(part) != value]
-    if changed:
-        raise UserError(
-            f"{config.output}: is finished, but over other {' and '.join(changed)} than are there now; "
-            "name a new folder with output="
-        )
-
-
 @contextmanager
-def begun(config: TrainConfig, step: int) -> Iterator[None]:
-    """Makes the folder, or takes one that holds this run, unfinished, for as long as the block lasts; rank 0 calls it.
-
-    Args:
-        step: the run goes on behind it; what there is of later ones is removed.
+def open_run_folder(config: TrainConfig) -> Iterator[None]:
+    """Make the folder of a run and lock it during the block; an exported model in it is deleted. Rank 0 calls it.
 
     Raises:
         UserError: it cannot be written, or another run is writing there.
     """
     folder = Path(config.output)
-    with ExitStack() as held:
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(folder):
         with output_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(lock_folder(folder))
-            removed = checkpoint.forget_after(folder / checkpoint.FOLDER, step if step else -1)
-            if removed:
-                logger.info(f"removed, as the run continues without: {', '.join(removed)}")
             shutil.rmtree(folder / MODEL, ignore_errors=True)
             write_atomic(folder / CONFIG, parser.dump(config).encode())
         yield
-
-
-def finish(folder: Path, summary: dict[str, Any]) -> None:
-    """Writes the summary, by which a run counts as finished."""
-    write_json_atomic(folder / SUMMARY, summary)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from bert_tweets.common.errors import Stopped
+from bert_tweets.common.errors import Stopped, UserError
+from bert_tweets.common.logs import EVERY_RANK, FILE_ONLY, log_to_file
+from bert_tweets.common.output_folder import output_errors
 from bert_tweets.common.terminal import ProgressBar
 from bert_tweets.config import TrainConfig, parser
 from bert_tweets.corpus.shards.manifest import SPLITS, Manifest
@@ -19,54 +22,56 @@ from bert_tweets.distributed import world as ranks
 from bert_tweets.distributed.download import check_local
 from bert_tweets.distributed.world import World
 from bert_tweets.model.export import export_model
-from bert_tweets.model.loading import LoadedModel, weights_identity
+from bert_tweets.model.loading import SCRATCH, LoadedModel, weights_identity
 
-from . import run_folder
-from .async_checkpoint import Saver
+from . import checkpoint, messages, run_folder
+from .async_checkpoint import AsyncCheckpointer
 from .build import build, check_engine, load_for_run, stream_for
-from .determinism import collect, garbage_by_hand, make_deterministic, profiler
+from .checkpoint import Metadata, Progress
+from .determinism import gc_step, make_deterministic, manual_gc, profiler
 from .flops import matrix_peak
-from .gradient_guard import GradientGuard, remedy_for_zero_gradients
+from .gradient_guard import GradientGuard
 from .lr_schedule import schedule_of
-from .metrics import IntervalMeter, JsonLines, Totals, finite, progress_note, utc_now
-from .resume import Resumed, require_place, run_fingerprint
-from .run_summary import input_identity, plan, summary, versions
-from .signals import StopRequest
+from .metrics import IntervalMeter, JsonLines, Totals, finite, utc_now
+from .provenance import device_name, require_same_inputs, run_fingerprint, versions
+from .records import RunSummary, ValidationLine, read_run_summary, write_run_summary
+from .resume import ResumePoint, require_checkpoint
+from .signals import GracefulShutdown
 from .validate import BestModel, interval_for, validation_for
 from .watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
-_LATER_SECONDS = 60
+# The process group's timeout is later than the watchdog's, whose message says more.
+_GROUP_TIMEOUT_MARGIN = 60
 
 
 def train(config: TrainConfig) -> None:
-    """Adapts a model to the shards and exports it.
+    """Adapt a model to the shards and export it.
 
     Raises:
-        UserError: a mistake of the user's, found before the process group starts wherever it can be.
-        Stopped: it was asked to stop, and has saved.
+        UserError: an error that the user can fix, found before the process group starts wherever possible.
+        Stopped: the run was asked to stop, and has saved.
     """
     if config.deterministic:
         make_deterministic()
     world = ranks.world_from_environment(config.device)
     manifest = Manifest.read(config.data.path)
     stream = stream_for(config, manifest)
-    if run_folder.state(config) == "finished":
-        run_folder.require_made_from(config, input_identity(config, manifest))
-        logger.info(f"{config.output}: this run is finished; the model is in {Path(config.output) / run_folder.MODEL}")
+    if run_folder.run_state(config) == "finished":
+        folder = Path(config.output)
+        require_same_inputs(config, read_run_summary(folder), run_fingerprint(config, manifest))
+        logger.info(messages.already_finished(folder, folder / run_folder.MODEL))
         return
-    require_place(config)
+    require_checkpoint(config)
     check_local([config.model], manifest)
     check_engine(config, world)
     if config.data.verify:
         every = [shard for split in SPLITS for shard in manifest.splits[split]]
         verify(config.data.path, world.local_part(every))
 
-    # The watchdog comes first, and tells more.
-    ranks.start_process_group(
-        world, config.engine.timeout_seconds + _LATER_SECONDS, always=config.engine.name == "deepspeed"
-    )
+    timeout = config.engine.timeout_seconds + _GROUP_TIMEOUT_MARGIN
+    ranks.start_process_group(world, timeout, always=config.engine.name == "deepspeed")
     try:
         run_training(config, manifest, stream, world)
     finally:
@@ -74,34 +79,58 @@ def train(config: TrainConfig) -> None:
 
 
 def run_training(config: TrainConfig, manifest: Manifest, stream: Stream, world: World) -> None:
-    """Trains from where the run stands; the process group has started.
+    """Train from the step that the run has reached; the process group has started.
 
     Raises:
         UserError, Stopped: see `train`.
     """
-    with StopRequest(world.is_main) as asked, ExitStack() as held:
+    folder = Path(config.output)
+    with GracefulShutdown(log=world.is_main) as shutdown, ExitStack() as stack:
         loaded = load_for_run(config, manifest, world)
-        resumed = Resumed(config, run_fingerprint(config, manifest), world)
-        resumed.require_stream(stream, manifest.fingerprint)
-        state = world.run_on_rank0(lambda: run_folder.state(config))
-        world.run_on_rank0(lambda: held.enter_context(run_folder.begun(config, resumed.step)))
-        if resumed.record:
-            logger.info(f"resuming after step {resumed.step} from {resumed.folder}")
+        resume_point = ResumePoint(config, run_fingerprint(config, manifest), world)
+        resume_point.require_stream(stream, manifest.fingerprint)
+        state = world.run_on_rank0(lambda: run_folder.run_state(config))
+        world.run_on_rank0(lambda: stack.enter_context(run_folder.open_run_folder(config)))
+        stack.enter_context(log_to_file(folder / run_folder.LOG))
+        world.run_on_rank0(lambda: _delete_later_checkpoints(folder, resume_point.step))
+        if resume_point.record:
+            logger.info(messages.resuming(resume_point.step, resume_point.folder))
         elif state == "unfinished":
-            logger.info(f"{config.output}: holds this run, begun and not finished; starting over")
-        Run(config, manifest, stream, loaded, resumed, asked, world).train()
+            logger.info(messages.starting_over(folder))
+        with _log_exceptions(world.rank):
+            Run(config, manifest, stream, loaded, resume_point, shutdown, world).train()
+
+
+@contextmanager
+def _log_exceptions(rank: int) -> Iterator[None]:
+    """Write what ends the run to its log file; the console gets it from the command."""
+    try:
+        yield
+    except (Stopped, UserError) as error:
+        logger.error(str(error), extra=FILE_ONLY)
+        raise
+    except Exception:
+        logger.exception(f"rank {rank} failed", extra=FILE_ONLY | EVERY_RANK)
+        raise
+
+
+def _delete_later_checkpoints(folder: Path, step: int) -> None:
+    with output_errors(folder):
+        removed = checkpoint.delete_after(folder / run_folder.CHECKPOINTS, step or -1)
+    if removed:
+        logger.info(f"deleted, because the run resumes from an earlier step: {', '.join(removed)}")
 
 
 class Run:
-    """A run from where it stands to its model.
+    """A run, from the step that it has reached to its model.
 
     Args:
-        config: its settings.
-        manifest: of its shards.
-        stream: its tweets.
-        loaded: the model that it began with.
-        resumed: the checkpoint that it goes on from, or none.
-        asked: says when this rank is asked to stop.
+        config: settings of the run.
+        manifest: manifest of its shards.
+        stream: order of its tweets.
+        loaded: the initial model.
+        resume_point: the checkpoint that it resumes from, if any.
+        shutdown: returns whether this rank was asked to stop.
         world: the ranks.
     """
 
@@ -111,83 +140,85 @@ class Run:
         manifest: Manifest,
         stream: Stream,
         loaded: LoadedModel,
-        resumed: Resumed,
-        asked: StopRequest,
+        resume_point: ResumePoint,
+        shutdown: GracefulShutdown,
         world: World,
     ):
         self.config, self.manifest, self.stream, self.loaded, self.world = config, manifest, stream, loaded, world
-        self.folder, self.first = Path(config.output), resumed.step
-        resumed.put_weights(loaded.model)
-        self.parts = build(config, manifest, world, loaded, asked)
+        self.folder, self.first = Path(config.output), resume_point.step
+        resume_point.load_weights(loaded.model)
+        self.parts = build(config, manifest, world, loaded, shutdown)
         self.engine = self.parts.engine
         self.schedule = schedule_of(config.schedule, config.optimizer.learning_rate, stream.steps)
         self.validation = validation_for(config, manifest, stream, self.parts.layout, world)
         self.validate_every = config.validation.every_steps or interval_for(config, manifest, stream)
-        self.metrics, self.validations, skips = (
+        self.metrics, self.validations, skipped = (
             JsonLines(self.folder / name, world.is_main, self.first or -1)
             for name in (run_folder.METRICS, run_folder.VALIDATION, run_folder.SKIPPED)
         )
         peak = matrix_peak(world.device, config.precision)
-        self.meter = IntervalMeter(world, self.engine.stopwatch, self.parts.flops_per_token, peak)
+        self.meter = IntervalMeter(world, self.engine.timer, self.parts.flops_per_token, peak)
         self.best = BestModel(config.validation.patience, keep=world.is_main)
-        remedy = remedy_for_zero_gradients(self.parts.module.compiled, config.precision)
-        self.guard = GradientGuard(stream, self.parts.loader.split, config.max_nonfinite_steps, skips, remedy)
+        remedy = messages.remedy_for_zero_gradients(self.parts.module.compiled, config.precision)
+        self.guard = GradientGuard(stream, self.parts.loader.split, config.max_nonfinite_steps, skipped, remedy)
         self.totals = Totals()
         every_shard = [shard for split in SPLITS for shard in manifest.splits[split]]
         self.shards = ShardWatcher(config.data.path, world.local_part(every_shard))
-        told: dict[str, Any] = {"engine": self.engine.name, "ranks": world.world_size, "versions": versions()}
-        told["config"] = parser.flatten(config)
-        self.saver = Saver(self.folder, config.checkpoint.keep, world, resumed.expected, told, config.model.dropout > 0)
+        self.fingerprint = resume_point.fingerprint
+        metadata = Metadata(self.engine.name, world.world_size, versions(), parser.flatten(config))
+        with_rng_states = config.model.dropout > 0
+        self.checkpointer = AsyncCheckpointer(
+            self.folder, config.checkpoint.keep, world, self.fingerprint, metadata, with_rng_states
+        )
         self.watchdog = Watchdog(self.folder, world, config.engine.timeout_seconds)
         self.progress = ProgressBar("training", stream.steps, done=self.first, tenths=True, shown=world.is_main)
-        logger.info(plan(config, manifest, stream, self.schedule, world, self.parts))
+        self._log_plan()
         self.done = self.first
-        if resumed.record:
-            self._restore(resumed, resumed.record.progress)
+        if resume_point.record:
+            self._restore(resume_point, resume_point.record.progress)
 
     def train(self) -> None:
-        """Takes the steps that are left, and exports the model; or saves and leaves, when asked to.
+        """Take the remaining steps and export the model; or save and exit, if asked to stop.
 
         Raises:
-            Stopped: a signal asked for it.
-            UserError: too many steps were skipped, gradients were zero, or what was asked to be saved could not be.
+            Stopped: a signal asked the run to stop.
+            UserError: too many steps were skipped, gradients were zero, or the final checkpoint was not written.
         """
         config, steps = self.config, self.stream.steps
         tracing = profiler(self.folder, self.world.device, config.profile and self.world.is_main)
-        leaving = False
-        with self.watchdog, self.saver, self.progress, garbage_by_hand(), tracing as trace:
+        is_stopping = False
+        with self.watchdog, self.checkpointer, self.progress, manual_gc(), tracing as trace:
             if not self.first:
                 self._validate()
-            asked_at = time.perf_counter()
+            requested_at = time.perf_counter()
             for step in self.parts.loader.steps(self.first):
-                self._take(step, time.perf_counter() - asked_at)
+                self._take(step, time.perf_counter() - requested_at)
                 trace.step()
                 if self.done % self.validate_every == 0 or self.done == steps:
                     self._validate()
                     if self.best.should_stop:
-                        logger.info(f"stopped early: {self.best.since} validations in a row brought no new best")
+                        logger.info(messages.stopped_early(self.best.since))
                         break
-                # Behind the last step there is nothing to leave.
-                leaving = self.done < steps and (step.is_last or self.done - self.first == config.stop_after_steps)
+                # After the last step the run finishes instead.
+                is_stopping = self.done < steps and (step.is_last or self.done - self.first == config.stop_after_steps)
                 every = config.checkpoint.every_steps
-                if leaving or (every and self.done % every == 0):
+                if is_stopping or (every and self.done % every == 0):
                     self._save()
-                if leaving:
+                if is_stopping:
                     break
-                asked_at = time.perf_counter()
-            self.saver.wait(needed=leaving, alive=self._alive)
-        if not leaving:
+                requested_at = time.perf_counter()
+            self.checkpointer.wait(needed=is_stopping, alive=self._alive)
+        if not is_stopping:
             self._export()
             return
-        how = "rerun the same command" if config.resume == "auto" else "run it with resume=auto"
-        how += "" if step.is_last or not config.stop_after_steps else " (without stop_after_steps, to the end)"
-        where = f"checkpoint saved after step {self.done} of {steps} in {self.saver.folder}; {how} to resume"
+        has_limit = bool(config.stop_after_steps) and not step.is_last
+        text = messages.stopped(self.done, steps, self.checkpointer.folder, config.resume, has_limit)
         if step.is_last:
-            raise Stopped(f"asked to stop: {where}")
-        logger.info(where)
+            raise Stopped(f"asked to stop: {text}")
+        logger.info(text)
 
     def _take(self, step: Step, waited: float) -> None:
-        """One step, and its line in the metrics where one is due."""
+        """Take one step, and log its line of metrics if one is due."""
         learning_rate = self.schedule.learning_rate(step.index)
         loss_share, grad_norm = self.engine.train_step(step, self.parts.masking, learning_rate)
         self.meter.add(step, loss_share, grad_norm, waited)
@@ -196,12 +227,10 @@ class Run:
         self.done, note = step.index + 1, ""
         self.watchdog.beat(self.done)
         if self.done % self.config.log.every_steps == 0 or self.done == self.stream.steps:
-            line = self.meter.line(grad_norm)
-            collect()
-            epoch = self.stream.epoch(self.done)
-            position = {"time": utc_now(), "step": self.done, "epoch": epoch, "learning_rate": learning_rate}
-            self.metrics.write({**position, **line})
-            note = progress_note(line)
+            line = self.meter.line(self.done, self.stream.epoch(self.done), learning_rate, grad_norm)
+            gc_step()
+            self.metrics.write(line)
+            note = messages.progress_note(line)
             self._check_gradients()
         self.progress(1, note)
 
@@ -209,53 +238,90 @@ class Run:
         self.watchdog.beat(self.done)
 
     def _check_gradients(self) -> None:
-        """Waits for the device."""
-        for warning in self.guard.read():
-            logger.warning(warning)
+        """Log the problems of recent gradients. Waits for the device."""
+        for problem in self.guard.read():
+            logger.warning(messages.gradient_problem(problem.step, problem.is_skipped))
 
     def _validate(self) -> None:
         if self.validation is None:
             return
-        begun = time.perf_counter()
+        started = time.perf_counter()
         self._check_gradients()
         loss = self.validation.loss(self.engine, self._alive)
         epoch = self.stream.epoch(self.done)
-        self.validations.write({"time": utc_now(), "step": self.done, "epoch": epoch, "validation_loss": finite(loss)})
-        warning = self.best.see(self.done, loss, self.engine)
+        line: ValidationLine = {"time": utc_now(), "step": self.done, "epoch": epoch, "validation_loss": finite(loss)}
+        self.validations.write(line)
         logger.info(f"step {self.done}/{self.stream.steps}  validation loss {loss:.4f}")
-        if warning:
-            logger.warning(warning)
-        self.meter.exclude(time.perf_counter() - begun)
+        if self.best.update(self.done, loss, self.engine):
+            logger.warning(messages.validation_rose(self.best.loss, self.best.step, loss, self.done))
+        self.meter.exclude(time.perf_counter() - started)
 
     def _save(self) -> None:
         self.shards.require()
         self._check_gradients()
-        standing: dict[str, Any] = {"best": self.best.state(), "meter": self.meter.state()}
-        standing |= {"totals": self.totals.state(), "gradients": self.guard.state()}
-        sampler = self.parts.loader.state(self.done).to_json()
+        progress = Progress(self.best.state(), self.meter.state(), self.totals.state(), self.guard.state())
+        sampler = self.parts.loader.state(self.done)
         best = self.best.weights if self.best.step != self.done else None
-        self.meter.exclude(self.saver.save(self.done, self.engine, sampler, standing, best, self._alive))
+        self.meter.exclude(self.checkpointer.save(self.done, self.engine, sampler, progress, best, self._alive))
 
-    def _restore(self, resumed: Resumed, standing: dict[str, Any]) -> None:
-        if not resumed.put_state(self.parts) and self.config.model.dropout:
-            logger.info("dropout draws anew: the checkpoint was made by other ranks or on another kind of device")
-        self.best.restore(standing["best"], resumed.best(self.parts))
-        self.meter.restore(standing["meter"])
-        self.totals.restore(standing["totals"])
-        self.guard.restore(standing["gradients"])
+    def _restore(self, resume_point: ResumePoint, progress: Progress) -> None:
+        if not resume_point.load_state(self.parts) and self.config.model.dropout:
+            logger.info(
+                "dropout differs from that of an uninterrupted run: the checkpoint was made by another number of ranks "
+                "or on another kind of device"
+            )
+        self.best.restore(progress.best, resume_point.best_weights(self.parts))
+        self.meter.restore(progress.meter)
+        self.totals.restore(progress.totals)
+        self.guard.restore(progress.guard)
 
     def _export(self) -> None:
         self.shards.require()
-        weights = self.best.chosen(self.engine)
+        weights = self.best.final_weights(self.engine)
         if self.world.is_main:
             folder = self.folder / run_folder.MODEL
             size = self.parts.vocabulary_size
             export_model(folder, self.loaded.model, weights, self.manifest, self.config.data.path, size)
-            record = summary(self.config, self.manifest, self.loaded, self.best, self.world, self.engine.name)
-            record |= {"exported": weights_identity(str(folder)), **self.totals.state()}
-            record |= {"epochs": self.stream.epoch(self.done), "rows": self.stream.rows}
-            record |= {"steps": self.done, "planned_steps": self.stream.steps}
-            run_folder.finish(self.folder, record)
-            best = f"step {self.best.step}, the best by validation"
-            logger.info(f"model of {best if self.best.any_chosen else f'step {self.done}'}: {folder}")
+            write_run_summary(self.folder, self._summary(weights_identity(str(folder))))
+            step = self.best.step if self.best.any_chosen else self.done
+            logger.info(messages.exported(step, self.best.any_chosen, folder))
         self.world.barrier()
+
+    def _summary(self, exported: str) -> RunSummary:
+        best = self.best
+        return RunSummary(
+            model=self.config.model.name,
+            has_trained_head=self.loaded.has_trained_head,
+            best_step=best.step if best.any_chosen else None,
+            validation_loss=best.loss if best.any_chosen else None,
+            start_validation_loss=finite(best.start_loss),
+            stopped_early=best.should_stop,
+            ranks=self.world.world_size,
+            engine=self.engine.name,
+            device=device_name(self.world.device),
+            precision=self.config.precision,
+            recipe=self.manifest.recipe.hash,
+            data=self.fingerprint.data,
+            weights=self.fingerprint.weights,
+            versions=versions(),
+            exported=exported,
+            **asdict(self.totals.state()),
+            epochs=self.stream.epoch(self.done),
+            rows=self.stream.rows,
+            steps=self.done,
+            planned_steps=self.stream.steps,
+        )
+
+    def _log_plan(self) -> None:
+        config, world, parts = self.config, self.world, self.parts
+        if not self.loaded.has_trained_head:
+            logger.info(messages.new_head(config.model, config.model.name == SCRATCH))
+        if self.loaded.added_tokens:
+            logger.info(messages.added_tokens(config.model, self.loaded.added_tokens))
+        size, device, engine = world.world_size, world.device.type, self.engine.name
+        for line in messages.plan(
+            config, self.manifest, self.stream, self.schedule, size, device, engine, parts.attention
+        ):
+            logger.info(line)
+        if warning := messages.high_learning_rate(self.schedule.peak):
+            logger.warning(warning)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Few and short tweets a step, so that some rank has no masked token at all.
+# Few and short tweets per step, so that some rank has no masked token.
 BATCH_SIZE, RATE, STEPS, FEW, RESTART_AT = 12, 5e-5, 20, 8, 4
 WHOLE, IN_PARTS = 4096, 8
-# DeepSpeed's JSON of all cases: ZeRO 3 would leave parameters as small as these whole.
+# DeepSpeed's JSON for all cases: by default ZeRO 3 would not shard parameters as small as these.
 SETTINGS_FILE = "deepspeed.json"
 SETTINGS = {"zero_optimization": {"stage3_param_persistence_threshold": 0}, "gradient_clipping": "auto"}
 
@@ -17,9 +17,9 @@ class Case:
     """A run.
 
     Attributes:
-        stage: of ZeRO; None: DDP.
-        tokens_per_device: `IN_PARTS` makes several micro-batches of a step.
-        offload: optimizer, and at stage 3 parameters, on the CPU.
+        stage: ZeRO stage; None: DDP.
+        tokens_per_device: `IN_PARTS` gives several micro-batches per step.
+        offload: keep the optimizer, and at stage 3 parameters, on the CPU.
     """
 
     stage: int | None = None

@@ -1,4 +1,4 @@
-"""Stands in for `-m bert_tweets.train`: rank 1 fails in its third step.
+"""`-m bert_tweets.train` with a rank 1 that fails in its third step.
 
 Usage: failing_rank.py KEY=VALUE...
 """
@@ -17,7 +17,7 @@ def fail_in_third_step(engine: Any) -> None:
 
     def train_step(self: Any, step: Any, *rest: Any) -> Any:
         if step.index == 2:
-            raise RuntimeError(f"rank {self.world.rank} cannot go on")
+            raise RuntimeError(f"rank {self.world.rank} cannot continue")
         return step_of(self, step, *rest)
 
     engine.train_step = train_step

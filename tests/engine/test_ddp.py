@@ -1,4 +1,4 @@
-"""The DDP engine: one all-reduce a step, clipping, bf16 beside fp32, and the norm that it reports."""
+"""The DDP engine: one all-reduce per step, clipping, bf16 compared with fp32, and the reported norm."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_reported_norm_is_that_of_the_mean_loss_before_clipping() -> None:
     assert float(loss) == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_bf16_is_fp32_but_for_rounding() -> None:
+def test_bf16_equals_fp32_except_for_rounding() -> None:
     exact, rough = engine_of("fp32"), engine_of("bf16")
     step, masking = step_of(), masking_of()
     for _ in range(5):
@@ -74,7 +74,7 @@ def test_bf16_is_fp32_but_for_rounding() -> None:
 
 @pytest.fixture
 def replicated(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[DDPEngine, list[str]]]:
-    """An engine that replicates over one rank with more than one bucket, and what happens in it, in order."""
+    """An engine with DDP over one rank and more than one bucket, and the events in it, in order."""
     import torch.distributed as dist
 
     monkeypatch.setitem(SIZES, "hidden_size", 256)
@@ -84,7 +84,7 @@ def replicated(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[DDPEngine, lis
         engine, seen = engine_of(), []
         engine.replica = _replicate(engine.module, compress=False)
 
-        # Without annotations: DDP reads those of a hook, and here they would be text.
+        # Without annotations: DDP checks those of a hook, and here they would be strings.
         def count(state, bucket):  # type: ignore[no-untyped-def]
             seen.append(f"bucket {bucket.index()}")
             future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
@@ -100,7 +100,7 @@ def replicated(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[DDPEngine, lis
 
 
 @pytest.mark.dist
-def test_gradients_travel_once_a_step_in_buckets_while_others_are_found(
+def test_gradients_are_reduced_once_per_step_in_buckets_during_the_backward_pass(
     replicated: tuple[DDPEngine, list[str]],
 ) -> None:
     engine, seen = replicated
@@ -109,21 +109,21 @@ def test_gradients_travel_once_a_step_in_buckets_while_others_are_found(
     engine.train_step(step_of(4), masking_of(), 1e-4)
     buckets = [event for event in seen if event != "gradient"]
     assert len(buckets) > 1 and len(buckets) == len(set(buckets))
-    # With four micro-batches the buckets are reduced in the last backward pass, the first of them ahead of its end.
+    # With four micro-batches the buckets are reduced in the last backward pass, the first of them before its end.
     first = seen.index(buckets[0])
     assert seen[:first].count("gradient") > 3 * len(engine.parameters)
     assert "gradient" in seen[first:]
 
 
 @pytest.mark.dist
-def test_the_graph_is_static_where_nothing_is_compiled(replicated: tuple[DDPEngine, list[str]]) -> None:
+def test_the_graph_is_static_unless_compiled(replicated: tuple[DDPEngine, list[str]]) -> None:
     engine, _ = replicated
     assert engine.replica.static_graph
     compiled = PackedMaskedLM(packed_model("bert"), compiled=True)
     assert not _replicate(compiled, compress=False).static_graph
 
 
-def test_the_kept_weights_are_a_copy() -> None:
+def test_the_returned_weights_are_a_copy() -> None:
     engine = engine_of()
     before = engine.weights()
     first = {name: tensor.clone() for name, tensor in before.items()}

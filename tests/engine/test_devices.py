@@ -1,4 +1,4 @@
-"""What an engine does differently on a GPU: DistributedDataParallel over NCCL, and the scale of fp16 losses."""
+"""Engines on a GPU: DistributedDataParallel over NCCL, and the loss scale of fp16."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def engine_on(device: str, precision: str = "fp32", scale: float = 2.0**16) -> D
 
 @pytest.fixture
 def process_group(device: str) -> Iterator[None]:
-    """A world of one: gloo on the CPU, NCCL on a GPU."""
+    """A process group of one rank: gloo on the CPU, NCCL on a GPU."""
     backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     yield
@@ -39,14 +39,14 @@ def process_group(device: str) -> Iterator[None]:
 
 
 def _moves(name: str) -> bool:
-    """Of the key's bias the gradient is rounding, of which Adam makes whole steps."""
+    """False for the key's bias, whose gradient is rounding, from which Adam makes steps."""
     return not name.endswith("key.bias")
 
 
 @pytest.mark.dist
 @each_device
 @pytest.mark.usefixtures("process_group")
-def test_a_replicated_module_takes_the_steps_of_the_bare_one(device: str) -> None:
+def test_ddp_takes_the_same_steps_as_the_bare_module(device: str) -> None:
     bare, replicated = engine_on(device), engine_on(device)
     before = bare.weights()
     replicated.replica = _replicate(replicated.module, compress=False)
@@ -64,7 +64,7 @@ def test_a_replicated_module_takes_the_steps_of_the_bare_one(device: str) -> Non
 
 
 @each_device
-def test_an_overflow_in_fp16_skips_the_step_and_halves_the_scale_which_a_checkpoint_keeps(device: str) -> None:
+def test_an_fp16_overflow_skips_the_step_and_halves_the_scale_and_a_checkpoint_keeps_it(device: str) -> None:
     engine, masking = engine_on(device, "fp16", scale=2.0**60), masking_of().to(torch.device(device))
     before = engine.weights()
     _, norm = engine.train_step(step_of(), masking, 1e-3)
@@ -91,10 +91,10 @@ def test_an_overflow_in_fp16_skips_the_step_and_halves_the_scale_which_a_checkpo
 @pytest.mark.parametrize("device", ["cpu"])
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize("first", ["validate", "train"])
-def test_a_compiled_step_is_split_at_buckets_also_where_validation_comes_first(
+def test_a_compiled_step_is_split_at_buckets_even_after_a_validation(
     first: str, graphs: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else no gradient would be reduced before the backward pass is over, and a resumed run would run other graphs."""
+    """Otherwise no gradient would be reduced during the backward pass, and a resumed run would use other graphs."""
     module = PackedMaskedLM(packed_model("bert"), compiled=True)
     optimizer = make_optimizer(module.parameters(), OptimizerConfig())
     engine = DDPEngine(module, optimizer, World(0, 0, 1, 1, torch.device("cpu")), "fp32", 1.0)

@@ -1,7 +1,7 @@
-"""The same run at any size and by any engine: losses, gradients, norms and weights, in real processes.
+"""The same run at any size and with any engine: losses, gradients, norms and weights, in real processes.
 
-One rank, two and three; DDP and DeepSpeed's four ZeRO stages; one micro-batch a step and several. The masked counts of
-ranks are unequal, and some rank has none. Each number of ranks is started once, for all of its cases.
+One, two and three ranks; DDP and DeepSpeed's four ZeRO stages; one micro-batch per step and several. The ranks have
+different numbers of masked tokens, some none. Each number of ranks is started once, for all of its cases.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MORE += [f"{name}-compressed" for name in ("ddp", "zero0", "zero2")] + [
 ]
 MORE += [*KEPT, *FROZEN]
 ALONE = ["ddp", "ddp-parts", "zero0", "zero2", "zero3"]
-# At three ranks; make soak has all of MATRIX.
+# Cases at three ranks; make soak runs all of MATRIX.
 AT_THREE = ["ddp", "ddp-parts", "zero2-parts", "zero3"]
 RESTARTS = ["restart", "restart-parts"]
 ANY_SIZE = [f"1-{case}" for case in ALONE] + [f"2-{case}" for case in MATRIX] + [f"3-{case}" for case in AT_THREE]
@@ -45,9 +45,9 @@ OTHERS = [pytest.param(f"3-{case}", marks=pytest.mark.soak) for case in MATRIX i
 
 @pytest.fixture(scope="module")
 def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    """By ranks and case, such as `2-zero3-parts`."""
-    asked = [item for item in request.session.items if item.path == request.path]
-    soak = any(item.get_closest_marker("soak") for item in asked)
+    """The outcomes by ranks and case, such as `2-zero3-parts`."""
+    selected = [item for item in request.session.items if item.path == request.path]
+    soak = any(item.get_closest_marker("soak") for item in selected)
     launches = {1: ALONE, 2: [*MATRIX, *MORE], 3: [*(MATRIX if soak else AT_THREE), *RESTARTS]}
     folder = tmp_path_factory.mktemp("equality")
     texts = [" ".join(text.split()[: 1 + number % 6]) for number, text in enumerate(generated_tweets(300))]
@@ -68,7 +68,7 @@ def names_of(outcome: Outcome, kind: str) -> list[str]:
 
 
 def distance(one: Outcome, other: Outcome, kind: str) -> float:
-    """Of gradients: the largest relative to the tensor's norm; of weights: the largest of all. `key.bias` apart."""
+    """Largest distance: of gradients relative to the tensor's norm, of weights absolute; without `key.bias`."""
     names = [key for key in names_of(one, kind) if not key.endswith("key.bias")]
     assert len(names) > 30 and names_of(one, kind) == names_of(other, kind)
     if kind == "gradient":
@@ -96,7 +96,7 @@ def test_runs_of_any_size_are_the_same_run(outcomes: dict[str, Outcome], name: s
     assert np.allclose(alone["validations"], other["validations"], rtol=0, atol=1e-5)
     assert distance(alone, other, "gradient") < 1e-6
     assert distance(alone, other, "weight") < 1e-5
-    # key.bias has no true gradient: Adam makes steps of size lr out of rounding, 20 at most each way.
+    # key.bias has no true gradient: Adam makes steps of size lr out of rounding, at most 20 each way.
     for key in names_of(alone, "weight"):
         assert np.abs(alone[key] - other[key]).max() < 2 * STEPS * RATE, key
 
@@ -105,8 +105,8 @@ def test_runs_of_any_size_are_the_same_run(outcomes: dict[str, Outcome], name: s
 @pytest.mark.parametrize("engine", STAGES)
 def test_bf16_differs_from_ddp_by_the_rounding_of_products(outcomes: dict[str, Outcome], engine: str) -> None:
     """Products are rounded to 8 bits (2⁻⁹ of their size), and a sum in another order is rounded elsewhere: losses agree
-    to some 2⁻⁹ of 5.5 nats, gradients to a few 2⁻⁹ of their norm. Adam makes steps of up to the learning rate of
-    whatever sign the gradient has, so weights may differ by some of the 20 steps where a gradient is all rounding.
+    to about 2⁻⁹ of 5.5 nats, gradients to a few 2⁻⁹ of their norm. Adam makes steps of up to the learning rate,
+    whatever the size of the gradient, so weights may differ by some of the 20 steps if a gradient is only rounding.
     """
     one, other = outcomes["2-ddp-bf16"], outcomes[f"2-{engine}-bf16"]
     assert np.abs(one["losses"] - other["losses"]).max() < 5e-3
@@ -119,7 +119,7 @@ def test_bf16_differs_from_ddp_by_the_rounding_of_products(outcomes: dict[str, O
 
 @pytest.mark.dist
 @pytest.mark.parametrize("engine", ["zero1", "zero2", "zero3"])
-def test_weights_in_bf16_have_exact_masters(outcomes: dict[str, Outcome], engine: str) -> None:
+def test_bf16_weights_have_exact_master_weights(outcomes: dict[str, Outcome], engine: str) -> None:
     """Bounds as for bf16, with sums of gradients rounded too."""
     one, other = outcomes["2-ddp-weights"], outcomes[f"2-{engine}-weights"]
     assert len(one["losses"]) == FEW
@@ -130,9 +130,9 @@ def test_weights_in_bf16_have_exact_masters(outcomes: dict[str, Outcome], engine
 
 @pytest.mark.dist
 @pytest.mark.parametrize("engine", ["ddp", "zero0", "zero1", "zero3"])
-def test_fp16_is_fp32_but_for_rounding_at_any_scale_of_the_loss(outcomes: dict[str, Outcome], engine: str) -> None:
-    """Numbers keep 11 bits: losses of 5.5 nats agree to some 2⁻¹² of that, and so do norms. A norm that is not finite
-    marks a step that was passed over, for a scale of the loss that was too large: the runs part there."""
+def test_fp16_equals_fp32_except_for_rounding_at_any_loss_scale(outcomes: dict[str, Outcome], engine: str) -> None:
+    """Numbers keep 11 bits: losses of 5.5 nats agree to about 2⁻¹² of that, and so do norms. A norm that is not finite
+    marks a step that was skipped because the loss scale was too large: the runs diverge there."""
     other = outcomes[f"2-{engine}-fp16"]
     losses, norms = (outcomes["2-ddp"][kind][:FEW] for kind in ("losses", "norms"))
     finite = np.isfinite(other["norms"])
@@ -145,21 +145,21 @@ def test_fp16_is_fp32_but_for_rounding_at_any_scale_of_the_loss(outcomes: dict[s
 
 @pytest.mark.dist
 def test_no_engine_changes_the_weights_before_the_first_step(outcomes: dict[str, Outcome]) -> None:
-    """DeepSpeed's own optimizers for bf16 and fp16 take a step of Adam at ZeRO 0 when they are made, and its masters
-    begin from rounded weights: neither comes to pass."""
+    """DeepSpeed's own bf16 and fp16 optimizers take an Adam step at ZeRO 0 when they are constructed, and its master
+    weights start as rounded weights: neither happens here."""
     first = outcomes["1-ddp"]
     for name, outcome in outcomes.items():
         if "restart" not in name:
-            assert all(np.array_equal(first[key], outcome[key]) for key in names_of(first, "begun")), name
-    # And none is hidden in Adam's moments: in bf16 and fp16, too, where nothing but the optimizer differs, all that 20
-    # steps leave apart is far less than one of them.
+            assert all(np.array_equal(first[key], outcome[key]) for key in names_of(first, "initial")), name
+    # Nor is a step hidden in Adam's moments: in bf16 and fp16, where only the optimizer differs, the difference after
+    # 20 steps is far less than one step.
     for precision in ("bf16", "fp16"):
         assert distance(outcomes[f"2-ddp-{precision}"], outcomes[f"2-zero0-{precision}"], "weight") < RATE / 5
 
 
 @pytest.mark.dist
 @pytest.mark.parametrize("engine", ["ddp", "zero0", "zero2", "zero3"])
-def test_clipping_is_to_our_norm_and_tells_the_one_before(outcomes: dict[str, Outcome], engine: str) -> None:
+def test_clipping_uses_our_norm_and_reports_the_one_before(outcomes: dict[str, Outcome], engine: str) -> None:
     free, clipped = outcomes[f"2-{engine}"], outcomes[f"2-{engine}-clipped"]
     assert free["norms"][0] > 0.5 and clipped["norms"][0] == pytest.approx(free["norms"][0], rel=1e-6)
     assert np.abs(outcomes["2-ddp-clipped"]["losses"] - clipped["losses"]).max() < 1e-5
@@ -168,7 +168,7 @@ def test_clipping_is_to_our_norm_and_tells_the_one_before(outcomes: dict[str, Ou
 
 @pytest.mark.dist
 @pytest.mark.parametrize("case", KEPT)
-def test_where_things_are_kept_changes_nothing(outcomes: dict[str, Outcome], case: str) -> None:
+def test_offloading_and_recomputation_change_nothing(outcomes: dict[str, Outcome], case: str) -> None:
     one, other = outcomes["2-ddp-parts"], outcomes[f"2-{case}"]
     assert np.abs(one["losses"][:FEW] - other["losses"]).max() < 1e-5
     assert np.allclose(one["norms"][:FEW], other["norms"], rtol=1e-6, atol=0)
@@ -177,38 +177,38 @@ def test_where_things_are_kept_changes_nothing(outcomes: dict[str, Outcome], cas
 
 @pytest.mark.dist
 @pytest.mark.parametrize("case", FROZEN)
-def test_frozen_weights_come_out_as_they_went_in(outcomes: dict[str, Outcome], case: str) -> None:
+def test_frozen_weights_do_not_change(outcomes: dict[str, Outcome], case: str) -> None:
     outcome = outcomes[f"2-{case}"]
-    names = [key.removeprefix("begun ") for key in names_of(outcome, "begun")]
-    changed = {name for name in names if not np.array_equal(outcome[f"begun {name}"], outcome[f"weight {name}"])}
+    names = [key.removeprefix("initial ") for key in names_of(outcome, "initial")]
+    changed = {name for name in names if not np.array_equal(outcome[f"initial {name}"], outcome[f"weight {name}"])}
     assert changed == {"bert.embeddings.word_embeddings.weight"}
 
 
 @pytest.mark.dist
 @pytest.mark.parametrize("engine", ["ddp", "zero0", "zero2"])
-def test_gradients_can_travel_in_bf16(outcomes: dict[str, Outcome], engine: str) -> None:
+def test_gradients_can_be_communicated_in_bf16(outcomes: dict[str, Outcome], engine: str) -> None:
     plain, compressed = outcomes[f"2-{engine}"], outcomes[f"2-{engine}-compressed"]
     for key in names_of(plain, "gradient"):
-        # Eight bits of each number are left.
+        # Each number has eight bits.
         assert np.array_equal(compressed[key], torch.from_numpy(compressed[key]).bfloat16().float().numpy()), key
     assert 1e-4 < distance(plain, compressed, "gradient") < 2**-7
     assert 0 < np.abs(plain["losses"][:FEW] - compressed["losses"]).max() < 1e-3
 
 
 @pytest.mark.dist
-def test_gradients_travel_once_a_step_where_every_rank_keeps_them_whole(outcomes: dict[str, Outcome]) -> None:
-    """`no_sync` would do it, but that ZeRO 2 and 3 refuse it: they add up in every micro-batch."""
+def test_unsharded_gradients_are_communicated_once_per_step(outcomes: dict[str, Outcome]) -> None:
+    """Also without `no_sync`, which ZeRO 2 and 3 reject: they communicate in every micro-batch."""
     for engine in ("zero0", "zero1"):
-        whole, parts = (outcomes[f"2-{engine}{kind}"]["travelled"][5:] for kind in ("", "-parts"))
+        whole, parts = (outcomes[f"2-{engine}{kind}"]["reductions"][5:] for kind in ("", "-parts"))
         assert whole.min() > 0 and np.array_equal(whole, parts)
-    whole, parts = (outcomes[f"2-zero2{kind}"]["travelled"][5:] for kind in ("", "-parts"))
+    whole, parts = (outcomes[f"2-zero2{kind}"]["reductions"][5:] for kind in ("", "-parts"))
     assert (parts > whole).all()
 
 
 @pytest.mark.dist
 @pytest.mark.parametrize("parts", ["", "-parts"])
-def test_a_run_begun_again_in_its_middle_ends_in_the_same_bits(outcomes: dict[str, Outcome], parts: str) -> None:
-    """On three ranks, where the order of a sum tells: DDP forms its buckets anew in its first steps."""
+def test_a_run_restarted_in_the_middle_is_bit_identical(outcomes: dict[str, Outcome], parts: str) -> None:
+    """On three ranks, where the order of a sum matters: DDP rebuilds its buckets in its first steps."""
     outcome = outcomes[f"3-restart{parts}"]
     names = [key.removeprefix("on ") for key in names_of(outcome, "on")]
     assert len(names) > 100 and all(np.array_equal(outcome[f"on {name}"], outcome[f"again {name}"]) for name in names)

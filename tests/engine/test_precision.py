@@ -1,4 +1,4 @@
-"""Arithmetic that is not fp32 through and through: near it, and with exact weights behind it."""
+"""Precisions other than fp32: close to it, and with exact master weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def with_masters(trainable: str = "all") -> DDPEngine:
 
 
 @pytest.mark.parametrize("precision", ["bf16_weights", "fp16"])
-def test_five_steps_are_those_of_fp32_but_for_rounding(precision: str) -> None:
+def test_five_steps_equal_those_of_fp32_except_for_rounding(precision: str) -> None:
     exact, rough = engine_of("fp32"), with_masters() if precision == "bf16_weights" else engine_of("fp16")
     step, masking = step_of(2), masking_of()
     for _ in range(5):
@@ -34,7 +34,7 @@ def test_five_steps_are_those_of_fp32_but_for_rounding(precision: str) -> None:
         assert float(other_norm) == pytest.approx(float(norm), rel=5e-2)
 
 
-def test_steps_too_small_for_bf16_add_up_in_the_masters() -> None:
+def test_steps_too_small_for_bf16_add_up_in_the_master_weights() -> None:
     engine, step = with_masters(), step_of()
     before = engine.weights()
     assert before is not None and all(tensor.dtype == torch.float32 for tensor in before.values())
@@ -48,7 +48,7 @@ def test_steps_too_small_for_bf16_add_up_in_the_masters() -> None:
     assert float((weight.float() != before[name].bfloat16().float()).float().mean()) < 0.05
 
 
-def test_frozen_weights_come_out_as_they_went_in() -> None:
+def test_frozen_weights_do_not_change() -> None:
     exact = {name: weight.detach().clone() for name, weight in packed_model("bert").named_parameters()}
     engine = with_masters("embeddings")
     engine.train_step(step_of(), masking_of(), 1e-3)
@@ -69,7 +69,7 @@ def test_a_gradient_beyond_fp16_skips_the_step_and_lowers_the_scale() -> None:
     assert any(not torch.equal(tensor, before[name]) for name, tensor in engine.weights().items())
 
 
-def test_tf32_is_on_request_alone() -> None:
+def test_tf32_is_used_only_on_request() -> None:
     allow_tf32("tf32")
     assert torch.get_float32_matmul_precision() == "high"
     allow_tf32("fp32")

@@ -1,6 +1,6 @@
-"""One rank of test_equality.py: the cases that it is given, one after the other, and what came of each.
+"""One rank of test_equality.py: runs the given cases one after the other and writes their outcomes.
 
-Usage: worker.py SHARDS FOLDER CASE...; leaves FOLDER/RANKS-CASE.npz. The cases `restart` are a run and its restart.
+Usage: worker.py SHARDS FOLDER CASE...; writes FOLDER/RANKS-CASE.npz. The cases `restart` are a run and its restart.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bert_tweets.data.masking import masking_for
 from bert_tweets.distributed import world as ranks
 from bert_tweets.distributed.world import World
 from bert_tweets.engine.deepspeed_config import import_deepspeed
-from bert_tweets.model.loading import load_model, put_weights
+from bert_tweets.model.loading import load_model, load_weights
 from bert_tweets.training.build import Training, build
 from bert_tweets.training.validate import Validation
 from tests.engine.cases import BATCH_SIZE, CASES, RATE, RESTART_AT, SETTINGS_FILE, Case
@@ -46,7 +46,7 @@ def config_of(case: Case, shards: str, folder: Path) -> TrainConfig:
         engine.offload_optimizer, engine.offload_parameters = case.offload, case.offload and case.stage == 3
         engine.deepspeed_config = str(folder / SETTINGS_FILE)
     if case.stage and case.precision == "fp16":
-        # DeepSpeed asks whether the processor is made for it; torch computes in it all the same.
+        # DeepSpeed checks whether the processor supports it; torch computes in it anyway.
         import_deepspeed(torch.device("cpu"))
         from deepspeed.accelerator import get_accelerator
 
@@ -56,38 +56,38 @@ def config_of(case: Case, shards: str, folder: Path) -> TrainConfig:
 
 
 def run(config: TrainConfig, world: World) -> Found:
-    """All steps, and two validations: of tweets fewer than there are ranks, and of more."""
+    """Take all steps, and two validations: with fewer tweets than ranks, and with more."""
     manifest = Manifest.read(config.data.path)
     parts = build(config, manifest, world)
     engine: Any = parts.engine
-    begun, gradients, update = engine.weights(), {}, engine._update
+    initial, gradients, update = engine.weights(), {}, engine._update
 
     def keep_first() -> Any:
         gradients.update(gradients or gradients_of(parts, config))
         return update()
 
-    losses, norms, masked, travelled, micro_batches = [], [], [], [], []
+    losses, norms, masked, reduced, micro_batches = [], [], [], [], []
     with mock.patch.object(engine, "_update", keep_first):
         for step in parts.loader.steps():
             with reductions() as count:
                 share, norm = engine.train_step(step, parts.masking, RATE)
-            travelled.append(count())
+            reduced.append(count())
             losses.append(float(world.sum(share)))
             norms.append(float(norm))
             micro_batches.append(len(step.micro_batches))
             masked.append(sum(int(parts.masking.select(batch).sum()) for batch in step.micro_batches))
-    found: Found = {"losses": losses, "norms": norms, "travelled": travelled, "micro_batches": micro_batches}
+    found: Found = {"losses": losses, "norms": norms, "reductions": reduced, "micro_batches": micro_batches}
     found["masked"] = world.gather(masked)()
     found["validations"] = [validation_of(parts, config, manifest, world, tweets).loss(engine) for tweets in (1, 20)]
     weights = engine.weights()
-    found |= {f"begun {name}": tensor.numpy() for name, tensor in begun.items()}
+    found |= {f"initial {name}": tensor.numpy() for name, tensor in initial.items()}
     found |= {f"weight {name}": tensor.numpy() for name, tensor in weights.items()}
     return found | gradients
 
 
 @contextmanager
 def as_in_a_process_of_its_own() -> Iterator[None]:
-    """Takes back what DeepSpeed leaves behind: ZeRO 3 its own `linear`, autocast what later engines would read."""
+    """Undo what DeepSpeed leaves behind: ZeRO 3 its own `linear`, autocast settings that later engines would read."""
     linear = F.linear
     yield
     F.linear = linear
@@ -97,13 +97,13 @@ def as_in_a_process_of_its_own() -> Iterator[None]:
 
 
 def gradients_of(parts: Training, config: TrainConfig) -> dict[str, np.ndarray]:
-    """The gradients that the optimizer is about to see, whole on every rank; all ranks call it."""
+    """The gradients that the optimizer is about to use, unsharded on every rank; all ranks call it."""
     found = {}
     for name, weight in parts.module.model.named_parameters():
         if not weight.requires_grad:
             continue
         if config.engine.zero_stage in (1, 2):
-            # `safe_get_full_grad` would give what this rank alone has found.
+            # `safe_get_full_grad` would return the gradient of this rank only.
             gradient = weight.get_full_hp_grad()
         elif config.engine.zero_stage == 3:
             from deepspeed.utils import safe_get_full_grad
@@ -118,7 +118,7 @@ def gradients_of(parts: Training, config: TrainConfig) -> dict[str, np.ndarray]:
 
 @contextmanager
 def reductions() -> Iterator[Callable[[], int]]:
-    """Counts the times that DeepSpeed adds up gradients over ranks."""
+    """Count DeepSpeed's reductions of gradients over ranks."""
     module = sys.modules.get("deepspeed.comm")
     if module is None:
         yield lambda: 0
@@ -145,10 +145,10 @@ def validation_of(parts: Training, config: TrainConfig, manifest: Manifest, worl
 
 
 def restart(config: TrainConfig, world: World) -> Found:
-    """What a run ends with that went on, and one that began in its middle from the other's weights and optimizer.
+    """The end of an uninterrupted run, and of one that starts in its middle from its weights and optimizer state.
 
-    The model is large enough for several buckets: it is by where they begin that gloo adds up in one order or another.
-    And the steps are, for every rank to have a part in them: of two numbers there is one sum.
+    The model is large enough for several buckets, because the order of gloo's sums depends on where they begin. The
+    steps are large enough for every rank to have a share: a sum of two numbers has only one order.
     """
     config.batch_size = 4 * BATCH_SIZE
     config.model.scratch.hidden_size, config.model.scratch.intermediate_size = 128, 512
@@ -160,7 +160,7 @@ def restart(config: TrainConfig, world: World) -> Found:
             kept = engine.state()
         engine.train_step(step, first.masking, 10 * RATE)
     loaded = load_model(config.model, manifest, config.seed)
-    put_weights(loaded.model, kept.weights)
+    load_weights(loaded.model, kept.weights)
     second = build(config, manifest, world, loaded)
     again: Any = second.engine
     again.load(kept)
@@ -169,7 +169,7 @@ def restart(config: TrainConfig, world: World) -> Found:
     found = {}
     for kind, one in (("on", engine), ("again", again)):
         found |= {f"{kind} {name}": tensor.numpy() for name, tensor in one.weights().items()}
-        # A last bit of a gradient is seen in Adam's moments, seldom in the weights.
+        # The last bit of a gradient shows in Adam's moments, seldom in the weights.
         for number, moments in one.optimizer.state_dict()["state"].items():
             found |= {f"{kind} {number} {name}": tensor.numpy() for name, tensor in moments.items()}
     return found

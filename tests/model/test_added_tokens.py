@@ -1,4 +1,4 @@
-"""A stock model takes on added tokens: new rows are means, old ones stay, and base and model begin alike."""
+"""A stock model gets rows for added tokens: new rows are means, old ones stay, and base and model start alike."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PIECES = [[7, 9, 11], [8], [7, 7, 12, 40]]
 
 
 def manifest_of(tokenizer: Any) -> Manifest:
-    """Of shards that this tokenizer made."""
+    """The manifest of shards made with this tokenizer."""
     return Manifest(
         recipe=recipe_of("tweets", "rules", tokenizer),
         max_length=32,
@@ -58,14 +58,14 @@ def stock_tokenizer(tokenizer_folder: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def manifest(stock_tokenizer: Any) -> Manifest:
-    """Of shards with two added emoji; 😷 is among the characters that the tokenizer was trained on."""
+    """The manifest of shards with two added emoji; the tokenizer was trained on 😷 among other characters."""
     found = manifest_of(add_emoji(stock_tokenizer, [EMOJI], 2))
     assert [added.token for added in found.recipe.added] == ["🔥", "❤"]
     return found
 
 
 def saved(folder: Path, tokenizer: Any, kind: type = BertForMaskedLM, rows: int = 0) -> str:
-    """A stock model of random weights with its tokenizer; as many rows as the tokenizer has, unless told otherwise."""
+    """A stock model with random weights and its tokenizer; by default with as many rows as the tokenizer has tokens."""
     torch.manual_seed(3)
     config = RobertaConfig if kind is RobertaForMaskedLM else BertConfig
     model = kind(config(**{**SIZES, "vocab_size": rows or len(tokenizer), "pad_token_id": tokenizer.pad_token_id}))
@@ -78,7 +78,7 @@ def saved(folder: Path, tokenizer: Any, kind: type = BertForMaskedLM, rows: int 
 
 
 def tables(model: Any) -> dict[str, torch.Tensor]:
-    """What has a row a token."""
+    """The tensors with a row per token."""
     decoder = model.get_output_embeddings()
     parts = {"embedding": model.get_input_embeddings().weight, "decoder": decoder.weight, "bias": decoder.bias}
     return {name: part.detach() for name, part in parts.items()}
@@ -86,7 +86,7 @@ def tables(model: Any) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("first", [VOCABULARY, VOCABULARY - 2])
-def test_new_rows_are_means_and_old_ones_stay_bit_for_bit(family: str, first: int) -> None:
+def test_new_rows_are_means_and_old_rows_do_not_change(family: str, first: int) -> None:
     stock, model = stock_model(family), stock_model(family)
     extend(model, PIECES, first)
     for name, before in tables(stock).items():
@@ -101,7 +101,7 @@ def test_new_rows_are_means_and_old_ones_stay_bit_for_bit(family: str, first: in
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_embedding_and_decoder_stay_one_and_both_biases_too(family: str) -> None:
+def test_embedding_and_decoder_stay_tied_and_both_biases_too(family: str) -> None:
     model = stock_model(family)
     extend(model, PIECES, VOCABULARY)
     head = model.cls.predictions if family == "bert" else model.lm_head
@@ -112,7 +112,7 @@ def test_embedding_and_decoder_stay_one_and_both_biases_too(family: str) -> None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logits_of_old_tokens_on_text_without_new_ones_are_what_they_were(family: str) -> None:
+def test_logits_of_old_tokens_do_not_change_on_old_text(family: str) -> None:
     stock, model = stock_model(family).eval(), stock_model(family).eval()
     extend(model, PIECES, VOCABULARY)
     ids = torch.randint(5, VOCABULARY, (4, 20), generator=torch.Generator().manual_seed(0))
@@ -120,7 +120,7 @@ def test_logits_of_old_tokens_on_text_without_new_ones_are_what_they_were(family
     torch.testing.assert_close(after[..., :VOCABULARY], before, rtol=1e-5, atol=1e-5)
 
 
-def test_a_model_with_rows_to_spare_keeps_its_size(tmp_path: Path, stock_tokenizer: Any, manifest: Manifest) -> None:
+def test_a_model_with_spare_rows_keeps_its_size(tmp_path: Path, stock_tokenizer: Any, manifest: Manifest) -> None:
     size = len(stock_tokenizer)
     name = saved(tmp_path, stock_tokenizer, rows=size + 16)
     before, after = BertForMaskedLM.from_pretrained(name), load_model(ModelConfig(name=name), manifest).model
@@ -132,7 +132,7 @@ def test_a_model_with_rows_to_spare_keeps_its_size(tmp_path: Path, stock_tokeniz
 
 
 @pytest.mark.parametrize("kind", [BertForMaskedLM, RobertaForMaskedLM])
-def test_a_stock_model_is_accepted_and_takes_on_the_named_pieces(
+def test_a_stock_model_is_accepted_and_gets_rows_from_the_subwords_of_the_names(
     kind: type, tmp_path: Path, stock_tokenizer: Any, manifest: Manifest
 ) -> None:
     name = saved(tmp_path, stock_tokenizer, kind)
@@ -150,7 +150,7 @@ def test_a_stock_model_is_accepted_and_takes_on_the_named_pieces(
             torch.testing.assert_close(table[row], before[part][pieces].mean(0))
 
 
-def test_an_encoder_alone_takes_them_on_too(tmp_path: Path, stock_tokenizer: Any, manifest: Manifest) -> None:
+def test_an_encoder_without_a_head_gets_them_too(tmp_path: Path, stock_tokenizer: Any, manifest: Manifest) -> None:
     loaded = load_model(ModelConfig(name=saved(tmp_path, stock_tokenizer, BertModel)), manifest)
     assert not loaded.has_trained_head and loaded.added_tokens == 2
     assert not tables(loaded.model)["bias"].any()
@@ -165,7 +165,7 @@ def test_a_new_model_has_rows_for_all_tokens(manifest: Manifest) -> None:
 
 @pytest.fixture
 def exported(tmp_path: Path, stock_tokenizer: Any, manifest: Manifest) -> Path:
-    """A model that took on the added tokens and was then changed, as training changes it."""
+    """A model with rows for the added tokens, then modified as training would."""
     model = load_model(ModelConfig(name=saved(tmp_path / "stock", stock_tokenizer)), manifest).model
     with torch.no_grad():
         for parameter in model.parameters():
@@ -175,7 +175,7 @@ def exported(tmp_path: Path, stock_tokenizer: Any, manifest: Manifest) -> Path:
     return tmp_path / "model"
 
 
-def test_what_is_exported_opens_anywhere_and_is_accepted_again(exported: Path, manifest: Manifest) -> None:
+def test_an_exported_model_loads_anywhere_and_is_accepted_again(exported: Path, manifest: Manifest) -> None:
     from safetensors.torch import load_file
 
     model, tokenizer = AutoModelForMaskedLM.from_pretrained(exported), AutoTokenizer.from_pretrained(exported)
@@ -191,15 +191,13 @@ def test_what_is_exported_opens_anywhere_and_is_accepted_again(exported: Path, m
         assert torch.equal(again.model.state_dict()[name], tensor) and torch.equal(model.state_dict()[name], tensor)
 
 
-def test_without_its_recipe_the_exported_model_is_taken_for_what_its_tokenizer_says(
-    exported: Path, manifest: Manifest
-) -> None:
+def test_without_its_recipe_an_exported_model_is_judged_by_its_tokenizer(exported: Path, manifest: Manifest) -> None:
     (exported / "recipe.json").unlink()
     check_model(ModelConfig(name=str(exported)), manifest)
     assert load_model(ModelConfig(name=str(exported)), manifest).added_tokens == 0
 
 
-def test_models_of_other_additions_are_refused_with_what_differs(
+def test_models_with_other_added_tokens_are_rejected_with_the_difference(
     exported: Path, stock_tokenizer: Any, manifest: Manifest
 ) -> None:
     def refused(carried: Recipe) -> str:
@@ -221,15 +219,15 @@ def test_models_of_other_additions_are_refused_with_what_differs(
     assert f"format_version ({FORMAT_VERSION} against 1)" in refused(replace(manifest.recipe, format_version=1))
 
 
-def test_a_model_that_is_too_small_or_of_other_tokens_is_refused(
+def test_a_model_that_is_too_small_or_has_other_tokens_is_rejected(
     tmp_path: Path, stock_tokenizer: Any, manifest: Manifest
 ) -> None:
     small = saved(tmp_path / "small", stock_tokenizer, rows=len(stock_tokenizer) - 1)
-    with pytest.raises(UserError, match=f"knows {len(stock_tokenizer) - 1} tokens, the shards have 240"):
+    with pytest.raises(UserError, match=f"has {len(stock_tokenizer) - 1} tokens, the shards have 240"):
         load_model(ModelConfig(name=small), manifest)
     added = saved(tmp_path / "added", add_emoji(stock_tokenizer, [pa.array(["👾"])], 1))
     with pytest.raises(UserError, match="recipe is not that of the shards: tokenizer"):
         check_model(ModelConfig(name=added), manifest)
-    # Shards without added tokens take a model that has some no more than before.
+    # Shards without added tokens still reject a model that has some.
     with pytest.raises(UserError, match="recipe is not that of the shards: tokenizer"):
         check_model(ModelConfig(name=added), manifest_of(stock_tokenizer))

@@ -1,4 +1,4 @@
-"""Every backend of attention against tweets computed one by one, in both directions.
+"""Every attention backend against tweets computed one by one, forward and backward.
 
 Backends that need a GPU run where there is one. TRITON_INTERPRET=1 runs Triton's kernels on a CPU, where `triton` is
 installed.
@@ -26,7 +26,7 @@ from bert_tweets.model.attention.varlen import Varlen
 from tests.devices import each_device
 
 HEADS, SIZE, LENGTH, ROWS = 2, 16, 128, 9
-SCALE = 0.2  # of no backend the default
+SCALE = 0.2  # not the default of any backend
 HALVES = [torch.bfloat16, torch.float16]
 
 each_backend = pytest.mark.parametrize("name", backend_names())
@@ -36,17 +36,17 @@ each_window = pytest.mark.parametrize("window", [None, 3], ids=["whole", "window
 def usable(
     name: str, device: str, dtype: torch.dtype, window: int | None = None, length: int = LENGTH, size: int = SIZE
 ) -> Backend:
-    """The backend; what it cannot do is skipped."""
+    """The backend; the test is skipped if it does not support the shape."""
     missing = backend_named(name).missing(Shape(device, dtype, size, length, window is not None))
     if missing:
         pytest.skip(f"{name} {missing}")
     if name == "flex":
-        torch.compiler.reset()  # it is compiled for so many shapes only
+        torch.compiler.reset()  # torch compiles for a limited number of shapes
     return backend_named(name)
 
 
 def rows_of(lengths: list[list[int]], length: int = LENGTH) -> Tensor:
-    """Segment ids of rows that hold tweets of these lengths, padding behind and below them; int32 [rows, length].
+    """Segment ids of rows with tweets of these lengths, padding after and below them; int32 [rows, length].
 
     There are ROWS of them at least, so that what is compiled for a shape is compiled once.
     """
@@ -63,7 +63,7 @@ def rows_of(lengths: list[list[int]], length: int = LENGTH) -> Tensor:
 def states_of(
     segments: Tensor, dtype: torch.dtype, device: str, seed: int = 0, size: int = SIZE
 ) -> tuple[Tensor, Tensor]:
-    """Query, key and value as slices of one tensor, as a fused product gives them, and the gradient from above."""
+    """Query, key and value as slices of one tensor, as from a fused product, and the upstream gradient."""
     generator = torch.Generator().manual_seed(seed)
     rows, length = segments.shape
     together = torch.randn(rows, length, 3, HEADS, size, generator=generator).to(device, dtype).requires_grad_()
@@ -81,7 +81,7 @@ def attended(backend: Backend, together: Tensor, segments: Tensor, window: int |
 
 def one_by_one(together: Tensor, segments: Tensor, window: int | None) -> Tensor:
     """The output, tweet by tweet in float32 on the CPU; 0 at padding."""
-    of_row = 10_000 * torch.arange(len(segments))[:, None]  # padding of two rows is not one
+    of_row = 10_000 * torch.arange(len(segments))[:, None]  # padding of different rows is different
     numbers, lengths = torch.unique_consecutive((segments + of_row).flatten(), return_counts=True)
     tweets = together.float().cpu().flatten(0, 1).split(lengths.tolist())
     outs = []
@@ -96,7 +96,7 @@ def one_by_one(together: Tensor, segments: Tensor, window: int | None) -> Tensor
 
 
 def both_ways(out: Tensor, together: Tensor, segments: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
-    """The output at tweets, and the gradient at all places; float32, on the CPU."""
+    """The output at tweets, and the gradient at all places; float32 on the CPU."""
     real = (segments > 0)[:, :, None, None].to(out.device)
     weighed = (out.float() * above.to(out.device).float() * real).sum()
     return (out.float() * real).detach().cpu(), torch.autograd.grad(weighed, together)[0].float().cpu()
@@ -114,7 +114,7 @@ def tweets_in(length: int) -> st.SearchStrategy[list[list[int]]]:
 
 
 def alike(name: str, device: str) -> Callable[[Tensor, Tensor], bool]:
-    """Whether two gradients are the same: to the last bit, but for kernels of PyTorch's that add as it comes."""
+    """Whether two gradients are bit-identical; approximately, for kernels of PyTorch that add in any order."""
     return torch.equal if device == "cpu" or name == "triton" else partial(torch.allclose, rtol=1e-2, atol=1e-3)
 
 
@@ -134,7 +134,7 @@ EDGES = [[LENGTH], [1] * LENGTH, [], [1], [LENGTH - 1], [63, 2, 63], [64, 64], [
 @each_device
 @each_backend
 @each_window
-def test_a_tweet_attends_to_itself_alone(device: str, name: str, window: int | None) -> None:
+def test_a_tweet_attends_only_to_itself(device: str, name: str, window: int | None) -> None:
     backend = usable(name, device, torch.float32, window)
 
     @given(tweets_in(LENGTH), st.integers(0, 9))
@@ -160,7 +160,7 @@ def test_rows_of_other_lengths(device: str, name: str, length: int) -> None:
 @each_backend
 @each_window
 @pytest.mark.parametrize("dtype", HALVES, ids=["bf16", "fp16"])
-def test_a_half_is_no_worse_than_twice_the_plain_one(
+def test_16_bit_errors_are_at_most_twice_those_of_plain_attention(
     device: str, name: str, window: int | None, dtype: torch.dtype
 ) -> None:
     errs_little(usable(name, device, dtype, window), dtype, device, window)
@@ -189,7 +189,7 @@ def errs_little(backend: Backend, dtype: torch.dtype, device: str, window: int |
 @each_device
 @each_backend
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=["fp32", "bf16", "fp16"])
-def test_another_tweet_changes_nothing_to_the_last_bit(device: str, name: str, dtype: torch.dtype) -> None:
+def test_another_tweet_does_not_change_a_bit(device: str, name: str, dtype: torch.dtype) -> None:
     backend, segments = usable(name, device, dtype), rows_of([[10, 12, 60, 46], [20, 5]])
     changed, left = segments == 2, segments != 2
     together, above = states_of(segments, dtype, device)
@@ -210,8 +210,8 @@ def test_another_tweet_changes_nothing_to_the_last_bit(device: str, name: str, d
 @each_backend
 @each_window
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=["fp32", "bf16", "fp16"])
-def test_padding_is_finite_in_both_directions(device: str, name: str, window: int | None, dtype: torch.dtype) -> None:
-    """Whatever stands above padding; large products included."""
+def test_padding_is_finite_forward_and_backward(device: str, name: str, window: int | None, dtype: torch.dtype) -> None:
+    """Whatever the upstream gradient at padding, and with large products."""
     backend, segments = usable(name, device, dtype, window), rows_of([[], [3], [LENGTH - 1], [100, 20]])
     together, above = states_of(segments, dtype, device)
     together = (together * 30).detach().requires_grad_()
@@ -222,12 +222,12 @@ def test_padding_is_finite_in_both_directions(device: str, name: str, window: in
 
 @each_device
 @each_backend
-def test_each_run_gives_the_same_bits_and_any_strides_do(device: str, name: str) -> None:
+def test_runs_are_bit_identical_and_any_strides_work(device: str, name: str) -> None:
     backend, segments = usable(name, device, torch.float32), rows_of(EDGES)
     together, above = states_of(segments, torch.float32, device)
     plan = backend.plan(segments.to(device), int(segments.max()))
     views = split(together)
-    # No numbers of a head side by side; and what comes from a sum has no strides at all.
+    # A head's numbers are not contiguous; the gradient of a sum has strides of 0.
     copies = [one.transpose(2, 3).contiguous().transpose(2, 3) for one in views]
     constant = above[:1, :1, :1, :1].expand(above.shape)
     runs = []
@@ -240,7 +240,7 @@ def test_each_run_gives_the_same_bits_and_any_strides_do(device: str, name: str)
 
 @each_device
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_rows_take_the_three_as_one(device: str, dtype: torch.dtype) -> None:
+def test_rows_accept_a_fused_tensor(device: str, dtype: torch.dtype) -> None:
     backend, segments = usable("triton", device, dtype, 3), rows_of(EDGES)
     assert isinstance(backend, TritonRows)
     together, above = states_of(segments, dtype, device)
@@ -271,7 +271,7 @@ def test_rows_are_operators_that_torch_can_compile(device: str) -> None:
 
 
 @given(tweets_in(12))
-def test_varlen_cuts_the_rows_where_segments_begin(lengths: list[list[int]]) -> None:
+def test_varlen_divides_rows_where_segments_begin(lengths: list[list[int]]) -> None:
     segments = rows_of(lengths, 12)
     rows = len(segments)
     flat, tweets = segments.flatten().tolist(), int(segments.max())
@@ -286,14 +286,14 @@ def test_varlen_cuts_the_rows_where_segments_begin(lengths: list[list[int]]) -> 
 
 
 @pytest.mark.parametrize(("tweets", "rows", "capacity"), [(0, 1, 256), (200, 55, 256), (200, 56, 512), (600, 167, 768)])
-def test_varlen_has_places_for_what_the_host_knows(tweets: int, rows: int, capacity: int) -> None:
+def test_the_capacity_of_varlen_follows_from_what_the_host_knows(tweets: int, rows: int, capacity: int) -> None:
     assert Varlen().plan(torch.zeros(rows, 8, dtype=torch.int32), tweets).shape == (capacity,)
 
 
 @each_window
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_flex_sees_what_it_should_on_a_cpu_too(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forward alone, and not compiled: more PyTorch does not do there."""
+def test_the_mask_of_flex_is_right_on_a_cpu(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward only and not compiled: PyTorch does not support more on a CPU."""
     from torch.nn.attention.flex_attention import flex_attention
 
     backend, segments = Flex(), rows_of(EDGES)
@@ -315,7 +315,7 @@ def test_the_fastest_on_a_large_gpu_is_ours() -> None:
             assert backend_for("auto", shape).name == "triton", backend_named("triton").missing(shape)
 
 
-def test_the_fastest_that_works_is_taken_and_a_wrong_one_refused() -> None:
+def test_the_fastest_that_works_is_chosen_and_an_impossible_one_rejected() -> None:
     shape = Shape("cpu", torch.float32, SIZE, LENGTH)
     assert backend_for("auto", shape).name == "bucketed"
     assert backend_for("sdpa", shape).name == "sdpa"

@@ -1,4 +1,4 @@
-"""The compiled step: the same loss and gradients, in one graph, and no compiling once shapes have been seen."""
+"""The compiled step: the same loss and gradients, in one graph, and no compilation for known shapes."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_it_is_one_graph_and_new_tweets_compile_nothing(family: str, graphs: lis
     assert len(graphs) == 2
 
 
-def test_as_many_shapes_as_a_run_meets_are_all_compiled(graphs: list[Any]) -> None:
-    """torch itself leaves off behind eight."""
+def test_all_shapes_of_a_process_are_compiled(graphs: list[Any]) -> None:
+    """By default torch stops after eight."""
     compiled = PackedMaskedLM(packed_model("bert"), compiled=True)
     for places in range(16, 26):
         compiled(batch_of(0, places), masking_of())
@@ -78,7 +78,7 @@ FUNCTIONS: dict[type, list[Callable[[Tensor], Tensor]]] = {
 def test_each_autograd_function_has_its_gradient_when_compiled(
     function: Callable[[Tensor], Tensor], backend: str
 ) -> None:
-    """torch 2.11 gave zeros where a function returned a tensor that it had changed in place."""
+    """torch 2.11 returned zeros for a function that returned a tensor it had modified in place."""
     torch._dynamo.reset()
     states = torch.randn(2, 8, 3, 2, 8, requires_grad=True)
     plain, compiled = function, torch.compile(function, backend=backend)
@@ -87,6 +87,6 @@ def test_each_autograd_function_has_its_gradient_when_compiled(
     torch.testing.assert_close(found, expected)
 
 
-def test_no_autograd_function_is_left_out() -> None:
+def test_every_autograd_function_is_tested() -> None:
     ours = {one for one in torch.autograd.Function.__subclasses__() if one.__module__.startswith("bert_tweets.")}
     assert ours == set(FUNCTIONS)

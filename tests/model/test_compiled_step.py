@@ -1,4 +1,4 @@
-"""The compiled step next to the eager one: the same loss and the same gradients, none of them zero."""
+"""The compiled step compared with the eager one: the same loss and gradients, none of them zero."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.model.test_masked_lm import capacity
 from tests.model.tiny import SIZES, masking_of, packed, packed_model, tweets_of
 
 LENGTHS = [20, 9, 14, 30, 5]
-# Of the loss, and of all gradients together. In bf16 those of the eager step are 1.7 % from fp32's here.
+# Relative errors of the loss and of all gradients. In bf16 those of the eager step differ from fp32 by 1.7 % here.
 ERRORS = {"fp32": (1e-5, 1e-4), "bf16": (1e-2, 5e-2)}
 
 
@@ -38,7 +38,7 @@ def loss_and_gradients(device: torch.device, precision: str, compiled: bool) -> 
 def test_a_compiled_step_has_the_loss_and_gradients_of_the_eager_one(
     device: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Heads that every backend takes.
+    # Heads that every backend supports.
     monkeypatch.setitem(SIZES, "hidden_size", 64)
     monkeypatch.setitem(SIZES, "intermediate_size", 128)
     torch.compiler.reset()
@@ -48,7 +48,7 @@ def test_a_compiled_step_has_the_loss_and_gradients_of_the_eager_one(
     compiled, found = loss_and_gradients(torch.device(device), precision, compiled=True)
     torch.testing.assert_close(compiled, eager, rtol=ERRORS[precision][0], atol=0.0)
     assert found.keys() == expected.keys()
-    # Softmax ignores what the key's bias adds: its gradient is rounding.
+    # Softmax ignores the key's bias: its gradient is only rounding.
     names = [name for name in expected if not name.endswith("key.bias")]
     assert all(float(found[name].norm()) > 0 for name in names)
     mine, theirs = (torch.cat([gradients[name].flatten() for name in names]) for gradients in (found, expected))

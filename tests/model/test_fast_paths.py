@@ -1,4 +1,4 @@
-"""Every way of computing the step against the plain one: a tweet a row, padded, fp32, logits at every position."""
+"""Every fast path of the step against the plain one: a tweet per row, padded, fp32, logits at every position."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def usable(precision: str) -> list[str]:
 
 
 def gradients(model: Any) -> dict[str, Tensor]:
-    """Those that have a meaning: softmax does not see the key's bias."""
+    """Gradients that are not just rounding: softmax ignores the key's bias."""
     named = model.named_parameters()
     return {name: p.grad.float() for name, p in named if p.grad is not None and not name.endswith("key.bias")}
 
 
 def plain(family: str, precision: str) -> Found:
-    """The stock model over padded tweets; labels and inputs as the masks of the packed rows have them."""
+    """The stock model on padded tweets, with the labels and inputs of the packed rows."""
     tweets = tweets_of(LENGTHS)
     batch, model = packed(tweets), stock_model(family)
     corrupted, selected = masking_of().apply(batch)
@@ -61,7 +61,7 @@ def fast(family: str, precision: str, backend: str, recompute: bool = False) -> 
 
 
 def distance(found: Found, truth: Found) -> tuple[float, float]:
-    """Of loss and of all gradients together, relative."""
+    """Relative errors of the loss and of all gradients."""
     apart = sum(float((found[1][name] - exact).norm() ** 2) for name, exact in truth[1].items()) ** 0.5
     return float((found[0] - truth[0]).abs() / truth[0]), apart / sum(
         float(g.norm() ** 2) for g in truth[1].values()
@@ -71,17 +71,17 @@ def distance(found: Found, truth: Found) -> tuple[float, float]:
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("backend", usable("fp32"))
 @pytest.mark.parametrize("family", FAMILIES)
-def test_in_fp32_it_is_the_plain_step(family: str, backend: str, recompute: bool) -> None:
+def test_the_fp32_step_equals_the_plain_step(family: str, backend: str, recompute: bool) -> None:
     assert all(apart < 1e-5 for apart in distance(fast(family, "fp32", backend, recompute), plain(family, "fp32")))
 
 
 @pytest.mark.parametrize("precision", ["bf16", "bf16_weights"])
 @pytest.mark.parametrize("backend", usable("bf16"))
 @pytest.mark.parametrize("family", FAMILIES)
-def test_in_bf16_it_errs_at_most_twice_as_much_as_the_plain_step(family: str, backend: str, precision: str) -> None:
+def test_bf16_errors_are_at_most_twice_those_of_the_plain_step(family: str, backend: str, precision: str) -> None:
     truth = plain(family, "fp32")
     allowed = distance(plain(family, "bf16"), truth)
     loss, of_gradients = distance(fast(family, precision, backend), truth)
     assert of_gradients <= 2 * allowed[1]
-    # A loss is one number, that of the plain step may be right by chance.
+    # A loss is one number, so the plain step may be right by chance.
     assert loss <= max(2 * allowed[0], 2e-3)

@@ -1,4 +1,4 @@
-"""Loading: fp32, our attention, an honest word on the head, and one line for what does not work."""
+"""Loading: fp32, our attention, whether the head is trained, and one-line errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def manifest(shards: Path) -> Manifest:
 
 @pytest.fixture(autouse=True)
 def _tokenizer(shards: Path) -> None:
-    """Models are saved with the tokenizer of the shards: one without any is refused."""
+    """Models are saved with the tokenizer of the shards: one without any is rejected."""
     saved.tokenizer = shards / "tokenizer"  # type: ignore[attr-defined]
 
 
@@ -46,7 +46,7 @@ def test_a_half_precision_file_becomes_a_full_precision_model(tmp_path: Path, ma
     assert loaded.model.config._attn_implementation == NAME
 
 
-def test_dropout_is_what_was_asked_for_and_attention_dropout_is_off(tmp_path: Path, manifest: Manifest) -> None:
+def test_dropout_is_as_set_and_attention_dropout_is_off(tmp_path: Path, manifest: Manifest) -> None:
     name = saved(tmp_path, manifest, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
     for asked in (0.0, 0.2):
         model = load_model(ModelConfig(name=name, dropout=asked), manifest).model
@@ -55,7 +55,7 @@ def test_dropout_is_what_was_asked_for_and_attention_dropout_is_off(tmp_path: Pa
         assert model.config.attention_probs_dropout_prob == 0
 
 
-def test_an_encoder_alone_gets_a_head_on_the_scale_of_its_embeddings(tmp_path: Path, manifest: Manifest) -> None:
+def test_an_encoder_gets_a_head_on_the_scale_of_its_embeddings(tmp_path: Path, manifest: Manifest) -> None:
     name = saved(tmp_path, manifest, BertModel, initializer_range=0.3)
     first, second, other = (load_model(ModelConfig(name=name), manifest, seed) for seed in (0, 0, 1))
     assert not first.has_trained_head
@@ -82,7 +82,7 @@ def test_a_model_from_scratch_is_a_function_of_its_seed(manifest: Manifest) -> N
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_models_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, manifest: Manifest) -> None:
+def test_models_that_do_not_fit_are_rejected_in_one_line(tmp_path: Path, manifest: Manifest) -> None:
     def refused(name: str) -> str:
         with pytest.raises(UserError) as caught:
             check_model(ModelConfig(name=name), manifest)
@@ -93,20 +93,20 @@ def test_models_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, manifest
     assert "no such folder" in refused(str(tmp_path / "nothing"))
     (tmp_path / "empty").mkdir()
     assert "is not a model" in refused(str(tmp_path / "empty"))
-    assert "knows 50 tokens" in refused(saved(tmp_path / "small", manifest, vocab_size=50))
+    assert "has 50 tokens" in refused(saved(tmp_path / "small", manifest, vocab_size=50))
     assert "max_length=64" in refused(saved(tmp_path / "short", manifest, max_position_embeddings=64))
     pickled = Path(saved(tmp_path / "pickled", manifest))
     torch.save({}, pickled / "pytorch_model.bin")
     (pickled / "model.safetensors").unlink()
-    assert "holds no model.safetensors" in refused(str(pickled))
+    assert "has no model.safetensors" in refused(str(pickled))
     hollow = Path(saved(tmp_path / "hollow", manifest))
     saved(tmp_path / "wide", manifest, hidden_size=64)
     (hollow / "config.json").write_text((tmp_path / "wide" / "config.json").read_text())
     assert "weights" in refused(str(hollow))
-    assert "no such folder here, and the hub" in refused("no-such-organisation/no-such-model")
+    assert "no such folder, and not available from the hub" in refused("no-such-organisation/no-such-model")
 
 
-def test_a_stock_model_with_another_tokenizer_is_refused(tmp_path: Path, manifest: Manifest) -> None:
+def test_a_stock_model_with_another_tokenizer_is_rejected(tmp_path: Path, manifest: Manifest) -> None:
     from bert_tweets.corpus.text.tokenizer import train_wordpiece
 
     name = saved(tmp_path, manifest)

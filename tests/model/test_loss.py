@@ -1,4 +1,4 @@
-"""The loss without its logits is the loss of the logits, and so are its gradients."""
+"""The loss without stored logits, and its gradients, equal those from the logits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH, VOCABULARY = 16, 57
 
 
 def problem(positions: int, empty: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """States, decoder and labels, of which some places are empty."""
+    """States, decoder and labels; some places are empty."""
     generator = torch.Generator().manual_seed(seed)
     states = torch.randn(positions, WIDTH, generator=generator)
     weight = torch.randn(VOCABULARY, WIDTH, generator=generator)
@@ -35,7 +35,7 @@ def gradients(loss: Tensor, of: tuple[Tensor, ...], upstream: float) -> tuple[Te
 
 
 @given(st.integers(1, 70), st.integers(0, 70), st.integers(1, 80), st.integers(0, 9))
-def test_it_is_the_loss_of_the_logits(positions: int, empty: int, at_once: int, seed: int) -> None:
+def test_it_equals_the_loss_from_the_logits(positions: int, empty: int, at_once: int, seed: int) -> None:
     *of, labels = problem(positions, min(empty, positions), seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(linear_cross_entropy.ROWS_AT_ONCE, "cpu", at_once)
@@ -47,7 +47,7 @@ def test_it_is_the_loss_of_the_logits(positions: int, empty: int, at_once: int, 
         assert torch.allclose(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_in_bf16_it_is_no_farther_from_the_truth_than_the_plain_way() -> None:
+def test_in_bf16_it_is_as_accurate_as_the_plain_loss() -> None:
     *of, labels = problem(64, 5, 0)
     truth = gradients(plain(*of, labels), tuple(of), 1.0)
     with torch.autocast("cpu", torch.bfloat16):
@@ -68,7 +68,7 @@ def test_large_logits_do_not_overflow_and_frozen_tensors_get_no_gradient() -> No
     assert torch.isfinite(loss) and torch.isfinite(states.grad).all() and weight.grad is None
 
 
-def test_only_empty_places_have_no_loss_and_a_gradient_of_zero() -> None:
+def test_a_batch_of_empty_places_has_a_loss_and_gradient_of_zero() -> None:
     *of, labels = problem(4, 4, 2)
     loss = summed_loss(*of, labels)
     assert float(loss) == 0 and all(float(found.abs().max()) == 0 for found in gradients(loss, tuple(of), 1.0))

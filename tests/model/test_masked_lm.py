@@ -1,4 +1,4 @@
-"""The packed model is the stock model: same logits, same loss, same gradients, no tweet sees another."""
+"""The packed model equals the stock model: same logits, loss and gradients, and no tweet attends to another."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_packed_logits_and_gradients_equal_the_padded_model(family: str) -> None
     (logits * target).sum().backward()
     (expected * target).sum().backward()
     for (name, mine), theirs in zip(ours.named_parameters(), stock.parameters(), strict=True):
-        # key.bias has no true gradient: softmax does not see it.
+        # key.bias has no true gradient: softmax ignores it.
         if mine.grad is not None and not name.endswith("key.bias"):
             assert close(mine.grad, theirs.grad, 2e-5), name
 
@@ -105,19 +105,19 @@ def test_a_micro_batch_without_masked_tokens_gives_zero_and_zero_gradients() -> 
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
-def test_guesses_are_the_loss_taken_apart() -> None:
+def test_predictions_have_the_losses_of_the_sum() -> None:
     batch, masking = packed(tweets_of(LENGTHS)), masking_of()
     selected = masking.select(batch)
     module = PackedMaskedLM(packed_model("bert"))
     roomy = capacity(batch, int(selected.sum()) + 5)
-    guesses = module.guesses(roomy, masking)
-    assert torch.allclose(guesses.losses.sum(), module(roomy, masking))
-    by_tweet = torch.bincount(guesses.segments, minlength=len(LENGTHS) + 1)
+    predictions = module.predictions(roomy, masking)
+    assert torch.allclose(predictions.losses.sum(), module(roomy, masking))
+    by_tweet = torch.bincount(predictions.segments, minlength=len(LENGTHS) + 1)
     assert by_tweet[0] == 5
     assert torch.equal(by_tweet[1:], torch.bincount(batch.segment_ids[selected].long(), minlength=len(LENGTHS) + 1)[1:])
 
 
-def test_attention_without_segments_is_refused() -> None:
+def test_attention_without_segments_is_rejected() -> None:
     model = packed_model("bert")
     with pytest.raises(AssertionError, match="without its segments"):
         model(input_ids=torch.ones(1, 4, dtype=torch.long))

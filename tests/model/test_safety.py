@@ -1,4 +1,4 @@
-"""Models of strangers: no code of theirs runs, no way leads out of their folder; a hub model tells its commit."""
+"""Untrusted models: no code runs, no file outside their folder is read; a hub model is identified by its commit."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def change(path: Path, **values: Any) -> None:
 
 
 def refused(folder: Path | str, manifest: Manifest) -> str:
-    """The line that ends a stage with this model."""
+    """The error message that this model causes."""
     with pytest.raises(UserError) as caught:
         check_model(ModelConfig(name=str(folder)), manifest)
         load_model(ModelConfig(name=str(folder)), manifest)
@@ -57,13 +57,13 @@ def refused(folder: Path | str, manifest: Manifest) -> str:
 
 
 def index(folder: Path, file: Any) -> None:
-    """Has the weights be in a file of another name, as the index of a large model does."""
+    """Move the weights to a file of another name, as in the index of a large model."""
     names = [name for name, _ in BertForMaskedLM(BertConfig.from_pretrained(folder)).named_parameters()]
     record = {"metadata": {}, "weight_map": dict.fromkeys(names, file)}
     (folder / "model.safetensors.index.json").write_text(json.dumps(record))
 
 
-def test_the_poison_is_one(tmp_path: Path) -> None:
+def test_the_poison_works(tmp_path: Path) -> None:
     with poisoned_file(tmp_path / "file").open("rb") as file:
         pickle.load(file)
     assert Poison.has_acted(tmp_path)
@@ -73,11 +73,11 @@ def test_pickled_weights_are_not_opened(model: Path, manifest: Manifest) -> None
     (model / "model.safetensors").unlink()
     for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt", "adapter_model.bin"):
         poisoned_file(model / name)
-    assert "holds no model.safetensors; pickled weights" in refused(model, manifest)
+    assert "has no model.safetensors; pickled weights" in refused(model, manifest)
     assert not Poison.has_acted(model)
 
 
-def test_pickles_beside_the_weights_are_left_alone(model: Path, manifest: Manifest) -> None:
+def test_pickles_next_to_the_weights_are_not_opened(model: Path, manifest: Manifest) -> None:
     for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt", "tokenizer.pkl", "vocab.pkl"):
         poisoned_file(model / name)
     load_model(ModelConfig(name=str(model)), manifest)
@@ -85,10 +85,10 @@ def test_pickles_beside_the_weights_are_left_alone(model: Path, manifest: Manife
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "tokenizer_config.json"])
-def test_a_pickle_under_another_name_is_no_model(model: Path, manifest: Manifest, name: str) -> None:
+def test_a_pickle_under_another_name_is_not_opened(model: Path, manifest: Manifest, name: str) -> None:
     (model / "recipe.json").unlink(missing_ok=True)
     poisoned_file(model / name)
-    if name != "tokenizer_config.json":  # which says nothing that BERT's tokenizer cannot do without
+    if name != "tokenizer_config.json":  # which is optional for BERT's tokenizer
         refused(model, manifest)
     assert not Poison.has_acted(model)
 
@@ -96,7 +96,7 @@ def test_a_pickle_under_another_name_is_no_model(model: Path, manifest: Manifest
 @pytest.mark.parametrize(
     "file", ["../stolen.safetensors", "weights.bin", "sub/x.safetensors", "/x.safetensors", "..", 7]
 )
-def test_an_index_may_name_weights_of_its_folder_alone(model: Path, manifest: Manifest, file: Any) -> None:
+def test_an_index_may_only_name_weights_in_its_folder(model: Path, manifest: Manifest, file: Any) -> None:
     weights = model / "model.safetensors"
     shutil.copy(weights, model.parent / "stolen.safetensors")
     weights.rename(model / "part-1.safetensors")
@@ -104,27 +104,27 @@ def test_an_index_may_name_weights_of_its_folder_alone(model: Path, manifest: Ma
     index(model, "part-1.safetensors")
     assert load_model(ModelConfig(name=str(model)), manifest).has_trained_head
     index(model, file)
-    assert "which is no file of weights in its folder" in refused(model, manifest)
+    assert "which is not a file of weights in its folder" in refused(model, manifest)
     assert not Poison.has_acted(model)
 
 
 @pytest.mark.parametrize("file", ["other.safetensors.index.json", "adapter_model.bin", "../stolen.safetensors"])
-def test_a_configuration_chooses_no_other_weights(model: Path, manifest: Manifest, file: str) -> None:
+def test_a_configuration_may_not_name_other_weights(model: Path, manifest: Manifest, file: str) -> None:
     shutil.copy(model / "model.safetensors", model.parent / "stolen.safetensors")
     poisoned_file(model / "adapter_model.bin")
     change(model / "config.json", transformers_weights=file)
-    assert "its config.json chooses a file of weights" in refused(model, manifest)
+    assert "its config.json names a file of weights" in refused(model, manifest)
     assert not Poison.has_acted(model)
 
 
-def test_an_adapter_leads_to_no_other_model(model: Path, manifest: Manifest) -> None:
+def test_an_adapter_is_rejected(model: Path, manifest: Manifest) -> None:
     change(model / "adapter_config.json", base_model_name_or_path="somebody/else", peft_type="LORA")
-    assert "is an adapter to another model" in refused(model, manifest)
+    assert "is an adapter of another model" in refused(model, manifest)
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
 @pytest.mark.parametrize("kind", ["bert", "never-heard-of"])
-def test_code_that_a_model_brings_is_not_run(model: Path, manifest: Manifest, file: str, kind: str) -> None:
+def test_code_in_a_model_is_not_run(model: Path, manifest: Manifest, file: str, kind: str) -> None:
     source = f"from pathlib import Path\nPath({str(model / Poison.TRACE)!r}).touch()\n"
     for name in ("evil.py", "configuration_evil.py", "modeling_evil.py", "tokenization_evil.py"):
         (model / name).write_text(source)
@@ -137,13 +137,13 @@ def test_code_that_a_model_brings_is_not_run(model: Path, manifest: Manifest, fi
     assert not Poison.has_acted(model)
 
 
-def test_a_configuration_chooses_no_attention(model: Path, manifest: Manifest) -> None:
-    """transformers would fetch a kernel of that name from the hub."""
+def test_a_configuration_may_not_choose_the_attention(model: Path, manifest: Manifest) -> None:
+    """transformers would download a kernel of that name from the hub."""
     change(model / "config.json", attn_implementation="somebody/kernels", _attn_implementation="somebody/kernels")
     assert load_model(ModelConfig(name=str(model)), manifest).model.config._attn_implementation == NAME
 
 
-def test_a_tokenizers_settings_name_no_file(model: Path) -> None:
+def test_the_settings_of_a_tokenizer_may_not_name_a_file(model: Path) -> None:
     own = load_tokenizer(str(model)).get_vocab()
     secret = model.parent / "secret.txt"
     secret.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "password"]))
@@ -153,7 +153,7 @@ def test_a_tokenizers_settings_name_no_file(model: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "tokenizer.json", "recipe.json"])
-def test_json_of_any_depth_is_one_line(model: Path, manifest: Manifest, name: str) -> None:
+def test_deeply_nested_json_is_one_error_line(model: Path, manifest: Manifest, name: str) -> None:
     (model / name).write_text("[" * 100_000)
     if name == "tokenizer_config.json":
         with pytest.raises(UserError):
@@ -164,7 +164,7 @@ def test_json_of_any_depth_is_one_line(model: Path, manifest: Manifest, name: st
 
 @pytest.fixture
 def cached(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Puts the model among what was downloaded from the hub, as `org/tiny` at a commit, which `main` then is."""
+    """Put the model into the hub's cache, as `org/tiny` at a commit that becomes `main`."""
     cache = tmp_path / "hub"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
 
@@ -178,7 +178,7 @@ def cached(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     return put
 
 
-def test_a_hub_model_is_told_by_its_commit(cached: Callable[[str], Path]) -> None:
+def test_a_hub_model_is_identified_by_its_commit(cached: Callable[[str], Path]) -> None:
     assert weights_identity("org/tiny") == "org/tiny"
     cached(OLDER)
     cached(COMMIT)
@@ -186,7 +186,7 @@ def test_a_hub_model_is_told_by_its_commit(cached: Callable[[str], Path]) -> Non
     assert weights_identity(f"org/tiny@{OLDER}") == weights_identity("org/tiny", OLDER) == f"org/tiny@{OLDER}"
 
 
-def test_a_revision_stands_behind_the_name_of_a_hub_model_alone(tmp_path: Path) -> None:
+def test_only_a_hub_model_has_a_revision_after_its_name(tmp_path: Path) -> None:
     assert hub.split_revision("org/tiny@v1") == ("org/tiny", "v1")
     assert hub.split_revision("org/tiny", "v1") == ("org/tiny", "v1")
     folder = tmp_path / "my@model"
@@ -196,7 +196,7 @@ def test_a_revision_stands_behind_the_name_of_a_hub_model_alone(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["org/tiny", f"org/tiny@{COMMIT}"])
-def test_a_run_records_the_commit_that_it_took(
+def test_a_run_records_the_commit_that_it_used(
     cached: Callable[[str], Path], shards: Path, tmp_path: Path, name: str
 ) -> None:
     environment = {**os.environ, "HF_HUB_CACHE": str(cached(COMMIT)), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -208,7 +208,7 @@ def test_a_run_records_the_commit_that_it_took(
     assert record["weights"] == f"org/tiny@{COMMIT}"
 
 
-def test_a_hub_model_of_a_stranger_is_held_to_the_same(cached: Callable[[str], Path], manifest: Manifest) -> None:
+def test_a_hub_model_is_checked_in_the_same_way(cached: Callable[[str], Path], manifest: Manifest) -> None:
     folder = cached(COMMIT) / "models--org--tiny" / "snapshots" / COMMIT
     change(folder / "config.json", auto_map={"AutoModelForMaskedLM": "evil.M"})
     assert hub.snapshot("org/tiny") == folder

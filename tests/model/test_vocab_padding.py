@@ -1,4 +1,4 @@
-"""Rows that pad a vocabulary change no loss and no gradient, and are gone again behind the training."""
+"""Rows that pad a vocabulary change no loss and no gradient, and are removed after training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_padding_changes_no_loss_and_no_gradient(family: str) -> None:
         assert torch.equal(tensor, model.state_dict()[name]), name
 
 
-def test_a_vocabulary_that_fits_stays_as_it_is() -> None:
+def test_a_vocabulary_that_needs_no_padding_does_not_change() -> None:
     model = packed_model("bert")
     before = model.get_input_embeddings().weight
     assert pad_vocabulary(model, 8) == VOCABULARY

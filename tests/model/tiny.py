@@ -30,9 +30,9 @@ FAMILIES = ("bert", "roberta", "xlm-roberta", "modernbert")
 
 
 def stock_model(family: str, attention: str = "eager", seed: int = 0) -> Any:
-    """A stock model with random weights; biases and LayerNorms are random too, so that none hides."""
+    """A stock model with random weights; biases and LayerNorms are random too, so that each has an effect."""
     torch.manual_seed(seed)
-    # Of ModernBERT two layers in three see three neighbours to either side.
+    # In ModernBERT two layers in three attend to three neighbours on either side.
     more = {"local_attention": 6, "num_hidden_layers": 4, "norm_bias": True} if family == "modernbert" else {}
     config = CONFIG_MAPPING[family](**{**SIZES, **more})
     config._attn_implementation = attention
@@ -45,7 +45,7 @@ def stock_model(family: str, attention: str = "eager", seed: int = 0) -> Any:
 
 
 def packed_model(family: str) -> Any:
-    """The same weights under our attention."""
+    """The same weights with our attention."""
     return stock_model(family, register())
 
 
@@ -63,7 +63,7 @@ def packed(tweets: Tweets, row_length: int = 32) -> MicroBatch:
 
 
 def padded(tweets: Tweets) -> tuple[torch.Tensor, torch.Tensor]:
-    """A tweet a row: input ids and attention mask, int64 [tweets, longest]."""
+    """A tweet per row: input ids and attention mask, int64 [tweets, longest]."""
     width = int(tweets.lengths.max())
     ids = torch.full((len(tweets.lengths), width), PAD)
     for row, (length, end) in enumerate(zip(tweets.lengths, np.cumsum(tweets.lengths), strict=True)):

@@ -1,4 +1,4 @@
-"""Runs that tests of going on and of saving share."""
+"""Runs shared by tests of resuming and of checkpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.runs import go_on, short_tweets
+from tests.training.runs import short_tweets, train_run
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def short_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(short_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    go_on(short_shards, folder)
+    train_run(short_shards, folder)
     return folder
 
 
@@ -27,11 +27,11 @@ def whole(short_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def half(short_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run, stopped after step 7; its checkpoints are of steps 6 and 7."""
     folder = tmp_path_factory.mktemp("half") / "run"
-    go_on(short_shards, folder, "stop_after_steps=7")
+    train_run(short_shards, folder, "stop_after_steps=7")
     return folder
 
 
 @pytest.fixture
 def run(half: Path, tmp_path: Path) -> Path:
-    """A copy of it, to go on with."""
+    """A copy of `half`, to be resumed."""
     return Path(shutil.copytree(half, tmp_path / "run"))

@@ -1,7 +1,7 @@
 """Training that is killed at one of its writes: killed_at.py FIRST STEP KEY=VALUE...
 
-A process a write, from the FIRST one on, every STEPth: a child is killed (SIGKILL) when it is about to make a file last
-or to give it its name, the next child goes on, and so on until one comes to its end. Prints how many were killed.
+A child process per STEPth write, from the FIRST one on: it is killed (SIGKILL) when it is about to flush, rename or
+remove a file; the next child resumes, and so on until one finishes. Prints how many were killed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bert_tweets.training.trainer import train
 
 
 def train_until(write: int, config: TrainConfig) -> None:
-    """Trains in a child, which kills itself at a write."""
+    """Train in a child that kills itself at a write."""
     made = 0
 
     def counted(function: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Launches of training, one after the other in one start of ranks: `launches.py FILE`, a list of lists of words.
+"""Several launches of training in one start of ranks: `launches.py FILE`, a JSON list of lists of settings.
 
-NOT_FINITE_AT are steps (from 0) in which the loss of rank NOT_FINITE_RANK is no number.
+NOT_FINITE_AT lists steps (from 0) in which the loss of rank NOT_FINITE_RANK is NaN.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from tests.engine.worker import as_in_a_process_of_its_own
 
 
 def break_steps(steps: set[int]) -> None:
-    """Makes the losses of these steps no numbers, on this rank."""
+    """Make the losses of these steps NaN on this rank."""
     step_now = -1
 
-    def told(train_step: Any) -> Any:
+    def with_step(train_step: Any) -> Any:
         def call(self: Any, step: Any, *rest: Any) -> Any:
             nonlocal step_now
             step_now = step.index
@@ -50,12 +50,12 @@ def break_steps(steps: set[int]) -> None:
 
     PackedMaskedLM.forward = broken  # type: ignore[method-assign]
     for engine in (DDPEngine, DeepSpeedEngine):
-        engine.train_step = told(engine.train_step)  # type: ignore[attr-defined]
+        engine.train_step = with_step(engine.train_step)  # type: ignore[attr-defined]
 
 
 def main(file: Path) -> None:
-    # Half of what such a small run takes, and nothing that is compared.
-    trainer.garbage_by_hand, trainer.matrix_peak = nullcontext, lambda *_: 1e12  # type: ignore[assignment]
+    # These take half the time of such a small run, and do not affect what is compared.
+    trainer.manual_gc, trainer.matrix_peak = nullcontext, lambda *_: 1e12  # type: ignore[assignment]
     world = ranks.world_from_environment("cpu")
     ranks.start_process_group(world, timeout_seconds=60, always=True)
     steps = {int(step) for step in os.environ.get("NOT_FINITE_AT", "").split(",") if step}

@@ -1,4 +1,4 @@
-"""Small runs of training, and how they are compared."""
+"""Small training runs, and how they are compared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from bert_tweets.config import TrainConfig, parser
-from bert_tweets.training import checkpoint
+from bert_tweets.corpus.text.recipe import Recipe
+from bert_tweets.data.sampler import SamplerState
+from bert_tweets.engine.scalars import Scalars
+from bert_tweets.training import checkpoint, run_folder
+from bert_tweets.training.fingerprint import RunFingerprint
 from bert_tweets.training.trainer import train
 from tests.helpers import generated_tweets, make_shards
 
@@ -21,9 +25,9 @@ SETTINGS = [
     "device=cpu",
     "optimizer.learning_rate=1e-3",
 ]
-# Of a run in one process, with checkpoints.
+# Settings of a run in one process, with checkpoints.
 MORE = ["batch_size=6", "max_steps=9", "log.every_steps=2", "validation.every_steps=4", "checkpoint.every_steps=3"]
-# Of a line of metrics, what is a time.
+# Fields of a line of metrics that measure time.
 TIMES = {
     "tokens_per_second",
     "tweets_per_second",
@@ -38,7 +42,7 @@ TIMES = {
 
 
 def short_tweets(folder: Path) -> Path:
-    """Shards of some 45 short tweets to train on, and as many to validate on."""
+    """Shards of about 45 short tweets for training, and as many for validation."""
     texts = [" ".join(text.split()[: 2 + number % 5]) for number, text in enumerate(generated_tweets(90))]
     return make_shards(folder, texts, max_length=12, validation_fraction=0.5)
 
@@ -52,7 +56,7 @@ def config_of(shards: Path, output: Path, *more: str) -> TrainConfig:
 
 
 def lines_of(run: Path, name: str = "metrics.jsonl") -> list[dict[str, float]]:
-    """Without what is a time."""
+    """The lines of a file, without fields that measure time."""
     lines = [json.loads(line) for line in (run / name).read_text().splitlines()]
     return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
 
@@ -62,7 +66,7 @@ def model_of(run: Path) -> dict[str, np.ndarray]:
 
 
 def assert_same(one: Path, other: Path) -> None:
-    """Two runs that came to the same end by the same way, bit by bit."""
+    """Assert that two runs took the same steps to the same model, bit for bit."""
     assert lines_of(one) == lines_of(other)
     assert lines_of(one, "validation.jsonl") == lines_of(other, "validation.jsonl")
     mine, theirs = model_of(one), model_of(other)
@@ -72,16 +76,30 @@ def assert_same(one: Path, other: Path) -> None:
     assert all(record["tokens"] == records[0]["tokens"] for record in records)
 
 
-def go_on(shards: Path, run: Path, *more: str) -> None:
+def train_run(shards: Path, run: Path, *more: str) -> None:
+    """Start a small run, or resume it."""
     train(config_of(shards, run, *MORE, *more))
 
 
 def names_in(run: Path) -> set[str]:
-    """Of its checkpoints."""
-    return {path.name for path in (run / checkpoint.FOLDER).iterdir()}
+    """The names in its folder of checkpoints."""
+    return {path.name for path in (run / run_folder.CHECKPOINTS).iterdir()}
 
 
 def flip(path: Path, bit: int) -> None:
     data = bytearray(path.read_bytes())
     data[bit // 8] ^= 1 << bit % 8
     path.write_bytes(data)
+
+
+def record_of(step: int) -> checkpoint.Record:
+    """A checkpoint's record that belongs to no run."""
+    progress = checkpoint.Progress(
+        checkpoint.BestState(0, None, None, 0, False),
+        checkpoint.MeterState([], 0, 0, 0, 0, 0.0, [[0.0, 0.0]]),
+        checkpoint.TotalsState(0, 0, 0.0),
+        checkpoint.GuardState([], False),
+    )
+    fingerprint = RunFingerprint({}, Recipe("raw", "", ""), "", "")
+    metadata = checkpoint.Metadata("ddp", 1, {}, {})
+    return checkpoint.Record(step, fingerprint, SamplerState(0, 0, 0, 0, 0, ""), progress, Scalars(0), metadata)

@@ -1,4 +1,4 @@
-"""Putting a run together: what its settings ask for is what is built."""
+"""The parts of a run are what its settings ask for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.training.runs import config_of, lines_of, words_of
 
 
 @pytest.mark.parametrize(("compile_", "attention"), [("auto", "bucketed"), ("true", "sdpa")])
-def test_what_is_compiled_has_one_shape(shards: Path, compile_: str, attention: str) -> None:
+def test_compiled_micro_batches_have_one_shape(shards: Path, compile_: str, attention: str) -> None:
     own = [f"model.compile={compile_}", "batch_size=48", "max_steps=7"]
     config = parser.load(TrainConfig, words_of(shards, "unused", *own))
     training = build(config, Manifest.read(shards), ranks.world_from_environment("cpu"))
@@ -29,7 +29,7 @@ def test_what_is_compiled_has_one_shape(shards: Path, compile_: str, attention: 
 def test_a_whole_run_compiles_one_graph(
     shards: Path, tmp_path: Path, graphs: list[Any], more: list[str], count: int
 ) -> None:
-    """Accumulation, a short last step and validation included, although validation masks by its own seed and share.
+    """With accumulation, a short last step and validation, although validation has its own seed and share of masks.
 
     With dropout, validation needs a graph of its own.
     """

@@ -1,4 +1,4 @@
-"""Steps that are alike: the same bits twice, a trace where asked, and no garbage collector in between."""
+"""Deterministic runs, the profiler, and garbage collection between steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bert_tweets.config import TrainConfig
-from bert_tweets.training.determinism import garbage_by_hand
+from bert_tweets.training.determinism import manual_gc
 from bert_tweets.training.trainer import train
 
 
@@ -29,7 +29,7 @@ def losses(output: Path) -> list[float]:
 def test_two_runs_have_the_same_losses_to_the_last_bit(
     precision: str, shards: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    # Sums of several threads, too.
+    # Also with sums over several threads.
     request.addfinalizer(lambda: torch.set_num_threads(1))
     torch.set_num_threads(2 if precision == "bf16" else 1)
     found = []
@@ -41,7 +41,7 @@ def test_two_runs_have_the_same_losses_to_the_last_bit(
     assert len(found[0]) == 9 and found[0] == found[1]
 
 
-def test_a_trace_and_a_table_are_left_where_asked(shards: Path, tmp_path: Path) -> None:
+def test_profile_writes_a_trace_and_a_table(shards: Path, tmp_path: Path) -> None:
     config = settings(shards, tmp_path / "run")
     config.profile, config.deterministic = True, True
     try:
@@ -54,7 +54,7 @@ def test_a_trace_and_a_table_are_left_where_asked(shards: Path, tmp_path: Path) 
         assert json.load(file)["traceEvents"]
 
 
-def test_garbage_waits_until_it_is_asked_for() -> None:
-    with garbage_by_hand():
+def test_garbage_collection_is_off_during_training() -> None:
+    with manual_gc():
         assert not gc.isenabled()
     assert gc.isenabled()

@@ -1,4 +1,4 @@
-"""What a dry run tells, against what torch and a real engine then hold."""
+"""The estimates of a dry run, compared with torch and real engines."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from bert_tweets.distributed import world as ranks
 from bert_tweets.model.loading import empty_model
 from bert_tweets.training import dry_run, memory_estimate
 from bert_tweets.training.build import Training, build
-from bert_tweets.training.memory_estimate import Way, arithmetic, held
-from bert_tweets.training.resume import settings_that_stay
+from bert_tweets.training.fingerprint import settings_that_stay
+from bert_tweets.training.memory_estimate import EngineVariant, dtype_sizes, state_memory
 from tests.helpers import make_shards
 from tests.model.tiny import FAMILIES, stock_model
 from tests.processes import run, stage
 
-# Of what a forward pass was seen to keep: indices and masks of a few bytes a token are not in the formulae.
+# Relative error of activations: indices and masks of a few bytes per token are not in the formulas.
 BOUND = 0.005
 NO_BATCH = memory_estimate.MicroBatchShape("cpu", "bucketed", 0, 128, 0, 0)
 
 
 def config_of(shards: Path, **more: Any) -> TrainConfig:
-    """A run of one step; `attention` and `model` are of `model.*`."""
+    """A run of one step; `attention` and `model` set `model.attention` and `model.name`."""
     config = TrainConfig(output=str(shards.parent / "run"), max_steps=1, device="cpu", tokens_per_device=2048)
     config.data.path, config.data.num_workers = str(shards), 0
     config.model.name, config.model.attention = more.pop("model", "scratch"), more.pop("attention", "auto")
@@ -51,7 +51,7 @@ def size(tensors: Iterable[Tensor | None]) -> int:
 
 
 def saved_bytes(parts: Training, batch: Any) -> int:
-    """What the graph of a real forward pass keeps, each storage once and the weights' own left out."""
+    """Bytes that the graph of a real forward pass keeps, each storage once, without the weights' own."""
     own = {weight.untyped_storage().data_ptr() for weight in parts.module.parameters()}
     kept: dict[int, Tensor] = {}
 
@@ -65,16 +65,16 @@ def saved_bytes(parts: Training, batch: Any) -> int:
     return sum(tensor.untyped_storage().nbytes() for where, tensor in kept.items() if where not in own)
 
 
-def told_bytes(parts: Training, batch: Any, precision: str) -> int:
-    """The same by the formulae."""
-    numbers = arithmetic(precision, Way())
-    assert numbers
+def estimated_bytes(parts: Training, batch: Any, precision: str) -> int:
+    """The same by the formulas."""
+    sizes = dtype_sizes(precision, EngineVariant())
+    assert sizes
     segments = torch.unique(batch.segment_ids[batch.segment_ids > 0], return_counts=True)[1]
     squares = sum(memory_estimate.padded_square(length) for length in segments.tolist())
     rows, length = batch.input_ids.shape
     shape = memory_estimate.MicroBatchShape("cpu", parts.attention, rows, length, batch.masked_capacity, squares)
     settings = parts.module.model.config
-    return memory_estimate.activations(settings, shape, numbers) + memory_estimate.loss(settings, numbers)
+    return memory_estimate.activations(settings, shape, sizes) + memory_estimate.loss_memory(settings, sizes)
 
 
 @pytest.mark.parametrize("family", ["scratch", *FAMILIES])
@@ -84,19 +84,21 @@ def test_parameters_are_counted_without_weights(family: str, shards: Path, tmp_p
         stock_model(family).save_pretrained(tmp_path)
         name = str(tmp_path)
     config = ModelConfig(name=name)
-    # The tiny stock models know 120 tokens: a manifest of as many is enough here.
+    # The tiny stock models have 120 tokens: a manifest of as many is enough here.
     manifest = Manifest.read(shards)
     empty = empty_model(config, manifest)
     assert all(weight.is_meta for weight in empty.parameters())
     real = stock_model(family) if family != "scratch" else built(config_of(shards)).module.model
-    assert memory_estimate.count(empty).total == sum(weight.numel() for weight in real.parameters())
+    assert memory_estimate.count_parameters(empty).total == sum(weight.numel() for weight in real.parameters())
     assert [tuple(weight.shape) for weight in empty.parameters()] == [tuple(w.shape) for w in real.parameters()]
-    assert memory_estimate.count(empty).embeddings == sum(w.numel() for w in real.base_model.embeddings.parameters())
+    assert memory_estimate.count_parameters(empty).embeddings == sum(
+        w.numel() for w in real.base_model.embeddings.parameters()
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_weights"])
 @pytest.mark.parametrize("trainable", ["all", "embeddings"])
-def test_what_a_rank_holds_is_what_the_engine_holds(precision: str, trainable: str, shards: Path) -> None:
+def test_state_memory_equals_that_of_the_engine(precision: str, trainable: str, shards: Path) -> None:
     config = config_of(shards, precision=precision, batch_size=16)
     config.model.trainable = trainable
     parts = built(config)
@@ -114,75 +116,75 @@ def test_what_a_rank_holds_is_what_the_engine_holds(precision: str, trainable: s
         engine.train_step(next(iter(parts.loader.steps())), parts.masking, 1e-5)
     moments = [tensor for state in engine.optimizer.state.values() for tensor in state.values()]
     masters = engine.masters._of.values() if engine.masters else []
-    numbers = arithmetic(precision, Way())
-    assert numbers
-    told = held(memory_estimate.count(parts.module.model), Way(), numbers, 1)
-    assert told.weights == size(parts.module.parameters())
-    assert told.masters == size(masters)
-    assert told.gradients == found["gradients"]
-    assert told.optimizer == size(moments)
+    sizes = dtype_sizes(precision, EngineVariant())
+    assert sizes
+    estimate = state_memory(memory_estimate.count_parameters(parts.module.model), EngineVariant(), sizes, 1)
+    assert estimate.weights == size(parts.module.parameters())
+    assert estimate.masters == size(masters)
+    assert estimate.gradients == found["gradients"]
+    assert estimate.optimizer == size(moments)
     state = engine.state()
     on_disk = 2 * size(state.weights.values()) + size(state.moments.values())
-    assert memory_estimate.checkpoint_size(memory_estimate.count(parts.module.model)) == on_disk
+    assert memory_estimate.checkpoint_size(memory_estimate.count_parameters(parts.module.model)) == on_disk
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_weights"])
 @pytest.mark.parametrize("attention", ["bucketed", "sdpa"])
-def test_activations_are_told_to_half_a_percent(precision: str, attention: str, shards: Path) -> None:
+def test_activations_are_estimated_to_half_a_percent(precision: str, attention: str, shards: Path) -> None:
     parts = built(config_of(shards, precision=precision, attention=attention))
     batch = next(iter(parts.loader.steps())).micro_batches[0]
-    assert told_bytes(parts, batch, precision) == pytest.approx(saved_bytes(parts, batch), rel=BOUND)
+    assert estimated_bytes(parts, batch, precision) == pytest.approx(saved_bytes(parts, batch), rel=BOUND)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_so_are_those_of_a_gated_model(precision: str, shards: Path, tmp_path: Path) -> None:
+def test_activations_of_a_gated_model_are_estimated_too(precision: str, shards: Path, tmp_path: Path) -> None:
     from transformers import ModernBertConfig, ModernBertForMaskedLM
 
-    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4}
+    model_sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4}
     special = {"pad_token_id": 0, "bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3}
-    ModernBertForMaskedLM(ModernBertConfig(vocab_size=240, **special, **sizes)).save_pretrained(tmp_path)
+    ModernBertForMaskedLM(ModernBertConfig(vocab_size=240, **special, **model_sizes)).save_pretrained(tmp_path)
     parts = built(config_of(shards, model=str(tmp_path), precision=precision))
     batch = next(iter(parts.loader.steps())).micro_batches[0]
-    assert told_bytes(parts, batch, precision) == pytest.approx(saved_bytes(parts, batch), rel=BOUND)
+    assert estimated_bytes(parts, batch, precision) == pytest.approx(saved_bytes(parts, batch), rel=BOUND)
 
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_activations_of_a_real_encoder_are_told_to_two_percent(precision: str, real_data: Path, tmp_path: Path) -> None:
+def test_so_are_activations_of_a_real_encoder(precision: str, real_data: Path, tmp_path: Path) -> None:
     model = str(real_data.parent / "models" / "minilm-l6")
     shards = make_shards(tmp_path, tokenizer=model, vocabulary_size=30522)
     parts = built(config_of(shards, model=model, precision=precision))
     batch = next(iter(parts.loader.steps())).micro_batches[0]
-    assert told_bytes(parts, batch, precision) == pytest.approx(saved_bytes(parts, batch), rel=BOUND)
+    assert estimated_bytes(parts, batch, precision) == pytest.approx(saved_bytes(parts, batch), rel=BOUND)
     empty = empty_model(ModelConfig(name=model), Manifest.read(shards))
-    assert memory_estimate.count(empty) == memory_estimate.count(parts.module.model)
+    assert memory_estimate.count_parameters(empty) == memory_estimate.count_parameters(parts.module.model)
 
 
-def test_zero_parts_what_its_stage_says() -> None:
-    parameters = memory_estimate.Parameters(600, 300, 100, 1000, 10)
+def test_each_zero_stage_shards_what_it_should() -> None:
+    parameters = memory_estimate.ParameterCounts(600, 300, 100, 1000, 10)
     found = []
     for number in range(4):
-        numbers = arithmetic("fp32", Way(number))
-        assert numbers
-        found.append(held(parameters, Way(number), numbers, 10))
+        sizes = dtype_sizes("fp32", EngineVariant(number))
+        assert sizes
+        found.append(state_memory(parameters, EngineVariant(number), sizes, 10))
     assert [one.optimizer for one in found] == [8040, 800, 800, 800]
     assert [one.masters for one in found] == [0, 400, 400, 400]
     assert [one.gradients for one in found] == [4000, 4400, 800, 800]
-    # Of ZeRO 3 a tenth stays, and what is gathered is whole for a time.
+    # ZeRO 3 keeps a tenth of the weights, plus the gathered weights.
     assert [one.weights for one in found] == [4000, 4000, 4000, 4400]
-    numbers = arithmetic("fp32", Way(3, True, True))
-    assert numbers
-    away = held(parameters, Way(3, True, True), numbers, 10)
-    assert (away.weights, away.masters, away.optimizer, away.host) == (4000, 0, 0, 1600 + 400)
-    assert arithmetic("bf16_weights", Way(0)) is None
+    sizes = dtype_sizes("fp32", EngineVariant(3, True, True))
+    assert sizes
+    offloaded = state_memory(parameters, EngineVariant(3, True, True), sizes, 10)
+    assert (offloaded.weights, offloaded.masters, offloaded.optimizer, offloaded.host) == (4000, 0, 0, 1600 + 400)
+    assert dtype_sizes("bf16_weights", EngineVariant(0)) is None
 
 
-def held_by_deepspeed(shards: str, number: int) -> None:
-    """Prints the bytes of all tensors behind a step, by the number of parameters; in a process of its own."""
+def print_deepspeed_bytes(shards: str, number: int) -> None:
+    """Print the bytes of all tensors after a step per parameter; runs in a process of its own."""
     config = config_of(Path(shards), precision="fp32", batch_size=16)
     config.engine.name, config.engine.zero_stage = "deepspeed", number
     config.model.scratch.hidden_size, config.model.scratch.intermediate_size = 256, 1024
-    parameters = memory_estimate.count(empty_model(config.model, Manifest.read(shards))).total
+    parameters = memory_estimate.count_parameters(empty_model(config.model, Manifest.read(shards))).total
     world = ranks.world_from_environment("cpu")
     ranks.start_process_group(world, 60, always=True)
     parts = built(config)
@@ -191,52 +193,52 @@ def held_by_deepspeed(shards: str, number: int) -> None:
     tensors = [thing for thing in gc.get_objects() if isinstance(thing, Tensor)]
     tensors += [tensor.grad for tensor in tensors if tensor.is_leaf and tensor.grad is not None]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    print(f"held {sum(storages.values()) / parameters}")
+    print(f"bytes {sum(storages.values()) / parameters}")
     ranks.stop_process_group()
 
 
 @pytest.mark.dist
 @pytest.mark.parametrize("number", [1, 3])
-def test_deepspeed_holds_what_is_told(number: int, shards: Path) -> None:
+def test_deepspeed_memory_is_as_estimated(number: int, shards: Path) -> None:
     pytest.importorskip("deepspeed")
-    program = f"from tests.training import test_dry_run as test; test.held_by_deepspeed({str(shards)!r}, {number})"
+    program = f"from tests.training import test_dry_run as test; test.print_deepspeed_bytes({str(shards)!r}, {number})"
     done = run(["-c", program], DS_ACCELERATOR="cpu")
     assert done.returncode == 0, done.stderr
-    found = float(done.stdout.rpartition("held ")[2].splitlines()[0])
-    numbers = arithmetic("fp32", Way(number))
-    assert numbers
-    parameters = memory_estimate.Parameters(10**6, 0, 0, 10**6, 1)
-    told = held(parameters, Way(number), numbers, 1)
-    between = told.weights + told.masters + told.optimizer
+    found = float(done.stdout.rpartition("bytes ")[2].splitlines()[0])
+    sizes = dtype_sizes("fp32", EngineVariant(number))
+    assert sizes
+    parameters = memory_estimate.ParameterCounts(10**6, 0, 0, 10**6, 1)
+    estimate = state_memory(parameters, EngineVariant(number), sizes, 1)
+    between = estimate.weights + estimate.masters + estimate.optimizer
     if number == 3:
-        # Gathered weights have gone again, half of `weights`. The bucket and the gradients as they came have not; those
-        # that the optimizer read, the other half, have.
-        bucket = memory_estimate.workspace(BertConfig(), NO_BATCH, numbers, Way(number), parameters)
-        between += bucket - told.weights // 2 + told.gradients // 2
+        # Gathered weights (half of `weights`) are freed, and so are the gradients that the optimizer read (half of
+        # `gradients`). The bucket and the incoming gradients are not.
+        bucket = memory_estimate.workspace(BertConfig(), NO_BATCH, sizes, EngineVariant(number), parameters)
+        between += bucket - estimate.weights // 2 + estimate.gradients // 2
     assert found == pytest.approx(between / 10**6, rel=0.02)
 
 
-def test_the_shape_of_a_step_is_what_the_loader_makes(shards: Path) -> None:
+def test_the_shape_of_a_step_is_that_of_the_loader(shards: Path) -> None:
     config = config_of(shards, batch_size=200, max_steps=5, tokens_per_device=512)
     manifest = Manifest.read(shards)
-    told = dry_run.step_shape(config, manifest, ranks.world_from_environment("cpu"))
+    estimate = dry_run.step_shape(config, manifest, ranks.world_from_environment("cpu"))
     steps = list(built(config).loader.steps())
     made = [batch for step in steps for batch in step.micro_batches]
-    assert abs(told.micro_batches - len(made) / len(steps)) <= 1
-    assert abs(told.batch.rows - max(len(batch.input_ids) for batch in made)) <= 1
-    assert told.batch.masked == pytest.approx(sum(b.masked_capacity for b in made) / len(made), rel=0.25)
-    assert told.tokens == pytest.approx(sum(step.tokens for step in steps) / len(made), rel=0.15)
+    assert abs(estimate.micro_batches - len(made) / len(steps)) <= 1
+    assert abs(estimate.batch.rows - max(len(batch.input_ids) for batch in made)) <= 1
+    assert estimate.batch.masked == pytest.approx(sum(b.masked_capacity for b in made) / len(made), rel=0.25)
+    assert estimate.tokens == pytest.approx(sum(step.tokens for step in steps) / len(made), rel=0.15)
 
 
-def test_nothing_is_started_or_written(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A cluster of GPUs is planned where there is none."""
+def test_a_dry_run_starts_and_writes_nothing(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A cluster of GPUs is planned on a machine without one."""
     config = config_of(shards, dry_run=True, output=str(tmp_path / "run"), batch_size=64)
     config.device, config.dry_run_for.device_memory, config.dry_run_for.devices = "cuda", 1e-3, 64
     config.dry_run_for.tokens_per_second, config.checkpoint.keep = 10.0, 10**9
     dry_run.dry_run(config)
-    said = capsys.readouterr().out
-    assert "64 on cuda" in said and "does not fit" in said and "TOO LITTLE" in said
-    assert "seconds at 10 tokens/s a device" in said and "learning_rate: 5.0e-05" in said
+    output = capsys.readouterr().out
+    assert "64 on cuda" in output and "does not fit" in output and "TOO LITTLE" in output
+    assert "seconds at 10 tokens/s per device" in output and "learning_rate: 5.0e-05" in output
     assert not dist.is_initialized() and not (tmp_path / "run").exists()
     if not torch.cuda.is_available():
         config.dry_run_for.device_memory = 0.0
@@ -244,24 +246,24 @@ def test_nothing_is_started_or_written(shards: Path, tmp_path: Path, capsys: pyt
             dry_run.dry_run(config)
 
 
-def test_what_would_stop_the_run_stops_the_plan(shards: Path, tmp_path: Path) -> None:
+def test_what_would_stop_the_run_stops_the_dry_run(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("all of it")
     with pytest.raises(UserError, match="holds other files"):
         dry_run.dry_run(config_of(shards, dry_run=True, output=str(tmp_path / "run")))
-    with pytest.raises(UserError, match="is no checkpoint"):
+    with pytest.raises(UserError, match="is not a checkpoint"):
         dry_run.dry_run(config_of(shards, dry_run=True, resume="/no/such/run"))
 
 
-def test_a_plan_is_no_part_of_a_run(shards: Path) -> None:
+def test_dry_run_settings_are_not_part_of_a_run(shards: Path) -> None:
     planned = config_of(shards, dry_run=True)
     planned.dry_run_for.devices, planned.dry_run_for.device_memory, planned.dry_run_for.tokens_per_second = 8, 80.0, 1e6
     assert settings_that_stay(planned) == settings_that_stay(config_of(shards))
 
 
 @pytest.mark.dist
-def test_one_rank_of_a_launch_tells(shards: Path, tmp_path: Path) -> None:
+def test_one_rank_prints_the_plan(shards: Path, tmp_path: Path) -> None:
     words = ("dry_run=true", f"data.path={shards}", "model.name=scratch", f"output={tmp_path}/run", "device=cpu")
-    said = stage("train", *words, processes=2).stdout
-    assert said.count("memory of a rank") == 1 and "2 on cpu" in said and "dry_run_for.tokens_per_second" in said
+    output = stage("train", *words, processes=2).stdout
+    assert output.count("memory per rank") == 1 and "2 on cpu" in output and "dry_run_for.tokens_per_second" in output
     assert not (tmp_path / "run").exists()

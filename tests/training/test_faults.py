@@ -1,4 +1,4 @@
-"""What is done to a run from outside: signals, kills, a full disk, a rank that stands still. Real processes."""
+"""Faults from outside: signals, kills, a full disk, a rank that hangs. Real processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from bert_tweets.training import checkpoint, watchdog
+from bert_tweets.training import checkpoint, run_folder
 from tests.processes import ROOT, run, wait_for, warm_python
 from tests.training.runs import assert_same, lines_of, short_tweets, words_of
 
@@ -36,8 +36,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(
     words: list[str], ranks: int = 1, restarts: int = 0, warm: bool = False, **more: str
 ) -> subprocess.Popen[str]:
-    """Begins to train, in a session of its own, slowly. `warm` ranks (see tests/warm.py) start in a moment; they take
-    SIGKILL, SIGTERM, SIGINT and SIGUSR1 as others do, but no SIGSTOP."""
+    """Start a slow training in its own session. `warm` ranks (see tests/warm.py) start in a moment; they handle
+    SIGKILL, SIGTERM, SIGINT and SIGUSR1 as others do, but not SIGSTOP."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     torchrun += [f"--max-restarts={restarts}", "--monitor-interval=0.1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
@@ -54,7 +54,7 @@ def start(
 
 
 def steps_of(run: Path) -> int:
-    """Steps that its metrics tell of."""
+    """The last step in its metrics."""
     file = run / "metrics.jsonl"
     lines = file.read_text().splitlines() if file.is_file() else []
     return int(json.loads(lines[-1])["step"]) if lines else 0
@@ -78,7 +78,7 @@ def ranks_of(process: subprocess.Popen[str]) -> list[int]:
 
 @pytest.fixture(scope="module")
 def whole(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """A run that nobody touches, at a number of ranks."""
+    """An undisturbed run, by number of ranks."""
     folder, made = tmp_path_factory.mktemp("whole"), set()
 
     def at(ranks: int) -> Path:
@@ -93,7 +93,7 @@ def whole(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[i
 
 
 @pytest.mark.soak
-def test_each_signal_saves_and_leaves_and_the_same_command_goes_on(
+def test_each_signal_saves_and_stops_and_the_same_command_resumes(
     shards: Path, tmp_path: Path, whole: Callable[[int], Path]
 ) -> None:
     words, output = words_of(shards, tmp_path / "run", *MORE), tmp_path / "run"
@@ -101,22 +101,22 @@ def test_each_signal_saves_and_leaves_and_the_same_command_goes_on(
         process = start(words)
         wait_for(lambda at=at: steps_of(output) >= at)  # type: ignore[misc]
         process.send_signal(number)
-        said = process.communicate(timeout=60)[0]
-        assert process.returncode == 75, said
-        assert f"{number.name}: saving a checkpoint after the next step" in said
-        step = int(re.findall(r"asked to stop: checkpoint saved after step (\d+) of 40", said)[0])
-        # The counts of a step travel ahead of it: the next but one is the latest.
+        printed = process.communicate(timeout=60)[0]
+        assert process.returncode == 75, printed
+        assert f"{number.name}: saving a checkpoint after the next step" in printed
+        step = int(re.findall(r"asked to stop: checkpoint saved after step (\d+) of 40", printed)[0])
+        # The counts of a step are exchanged ahead of it: the run stops after the next step but one at the latest.
         assert at <= step <= at + 6 and (output / f"checkpoints/{checkpoint.name_of(step)}").is_dir()
     process = start(words)
-    said = process.communicate(timeout=60)[0]
-    assert process.returncode == 0 and f"resuming after step {step}" in said, said
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and f"resuming after step {step}" in printed, printed
     assert_same(output, whole(1))
 
 
 def test_ctrl_c_twice_stops_at_once(shards: Path, tmp_path: Path) -> None:
     process = start(words_of(shards, tmp_path / "run", *MORE, "max_steps=4000"))
     wait_for(lambda: steps_of(tmp_path / "run") >= 4)
-    # Stands in for a step that takes long.
+    # Simulates a long step.
     process.send_signal(signal.SIGSTOP)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
@@ -125,44 +125,44 @@ def test_ctrl_c_twice_stops_at_once(shards: Path, tmp_path: Path) -> None:
     time.sleep(1.2)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
-    said = process.communicate(timeout=30)[0]
-    assert process.returncode in (130, 75) and "Traceback" not in said, said
+    printed = process.communicate(timeout=30)[0]
+    assert process.returncode in (130, 75) and "Traceback" not in printed, printed
 
 
-def test_all_ranks_leave_behind_the_same_step_when_one_is_asked(
+def test_all_ranks_stop_after_the_same_step_if_one_is_asked(
     shards: Path, tmp_path: Path, whole: Callable[[int], Path]
 ) -> None:
     words, output = words_of(shards, tmp_path / "run", *MORE), tmp_path / "run"
     process = start(words, ranks=2, warm=True)
     wait_for(lambda: steps_of(output) >= 8)
     os.kill(ranks_of(process)[1], signal.SIGUSR1)
-    said = process.communicate(timeout=60)[0]
-    assert process.returncode == 1 and "asked to stop: checkpoint saved after step" in said, said
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode == 1 and "asked to stop: checkpoint saved after step" in printed, printed
     process = start(words, ranks=2, warm=True)
-    said = process.communicate(timeout=60)[0]
-    assert process.returncode == 0 and "resuming after step" in said, said
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and "resuming after step" in printed, printed
     assert_same(output, whole(2))
 
 
 @pytest.mark.soak
-def test_a_launcher_that_is_killed_leaves_no_ranks_behind(shards: Path, tmp_path: Path) -> None:
-    # Ranks that are asked by their launcher are in tests/launch.
+def test_the_ranks_of_a_killed_launcher_save_and_exit(shards: Path, tmp_path: Path) -> None:
+    # Ranks that are stopped by their launcher are in tests/launch.
     words, output = words_of(shards, tmp_path / "run", *MORE), tmp_path / "run"
     process = start(words, ranks=2)
     wait_for(lambda: steps_of(output) >= 20)
     process.kill()
-    said = process.communicate(timeout=60)[0]
+    printed = process.communicate(timeout=60)[0]
     assert (
-        "SIGTERM: saving a checkpoint after the next step" in said
-        and "asked to stop: checkpoint saved after step" in said
-    ), said
+        "SIGTERM: saving a checkpoint after the next step" in printed
+        and "asked to stop: checkpoint saved after step" in printed
+    ), printed
 
 
 def killed_at_random(shards: Path, output: Path, kills: int, seed: int, warm: bool = False) -> int:
-    """Kills a random rank of two at random moments; the one launch must end well. How many were killed."""
+    """Kill a random rank of two at random moments; the launch must succeed. Returns the number of kills."""
     draw = random.Random(seed)
     process, killed = start(words_of(shards, output, *MORE), ranks=2, restarts=kills, warm=warm), 0
-    # The steps alone take two seconds; what is not warm needs several more to begin them.
+    # The steps take two seconds; ranks that are not warm need several more to start.
     latest = 2.0 if warm else 6.0
     for _ in range(kills):
         wait_for(lambda: len(ranks_of(process)) == 2 or process.poll() is not None)
@@ -174,12 +174,12 @@ def killed_at_random(shards: Path, output: Path, kills: int, seed: int, warm: bo
         os.kill(draw.choice(alive), signal.SIGKILL)
         killed += 1
         wait_for(lambda alive=alive: process.poll() is not None or not set(alive) & set(ranks_of(process)))  # type: ignore[misc]
-    said = process.communicate(timeout=120)[0]
-    assert process.returncode == 0, said
+    printed = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, printed
     return killed
 
 
-def test_ranks_that_are_killed_start_again_and_end_the_same(
+def test_killed_ranks_restart_and_finish_with_the_same_result(
     shards: Path, tmp_path: Path, whole: Callable[[int], Path]
 ) -> None:
     assert killed_at_random(shards, tmp_path / "run", kills=2, seed=1, warm=True) == 2
@@ -188,47 +188,47 @@ def test_ranks_that_are_killed_start_again_and_end_the_same(
 
 @pytest.mark.soak
 @pytest.mark.timeout(3000)
-def test_fifty_ranks_are_killed(shards: Path, tmp_path: Path, whole: Callable[[int], Path]) -> None:
+def test_fifty_kills_change_nothing(shards: Path, tmp_path: Path, whole: Callable[[int], Path]) -> None:
     killed = runs = 0
     while killed < 50:
         output = tmp_path / f"run-{runs}"
-        # A run may come to its end before its tenth.
+        # A run may finish before its tenth kill.
         killed += killed_at_random(shards, output, kills=min(10, 50 - killed), seed=runs)
         runs += 1
         assert_same(output, whole(2))
-    print(f"\n{killed} ranks killed in {runs} runs, all ended as one that nobody touched")
+    print(f"\n{killed} ranks killed in {runs} runs, all finished like an undisturbed one")
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3000)
-def test_killed_at_every_write(shards: Path, tmp_path: Path, whole: Callable[[int], Path]) -> None:
+def test_kills_at_every_write_change_nothing(shards: Path, tmp_path: Path, whole: Callable[[int], Path]) -> None:
     for first in (1, 2, 3, 4):
         killed = killed_at_writes(shards, tmp_path / f"run-{first}", first, 4)
         assert_same(tmp_path / f"run-{first}", whole(1))
-        print(f"\nkilled at {killed} writes, from number {first} on every fourth")
+        print(f"\nkilled at {killed} writes: every fourth, from number {first} on")
 
 
-def test_a_rank_that_stands_still_ends_the_run_and_all_stacks_are_written(shards: Path, tmp_path: Path) -> None:
+def test_a_hanging_rank_ends_the_run_and_all_stacks_are_written(shards: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     process = start(words_of(shards, output, *MORE, "engine.timeout_seconds=4"), ranks=2)
     wait_for(lambda: steps_of(output) >= 8)
     os.kill(ranks_of(process)[1], signal.SIGSTOP)
-    said = process.communicate(timeout=90)[0]
-    assert process.returncode == 1 and "no step finished in 4 s after step" in said, said
+    printed = process.communicate(timeout=90)[0]
+    assert process.returncode == 1 and "no step finished in 4 s after step" in printed, printed
     for rank in (0, 1):
-        stack = (output / watchdog.FOLDER / f"rank-{rank:05d}.txt").read_text()
+        stack = (output / run_folder.STACKS / f"rank-{rank:05d}.txt").read_text()
         assert re.match(rf"rank {rank}, (8|9|1\d) steps done at \d\d:\d\d:\d\d\s+\n", stack), stack
         assert "most recent call first" in stack and "training/trainer.py" in stack
 
 
 def killed_at_writes(shards: Path, output: Path, first: int, step: int) -> int:
-    """Kills one process after the other at its writes, see killed_at.py; how many were killed."""
+    """Kill one process after the other at its writes, see killed_at.py; returns the number of kills."""
     done = run([KILLED, str(first), str(step), *words_of(shards, output, *MORE)], timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return int(re.findall(r"killed (\d+) times", done.stdout)[0])
 
 
-def test_a_full_disk_ends_in_one_line_and_no_half_checkpoint(shards: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_error_line_and_leaves_no_partial_checkpoint(shards: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     limit = 60_000
 
@@ -248,8 +248,8 @@ def test_a_full_disk_ends_in_one_line_and_no_half_checkpoint(shards: Path, tmp_p
     assert done.returncode == 2, done.stdout + done.stderr
     assert "warning: the last checkpoint was not written" in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.count("error: ") == 1
-    assert checkpoint.found_in(output / checkpoint.FOLDER) == []
-    # There is room again.
+    assert checkpoint.found_in(output / run_folder.CHECKPOINTS) == []
+    # The disk has space again.
     done = run(["-m", "bert_tweets.train", *words_of(shards, output, *MORE)])
     assert done.returncode == 0, done.stderr
 

@@ -21,7 +21,8 @@ from bert_tweets.data.batches import Step
 from bert_tweets.data.permutation import Stream
 from bert_tweets.engine.ddp import DDPEngine
 from bert_tweets.model.masked_lm import PackedMaskedLM
-from bert_tweets.training.gradient_guard import GradientGuard, remedy_for_zero_gradients
+from bert_tweets.training.gradient_guard import GradientGuard, GradientProblem
+from bert_tweets.training.messages import remedy_for_zero_gradients
 from bert_tweets.training.metrics import JsonLines
 from bert_tweets.training.trainer import train
 from bert_tweets.training.validate import Validation
@@ -44,7 +45,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
-    """Runs in whose third step rank 1 of two has a loss that is no number, and one at a budget of none."""
+    """Runs whose third step has a NaN loss on rank 1 of two, and one with a budget of 0."""
     folder = tmp_path_factory.mktemp("runs")
     launches = [words_of(shards, folder / name, *MORE, *more) for name, more in ENGINES.items()]
     launches.append(words_of(shards, folder / "budget", *MORE, "max_nonfinite_steps=0"))
@@ -60,7 +61,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
 
 @pytest.mark.dist
 @pytest.mark.parametrize("engine", ENGINES)
-def test_all_ranks_skip_the_step_and_go_on(runs: Path, shards: Path, engine: str) -> None:
+def test_all_ranks_skip_the_step_and_continue(runs: Path, shards: Path, engine: str) -> None:
     run, alone = runs / engine, runs / "alone"
     exact = "-" not in engine
     for mine, theirs in zip(lines_of(run), lines_of(alone), strict=True):
@@ -78,7 +79,7 @@ def test_all_ranks_skip_the_step_and_go_on(runs: Path, shards: Path, engine: str
 
 
 @pytest.mark.dist
-def test_more_than_the_budget_ends_the_run_on_all_ranks(runs: Path) -> None:
+def test_exceeding_the_budget_ends_the_run_on_all_ranks(runs: Path) -> None:
     outcome = json.loads((runs / "launches.outcomes").read_text())[-1]
     assert "1 of the last 4 steps had a loss or a gradient that is not finite (steps 3; " in outcome
     assert "max_nonfinite_steps=0" in outcome and not (runs / "budget/run.json").exists()
@@ -95,13 +96,13 @@ def add(guard: GradientGuard, step: int, norm: float, masked_tokens: int = 9) ->
     guard.add(Step(step, [], masked_tokens, 100, 6, 128), torch.tensor(norm))
 
 
-def test_the_budget_is_of_the_last_thousand_steps(shards: Path, tmp_path: Path) -> None:
+def test_the_budget_applies_to_the_last_thousand_steps(shards: Path, tmp_path: Path) -> None:
     guard = guard_of(shards, tmp_path / "skipped.jsonl")
     broken = {10, 500, 1400, 1900}
     for step in range(2000):
         add(guard, step, math.inf if step in broken else 1.0)
         if step % 100 == 99:
-            reported = [int(warning.split()[1]) for warning in list(guard.read())]
+            reported = [problem.step + 1 for problem in guard.read() if problem.is_skipped]
             assert reported == [other + 1 for other in sorted(broken) if step - 100 < other <= step]
     with pytest.raises(UserError, match=r"3 of the last 1,000 steps .* \(steps 1401, 1901, 2001; "):
         add(guard, 2000, math.nan)
@@ -121,33 +122,33 @@ def test_a_zero_gradient_is_a_warning_and_two_in_a_row_are_an_error(
     guard = guard_of(shards, tmp_path_factory.mktemp("guard") / "skipped.jsonl", budget=99)
     counted = [(step, norm) for step, (norm, real) in enumerate(zip(norms, masked, strict=False)) if real]
     in_a_row = [one for (_, before), (one, norm) in pairwise(counted) if before == norm == 0]
-    zeros = [f"step {step + 1} trained nothing: its gradient is exactly zero" for step, norm in counted if norm == 0]
-    warnings: list[str] = []
+    zeros = [step for step, norm in counted if norm == 0]
+    problems: list[GradientProblem] = []
     try:
         for step, norm in enumerate(norms):
             add(guard, step, norm if masked[step] or norm else 0.0, 9 * masked[step])
             if step in reads:
-                warnings += guard.read()
-        warnings += guard.read()
+                problems += guard.read()
+        problems += guard.read()
     except UserError as error:
-        assert in_a_row and str(error).startswith(f"the gradient of step {in_a_row[0] + 1} and of the step before it ")
+        assert in_a_row and str(error).startswith(f"the gradients of step {in_a_row[0] + 1} and of the step before it ")
         assert "use model.compile=false" in str(error)
     else:
-        assert not in_a_row and [warning for warning in warnings if "trained nothing" in warning] == zeros
+        assert not in_a_row and [problem.step for problem in problems if not problem.is_skipped] == zeros
 
 
-def test_a_run_whose_gradients_are_zero_leaves_no_checkpoint_and_no_model(
+def test_a_run_with_zero_gradients_leaves_no_checkpoint_and_no_model(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forward = PackedMaskedLM.forward
     monkeypatch.setattr(PackedMaskedLM, "forward", lambda self, *given: forward(self, *given) * 0.0)
     run = tmp_path / "run"
-    with pytest.raises(UserError, match=r"is exactly zero: the model is not being trained; the weights of model\.name"):
+    with pytest.raises(UserError, match=r"are exactly zero: the model is not being trained; the weights of"):
         train(config_of(shards, run, "batch_size=6", "max_steps=9", "checkpoint.every_steps=2"))
     assert not list((run / "checkpoints").glob("step-*")) and not (run / "model").exists()
     run = tmp_path / "one"
     train(config_of(shards, run, "batch_size=6", "max_steps=1"))
-    assert "warning: step 1 trained nothing: its gradient is exactly zero" in capsys.readouterr().out
+    assert "warning: step 1 trained nothing: its gradient is exactly zero" in capsys.readouterr().err
 
 
 def test_the_remedy_fits_the_settings() -> None:
@@ -157,7 +158,7 @@ def test_the_remedy_fits_the_settings() -> None:
 
 
 @pytest.mark.parametrize("more", [["stop_after_steps=2"], ["validation.every_steps=2", "validation.patience=1"]])
-def test_a_skipped_step_is_told_where_no_line_of_metrics_follows(
+def test_a_skipped_step_is_reported_although_no_line_of_metrics_follows(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: list[str]
 ) -> None:
     step_of, losses = DDPEngine.train_step, iter([1.0, 2.0])
@@ -169,11 +170,11 @@ def test_a_skipped_step_is_told_where_no_line_of_metrics_follows(
     monkeypatch.setattr(DDPEngine, "train_step", train_step)
     monkeypatch.setattr(Validation, "loss", lambda *_: next(losses))
     train(config_of(shards, tmp_path / "run", "batch_size=6", "max_steps=9", "log.every_steps=9", *more))
-    assert "step 2 was skipped" in capsys.readouterr().out
+    assert "step 2 was skipped" in capsys.readouterr().err
     assert [line["step"] for line in lines_of(tmp_path / "run", "skipped.jsonl")] == [2]
 
 
-def test_validations_that_are_no_numbers_choose_no_model(
+def test_nan_validations_choose_no_model(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Validation, "loss", lambda *_: math.nan)

@@ -1,4 +1,4 @@
-"""Schedule, optimizer groups, FLOPs: small parts with exact answers."""
+"""Schedule, optimizer groups and FLOPs."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def test_the_rate_rises_to_its_peak_and_never_rises_again(
 
 
 @given(st.data(), st.integers(1, 5000), st.integers(0, 5000), st.none() | st.integers(1, 6000))
-def test_warmup_stable_decay_holds_its_peak_and_falls_at_the_end_alone(
+def test_warmup_stable_decay_stays_at_its_peak_and_decays_only_at_the_end(
     data: st.DataObject, total: int, more: int, decay: int | None
 ) -> None:
     config = ScheduleConfig("wsd", data.draw(st.integers(0, total)), decay)
     schedule, longer = (schedule_of(config, 1e-4, steps) for steps in (total, total + more))
     share = round(total / 10) if decay is None else decay
     assert schedule.decay_steps == min(share, total - schedule.warmup_steps)
-    falls_from = total - schedule.decay_steps
+    decay_start = total - schedule.decay_steps
     rates = [schedule.learning_rate(step) for step in range(total)]
-    assert set(rates[schedule.warmup_steps : falls_from + 1]) <= {1e-4}
-    assert all(a > b for a, b in itertools.pairwise(rates[falls_from:]))
-    # A run that was planned longer is this one until this one falls.
-    assert rates[:falls_from] == [longer.learning_rate(step) for step in range(falls_from)]
+    assert set(rates[schedule.warmup_steps : decay_start + 1]) <= {1e-4}
+    assert all(a > b for a, b in itertools.pairwise(rates[decay_start:]))
+    # A longer run is the same until this one decays.
+    assert rates[:decay_start] == [longer.learning_rate(step) for step in range(decay_start)]
 
 
 def test_shapes_of_the_decay() -> None:
@@ -66,7 +66,7 @@ def test_shapes_of_the_decay() -> None:
     assert wsd.learning_rate(99) == pytest.approx(1 - (49 / 50) ** 0.5)
 
 
-def test_biases_and_layer_norms_do_not_decay() -> None:
+def test_biases_and_layer_norms_have_no_weight_decay() -> None:
     model = stock_model("bert")
     groups = make_optimizer(model.parameters(), OptimizerConfig(weight_decay=0.1)).param_groups
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -76,7 +76,7 @@ def test_biases_and_layer_norms_do_not_decay() -> None:
     assert sum(len(group["params"]) for group in groups) == len(names)
 
 
-def test_only_embeddings_are_trained_where_that_is_asked_for() -> None:
+def test_embeddings_can_be_trained_alone() -> None:
     model = stock_model("roberta")
     choose_trainable(model, "embeddings")
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -84,21 +84,21 @@ def test_only_embeddings_are_trained_where_that_is_asked_for() -> None:
     assert len(make_optimizer(model.parameters(), OptimizerConfig()).param_groups) == 1
 
 
-def test_bert_base_needs_535_million_flops_a_token() -> None:
+def test_bert_base_needs_535_million_flops_per_token() -> None:
     from transformers import BertConfig
 
     assert flops_per_token(BertConfig(), 0.15, 28) == pytest.approx(535e6, rel=0.01)
 
 
-def test_a_peak_is_measured_where_no_datasheet_tells() -> None:
+def test_the_peak_of_an_unknown_device_is_measured() -> None:
     assert 1e9 < matrix_peak(torch.device("cpu"), "fp32") < 1e14
 
 
 @pytest.mark.parametrize("precision", ["bf16", "bf16_weights", "fp16"])
-def test_the_peak_of_a_known_gpu_is_its_datasheet_s_in_all_16_bits(
+def test_the_16_bit_peak_of_a_known_gpu_is_that_of_its_datasheet(
     monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    """A product in fp32 is 15 times slower, and MFU would be as many times too high."""
+    """A product in fp32 is 15 times slower, which would make MFU 15 times too high."""
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
     assert matrix_peak(torch.device("cuda"), precision) == 989e12
 

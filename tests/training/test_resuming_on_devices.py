@@ -1,4 +1,4 @@
-"""deterministic=true: a run that was stopped and resumed is bit by bit the one that was not, on a GPU too."""
+"""deterministic=true: a resumed run is bit-identical to an uninterrupted one, on a GPU too."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_resumed_run_is_bit_identical_when_compiled(tmp_path: Path) -> None:
 
 
 def resumed_run_is_bit_identical(folder: Path, *more: str) -> None:
-    # Not forked from a process that has torch: there CUDA might have been looked for already, and is then lost.
+    # Not forked from a process with torch, where CUDA may have been initialised already.
     own_python = {"CUDA_MODULE_LOADING": "LAZY"} if "device=cuda" in more else {}
     shards = short_tweets(folder / "data")
     for run, stop in (("whole", ()), ("parts", ("stop_after_steps=5",)), ("parts", ())):

@@ -1,4 +1,4 @@
-"""Being asked to stop, and a watchdog that nothing keeps from its work."""
+"""Graceful shutdown, and a watchdog that nothing stops."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from bert_tweets.distributed.world import World
-from bert_tweets.training import checkpoint, signals, watchdog
+from bert_tweets.training import checkpoint, run_folder, signals, watchdog
 from tests.processes import ROOT, wait_for
 from tests.training.runs import short_tweets, words_of
 
@@ -28,11 +28,11 @@ def test_ctrl_c_twice_stops_at_once_whatever_came_before(
     first: list[signal.Signals], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(signals, "_ONE_PRESS_SECONDS", 0.05)
-    with signals.StopRequest(speaks=False) as asked:
+    with signals.GracefulShutdown(log=False) as shutdown:
         for number in [*first, signal.SIGINT, signal.SIGINT]:
             os.kill(os.getpid(), number)
-        # Both within a moment: one press of the keys.
-        assert asked()
+        # Both at once: one press of the keys.
+        assert shutdown()
         time.sleep(0.06)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
@@ -41,8 +41,8 @@ def test_ctrl_c_twice_stops_at_once_whatever_came_before(
 @pytest.mark.dist
 @pytest.mark.timeout(100)
 @pytest.mark.parametrize("to", [os.pipe, pty.openpty])
-def test_it_saves_though_nobody_reads_what_it_says(tmp_path: Path, to: Callable[[], tuple[int, int]]) -> None:
-    """As behind a `2>&1 | tee log`, whose tee Ctrl-C ends too, and where a terminal was closed."""
+def test_a_run_saves_although_nobody_reads_its_output(tmp_path: Path, to: Callable[[], tuple[int, int]]) -> None:
+    """As with `2>&1 | tee log`, whose tee Ctrl-C ends too, or after a terminal was closed."""
     run = tmp_path / "run"
     words = words_of(short_tweets(tmp_path / "data"), run, "batch_size=6", "max_steps=400", "log.every_steps=1")
     reader, writer = to()
@@ -59,10 +59,10 @@ def test_it_saves_though_nobody_reads_what_it_says(tmp_path: Path, to: Callable[
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 75
-    assert len(checkpoint.found_in(run / checkpoint.FOLDER)) == 1
+    assert len(checkpoint.found_in(run / run_folder.CHECKPOINTS)) == 1
 
 
-def test_the_watchdog_goes_on_where_its_file_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_watchdog_continues_if_its_file_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "_TICK_SECONDS", 0.01)
 
     def full(*_: object) -> None:
@@ -75,8 +75,8 @@ def test_the_watchdog_goes_on_where_its_file_cannot_be_written(tmp_path: Path, m
         assert dog._thread.is_alive()
 
 
-def test_the_watchdog_ends_a_process_to_which_nobody_listens(tmp_path: Path) -> None:
-    held = (
+def test_the_watchdog_ends_a_process_whose_output_is_closed(tmp_path: Path) -> None:
+    program = (
         "import time, sys, torch; from pathlib import Path; from bert_tweets.training import watchdog as w\n"
         "from bert_tweets.distributed.world import World\n"
         "w._WRITING_SECONDS = 0.0\n"
@@ -84,7 +84,7 @@ def test_the_watchdog_ends_a_process_to_which_nobody_listens(tmp_path: Path) -> 
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        [sys.executable, "-c", held, str(tmp_path)], stderr=subprocess.PIPE, env=environment, cwd=ROOT
+        [sys.executable, "-c", program, str(tmp_path)], stderr=subprocess.PIPE, env=environment, cwd=ROOT
     )
     assert process.stderr
     process.stderr.close()

@@ -1,4 +1,4 @@
-"""Attention over packed rows: a tweet attends to itself alone. Several backends, one protocol."""
+"""Attention over packed rows: a tweet attends only to itself. Several backends with one interface."""
 
 from .base import Shape
 from .hf_interface import NAME, register

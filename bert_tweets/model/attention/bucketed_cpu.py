@@ -1,7 +1,7 @@
-"""Attention tweet by tweet, for the CPU: rows are taken apart into tweets of like length, and no others multiplied.
+"""Attention tweet by tweet, for the CPU: tweets of similar length are gathered from the rows and multiplied in batches.
 
-Of a packed row's products nine in ten lie between two tweets. Matrices of whole rows compute them and mask them; here a
-tweet is padded to the next multiple of a few tokens alone.
+Nine in ten products of a packed row are between two tweets. Attention of whole rows computes and masks them; here each
+tweet is padded only to the next multiple of a few tokens.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from torch import Tensor
 
 from .base import Backend, Shape, segment_begins
 
-# Tweets are padded to a multiple of it: less padding against more, smaller products.
+# Tweets are padded to a multiple of it: a compromise between padding and many small products.
 WIDTH_STEP = 8
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Tweets of like length.
+    """Tweets of similar length.
 
     Attributes:
-        read: int64 [tweets x width], where each token stands in the flattened rows; behind a tweet's end its first.
-        write: int64, alike; behind a tweet's end one place behind all rows.
-        within: bool [tweets, width], whether the tweet reaches so far.
-        full: whether each of them does.
+        read: int64 [tweets x width], index of each token in the flattened rows; after a tweet's end that of its first.
+        write: int64 [tweets x width], the same, but after a tweet's end the index one past all rows.
+        within: bool [tweets, width], whether the place is inside the tweet.
+        full: whether all places are.
     """
 
     read: Tensor
@@ -36,15 +36,15 @@ class Bucket:
 
 
 class BucketedAttention(Backend):
-    """Products of each tweet with itself, in batches of tweets of like length and in the precision of the input."""
+    """Products of each tweet with itself, in batches of tweets of similar length and in the precision of the input."""
 
     name = "bucketed"
 
     def missing(self, shape: Shape) -> str:
         if shape.device != "cpu":
-            return "is made for the CPU"
+            return "only for the CPU"
         return (
-            "its products have new shapes in each step, and model.compile=true would never end"
+            "its products have new shapes in each step, so model.compile=true would compile in every step"
             if shape.compiled
             else ""
         )
@@ -77,7 +77,7 @@ class BucketedAttention(Backend):
 
 
 class _Attention(torch.autograd.Function):
-    """Both directions over [rows, length, 3, heads, head size]."""
+    """Forward and backward over [rows, length, 3, heads, head size]."""
 
     @staticmethod
     def forward(ctx: Any, packed: Tensor, plan: list[Bucket], scale: float, window: int | None) -> Tensor:
@@ -96,15 +96,15 @@ class _Attention(torch.autograd.Function):
 
 
 def _forward(packed: Tensor, plan: list[Bucket], scale: float, window: int | None) -> tuple[Tensor, list[Tensor]]:
-    """The output, and of each bucket the weights of the softmax, [tweets x heads, width, width]."""
+    """The output, and the weights of the softmax of each bucket, [tweets x heads, width, width]."""
     rows, length, _, heads, size = packed.shape
     out = packed.new_zeros(rows * length + 1, heads * size)
     weights = []
     for bucket in plan:
-        query, key, value = _taken(packed, bucket, 3)
-        scores = torch.bmm(query, key.transpose(1, 2)).float().mul_(scale).add_(_unseen(bucket, heads, window))
+        query, key, value = _gather(packed, bucket, 3)
+        scores = torch.bmm(query, key.transpose(1, 2)).float().mul_(scale).add_(_mask(bucket, heads, window))
         weights.append(torch.softmax(scores, dim=-1).to(packed.dtype))
-        _put(out, bucket, torch.bmm(weights[-1], value).unsqueeze(0), heads)
+        _scatter(out, bucket, torch.bmm(weights[-1], value).unsqueeze(0), heads)
     return out[:-1].view(rows, length, heads, size), weights
 
 
@@ -112,23 +112,23 @@ def _backward(of_out: Tensor, packed: Tensor, weights: list[Tensor], plan: list[
     heads = packed.shape[-2]
     found = packed.new_zeros(packed.shape[0] * packed.shape[1] + 1, packed[0, 0].numel())
     for bucket, weight in zip(plan, weights, strict=True):
-        query, key, value = _taken(packed, bucket, 3)
-        (above,) = _taken(of_out, bucket, 1)
+        query, key, value = _gather(packed, bucket, 3)
+        (upstream,) = _gather(of_out, bucket, 1)
         if not bucket.full:
-            # What asks from behind a tweet's end gets nothing.
-            above.view(len(bucket.within), heads, *above.shape[1:]).mul_(bucket.within[:, None, :, None])
-        of_weight = torch.bmm(above, value.transpose(1, 2))
+            # Queries after a tweet's end have no gradient.
+            upstream.view(len(bucket.within), heads, *upstream.shape[1:]).mul_(bucket.within[:, None, :, None])
+        of_weight = torch.bmm(upstream, value.transpose(1, 2))
         of_scores = torch._softmax_backward_data(of_weight, weight, -1, weight.dtype).mul_(scale)
         parts = query.new_empty(3, *query.shape)
         torch.bmm(of_scores, key, out=parts[0])
         torch.bmm(of_scores.transpose(1, 2), query, out=parts[1])
-        torch.bmm(weight.transpose(1, 2), above, out=parts[2])
-        _put(found, bucket, parts, heads)
+        torch.bmm(weight.transpose(1, 2), upstream, out=parts[2])
+        _scatter(found, bucket, parts, heads)
     return found[:-1].view(packed.shape)
 
 
-def _taken(states: Tensor, bucket: Bucket, several: int) -> Tensor:
-    """[several, tweets x heads, width, head size] of [rows, length, (several,) heads, head size]; a copy."""
+def _gather(states: Tensor, bucket: Bucket, several: int) -> Tensor:
+    """Copy [several, tweets x heads, width, head size] from [rows, length, (several,) heads, head size]."""
     heads, size = states.shape[-2:]
     tweets, width = bucket.within.shape
     lines = states.reshape(-1, several * heads * size).index_select(0, bucket.read)
@@ -136,15 +136,15 @@ def _taken(states: Tensor, bucket: Bucket, several: int) -> Tensor:
     return by_head.reshape(several, tweets * heads, width, size)
 
 
-def _put(target: Tensor, bucket: Bucket, states: Tensor, heads: int) -> None:
-    """Writes [several, tweets x heads, width, head size] to lines of [tokens + 1, several x heads x head size]."""
+def _scatter(target: Tensor, bucket: Bucket, states: Tensor, heads: int) -> None:
+    """Write [several, tweets x heads, width, head size] to lines of [tokens + 1, several x heads x head size]."""
     several, _, width, size = states.shape
     by_token = states.view(several, -1, heads, width, size).permute(1, 3, 0, 2, 4)
     target.index_copy_(0, bucket.write, by_token.reshape(len(bucket.write), -1))
 
 
-def _unseen(bucket: Bucket, heads: int, window: int | None) -> Tensor:
-    """0 at what is seen, else -1e30; float32 that broadcasts to [tweets x heads, width, width]."""
+def _mask(bucket: Bucket, heads: int, window: int | None) -> Tensor:
+    """0 where attention is allowed, else -1e30; float32 that broadcasts to [tweets x heads, width, width]."""
     seen = bucket.within[:, None, None, :]
     if window is not None:
         places = torch.arange(seen.shape[-1])

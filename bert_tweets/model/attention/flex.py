@@ -1,4 +1,4 @@
-"""PyTorch's FlexAttention: kernels that torch.compile makes for our mask."""
+"""PyTorch's FlexAttention: kernels that torch.compile generates for our mask."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 from .base import Backend, Shape
 
-# Tokens of a block of the mask; PyTorch's own choice.
+# Tokens per block of the mask, as in PyTorch.
 BLOCK = 128
 
 
 class Flex(Backend):
     """`flex_attention` with the mask as a function of two positions.
 
-    A row of one block has nothing in it to skip, so the mask of blocks says that each is looked into, and is made
-    without looking at the segments. What the kernels read of a batch are tensors alone: they are made once.
+    A row of one block has nothing to skip, so the block mask marks every block as partly masked, whatever the segments.
+    The kernels read only tensors of a batch, so they are compiled once.
     """
 
     name = "flex"
@@ -28,11 +28,11 @@ class Flex(Backend):
 
     def missing(self, shape: Shape) -> str:
         if shape.device != "cuda" or not torch.cuda.is_available():
-            return "needs a GPU: FlexAttention has no way back on a CPU"
+            return "needs a GPU: FlexAttention has no backward pass on a CPU"
         if shape.row_length % BLOCK:
-            return f"is made for rows of a multiple of {BLOCK} tokens, not {shape.row_length}"
+            return f"row length must be a multiple of {BLOCK} tokens, got {shape.row_length}"
         if shape.head_size < 16:
-            return f"is made for heads of 16 numbers or more, not {shape.head_size}"
+            return f"head size must be at least 16, got {shape.head_size}"
         return ""
 
     def plan(self, segment_ids: Tensor, tweets: int) -> Tensor:
@@ -47,7 +47,7 @@ class Flex(Backend):
         return seen.transpose(1, 2)
 
     def _function(self) -> Callable[..., Any]:
-        """Compiled here where the caller is not: as it stands, it writes all weights to memory."""
+        """`flex_attention`, compiled unless the caller is: uncompiled, it writes all weights to memory."""
         from torch.nn.attention.flex_attention import flex_attention
 
         if torch.compiler.is_compiling():
@@ -58,7 +58,7 @@ class Flex(Backend):
 
 
 def _mask(segment_ids: Tensor, window: int | None) -> Any:
-    """A BlockMask [rows, 1, length, length] in which no block is skipped, and none is taken as a whole."""
+    """A BlockMask [rows, 1, length, length] in which every block is partly masked."""
     from torch.nn.attention.flex_attention import BlockMask
 
     def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -69,6 +69,6 @@ def _mask(segment_ids: Tensor, window: int | None) -> Any:
     rows, length = segment_ids.shape
     blocks = -(-length // BLOCK)
     numbers = torch.arange(blocks, dtype=torch.int32, device=segment_ids.device)
-    looked_into = numbers.expand(rows, 1, blocks, blocks).contiguous()
+    partial = numbers.expand(rows, 1, blocks, blocks).contiguous()
     counts = torch.full((rows, 1, blocks), blocks, dtype=torch.int32, device=segment_ids.device)
-    return BlockMask.from_kv_blocks(counts, looked_into, BLOCK_SIZE=BLOCK, mask_mod=sees, seq_lengths=(length, length))
+    return BlockMask.from_kv_blocks(counts, partial, BLOCK_SIZE=BLOCK, mask_mod=sees, seq_lengths=(length, length))

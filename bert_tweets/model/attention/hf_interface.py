@@ -1,4 +1,4 @@
-"""How our attention gets into a stock model: by `transformers`' own attention interface."""
+"""Our attention in a stock model, through the attention interface of `transformers`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAME = "bert_tweets_packed"
 
 
 def register() -> str:
-    """Makes our attention known to transformers; returns the `attn_implementation` that asks for it."""
+    """Register our attention with transformers; returns the name for `attn_implementation`."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, packed_attention)
@@ -35,14 +35,14 @@ def packed_attention(
 
     Args:
         query, key, value: [rows, heads, length, head size].
-        attention_mask: not used: transformers passes None to a registered function, a padding mask included.
-        sliding_window: one more than the distance that a token sees (ModernBERT).
-        packed: the backend and its plan, handed through the encoder's keyword arguments.
+        attention_mask: unused; transformers passes None to a registered function, even with a padding mask.
+        sliding_window: one more than the longest distance that a token attends to (ModernBERT).
+        packed: the backend and its plan, passed through the encoder's keyword arguments.
 
     Returns:
         [rows, length, heads, head size], and no weights.
     """
-    # Without this the tweets of a row would see each other, and nothing would tell.
+    # Otherwise the tweets of a row would silently attend to each other.
     assert packed is not None and attention_mask is None, "packed attention without its segments"
     assert dropout == 0.0, "attention dropout is off in packed attention"
     assert scaling is not None

@@ -1,4 +1,4 @@
-"""The backends, and which of them suits a device."""
+"""The backends, and the choice of one for a device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .sdpa import SDPA
 from .triton_rows import TritonRows
 from .varlen import Varlen
 
-# By device, the fastest first; see benchmarks/NOTES.md for the races.
+# By device, fastest first; measured in benchmarks/NOTES.md.
 _PREFERRED = {"cpu": ("bucketed", "sdpa"), "cuda": ("triton", "varlen", "flex", "sdpa")}
 _ALL: dict[str, Backend] = {
     backend.name: backend for backend in (SDPA(), BucketedAttention(), TritonRows(), Varlen(), Flex())
@@ -19,7 +19,7 @@ _ALL: dict[str, Backend] = {
 
 
 def backend_names() -> tuple[str, ...]:
-    """What `model.attention` may be, `auto` apart."""
+    """The values of `model.attention`, except `auto`."""
     return tuple(_ALL)
 
 
@@ -27,18 +27,18 @@ def backend_named(name: str) -> Backend:
     return _ALL[name]
 
 
-def backend_for(asked: str, shape: Shape) -> Backend:
+def backend_for(name: str, shape: Shape) -> Backend:
     """The backend of `model.attention=auto|NAME`.
 
     Raises:
-        UserError: the one that is asked for cannot be used here.
+        UserError: the requested backend cannot be used here.
     """
-    if asked == "auto":
-        return next(_ALL[name] for name in _PREFERRED[shape.device] if not _ALL[name].missing(shape))
-    missing = _ALL[asked].missing(shape)
+    if name == "auto":
+        return next(_ALL[other] for other in _PREFERRED[shape.device] if not _ALL[other].missing(shape))
+    missing = _ALL[name].missing(shape)
     if missing:
-        raise UserError(f"model.attention={asked}: {missing}; leave it out, and the best that works is taken")
-    return _ALL[asked]
+        raise UserError(f"model.attention={name}: {missing}; leave it out to use the fastest that works")
+    return _ALL[name]
 
 
 __all__ = ["Backend", "Plan", "backend_for", "backend_named", "backend_names"]

@@ -1,4 +1,4 @@
-"""PyTorch's own attention under a mask: works everywhere, and is what the others are measured against."""
+"""PyTorch's own attention with a mask: works everywhere, and is the reference for the others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .base import Backend, Shape
 
 
 class SDPA(Backend):
-    """`scaled_dot_product_attention` of whole rows, with a mask of who may see whom."""
+    """`scaled_dot_product_attention` of whole rows, with a mask."""
 
     name = "sdpa"
 
@@ -19,7 +19,7 @@ class SDPA(Backend):
         return ""
 
     def plan(self, segment_ids: Tensor, tweets: int) -> Tensor:
-        """bool [rows, 1, length, length]. Padding sees padding, so that no row of the softmax is empty."""
+        """bool [rows, 1, length, length]. Padding attends to padding, so that no row of the softmax is empty."""
         del tweets
         return segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
 

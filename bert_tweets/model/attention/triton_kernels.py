@@ -1,10 +1,10 @@
-"""The Triton kernels of `TritonRows`; imported where they run, as Triton comes with PyTorch for GPUs alone.
+"""The Triton kernels of `TritonRows`; imported only where they run, because Triton comes with PyTorch for GPUs only.
 
-One program is one head of one row. All of its keys and values are on the chip at once, so that the softmax needs no
-running maximum (as FlashAttention does, Dao et al. 2022), and the way back needs no second pass and no atomic sums.
+One program is one head of one row. All of its keys and values are on the chip at once, so the softmax needs no running
+maximum (unlike FlashAttention, Dao et al. 2022), and the backward pass needs no second pass and no atomic sums.
 """
 
-# What stands below is Triton's language, in the grammar of Python.
+# The code below is Triton's language, in the syntax of Python.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import triton.language as tl
 
 @triton.jit
 def _load(states, tokens, stride, SIZE: tl.constexpr, LENGTH: tl.constexpr, BLOCK: tl.constexpr):
-    """[tokens, SIZE] of one head of one row; zeros behind the row's end."""
+    """Load [tokens, SIZE] of one head of one row; zeros after the row's end."""
     places = states + tokens[:, None] * stride + tl.arange(0, SIZE)[None, :]
     if LENGTH == BLOCK:
         return tl.load(places)
@@ -24,7 +24,7 @@ def _load(states, tokens, stride, SIZE: tl.constexpr, LENGTH: tl.constexpr, BLOC
 
 @triton.jit
 def _store(states, tokens, stride, values, SIZE: tl.constexpr, LENGTH: tl.constexpr, BLOCK: tl.constexpr):
-    """What `_load` reads."""
+    """Store [tokens, SIZE] of one head of one row."""
     places = states + tokens[:, None] * stride + tl.arange(0, SIZE)[None, :]
     if LENGTH == BLOCK:
         tl.store(places, values.to(states.dtype.element_ty))
@@ -34,7 +34,7 @@ def _store(states, tokens, stride, values, SIZE: tl.constexpr, LENGTH: tl.conste
 
 @triton.jit
 def _load_row(values, tokens, nothing, LENGTH: tl.constexpr, BLOCK: tl.constexpr):
-    """[tokens] of one row."""
+    """Load [tokens] of one row."""
     if LENGTH == BLOCK:
         return tl.load(values + tokens)
     return tl.load(values + tokens, mask=tokens < LENGTH, other=nothing)
@@ -42,7 +42,7 @@ def _load_row(values, tokens, nothing, LENGTH: tl.constexpr, BLOCK: tl.constexpr
 
 @triton.jit
 def _seen(segments, queries, keys, WINDOW: tl.constexpr, LENGTH: tl.constexpr, BLOCK: tl.constexpr):
-    """bool [queries, keys]: which keys a query sees. What lies behind the row's end is a segment of its own."""
+    """bool [queries, keys]: which keys a query attends to. Places after the row's end are a segment of their own."""
     of_queries = _load_row(segments, queries, -1, LENGTH, BLOCK)
     of_keys = _load_row(segments, keys, -1, LENGTH, BLOCK)
     seen = of_queries[:, None] == of_keys[None, :]
@@ -78,14 +78,15 @@ def forward(
     WINDOW: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Writes `out` [rows, LENGTH, heads, SIZE] and `logsumexp` [rows, heads, LENGTH], float32, to base 2.
+    """Write `out` [rows, LENGTH, heads, SIZE] and `logsumexp` [rows, heads, LENGTH], float32, to base 2.
 
     Args:
         segments: int32 [rows, LENGTH].
-        query_row, ...: strides; a head's numbers lie side by side.
-        scale: of the products, times log2(e).
-        BLOCK: LENGTH, rounded up to a power of two; QUERIES: how many of them are taken at once.
-        WINDOW: how far a token sees; -1: all of its segment.
+        query_row, ...: strides; a head's numbers are contiguous.
+        scale: scale of the products, times log2(e).
+        BLOCK: LENGTH, rounded up to a power of two.
+        QUERIES: queries per iteration.
+        WINDOW: longest distance that a token attends to; -1: its whole segment.
     """
     row, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
     keys = tl.arange(0, BLOCK)
@@ -100,7 +101,7 @@ def forward(
         q = _load(query, queries, query_token, SIZE, LENGTH, BLOCK)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         scores = tl.where(_seen(segments, queries, keys, WINDOW, LENGTH, BLOCK), scores, float("-inf"))
-        highest = tl.max(scores, 1)  # a number: a token sees itself
+        highest = tl.max(scores, 1)  # finite: a token attends to itself
         weights = tl.exp2(scores - highest[:, None])
         total = tl.sum(weights, 1)
         mixed = tl.dot(weights.to(v.dtype), v, input_precision=PRECISION) / total[:, None]
@@ -142,11 +143,11 @@ def backward(
     WINDOW: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Writes `gradients` [rows, LENGTH, 3, heads, SIZE], of query, key and value, out of that of the output, `above`.
+    """Write `gradients` [rows, LENGTH, 3, heads, SIZE] of query, key and value, from that of the output, `above`.
 
-    Weights stand here as [keys, queries], so that they are a left factor of two products without being turned around.
-    The mean that the softmax takes off is the sum of weights times their gradients (Dao et al. 2022, appendix B.4),
-    which are all here; the output, of which it could be had too, is neither kept nor read.
+    Weights are [keys, queries] here, so that they are the left operand of two products without a transposition. The
+    mean that the softmax's gradient subtracts is the sum of weights times their gradients (Dao et al. 2022, appendix
+    B.4), which are all on the chip; it could also be computed from the output, which is neither kept nor read.
     """
     row, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
     keys = tl.arange(0, BLOCK)

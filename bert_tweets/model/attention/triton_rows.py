@@ -1,7 +1,7 @@
-"""Attention of whole rows in one Triton kernel each way, for NVIDIA's GPUs.
+"""Attention of whole rows in one Triton kernel each for forward and backward, for NVIDIA GPUs.
 
-A row of 128 tokens fits on the chip with all that is computed of it: memory is read and written once, and what is
-masked costs no more than the products that the mask throws away.
+A row of 128 tokens fits on the chip with all intermediate results: memory is read and written once, and masking costs
+no more than the products that it discards.
 """
 
 from __future__ import annotations
@@ -22,64 +22,64 @@ LONGEST_ROW, HEAD_SIZES, DTYPES = 256, (16, 32, 64, 128), (torch.bfloat16, torch
 
 
 @dataclass(frozen=True)
-class Tile:
-    """How a kernel is cut.
+class KernelConfig:
+    """Launch configuration of a kernel.
 
     Attributes:
-        queries: taken at once.
-        warps: of 32 threads, in a program.
-        registers: a thread may have; None: as many as it wants.
+        queries: queries per iteration.
+        warps: warps (of 32 threads) per program.
+        registers: most registers per thread; None: no limit.
     """
 
     queries: int
     warps: int
     registers: int | None = None
 
-    def options(self) -> dict[str, Any]:
-        """What Triton's launcher is told."""
+    def meta(self) -> dict[str, Any]:
+        """The keyword arguments of the launch."""
         limits = {} if self.registers is None else {"maxnreg": self.registers}
         return {"QUERIES": self.queries, "num_warps": self.warps, "num_stages": 1, **limits}
 
 
-def tiles(dtype: torch.dtype, head_size: int, block: int) -> tuple[Tile, Tile]:
-    """The cuts of forward and backward.
+def kernel_configs(dtype: torch.dtype, head_size: int, block: int) -> tuple[KernelConfig, KernelConfig]:
+    """The configurations of forward and backward.
 
-    Chosen by what the compiler reports for compute capability 9.0, not by the clock: of rows of 128 tokens in bf16 at
-    head size 64, four programs of the forward and two of the backward share a multiprocessor, so one computes while
-    another waits for memory; no registers are spilled there, a few with a window. fp32 has no matrix units: it spills
-    a little at 16 queries, and much from 32 on. `python -m benchmarks.attention tiles=true` has the clock's word.
+    Chosen by the compiler's report for compute capability 9.0, not by timing: for rows of 128 tokens in bf16 at head
+    size 64, four programs of the forward and two of the backward share a multiprocessor, so one computes while another
+    waits for memory; no registers are spilled, and a few with a window. fp32 has no matrix units: it spills a little at
+    16 queries, and much from 32 on. `python -m benchmarks.attention tiles=true` times them.
     """
     if dtype == torch.float32:
-        return Tile(16, 8), Tile(16, 8)
+        return KernelConfig(16, 8), KernelConfig(16, 8)
     small = block < 128
     limit = 128 if block == 128 and head_size <= 64 else None
-    return Tile(min(64, block), 4), Tile(min(32, block), 4 if small else 8, limit)
+    return KernelConfig(min(64, block), 4), KernelConfig(min(32, block), 4 if small else 8, limit)
 
 
 class TritonRows(Backend):
-    """One program for each head of a row; [length, length] weights never leave the chip."""
+    """One program per head of a row; the [length, length] weights never leave the chip."""
 
     name = "triton"
 
     def missing(self, shape: Shape) -> str:
         if shape.head_size not in HEAD_SIZES:
-            return f"is made for heads of {', '.join(map(str, HEAD_SIZES))} numbers, not {shape.head_size}"
+            return f"head size must be one of {', '.join(map(str, HEAD_SIZES))}, got {shape.head_size}"
         if shape.row_length > LONGEST_ROW:
-            return f"is made for rows of up to {LONGEST_ROW} tokens, not {shape.row_length}"
+            return f"row length must be at most {LONGEST_ROW} tokens, got {shape.row_length}"
         if shape.dtype not in DTYPES:
-            return f"is not made for {shape.dtype}"
+            return f"dtype must be bf16, fp16 or fp32, got {shape.dtype}"
         if find_spec("triton") is None:
-            return "needs Triton, which comes with PyTorch for NVIDIA's GPUs"
+            return "needs Triton, which comes with PyTorch for NVIDIA GPUs"
         if os.environ.get("TRITON_INTERPRET") == "1":
-            return "" if shape.dtype != torch.bfloat16 else "Triton's interpreter multiplies bf16 wrongly (3.6)"
+            return "" if shape.dtype != torch.bfloat16 else "Triton's interpreter computes wrong products in bf16 (3.6)"
         if shape.device != "cuda" or torch.version.cuda is None or not torch.cuda.is_available():
             return "needs an NVIDIA GPU"
         if torch.cuda.get_device_capability() < (8, 0):
             return "needs a GPU of compute capability 8.0 or newer"
-        return _trouble(shape.dtype, shape.head_size, shape.row_length)
+        return _failure(shape.dtype, shape.head_size, shape.row_length)
 
     def plan(self, segment_ids: Tensor, tweets: int) -> Tensor:
-        """int32 [rows, row_length], side by side."""
+        """int32 [rows, row_length], contiguous."""
         del tweets
         return segment_ids.to(torch.int32).contiguous()
 
@@ -90,9 +90,9 @@ class TritonRows(Backend):
         return out
 
     def attend_packed(self, packed: Tensor, plan: Tensor, scale: float, window: int | None) -> Tensor:
-        """`attend` for the three as one product makes them: [rows, row_length, 3, heads, head_size].
+        """`attend` for query, key and value in one tensor: [rows, row_length, 3, heads, head_size].
 
-        Their gradient comes as one tensor too. Handed over one by one, autograd copies the three into one.
+        Their gradient is one tensor too; for three tensors autograd would copy their gradients into one.
         """
         out: Tensor = packed_rows_attention(packed, plan, scale, _distance(window))[0]
         return out
@@ -103,15 +103,15 @@ def _distance(window: int | None) -> int:
 
 
 @cache
-def _trouble(dtype: torch.dtype, head_size: int, row_length: int) -> str:
-    """What keeps the kernels from running on this GPU, tried on one row; empty: nothing."""
+def _failure(dtype: torch.dtype, head_size: int, row_length: int) -> str:
+    """Why the kernels do not run on this GPU, tried on one row; "" if they do."""
     packed = torch.zeros(1, row_length, 3, 2, head_size, dtype=dtype, device="cuda")
     segments = torch.zeros(1, row_length, dtype=torch.int32, device="cuda")
     try:
         out, logsumexp = _forward(*_three(packed), segments, 1.0, -1)
         _backward(out, *_three(packed), segments, logsumexp, 1.0, -1)
     except Exception as error:  # too little shared memory, no C compiler, ...: Triton has no common class for them
-        return f"Triton cannot make its kernels here ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
+        return f"Triton cannot compile its kernels here ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
     return ""
 
 
@@ -121,8 +121,8 @@ def _three(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return query, key, value
 
 
-def _side_by_side(states: Tensor) -> Tensor:
-    """The same, a head's numbers side by side."""
+def _contiguous_heads(states: Tensor) -> Tensor:
+    """The same tensor, with a head's numbers contiguous."""
     return states if states.stride(-1) == 1 else states.contiguous()
 
 
@@ -139,16 +139,16 @@ def _forward(
     from . import triton_kernels
 
     rows, heads, length, size = query.shape
-    query, key, value = (_side_by_side(states) for states in (query, key, value))
+    query, key, value = (_contiguous_heads(states) for states in (query, key, value))
     out = query.new_empty(rows, length, heads, size)
     logsumexp = query.new_empty(rows, heads, length, dtype=torch.float32)
     constants = _constants(query, window)
-    tile, _ = tiles(query.dtype, size, constants["BLOCK"])
+    config, _ = kernel_configs(query.dtype, size, constants["BLOCK"])
     strides = (stride for states in (query, key, value) for stride in states.stride()[:3])
     with torch.cuda.device(query.device if query.is_cuda else -1):
         triton_kernels.forward[(rows * heads,)](
             query, key, value, segments, out, logsumexp, *strides, heads, scale * log2(torch.e),
-            **constants, **tile.options(),
+            **constants, **config.meta(),
         )  # fmt: skip
     return out, logsumexp
 
@@ -166,21 +166,21 @@ def _backward(
     from . import triton_kernels
 
     rows, heads, length, size = query.shape
-    query, key, value, above = (_side_by_side(states) for states in (query, key, value, above.transpose(1, 2)))
+    query, key, value, above = (_contiguous_heads(states) for states in (query, key, value, above.transpose(1, 2)))
     gradients = query.new_empty(rows, length, 3, heads, size)
     constants = _constants(query, window)
-    _, tile = tiles(query.dtype, size, constants["BLOCK"])
+    _, config = kernel_configs(query.dtype, size, constants["BLOCK"])
     strides = (stride for states in (query, key, value, above) for stride in states.stride()[:3])
     with torch.cuda.device(query.device if query.is_cuda else -1):
         triton_kernels.backward[(rows * heads,)](
             query, key, value, segments, logsumexp, above, gradients, *strides, heads, scale, scale * log2(torch.e),
-            **constants, **tile.options(),
+            **constants, **config.meta(),
         )  # fmt: skip
     return gradients
 
 
-# Operators of torch, so that torch.compile takes them as they are. Schemas are written out: not every version of
-# torch reads annotations that are strings.
+# Operators of torch, so that torch.compile does not look into them. Schemas are written out, because not every version
+# of torch reads annotations that are strings.
 _FORWARD = "(Tensor query, Tensor key, Tensor value, Tensor segments, float scale, int window) -> (Tensor, Tensor)"
 _PACKED = "(Tensor packed, Tensor segments, float scale, int window) -> (Tensor, Tensor)"
 _BACKWARD = (
@@ -207,7 +207,7 @@ rows_attention_backward: Any = torch.library.custom_op(
 )
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.scale, ctx.window = inputs
     ctx.save_for_backward(*tensors, output[1])
     ctx.set_materialize_grads(False)
@@ -229,5 +229,5 @@ packed_rows_attention.register_fake(lambda packed, *_: _empty(_three(packed)[0])
 rows_attention_backward.register_fake(
     lambda _, query, *__: query.new_empty(query.shape[0], query.shape[2], 3, query.shape[1], query.shape[3])
 )
-rows_attention.register_autograd(_gradients, setup_context=_keep)
-packed_rows_attention.register_autograd(_packed_gradients, setup_context=_keep)
+rows_attention.register_autograd(_gradients, setup_context=_save)
+packed_rows_attention.register_autograd(_packed_gradients, setup_context=_save)

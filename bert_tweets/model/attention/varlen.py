@@ -1,4 +1,4 @@
-"""PyTorch's FlashAttention over sequences of any length, one for each tweet."""
+"""PyTorch's FlashAttention over sequences of any length, one per tweet."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from .base import Backend, Shape, segment_begins
 
-# The number of sequences is rounded up to it: compiled code is made anew when it changes.
+# The number of sequences is rounded up to a multiple of it: each new number recompiles.
 CAPACITY_STEP = 256
 
 
 class Varlen(Backend):
-    """`torch.nn.attention.varlen.varlen_attn`: rows are laid end to end, and cut where a segment begins."""
+    """`torch.nn.attention.varlen.varlen_attn`: rows are concatenated, and divided where a segment begins."""
 
     name = "varlen"
 
@@ -24,22 +24,22 @@ class Varlen(Backend):
         if shape.device != "cuda" or not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0):
             return "needs a GPU of compute capability 8.0 or newer"
         if shape.dtype not in (torch.bfloat16, torch.float16):
-            return f"is made for bf16 and fp16, not {shape.dtype}"
+            return f"dtype must be bf16 or fp16, got {shape.dtype}"
         if shape.head_size % 8 or shape.head_size > 256:
-            return f"is made for heads of a multiple of 8 numbers up to 256, not {shape.head_size}"
+            return f"head size must be a multiple of 8 and at most 256, got {shape.head_size}"
         try:
             options = _options()
         except ImportError:
             return "needs a torch with torch.nn.attention.varlen"
         if shape.windowed and "window_size" not in options:
-            return "needs a torch whose varlen_attn has window_size, as some layers see a window alone"
+            return "needs a torch whose varlen_attn has window_size, because some layers attend to a window"
         return ""
 
     def plan(self, segment_ids: Tensor, tweets: int) -> Tensor:
-        """int32 [capacity]: where each sequence begins in the flattened rows, and their end over and over.
+        """int32 [capacity]: where each sequence begins in the flattened rows, then their end, repeated.
 
-        Padding of a row is a sequence of its own: where tokens stand behind the last sequence, gradients are NaN.
-        The sequences that are not there are empty ones, so that the capacity follows from what the host knows.
+        Padding of a row is a sequence of its own: gradients of tokens after the last sequence would be NaN. The list is
+        filled with empty sequences, so that its length follows from what the host knows.
         """
         rows, length = segment_ids.shape
         capacity = -(-(tweets + rows + 1) // CAPACITY_STEP) * CAPACITY_STEP
@@ -64,7 +64,7 @@ class Varlen(Backend):
 
 
 def _options() -> frozenset[str]:
-    """Names of varlen_attn's parameters: those behind the seventh differ between versions of torch."""
+    """Names of varlen_attn's parameters: those after the seventh differ between versions of torch."""
     from torch.nn.attention.varlen import varlen_attn
 
     return frozenset(inspect.signature(varlen_attn).parameters)
