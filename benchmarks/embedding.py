@@ -85,7 +85,9 @@ def embedded(config: EmbedConfig, manifest: Manifest, study: Study, reader: Read
         reader.vectors(study.corpus, occurrences) for occurrences in (study.background_occurrences, study.occurrences)
     ]
     path, name = folder / "occurrences.parquet", config.model[0]
-    with OccurrenceWriter(path, study.corpus, study.embedded, config.include_text, manifest.groups) as writer:
+    names = [word.text for word in study.embedded]
+    settings = (len(study.words), config.include_text, manifest.groups)
+    with OccurrenceWriter(path, study.corpus, names, *settings) as writer:
         answer_of(config, manifest, study, reader, name, "model", streams, writer, chosen)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bert_tweets.common.errors import UserError, run_entry
+from bert_tweets.common.errors import run_entry
 from bert_tweets.common.output_folder import atomic_output_folder, is_up_to_date
 from bert_tweets.common.terminal import console
 
@@ -48,11 +47,12 @@ def within(words: str, by: str, seed: int) -> None:
     """
     from bert_tweets.words.analysis.records import CHANGE
     from bert_tweets.words.statistics.mixture_clusters import has_sklearn
+    from bert_tweets.words.store.summary import read_summary
 
     folder = Path(words)
     if (folder / CHANGE).is_file():
         return
-    layer = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["vectors_layer"]
+    layer = read_summary(folder).vectors_layer
     config = AnalyzeConfig(words=words, by=by, output=words, seed=seed, layer=layer, senses=has_sklearn())
     _print(config, *_write_findings(config, folder, _record(config)))
 
@@ -86,20 +86,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def _record(config: AnalyzeConfig) -> AnalyzeRecord:
     from bert_tweets.words.analysis.records import AnalyzeRecord
+    from bert_tweets.words.store.folder import read_embed_record
 
-    control_words = _embed_record(config.control_words) if config.control_words else None
-    return AnalyzeRecord(config, _embed_record(config.words), control_words)
-
-
-def _embed_record(folder: str) -> dict[str, Any]:
-    """The content of embed.json."""
-    path = Path(folder) / "embed.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{folder}: has no embed.json; give a folder written by embed") from None
-    except (OSError, TypeError, ValueError):
-        raise UserError(f"{path}: cannot be read; run embed again") from None
+    control_words = read_embed_record(config.control_words) if config.control_words else None
+    return AnalyzeRecord(config, read_embed_record(config.words), control_words)
 
 
 def _print(config: AnalyzeConfig, findings: Findings, senses: dict[str, WordSenses]) -> None:

@@ -1,28 +1,31 @@
-"""embed: vectors of chosen words, from the adapted model and from the model that training began from."""
+"""embed: vectors of the words you choose, from the adapted model and from the model that training started from."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bert_tweets.common.errors import run_entry
-from bert_tweets.common.output_folder import atomic_output_folder, is_up_to_date, unfinished_path, write_json_atomic
+from bert_tweets.common.json_records import parse_record
+from bert_tweets.common.output_folder import atomic_output_folder, is_up_to_date, unfinished_path
 from bert_tweets.common.terminal import console
 
 from . import analyze
 from .config import EmbedConfig, parser
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from bert_tweets.words.store.summary import Neighbour, Summary
 
-SETTINGS = "embed.json"
+logger = logging.getLogger(__name__)
 
 
 def stage(argv: list[str]) -> None:
-    """Reads the settings, embeds, and prints what was found. Help and mistakes in settings never wait for torch."""
+    """Read the settings, embed, and print what was found. Help and mistakes in settings never wait for torch."""
     config = parser.load(EmbedConfig, argv)
-    # Of a list, settings leave the tilde as it stands.
+    # The parser does not expand a tilde within a list.
     config.model = [str(Path(name).expanduser()) if name.startswith("~/") else name for name in config.model]
     from torch.distributed.elastic.multiprocessing.errors import record
 
@@ -32,6 +35,7 @@ def stage(argv: list[str]) -> None:
     from bert_tweets.words.embedding.pipeline import embed
     from bert_tweets.words.occurrences.queries import with_words_of_file
     from bert_tweets.words.occurrences.span_corpus import open_spans
+    from bert_tweets.words.store.folder import EMBED_RECORD, EmbedRecord, write_embed_record
 
     config = with_words_of_file(config)
     world = world_from_environment(config.device)
@@ -39,10 +43,10 @@ def stage(argv: list[str]) -> None:
     if config.occurrences:
         spans = open_spans(config.occurrences, [*config.model, *filter(None, [config.base])])
     manifest = spans.manifest if spans else Manifest.read(config.data.path)
-    settings = output_fingerprint(config, manifest)
+    made_from = output_fingerprint(config, manifest)
     # Recorded, so that the root cause that torchrun names is the error of the rank that failed.
     recorded = record(embed)
-    if is_up_to_date(config.output, SETTINGS, settings, "embed"):
+    if is_up_to_date(config.output, EMBED_RECORD, made_from, "embed"):
         logger.info(f"{config.output}: is complete, made from the same settings, tweets and models; nothing to do")
     elif not world.is_main:
         recorded(config, manifest, world, unfinished_path(config.output), spans)
@@ -50,9 +54,9 @@ def stage(argv: list[str]) -> None:
         with atomic_output_folder(config.output) as folder:
             summary = recorded(config, manifest, world, folder, spans)
             assert summary is not None
-            write_json_atomic(folder / SETTINGS, settings)
+            write_embed_record(folder, parse_record(made_from, EmbedRecord, EMBED_RECORD))
         _show(summary)
-        for note in summary["notes"]:
+        for note in summary.notes:
             print(f"warning: {note}", file=sys.stderr)
         print(f"vectors: {config.output}")
     if config.by and world.is_main:
@@ -63,26 +67,23 @@ def main(argv: list[str] | None = None) -> None:
     run_entry(stage, argv)
 
 
-def _show(summary: dict[str, Any]) -> None:
+def _show(summary: Summary) -> None:
     from rich.table import Table
     from rich.text import Text
 
     table = Table("word", box=None, header_style="bold")
     for name in ("found", "truncated", "lost to [UNK]"):
         table.add_column(Text(name), justify="right")
-    table.add_column("nearest neighbours before → after" if summary["base"] else "nearest neighbours")
-    for word in summary["asked"]:
-        record = summary["words"][word]
-        after = _listed(record["neighbours"])
-        near = f"{_listed(record['base_neighbours'])} → {after}" if summary["base"] else after
-        counts = [f"{record[name]:,}" for name in ("found", "truncated", "unknown")]
-        if record["matches"] > record["found"] + record["truncated"] + record["unknown"]:
-            counts[0] += f" of {record['matches']:,}"
-        table.add_row(Text(word), *counts, Text(near))
+    table.add_column("nearest neighbours before → after" if summary.base else "nearest neighbours")
+    for name, word in summary.words.items():
+        after = _names(word.neighbours)
+        near = f"{_names(word.base_neighbours)} → {after}" if summary.base else after
+        found = f"{word.found:,}" + (f" of {word.matches:,}" if word.matches > word.sampled else "")
+        table.add_row(Text(name), found, f"{word.truncated:,}", f"{word.unknown:,}", Text(near))
     console(width=140).print(table)
 
 
-def _listed(neighbours: list[list[Any]]) -> str:
+def _names(neighbours: Sequence[Neighbour]) -> str:
     return ", ".join(word for word, _ in neighbours[:4]) or "none"
 
 

@@ -51,13 +51,13 @@ def _tell_of_words(config: InspectConfig, manifest: Manifest, folder: Path) -> N
 
     with read_errors(config.path):
         counts = census(folder, manifest, asked_for(with_words_of_file(config)))
-    columns = ("matches", "found", "truncated", "lost to [UNK]", "pieces", "tweets", "clusters", "authors")
+    columns = ("matches", "found", "truncated", "lost to [UNK]", "subwords", "tweets", "clusters", "authors")
     table = Table("word", box=None)
     for name in columns:
         table.add_column(Text(name), justify="right")
     table.add_column("found by year")
     for one in counts:
-        numbers = (one.matches, *one.statuses.values(), one.pieces, one.tweets, one.clusters)
+        numbers = (one.matches, *one.statuses.values(), one.subwords, one.tweets, one.clusters)
         authors = "unknown" if one.authors is None else f"{one.authors:,}"
         years = ", ".join(f"{year}: {count:,}" for year, count in one.years.items())
         table.add_row(Text(one.text), *(f"{number:,}" for number in numbers), authors, years or "times unknown")

@@ -136,7 +136,7 @@ def _maps(config: ReportConfig, words: dict[str, Any], change: Any) -> Any:
     titles = {"model": "the adapted model", "base": "the model before"}
     senses = (change.senses if change else None) or {}
     wanted = MapSpec(
-        words=[str(word) for word in words.get("asked") or sorted(words["words"])],
+        words=[str(word) for word in words["words"]],
         titles=titles if words["base"] else {"model": titles["model"]},
         layer=(change.settings.get("layer") if change else None) or words.get("vectors_layer"),
         points=config.map_points,

@@ -14,6 +14,7 @@ from pathlib import Path
 from bert_tweets.common.errors import UserError, run_entry
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.page.libraries import require_libraries
+from bert_tweets.words.store.folder import EMBED_RECORD, read_embed_record
 
 from .common import subprocesses
 from .config import PERIODS, EmbedConfig, RunConfig, parser
@@ -152,9 +153,9 @@ def _next_command(config: RunConfig, arguments: list[str]) -> list[str]:
         stage_name not in ("evaluate", "report")
         or Manifest.read(study / "shards").rows("validation") >= _FEWEST_HELD_OUT
     )
-    made = study / "words" / "embed.json"
+    made = study / "words" / EMBED_RECORD
     if stage_name == "embed" and made.is_file():
-        settings = json.loads(made.read_text(encoding="utf-8"))["settings"]
+        settings = read_embed_record(made.parent)["settings"]
         if any(settings.get(key) != getattr(config, key) for key in _EMBED_SETTINGS):
             print(f"\n{study / 'words'}: was made with other words or settings; embedding again", flush=True)
             shutil.rmtree(study / "words")

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from bert_tweets import analyze
 from bert_tweets.words.embedding.parquet_writer import occurrence_schema
+from tests.words.summaries import summary_record, write_records
 from tests.words.synthetic import occurrences
 
 DAY = 86_400
@@ -30,7 +31,7 @@ def words_folder(folder: Path, rows: list[dict[str, Any]], weights: str = "w") -
             "start": 0,
             "end": 4,
             "status": "found",
-            "pieces": 1,
+            "subwords": 1,
             "model": "model",
             "layer": "mean(1)",
             "correction": "none",
@@ -39,8 +40,7 @@ def words_folder(folder: Path, rows: list[dict[str, Any]], weights: str = "w") -
         for number, row in enumerate(rows)
     ]
     pq.write_table(pa.Table.from_pylist(filled, occurrence_schema(False, ["party"])), folder / "occurrences.parquet")
-    (folder / "summary.json").write_text(json.dumps({"weights": {"model": weights, "base": "b"}, "recipe": "r"}))
-    (folder / "embed.json").write_text(json.dumps({"weights": weights}))
+    write_records(folder, summary_record(weights={"model": weights, "base": "b"}), weights)
     return folder
 
 

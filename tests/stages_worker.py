@@ -25,6 +25,7 @@ def main(file: str) -> None:
     log_to_console()
     for module, name, tweets in SMALL_UNITS:
         setattr(module, name, tweets)
+    log_to_console()
     world = ranks.world_from_environment("cpu")
     with ranks.process_group(world):
         for stage, words in json.loads(Path(file).read_text(encoding="utf-8")):

@@ -18,6 +18,7 @@ from bert_tweets.config import AnalyzeConfig
 from bert_tweets.words.analysis.occurrence_table import OccurrenceTable, with_vectors, word_samples
 from bert_tweets.words.embedding.parquet_writer import occurrence_schema
 from tests.analyses import DAY, run, word, words_folder
+from tests.words.summaries import control_word_record, summary_record, word_record
 from tests.words.synthetic import WIDTH
 
 FIELDS = [
@@ -82,7 +83,7 @@ def test_vectors_that_are_not_finite_are_refused(tmp_path: Path, value: float) -
     rows = word("virus")
     rows[7]["vector"] = [value] * WIDTH
     for more in ("senses=false", "senses=true"):
-        with pytest.raises(UserError, match="are no numbers"):
+        with pytest.raises(UserError, match="contain NaN"):
             run(words_folder(tmp_path / more / "words", rows), tmp_path / more / "out", more)
         assert not (tmp_path / more / "out").exists()
 
@@ -114,7 +115,7 @@ def test_control_words_may_be_in_the_same_folder(tmp_path: Path, controls: Path)
 
 
 def test_control_words_match_in_frequency_and_subwords(tmp_path: Path, controls: Path) -> None:
-    occurrences = [*word("many", 130, shift=3.0), *word("pieces", 60, shift=3.0, pieces=2)]
+    occurrences = [*word("many", 130, shift=3.0), *word("pieces", 60, shift=3.0, subwords=2)]
     rows = run(words_folder(tmp_path / "words", occurrences), tmp_path / "out", f"control_words={controls}")
     assert [(row["controls"], row["verdict"]) for row in rows] == [(0, "not comparable")] * 2
 
@@ -123,9 +124,9 @@ def test_frequencies_are_those_in_all_tweets_if_the_tweets_are_the_same(tmp_path
     """If a word is sampled more strictly than the control words, frequencies in the samples are not comparable."""
     folder = words_folder(tmp_path / "words", word("virus", 130, shift=3.0))
     counts = {"matches": 500, "part_of_speech": "noun"}
-    record = {"weights": {"model": "w", "base": "b"}, "recipe": "r", "data": "d", "words": {"virus": counts}}
+    record = summary_record(words={"virus": word_record(**counts)})
     (folder / "summary.json").write_text(json.dumps(record))
-    everyone = {f"c{number}": counts for number in range(205)}
+    everyone = {f"c{number}": control_word_record(**counts) for number in range(205)}
     for name, change, expected in (
         ("all", {}, (205, ["frequency", "subwords", "part of speech"])),
         ("half", {"part_of_speech": "verb"}, (205, ["frequency", "subwords"])),
@@ -134,9 +135,9 @@ def test_frequencies_are_those_in_all_tweets_if_the_tweets_are_the_same(tmp_path
     ):
         others = tmp_path / name
         shutil.copytree(controls, others)
-        few = {f"c{number}": {**counts, **(change or {})} for number in range(6)}
+        few = {f"c{number}": control_word_record(**{**counts, **(change or {})}) for number in range(6)}
         record["data"] = "d" if change is not None else "other"
-        (others / "summary.json").write_text(json.dumps({**record, "words": everyone | few}))
+        (others / "summary.json").write_text(json.dumps({**record, "control_words": everyone | few}))
         row = run(folder, tmp_path / f"out-{name}", f"control_words={others}")[0]
         assert (row["controls"], row["matched_on"]) == expected
 
@@ -225,15 +226,15 @@ def test_spaces_are_never_mixed(tmp_path: Path) -> None:
         {
             "recipe": {"recipe": "another"},
             "pooling": {"pooling": "first"},
-            "fitted": {"correction_fitted": {"model": "of other tweets"}},
+            "correction_hash": {"correction_hashes": {"model": "of other tweets"}},
         }.items()
     ):
         other = words_folder(tmp_path / f"other-{number}", word("rain"))
-        (other / "summary.json").write_text(json.dumps({"weights": {"model": "w"}, "recipe": "r", **changed}))
+        (other / "summary.json").write_text(json.dumps(summary_record(**changed)))
         with pytest.raises(UserError, match=f"different {what}.; embed both"):
             run(folder, tmp_path / "out", f"control_words={other}")
     mixed = words_folder(tmp_path / "mixed", [*word("mask"), *word("rain", layer="mean(2)")])
-    with pytest.raises(UserError, match=r"holds vectors of layer mean\(1\), mean\(2\); give layer="):
+    with pytest.raises(UserError, match=r"has vectors of layer mean\(1\), mean\(2\); give layer="):
         run(mixed, tmp_path / "out")
     both = [*word("mask"), *({**row, "model": "base", "vector": [9.0, 9.0]} for row in word("mask"))]
     assert run(words_folder(tmp_path / "both", both), tmp_path / "out")[0]["clusters"] == 60
@@ -243,11 +244,11 @@ def test_spaces_are_never_mixed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["by=monht"], r"by=monht: is none of day, week.*did you mean 'month'.*it has party"),
-        (["by=year"], "its occurrences are of 1 year: nothing to compare"),
+        (["by=monht"], r"by=monht: neither one of day, week.*did you mean 'month'.*it has party"),
+        (["by=year"], "all occurrences are of 1 year: nothing to compare"),
         (["by=party"], r"are of 0 value\(s\) of party"),
-        (["model=model.2"], "holds no model model.2 .*; it has model"),
-        (["layer=mean(2)"], r"holds no layer mean\(2\) .*; it has mean\(1\)"),
+        (["model=model.2"], "has no model model.2 .*; it has model"),
+        (["layer=mean(2)"], r"has no layer mean\(2\) .*; it has mean\(1\)"),
         (["words=nowhere"], "nowhere: has no embed.json"),
     ],
 )
@@ -270,7 +271,7 @@ def test_a_damaged_folder_is_reported_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read as"):
         run(folder, tmp_path / "out")
     (folder / "occurrences.parquet").unlink()
-    with pytest.raises(UserError, match=r"holds no occurrences\.parquet"):
+    with pytest.raises(UserError, match=r"has no occurrences\.parquet"):
         run(folder, tmp_path / "out")
 
 
@@ -328,9 +329,9 @@ def test_a_layer_must_be_named_if_there_are_several(tmp_path: Path) -> None:
     rows = word("mask", shift=3.0)
     layers = [{**row, "layer": name} for row in word("mask") for name in ("0", "1")]
     folder = words_folder(tmp_path / "words", [*layers, *({**row, "layer": "2"} for row in rows)])
-    with pytest.raises(UserError, match=r"holds vectors of layer 0, 1, 2; give layer= one of them"):
+    with pytest.raises(UserError, match=r"has vectors of layer 0, 1, 2; give layer= one of them"):
         run(folder, tmp_path / "out")
-    with pytest.raises(UserError, match=r"holds no layer 3.*; it has 0, 1, 2"):
+    with pytest.raises(UserError, match=r"has no layer 3.*; it has 0, 1, 2"):
         run(folder, tmp_path / "out", "layer=3")
     alone = words_folder(tmp_path / "alone", rows)
     last, expected = run(folder, tmp_path / "two", "layer=2"), run(alone, tmp_path / "expected")

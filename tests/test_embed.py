@@ -1,4 +1,4 @@
-"""embed leaves vectors that others can read, and the same bytes from the same seed."""
+"""embed writes vectors in common formats, and the same bytes for the same seed."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.text.tokenizer import load_tokenizer
 from bert_tweets.model.loading import load_model
 from bert_tweets.words.occurrences.find import open_corpus, tweet_columns
+from bert_tweets.words.store.summary import read_summary
 from tests.helpers import generated_tweets, make_shards, write_csv
 
 WORDS = ["mask", "the internet", "😷", "#metoo", "@user", "no", "007", "nowhere"]
@@ -28,7 +29,7 @@ WORDS = ["mask", "the internet", "😷", "#metoo", "@user", "no", "007", "nowher
 
 @pytest.fixture(scope="module")
 def models(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two models of other weights; the second is an encoder without a head."""
+    """Two models with different weights; the second is an encoder without a head."""
     manifest, tokenizer = Manifest.read(shards), load_tokenizer(str(shards / "tokenizer"))
     folders = tmp_path_factory.mktemp("models") / "model", tmp_path_factory.mktemp("models") / "base"
     for seed, folder in enumerate(folders):
@@ -59,7 +60,7 @@ def vectors_of(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     return table
 
 
-def test_a_row_an_occurrence_and_model(made: Path, shards: Path) -> None:
+def test_there_is_a_row_per_occurrence_and_model(made: Path, shards: Path) -> None:
     table = pq.read_table(made / "occurrences.parquet")
     assert "text" not in table.column_names
     corpus = open_corpus(str(shards), Manifest.read(shards))
@@ -93,19 +94,19 @@ def test_centroids_are_the_means_of_the_rows(made: Path) -> None:
             np.testing.assert_allclose(centroid, np.mean([v for v in mine if v], axis=0), atol=1e-5)
 
 
-def test_the_summary_tells_of_every_word(made: Path, shards: Path) -> None:
-    summary = json.loads((made / "summary.json").read_text(encoding="utf-8"))
-    assert summary["asked"] == WORDS and set(summary["words"]) == set(WORDS)
-    assert summary["recipe"] == Manifest.read(shards).recipe.hash
-    assert summary["words"]["nowhere"]["found"] == 0 and summary["words"]["nowhere"]["neighbours"] == []
-    mask = summary["words"]["mask"]
-    assert mask["found"] + mask["truncated"] + mask["unknown"] == mask["matches"] > 20
-    assert mask["clusters"] <= mask["tweets"] <= mask["found"]
-    assert len(mask["neighbours"]) == len(mask["base_neighbours"]) == 10
-    names = [[word for word, _ in mask[key]] for key in ("neighbours", "base_neighbours")]
-    assert mask["neighbour_overlap"] == len(set(names[0]) & set(names[1])) / 10
-    assert mask["neighbours"] == sorted(mask["neighbours"], key=lambda pair: -pair[1])
-    assert not {word for word, _ in summary["words"]["the internet"]["neighbours"]} & {"the", "internet"}
+def test_the_summary_describes_every_word(made: Path, shards: Path) -> None:
+    summary = read_summary(made)
+    assert list(summary.words) == WORDS
+    assert summary.recipe == Manifest.read(shards).recipe.hash
+    assert summary.words["nowhere"].found == 0 and summary.words["nowhere"].neighbours == []
+    mask = summary.words["mask"]
+    assert mask.sampled == mask.matches > 20
+    assert mask.clusters <= mask.tweets <= mask.found
+    assert len(mask.neighbours) == len(mask.base_neighbours) == 10
+    names = [{word for word, _ in near} for near in (mask.neighbours, mask.base_neighbours)]
+    assert mask.neighbour_overlap == len(names[0] & names[1]) / 10
+    assert mask.neighbours == sorted(mask.neighbours, key=lambda pair: -pair[1])
+    assert not {word for word, _ in summary.words["the internet"].neighbours} & {"the", "internet"}
 
 
 def test_the_same_seed_gives_the_same_bytes(
@@ -118,7 +119,7 @@ def test_the_same_seed_gives_the_same_bytes(
         assert (made / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
 
 
-def test_again_is_said_and_changes_nothing(
+def test_running_again_changes_nothing(
     made: Path, shards: Path, models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (made / "summary.json").stat().st_mtime_ns
@@ -128,7 +129,7 @@ def test_again_is_said_and_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [("seed=1", "other settings"), ("layers=7", "other settings"), ("words=other", "other settings")],
 )
 def test_other_settings_do_not_overwrite(
@@ -137,14 +138,14 @@ def test_other_settings_do_not_overwrite(
     models: tuple[Path, Path],
     capsys: pytest.CaptureFixture[str],
     change: str,
-    said: str,
+    message: str,
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         embed.main(arguments(shards, models, made, change))
-    assert ended.value.code == 2 and said in capsys.readouterr().err
+    assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_a_wrong_layer_leaves_nothing(
+def test_a_wrong_layer_writes_nothing(
     shards: Path, models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -154,18 +155,18 @@ def test_a_wrong_layer_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_that_diverged_leaves_nothing(shards: Path, models: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_model_that_diverged_writes_nothing(shards: Path, models: tuple[Path, Path], tmp_path: Path) -> None:
     diverged = tmp_path / "diverged"
     shutil.copytree(models[0], diverged)
     weights = load_file(diverged / "model.safetensors")
     weights["bert.embeddings.LayerNorm.weight"][3] = float("nan")
     save_file(weights, diverged / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match="diverged: some vectors are no numbers"):
+    with pytest.raises(UserError, match="diverged: some vectors contain NaN"):
         embed.stage(arguments(shards, (diverged, models[1]), tmp_path / "words"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["diverged"]
 
 
-def test_words_that_are_nowhere_are_a_warning(
+def test_words_that_are_not_in_the_tweets_give_a_warning(
     shards: Path, models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "words"
@@ -178,7 +179,7 @@ def test_words_that_are_nowhere_are_a_warning(
     assert not (output / "base_vectors.txt").exists()
 
 
-def test_text_is_written_only_when_asked_for(shards: Path, models: tuple[Path, Path], tmp_path: Path) -> None:
+def test_text_is_written_only_on_request(shards: Path, models: tuple[Path, Path], tmp_path: Path) -> None:
     output = tmp_path / "words"
     where = [f"model={models[0]}", f"data.path={shards}", f"output={output}"]
     embed.main([*where, "words=mask", "layers=-1", "max_occurrences=7", "include_text=true", "controls=0"])
@@ -187,7 +188,7 @@ def test_text_is_written_only_when_asked_for(shards: Path, models: tuple[Path, P
     assert all(row["text"][row["start"] : row["end"]].lower() == "mask" for row in rows)
 
 
-def test_what_analyze_needs_is_in_the_table(tmp_path: Path, models: tuple[Path, Path]) -> None:
+def test_the_table_has_what_analyze_needs(tmp_path: Path, models: tuple[Path, Path]) -> None:
     rows = [
         (str(number), f"2020-{number % 2 + 1:02d}-01", f"a{number}", "left" if number % 3 else "right", text)
         for number, text in enumerate(generated_tweets(400))
@@ -201,9 +202,9 @@ def test_what_analyze_needs_is_in_the_table(tmp_path: Path, models: tuple[Path, 
     assert {row["group.party"] for row in found} == {"left", "right"}
     tokenizer = load_tokenizer(str(shards / "tokenizer"))
     for word in ("mask", "unbelievable"):
-        pieces = {row["pieces"] for row in found if row["word"] == word}
+        pieces = {row["subwords"] for row in found if row["word"] == word}
         assert pieces == {len(tokenizer.tokenize(word))}
-    assert all(row["pieces"] == 0 for row in table.to_pylist() if row["status"] != "found")
+    assert all(row["subwords"] == 0 for row in table.to_pylist() if row["status"] != "found")
     for by in ("party", "month"):
         analyze.stage([f"words={output}", f"by={by}", f"output={tmp_path / by}", "permutations=99"])
         rows = json.loads((tmp_path / by / "change.json").read_text())
@@ -217,7 +218,7 @@ def by_month(shards: Path, models: tuple[Path, Path], tmp_path_factory: pytest.T
     return output
 
 
-def test_each_group_is_sampled_by_itself_and_compared(by_month: Path) -> None:
+def test_each_group_is_sampled_separately_and_compared(by_month: Path) -> None:
     rows = [row for row in pq.read_table(by_month / "occurrences.parquet").to_pylist() if row["model"] == "model"]
     counts = Counter((row["word"], row["time"].month) for row in rows if not row["control"])
     assert max(counts.values()) == 4 and len({month for _, month in counts}) == 12
@@ -227,17 +228,17 @@ def test_each_group_is_sampled_by_itself_and_compared(by_month: Path) -> None:
     assert made["settings"]["by"] == "month" and made["words"] == json.loads((by_month / "embed.json").read_text())
 
 
-def test_control_words_are_written_and_told(by_month: Path, made: Path) -> None:
+def test_control_words_are_written_and_summarised(by_month: Path, made: Path) -> None:
     for folder, most in ((by_month, 18), (made, 250 * len(WORDS))):
         rows = [row for row in pq.read_table(folder / "occurrences.parquet").to_pylist() if row["control"]]
-        told = json.loads((folder / "summary.json").read_text())["controls"]
-        assert 0 < len(told) <= most and {row["word"] for row in rows} == set(told)
+        controls = read_summary(folder).control_words
+        assert 0 < len(controls) <= most and {row["word"] for row in rows} == set(controls)
         assert {row["model"] for row in rows} == {"model", "base"}
-        for word, record in told.items():
+        for word, record in controls.items():
             mine = [row for row in rows if row["word"] == word and row["model"] == "model"]
-            assert len(mine) == min(record["matches"], 200)
-            assert record["pieces"] == np.median([row["pieces"] for row in mine if row["status"] == "found"])
-        assert not set(told) & {"mask", "the", "no"}
+            assert len(mine) == min(record.matches, 200)
+            assert record.subwords == np.median([row["subwords"] for row in mine if row["status"] == "found"])
+        assert not set(controls) & {"mask", "the", "no"}
 
 
 def test_context_is_that_of_the_tweet(made: Path, shards: Path) -> None:
@@ -253,12 +254,12 @@ def test_context_is_that_of_the_tweet(made: Path, shards: Path) -> None:
         assert row["retweet"] == (tweet["retweet_of"] is not None)
         assert (row["position"] >= 0) == (row["status"] == "found")
         if row["position"] >= 0 and row["word"] in ("mask", "no"):
-            pieces = tweet["input_ids"][row["position"] : row["position"] + row["pieces"]]
+            pieces = tweet["input_ids"][row["position"] : row["position"] + row["subwords"]]
             assert tokenizer.decode(pieces).replace(" ", "") == row["word"]
     assert {row["links"] for row in rows} > {0} and {row["casing"] for row in rows} >= {"lower", "title", "none"}
 
 
-def test_a_wrong_by_is_told_before_anything_is_run(
+def test_a_wrong_by_is_reported_before_any_model_runs(
     shards: Path, models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -266,19 +267,19 @@ def test_a_wrong_by_is_told_before_anything_is_run(
     assert "did you mean 'month'" in capsys.readouterr().err and not list(tmp_path.iterdir())
     with pytest.raises(SystemExit):
         embed.main(arguments(shards, models, tmp_path / "words", "by=year"))
-    said = capsys.readouterr().err
-    assert "its occurrences are of 1 year: nothing to compare" in said and "embedding with" not in said
+    error = capsys.readouterr().err
+    assert "all occurrences are of 1 year: nothing to compare" in error and "embedding with" not in error
 
 
 def test_lemmas_and_patterns_are_words(shards: Path, models: tuple[Path, Path], tmp_path: Path) -> None:
     file = tmp_path / "words.txt"
     file.write_text("virus\n")
-    asked = [f"words_file={file}", "lemmas={subject: [mask, government, virus]}", "patterns={vacc: vaccin\\w*}"]
+    settings = [f"words_file={file}", "lemmas={subject: [mask, government, virus]}", "patterns={vacc: vaccin\\w*}"]
     where = [f"model={models[0]}", f"data.path={shards}", f"output={tmp_path / 'words'}", "controls=0"]
-    embed.stage([*where, *asked, "layers=-1"])
-    summary = json.loads((tmp_path / "words" / "summary.json").read_text())
-    assert summary["asked"] == ["virus", "subject", "vacc"]
-    counts = {name: record["matches"] for name, record in summary["words"].items()}
+    embed.stage([*where, *settings, "layers=-1"])
+    words = read_summary(tmp_path / "words").words
+    assert list(words) == ["virus", "subject", "vacc"]
+    counts = {name: word.matches for name, word in words.items()}
     texts = (
         tweet_columns(corpus := open_corpus(str(shards), Manifest.read(shards)), np.arange(len(corpus)), ["text"])
         .column("text")
@@ -287,10 +288,10 @@ def test_lemmas_and_patterns_are_words(shards: Path, models: tuple[Path, Path], 
     assert counts["virus"] == sum(len(re.findall(r"(?i)\bvirus\b", text)) for text in texts) > 0
     assert counts["subject"] == sum(len(re.findall(r"(?i)\b(?:mask|government|virus)\b", text)) for text in texts)
     assert counts["vacc"] == sum(len(re.findall(r"(?i)\bvaccination\b", text)) for text in texts) > 0
-    assert not {word for word, _ in summary["words"]["vacc"]["neighbours"]} & {"vaccination"}
+    assert not {word for word, _ in words["vacc"].neighbours} & {"vaccination"}
 
 
-def test_substitutes_are_of_the_first_model_and_of_asked_words(
+def test_substitutes_are_of_chosen_words_in_the_first_model(
     made: Path, shards: Path, models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = pq.read_table(
@@ -303,5 +304,5 @@ def test_substitutes_are_of_the_first_model_and_of_asked_words(
     words = f"words=[{','.join(WORDS[:2])}]"
     where = [f"model={models[1]}", f"data.path={shards}", "layers=-1", words, "controls=0"]
     embed.stage([*where, f"output={tmp_path / 'headless'}"])
-    assert "has no trained masked-LM head, so that substitutes are not told" in capsys.readouterr().err
+    assert "has no trained masked-LM head, so there are no substitutes" in capsys.readouterr().err
     assert pq.read_table(tmp_path / "headless" / "occurrences.parquet")["substitutes"].null_count

@@ -11,6 +11,7 @@ import pytest
 
 from bert_tweets import report
 from bert_tweets.config import DataConfig, ModelConfig, TrainConfig, parser
+from tests.words.summaries import summary_record, word_record
 
 VERSIONS = {"bert_tweets": "0.1.0", "torch": "2.13.0"}
 RUN = {
@@ -61,24 +62,22 @@ NEVER = "<script>alert(1)</script>"
 
 
 def word(found: int, **more: Any) -> dict[str, Any]:
-    record = {"found": found, "truncated": 3, "unknown": 2, "matches": found, "tweets": found, "clusters": found}
     near = {"neighbours": [["cough", 0.9], ["party", 0.5]], "base_neighbours": [["party", 0.8], ["wig", 0.4]]}
-    return {**record, **near, "neighbour_overlap": 0.5, **more}
+    measure = {"by_seed": [0.5], "control_quantiles": None, "rank": None, "num_ranked": 0}
+    drift = {"neighbour_overlap": measure, "distance_correlation": measure}
+    return word_record(found, **{"truncated": 3, "unknown": 2, "drift": drift, **near, **more})
 
 
-WORDS: dict[str, Any] = {
-    "words": {"mask": word(200), NEVER: word(19), "@alice": word(20, neighbours=[["@bob", 0.5]], base_neighbours=[])},
-    "asked": ["mask", NEVER, "@alice"],
-    "layers": "mean(2)",
-    "model": "run/model",
-    "base": "some-bert",
-    "weights": {"model": "after", "base": "before"},
-    "recipe": "abc",
-    "data": "def",
-    "background": {"tweets": 2000, "words": 114},
-    "seed": 0,
-    "notes": [],
-}
+WORDS: dict[str, Any] = summary_record(
+    words={"mask": word(200), NEVER: word(19), "@alice": word(20, neighbours=[["@bob", 0.5]], base_neighbours=[])},
+    layers=["mean(2)"],
+    base="some-bert",
+    weights={"model": "after", "base": "before"},
+    recipe="abc",
+    data="def",
+    background_tweets=2000,
+    background_words=114,
+)
 FUNNEL = {
     "read": 1000,
     "dropped": {"duplicate": 100, "empty": 0},
@@ -276,7 +275,7 @@ def test_a_sample_and_a_lost_word_are_called_so(tmp_path: Path) -> None:
         "😷": word(0, unknown=274, matches=274),
         "zebra": word(0, truncated=0, unknown=0, matches=0),
     }
-    page = page_of(study(tmp_path, words={**WORDS, "words": words, "asked": list(words)}))
+    page = page_of(study(tmp_path, words={**WORDS, "words": words}))
     text = " ".join(page.shown)
     assert "200 of 4,656" in text and "lost to [UNK]" in text and "not in the tweets" in text
     assert "too rare" not in text.replace("Too rare", "")

@@ -17,13 +17,13 @@ CLOSING = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'"
 def test_markup_of_a_stranger_is_text_wherever_it_stands(tmp_path: Path) -> None:
     clean, poisoned = tmp_path / "clean", tmp_path / "poisoned"
     clean.mkdir(), poisoned.mkdir()
-    plain = {**WORDS, "words": {"mask": word(200)}, "asked": ["mask"]}
+    plain = {**WORDS, "words": {"mask": word(200)}}
     tags = page_of(study(clean, words=plain)).tags
     base = {**EVALUATION["base"], "name": CLOSING}
     evaluation = {**EVALUATION, "verdict": CLOSING, "notes": [CLOSING], "base": base}
     evaluation["model"] = {**EVALUATION["model"], "name": CLOSING}
     near = {"neighbours": [[CLOSING, 0.9], ["b", 0.5]], "base_neighbours": [[NEVER, 0.8], ["c", 0.4]]}
-    words = {**WORDS, "words": {CLOSING: word(200, **near)}, "asked": [CLOSING], "layers": CLOSING, "base": CLOSING}
+    words = {**WORDS, "words": {CLOSING: word(200, **near)}, "layers": [CLOSING], "base": CLOSING}
     run = {**RUN, "model": CLOSING, "device": CLOSING, "versions": {CLOSING: CLOSING}}
     arguments = study(poisoned, evaluation=evaluation, words=words, run=run)
     funnel = {**FUNNEL, "dropped": {CLOSING: 100}, "notes": {CLOSING: 7}}
@@ -52,7 +52,7 @@ def broken() -> dict[str, tuple[str, Any]]:
         "a funnel of text": ("shards/funnel.json", {**FUNNEL, "read": "all", "kept": None}),
         "a funnel of lists": ("shards/funnel.json", {**FUNNEL, "dropped": [1]}),
         "words that are numbers": ("words/summary.json", {**WORDS, "words": 3}),
-        "a word that nobody asked": ("words/summary.json", {**WORDS, "asked": ["zoom"]}),
+        "models of numbers": ("words/summary.json", {**WORDS, "models": 3}),
         "neighbours of text": ("words/summary.json", {**WORDS, "words": {"mask": word(3, neighbours="ab")}}),
         "no weights": ("words/summary.json", {**WORDS, "weights": None}),
         "figures of text": ("eval/metrics.json", {**EVALUATION, "model": {**EVALUATION["model"], "loss": "low"}}),

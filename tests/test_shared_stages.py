@@ -40,7 +40,7 @@ JOBS = {
 
 
 def jobs(shards: Path, models: list[Path], output: Path) -> list[tuple[str, list[str]]]:
-    """Each stage with its words, into folders of its name."""
+    """Each stage with its arguments, into folders with its name."""
     found = []
     for name, (stage, more) in JOBS.items():
         words = [word if word != "base" else f"base={models[1]}" for word in more if word != "spans"]
@@ -61,7 +61,7 @@ def models(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
 
 @pytest.fixture(scope="module")
 def alone(shards: Path, models: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one process makes, with the one thread that torchrun gives each of its ranks."""
+    """The output of one process, with the one thread that torchrun gives each rank."""
     output = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
         for unit in SMALL_UNITS:
@@ -85,11 +85,11 @@ def test_the_files_of_any_number_of_ranks_are_those_of_one_process(
     assert files.keys() == expected.keys() and len(files) == 41
     for name, content in expected.items():
         assert files[name] == content, name
-    # Rank 0 speaks for all.
+    # Only rank 0 prints.
     assert done.stdout.count("embedding with ") == 7 and done.stdout.count("figures: ") == 3
 
 
-def test_there_was_much_to_share(alone: Path, shards: Path) -> None:
+def test_there_was_enough_work_to_share(alone: Path, shards: Path) -> None:
     rows = pq.read_table(alone / "words" / "occurrences.parquet")
     assert rows.num_rows > 300 and rows["vector"].null_count < rows.num_rows / 2
     manifest = Manifest.read(shards)
@@ -98,7 +98,7 @@ def test_there_was_much_to_share(alone: Path, shards: Path) -> None:
 
 
 @pytest.mark.dist
-def test_a_mistake_that_all_ranks_see_is_said_once(shards: Path, models: list[Path], tmp_path: Path) -> None:
+def test_a_mistake_that_all_ranks_see_is_reported_once(shards: Path, models: list[Path], tmp_path: Path) -> None:
     _, words = jobs(shards, models, tmp_path)[0]
     assert "has 1 layers" in failure("embed", *words, "layers=7", processes=2)
     assert not list(tmp_path.iterdir())
@@ -113,8 +113,8 @@ def test_a_mistake_that_rank_0_alone_sees_ends_all(shards: Path, models: list[Pa
 
 
 @pytest.mark.dist
-def test_what_another_rank_alone_finds_damaged_ends_all(models: list[Path], tmp_path: Path) -> None:
-    """Ranks that wait for it in a collective say nothing of their own."""
+def test_damage_that_another_rank_alone_finds_ends_all(models: list[Path], tmp_path: Path) -> None:
+    """Ranks that wait for it in a collective print nothing of their own."""
     shards = make_shards(tmp_path / "data")
     damaged = shards / "train" / "00003.arrow"
     damaged.write_bytes(damaged.read_bytes()[:-1000])

@@ -1,4 +1,4 @@
-"""Names of array types, and numpy helpers for ragged arrays."""
+"""Array types, and what numpy lacks for runs of different lengths."""
 
 from __future__ import annotations
 

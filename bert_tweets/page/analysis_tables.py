@@ -322,7 +322,7 @@ def before_after_charts(words: Sequence[dict[str, Any]]) -> list[Chart]:
 
 def _before_after_chart(name: str, title: str, share: bool, known: list[tuple[str, dict[str, Any]]]) -> Chart:
     series = []
-    beside = [(word, one["controls"]) for word, one in known if one.get("controls")]
+    beside = [(word, one["control_quantiles"]) for word, one in known if one.get("control_quantiles")]
     if beside:
         low, middle, high = ([ends[place] for _, ends in beside] for place in range(3))
         series.append(

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from bert_tweets.common.errors import UserError
 from bert_tweets.words.analysis.records import SENSE_TABLE
-from bert_tweets.words.store.reader import OCCURRENCES
+from bert_tweets.words.store.folder import OCCURRENCES
 
 from .charts import without_mentions
 from .libraries import missing_extra

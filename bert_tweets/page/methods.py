@@ -117,8 +117,9 @@ def _evaluation(material: Material) -> str:
 def _vectors(material: Material, words: dict[str, Any]) -> str:
     found = sum(record["found"] for record in words["words"].values())
     text = (
-        f"Vectors of {found:,} occurrences of {len(words['words'])} words were taken as the {words['layers']} of the "
-        f"hidden layers (0: embeddings), the {words.get('pooling', 'mean')} over a word's pieces"
+        f"Vectors of {found:,} occurrences of {len(words['words'])} words were taken as the "
+        f"{', '.join(words['layers'])} of the hidden layers (0: embeddings), the {words.get('pooling', 'mean')} over a "
+        "word's pieces"
     )
     correction = words.get("correction", "none")
     if correction != "none":
@@ -127,11 +128,11 @@ def _vectors(material: Material, words: dict[str, Any]) -> str:
     lost = [sum(record[key] for record in words["words"].values()) for key in ("truncated", "unknown")]
     text += f"; {lost[0]:,} occurrences were truncated away and {lost[1]:,} lost to unknown tokens."
     text += (
-        f" Neighbours are of {words['background']['words']:,} words of {words['background']['tweets']:,} sampled tweets"
+        f" Neighbours are of {words['background_words']:,} words of {words['background_tweets']:,} sampled tweets"
         ", by cosine within one model."
     )
     if words["base"]:
-        seeds = int(words.get("seeds") or 1)
+        seeds = len(words["models"])
         trained = "one training seed" if seeds == 1 else f"{seeds} training seeds"
         text += (
             " Before and after adaptation only quantities within one model's space were compared, on the same "
@@ -253,7 +254,7 @@ def reproduction(material: Material) -> dict[str, Any]:
         "exclusions": _exclusions(material),
         "settings": material.settings,
         "evaluation": material.evaluation,
-        "vectors": {key: words.get(key) for key in ("layers", "pooling", "correction", "seeds")} if words else None,
+        "vectors": {key: words.get(key) for key in ("layers", "pooling", "correction", "models")} if words else None,
         "tests": _tests(change),
     }
     return dict(without_mentions(record))

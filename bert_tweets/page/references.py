@@ -46,7 +46,7 @@ def used(material: Material) -> list[str]:
 
 def compares_distances(words: dict[str, Any]) -> bool:
     """Whether distances were correlated before and after, of any word of summary.json."""
-    return any((one.get("before_after") or {}).get("distance_correlation") for one in words["words"].values())
+    return any((one["drift"] or {}).get("distance_correlation") for one in words["words"].values())
 
 
 def bibliography(keys: list[str]) -> str:

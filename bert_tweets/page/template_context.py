@@ -55,7 +55,7 @@ def _how_rare(word: dict[str, Any]) -> str:
 
 def _seeds_of_models(summary: dict[str, Any] | None) -> int | None:
     """Training seeds behind the before and after; None where there is no before."""
-    return int(summary.get("seeds") or 1) if summary and summary["base"] else None
+    return len(summary["models"]) if summary and summary["base"] else None
 
 
 def short_name(name: str) -> str:
@@ -165,14 +165,13 @@ def _figures(figures: dict[str, Any]) -> dict[str, Any]:
 def _words(summary: dict[str, Any] | None) -> list[dict[str, Any]]:
     if summary is None:
         return []
-    order = summary.get("asked") or sorted(summary["words"])
-    return [_word(name, summary["words"][name], bool(summary["base"])) for name in order]
+    return [_word(name, record, bool(summary["base"])) for name, record in summary["words"].items()]
 
 
 def _word(name: str, record: dict[str, Any], has_base: bool) -> dict[str, Any]:
     before = {word for word, _ in record["base_neighbours"]}
     after = {word for word, _ in record["neighbours"]}
-    overlap = record["neighbour_overlap"]
+    overlap = record["drift"]["neighbour_overlap"]["by_seed"][0] if record["drift"] else None
     return {
         **{key: record[key] for key in ("found", "truncated", "unknown", "tweets", "clusters")},
         "name": name,
@@ -182,18 +181,18 @@ def _word(name: str, record: dict[str, Any], has_base: bool) -> dict[str, Any]:
         "before": [_neighbour(pair, has_base and pair[0] not in after) for pair in record["base_neighbours"]],
         "after": [_neighbour(pair, has_base and pair[0] not in before) for pair in record["neighbours"]],
         "overlap": None if overlap is None else f"{overlap:.0%}",
-        "before_after": record.get("before_after"),
-        "beside": _beside(record.get("before_after")),
+        "before_after": record["drift"],
+        "beside": _beside(record["drift"]),
     }
 
 
 def _beside(before_after: dict[str, Any] | None) -> str | None:
     """A word's overlap of neighbours beside the control words'."""
     one = (before_after or {}).get("neighbour_overlap")
-    if not one or not one.get("controls") or one.get("rank") is None:
+    if not one or not one.get("control_quantiles") or one.get("rank") is None:
         return None
-    low, middle, high = one["controls"]
-    return f"ordinary words keep {middle:.0%} ({low:.0%} to {high:.0%}); rank {one['rank']} of {one['of']}"
+    low, middle, high = one["control_quantiles"]
+    return f"ordinary words keep {middle:.0%} ({low:.0%} to {high:.0%}); rank {one['rank']} of {one['num_ranked']}"
 
 
 def _flag(record: dict[str, Any]) -> str | None:

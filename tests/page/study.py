@@ -60,12 +60,12 @@ def summary(names: list[str], points: int) -> dict[str, Any]:
     words = {}
     for number, name in enumerate(names):
         kept = [round(0.2 + 0.1 * (number % 7) + 0.02 * seed, 3) for seed in range(3)]
-        shape = {"by_seed": kept, "controls": [0.5, 0.7, 0.9], "rank": 3 + number, "of": 201}
+        shape = {"by_seed": kept, "control_quantiles": [0.5, 0.7, 0.9], "rank": 3 + number, "num_ranked": 201}
         alike = {
             "by_seed": [round(0.4 + share / 2, 3) for share in kept],
-            "controls": [0.6, 0.8, 0.95],
+            "control_quantiles": [0.6, 0.8, 0.95],
             "rank": 5,
-            "of": 201,
+            "num_ranked": 201,
         }
         near = [[f"near{n}", round(0.9 - n / 20, 2)] for n in random.permutation(12)[:10].tolist()]
         before = [[f"near{n}", round(0.9 - n / 20, 2)] for n in random.permutation(12)[:10].tolist()]
@@ -73,10 +73,10 @@ def summary(names: list[str], points: int) -> dict[str, Any]:
             points if number < len(names) - 1 else 12,
             neighbours=near,
             base_neighbours=before,
-            before_after={"neighbour_overlap": shape, "distance_correlation": alike},
+            drift={"neighbour_overlap": shape, "distance_correlation": alike},
         )
-    more = {"seeds": 3, "correction": "all-but-the-top", "pooling": "mean", "layers": "mean(9,10,11,12)"}
-    return {**WORDS, "words": words, "asked": names, **more}
+    more = {"models": ["a", "b", "c"], "correction": "all-but-the-top", "layers": ["mean(9,10,11,12)"]}
+    return {**WORDS, "words": words, **more}
 
 
 def write_occurrences(path: Path, names: list[str], points: int, text: bool) -> None:

@@ -65,7 +65,7 @@ def test_a_change_beside_the_words_is_found(tmp_path: Path) -> None:
 def test_one_seed_is_called_so(tmp_path: Path) -> None:
     arguments = study.write(tmp_path, words=3, points=30)
     summary = json.loads((tmp_path / "words/summary.json").read_text())
-    (tmp_path / "words/summary.json").write_text(json.dumps({**summary, "seeds": 1}))
+    (tmp_path / "words/summary.json").write_text(json.dumps({**summary, "models": ["a"]}))
     report.main(arguments)
     assert "One seed:" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "one training seed" in (tmp_path / "methods.md").read_text()

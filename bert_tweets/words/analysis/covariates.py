@@ -18,8 +18,8 @@ from bert_tweets.words.occurrences.groups import groups_among
 from .records import TermColumn
 
 TIME = "time"
-# Covariates from the tweet of an occurrence, and their columns: truth values, numbers and texts.
-_COLUMNS = {name: name for name in ("links", "retweet", "tweet_length", "position", "casing")} | {"subwords": "pieces"}
+# Columns about the tweet of an occurrence: truth values, numbers and texts.
+_COLUMNS = ("links", "retweet", "tweet_length", "position", "casing", "subwords")
 _SECONDS_PER_DAY = 86_400
 
 
@@ -31,11 +31,11 @@ def covariate_column(name: str, names: Sequence[str], path: Path) -> str:
     """
     if name in PERIODS or name == TIME:
         return TIME
-    if _COLUMNS.get(name) in names:
-        return _COLUMNS[name]
+    if name in _COLUMNS and name in names:
+        return name
     column = name if name.startswith("group.") else f"group.{name}"
     if column not in names:
-        available = [TIME, *PERIODS, *(each for each in _COLUMNS if _COLUMNS[each] in names), *groups_among(names)]
+        available = [TIME, *PERIODS, *(each for each in _COLUMNS if each in names), *groups_among(names)]
         raise UserError(
             f"covariates={name}: {path} has no such column{did_you_mean(name, available)}; it has "
             f"{', '.join(dict.fromkeys(available))}"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +23,7 @@ from bert_tweets.words.statistics.exchangeable_units import (
     sample_per_owner,
 )
 from bert_tweets.words.store.reader import open_vectors, vectors_of
+from bert_tweets.words.store.summary import ControlWordSummary, WordSummary
 
 from .covariates import covariate, covariate_column
 from .records import ExchangeUnit
@@ -94,16 +94,16 @@ class OccurrenceTable:
         path, names = self.store.path, self.store.columns
         group = group_column(by, groups_among(names), str(path))
         read_from = {name: covariate_column(name, names, path) for name in covariates}
-        wanted = {"word", "tweet_id", "cluster", "author", "time", "pieces", "control", group, *read_from.values()}
+        wanted = {"word", "tweet_id", "cluster", "author", "time", "subwords", "control", group, *read_from.values()}
         try:
             self.columns = self.store.read(sorted(wanted))
-            summary = self.store.summary
-            # Records of all words in summary.json, with the number of places in all tweets and the part of speech.
-            self.word_records: dict[str, dict[str, Any]] = {**summary.get("controls", {}), **summary.get("words", {})}
-        except (pa.ArrowInvalid, TypeError, OSError) as error:
+        except (pa.ArrowInvalid, OSError) as error:
             raise UserError(
                 f"{path}: cannot be read as written by embed ({str(error).splitlines()[0]}); embed again"
             ) from None
+        summary = self.store.summary
+        # With the number of places in all tweets, and the part of speech.
+        self.word_records: Mapping[str, WordSummary | ControlWordSummary] = {**summary.control_words, **summary.words}
         self.covariates = [covariate(name, self.columns.column(column)) for name, column in read_from.items()]
         self.group = np.array(labels(self.columns.column(group), by).to_pylist(), dtype=object)
 
@@ -198,7 +198,7 @@ def word_samples(
     """
     cluster, author, time = (table.numbers(name) for name in ("cluster", "author", "time"))
     tweet = table.numbers("tweet_id")
-    subwords = table.numbers("pieces") if "pieces" in table.columns.column_names else np.zeros_like(tweet)
+    subwords = table.numbers("subwords") if "subwords" in table.columns.column_names else np.zeros_like(tweet)
     is_control = table.is_control()
     eligible = (label >= 0) & (is_control if controls else ~is_control)
     for number, word in enumerate(table.words):
@@ -214,7 +214,7 @@ def word_samples(
             kept = np.sort(random.choice(kept, config.max_occurrences, replace=False))
         kept, unit = unit_order(kept, units_of(author[kept], cluster[kept]))
         tweets = np.unique(np.stack([label[rows], tweet[rows]]), axis=1)
-        record = table.word_records.get(word, {})
+        record = table.word_records.get(word)
         yield WordSample(
             word=word,
             rows=kept,
@@ -224,8 +224,8 @@ def word_samples(
             frequency=frequency,
             subwords=int(np.median(subwords[rows])) if len(rows) else 0,
             cross_group_duplicates=count_cross_group_clusters(cluster[rows], label[rows]),
-            matches=int(record.get("matches") or 0),
-            part_of_speech=record.get("part_of_speech"),
+            matches=record.matches if record else 0,
+            part_of_speech=record.part_of_speech if record else None,
         )
 
 

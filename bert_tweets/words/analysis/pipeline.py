@@ -46,7 +46,7 @@ def analyze(config: AnalyzeConfig) -> Findings:
     table = _open_table(config.words, config)
     others = _open_table(config.control_words, config) if config.control_words else table
     _require_same_space(table.store.space, others.store.space, config)
-    if table.store.summary.get("data") != others.store.summary.get("data"):
+    if table.store.summary.data != others.store.summary.data:
         # The number of places of a word in other tweets does not say how frequent it is in these.
         table.word_records = others.word_records = {}
     names = sorted(set(table.group.tolist()) - {None})

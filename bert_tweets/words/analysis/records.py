@@ -12,6 +12,7 @@ from bert_tweets.common.json_records import Record, parse_record
 from bert_tweets.common.output_folder import from_json, write_json_atomic
 from bert_tweets.config import AnalyzeConfig
 from bert_tweets.words.statistics.mixture_clusters import Criterion
+from bert_tweets.words.store.folder import EmbedRecord
 
 CHANGE, CONTROLS, REGRESSION, SENSES = "change.json", "controls.json", "regression.json", "senses.json"
 SETTINGS = "analyze.json"
@@ -232,8 +233,8 @@ class SettingsFile(TypedDict):
     """analyze.json: the settings without paths, and the embed.json of each folder that was compared."""
 
     settings: dict[str, Any]
-    words: dict[str, Any]
-    control_words: NotRequired[dict[str, Any]]
+    words: EmbedRecord
+    control_words: NotRequired[EmbedRecord]
 
 
 @dataclass(frozen=True)
@@ -247,8 +248,8 @@ class AnalyzeRecord:
     """
 
     settings: AnalyzeConfig
-    words: dict[str, Any]
-    control_words: dict[str, Any] | None = None
+    words: EmbedRecord
+    control_words: EmbedRecord | None = None
 
     def to_json(self) -> SettingsFile:
         settings = {name: value for name, value in asdict(self.settings).items() if name not in _PATHS}

@@ -1,38 +1,35 @@
-"""Behind: work that a thread does in order while the main one goes on, such as writing what the model has made."""
+"""A thread that writes results while the model computes the next ones."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Any
 
-# Calls that may wait: each holds some thousand vectors.
-_MOST_WAITING = 2
+# Maximum number of pending calls: each holds some thousand vectors.
+_MOST_PENDING = 2
 
 
-class Behind:
-    """Calls made one after the other, in the order in which they are handed in; leaving the block waits for all.
+class BackgroundWriter:
+    """Runs calls in another thread, in order; leaving the block waits for all.
 
-    What a call raises is raised by a later `do`, or at the end.
+    An exception of a call is raised by a later `submit`, or at the end of the block.
     """
 
-    def __enter__(self) -> Behind:
-        self._thread = ThreadPoolExecutor(1, "behind")
-        self._waiting: deque[Future[None]] = deque()
+    def __enter__(self) -> BackgroundWriter:
+        self._thread = ThreadPoolExecutor(1, "background-writer")
+        self._pending: deque[Future[None]] = deque()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._thread.shutdown(wait=True, cancel_futures=kind is not None)
         if kind is None:
-            for future in self._waiting:
+            for future in self._pending:
                 future.result()
 
-    def do(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Hands in a call; waits where too many already do."""
-        if len(self._waiting) == _MOST_WAITING:
-            self._waiting.popleft().result()
-        self._waiting.append(self._thread.submit(call, *arguments))
+    def submit(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Queue a call; wait first if too many are pending."""
+        if len(self._pending) == _MOST_PENDING:
+            self._pending.popleft().result()
+        self._pending.append(self._thread.submit(call, *arguments))

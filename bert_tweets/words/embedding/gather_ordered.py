@@ -1,6 +1,6 @@
-"""In order: the vectors that each rank has made, brought to rank 0 by way of the disk, so that no memory holds them.
+"""Gather what each rank has computed on rank 0, in order, through files, so that it never has to fit in memory.
 
-A rank's file is a run of numpy arrays, three for each slice: its bounds, the rows in it that are there, their vectors.
+A rank's file is a sequence of numpy arrays, two for each slice: its bounds and its values.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,22 +17,22 @@ import numpy.typing as npt
 from bert_tweets.common.errors import UserError
 from bert_tweets.distributed.world import World
 
-Floats = npt.NDArray[np.float32]
-Vectors = Iterator[tuple[slice, Floats]]
+Array = npt.NDArray[Any]
+Chunks = Iterator[tuple[slice, Array]]
 
 
-def in_order(mine: Vectors, name: str, world: World, folder: Path) -> Vectors:
-    """What all ranks have made, slice by slice, as one process would have made it. Every rank calls it.
+def gather_ordered(mine: Chunks, name: str, world: World, folder: Path) -> Chunks:
+    """Merge the chunks of all ranks into those that a single process would have computed. Every rank calls it.
 
     Args:
-        mine: contiguous slices in ascending order, with their vectors, float32 [rows, labels, width]; rows of NaN
-            where they are another rank's. Of two neighbours one may end in the slice that the other begins with.
-        name: of what they are, for files: other ranks may be at the next before rank 0 is done.
+        mine: contiguous slices in ascending order with their values, [rows, ...]; rows of another rank are missing:
+            NaN, or -1 in an array of integers. Neighbouring ranks may share a slice.
+        name: name of the values, for files: other ranks may compute the next ones before rank 0 has read these.
         world: the ranks.
-        folder: on a disk that all of them see; their files lie there until rank 0 is done.
+        folder: folder that all ranks see; the files stay there until rank 0 has read them.
 
     Returns:
-        On rank 0 each slice once, all its rows filled; nothing on the others.
+        On rank 0 each slice once, with the rows of all ranks; nothing on the others.
 
     Raises:
         UserError: a rank does not see the folder.
@@ -40,41 +41,37 @@ def in_order(mine: Vectors, name: str, world: World, folder: Path) -> Vectors:
         return mine
     if not folder.is_dir():
         raise UserError(
-            f"{folder}: was made by rank 0, and rank {world.rank} does not see it; choose an output on a disk that "
+            f"{folder}: was made by rank 0, but rank {world.rank} does not see it; choose an output on a disk that "
             "all machines share",
             found_by_one_rank=True,
         )
-    parts = [folder / f"{name}-{rank}.npy" for rank in range(world.world_size)]
-    _keep(mine, parts[world.rank])
+    paths = [folder / f"{name}-{rank}.npy" for rank in range(world.world_size)]
+    _save(mine, paths[world.rank])
     world.barrier()
-    return _together(parts) if world.is_main else iter(())
+    return _merge(paths) if world.is_main else iter(())
 
 
-def _keep(vectors: Vectors, path: Path) -> None:
+def _save(chunks: Chunks, path: Path) -> None:
     with path.open("wb") as file:
-        for rows, values in vectors:
-            there = np.flatnonzero(~np.isnan(values).all(axis=(1, 2)))
-            for array in (np.array([rows.start, rows.stop]), there, values[there]):
-                np.save(file, array)
+        for rows, values in chunks:
+            np.save(file, np.array([rows.start, rows.stop]))
+            np.save(file, values)
 
 
-def _together(paths: list[Path]) -> Vectors:
-    """Ranks follow each other, so that parts of one slice do too."""
-    every = chain.from_iterable(map(_kept, paths))
-    for (start, stop), parts in groupby(every, key=itemgetter(0)):
-        whole = None
-        for _, there, values in parts:
-            if whole is None:
-                whole = np.full((stop - start, *values.shape[1:]), np.nan, np.float32)
-            whole[there] = values
-        assert whole is not None
+def _merge(paths: list[Path]) -> Chunks:
+    # In the order of the ranks, so that the parts of a shared slice follow each other.
+    for (start, stop), parts in groupby(chain.from_iterable(map(_load, paths)), key=itemgetter(0)):
+        whole, *others = (values for _, values in parts)
+        for values in others:
+            missing = np.isnan(whole) if whole.dtype.kind == "f" else whole < 0
+            whole = np.where(missing, values, whole)
         yield slice(start, stop), whole
     for path in paths:
         path.unlink()
 
 
-def _kept(path: Path) -> Iterator[tuple[tuple[int, int], npt.NDArray[np.int64], Floats]]:
+def _load(path: Path) -> Iterator[tuple[tuple[int, int], Array]]:
     with path.open("rb") as file:
         while file.peek(1):
-            (start, stop), there, values = (np.load(file) for _ in range(3))
-            yield (int(start), int(stop)), there, values
+            start, stop = np.load(file).tolist()
+            yield (start, stop), np.load(file)

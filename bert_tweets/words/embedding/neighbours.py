@@ -1,4 +1,4 @@
-"""Neighbours: the words of the same tweets whose centroids lie nearest, each model in its own space."""
+"""Nearest neighbours: the background words with the most similar centroids, in each model's own space."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from functools import cache
 
 import numpy as np
 
+from bert_tweets.common.arrays import Doubles
 from bert_tweets.common.hashing import generator
 from bert_tweets.corpus.text.cleaning import LINK
 from bert_tweets.words.occurrences.find import Corpus, Places, sample, tweet_columns
-from bert_tweets.words.occurrences.matching import Asked, fold, mark_ranges
-from bert_tweets.words.store.vector_space import Doubles, Vectors
+from bert_tweets.words.occurrences.matching import ChosenWord, fold, mark_ranges
+from bert_tweets.words.store.vector_space import Vectors
 
 from .postprocess import NONE
 
-# Occurrences of a background word that its centroid is made of, at most.
+# Maximum number of occurrences that a background word's centroid is made of.
 _OCCURRENCES = 50
 
 
@@ -28,9 +29,9 @@ class Background:
     """The words that neighbours are chosen from.
 
     Attributes:
-        words: case-folded, in alphabetical order.
-        places: where they stand, by their number in `words`.
-        tweets: tweets that were looked at.
+        words: the words, case-folded, in alphabetical order.
+        places: a sample of their places, by index in `words`.
+        tweets: number of sampled tweets.
     """
 
     words: list[str]
@@ -38,17 +39,17 @@ class Background:
     tweets: int
 
 
-def background(corpus: Corpus, asked: Sequence[Asked], tweets: int, minimum: int, seed: int) -> Background:
+def background(corpus: Corpus, chosen_words: Sequence[ChosenWord], tweets: int, minimum: int, seed: int) -> Background:
     """The words and hashtags of a seeded sample of tweets.
 
-    A word has two letters at least and nothing but letters; mentions, links and the asked words are none.
+    A word consists of letters, at least two; mentions, links and the chosen words are excluded.
 
     Args:
         corpus: the tweets.
-        asked: words that are left out.
-        tweets: to look at.
-        minimum: occurrences in these tweets that a word needs.
-        seed: of the sample.
+        chosen_words: the chosen words.
+        tweets: number of tweets to sample.
+        minimum: minimum number of occurrences of a word in these tweets.
+        seed: seed of the sample.
     """
     size = min(tweets, len(corpus))
     chosen = np.sort(generator(seed, "background").choice(len(corpus), size, replace=False))
@@ -58,14 +59,14 @@ def background(corpus: Corpus, asked: Sequence[Asked], tweets: int, minimum: int
         spans += [(word, tweet, start, end) for word, start, end in words_in(text)]
     counts = Counter(word for word, *_ in spans)
     frequent = (word for word, count in counts.items() if count >= minimum and word != LINK)
-    words = sorted(word for word in frequent if not any(one.covers(word) for one in asked))
+    words = sorted(word for word in frequent if not any(one.covers(word) for one in chosen_words))
     number = {word: index for index, word in enumerate(words)}
-    places = Places.of([(number[word], *where) for word, *where in spans if word in number])
+    places = Places.from_rows([(number[word], *where) for word, *where in spans if word in number])
     return Background(words, sample(places, words, _OCCURRENCES, seed), size)
 
 
 def words_in(text: str) -> list[tuple[str, int, int]]:
-    """The words of two letters or more and the hashtags of a text: folded, with start and end in characters."""
+    """The words of two letters or more and the hashtags of a text: case-folded, with start and end in characters."""
     found = []
     for match in _word_pattern().finditer(text):
         word = match.group()
@@ -79,23 +80,23 @@ def words_in(text: str) -> list[tuple[str, int, int]]:
 
 @cache
 def _word_pattern() -> re.Pattern[str]:
-    """Runs of word characters with what stands before them."""
+    """Matches runs of word characters, with a preceding # or @."""
     return re.compile(rf"[#＃@＠]?[\w{mark_ranges()}]+")
 
 
 def nearest(words: Vectors, others: Vectors, count: int) -> list[list[tuple[int, float]]]:
-    """The nearest of the background for each word, by cosine after the origin is moved, see `background_mean`.
+    """The nearest background words of each word, by cosine after `background_mean` is subtracted.
 
     Args:
-        words: one model's centroids; NaN for a word that was not found.
-        others: those of the background, in the same space; NaN likewise.
-        count: neighbours of a word.
+        words: centroids of the words; NaN for a word that was not found.
+        others: centroids of the background words, in the same space; NaN likewise.
+        count: number of neighbours of a word.
 
     Returns:
-        For each word its neighbours as (row of `others`, cosine), nearest first; none for one not found.
+        For each word its neighbours as (row of `others`, cosine), nearest first; empty for a word that was not found.
 
     Raises:
-        UserError: they lie in different spaces.
+        UserError: they are in different spaces.
     """
     known = np.flatnonzero(~np.isnan(others.values).any(axis=1))
     cosines = words.cosines(others.take(known), background_mean(others))
@@ -107,10 +108,10 @@ def nearest(words: Vectors, others: Vectors, count: int) -> list[list[tuple[int,
 
 
 def background_mean(others: Vectors) -> Doubles | None:
-    """What is taken off before cosines: the mean of the background's words; None in a space that is corrected.
+    """The origin to subtract before cosines: the mean of the background words; None in a corrected space.
 
-    Contextual vectors share a large common direction, beside which all cosines look alike; taking off the mean
-    is the first step of Mu and Viswanath 2018, "All-but-the-top", section 3.
+    Contextual vectors share a large common direction, which makes all cosines similar; subtracting the mean is the
+    first step of Mu and Viswanath 2018, "All-but-the-top", section 3.
     """
     known = others.values[~np.isnan(others.values).any(axis=1)]
     if others.space.correction != NONE or not len(known):
@@ -120,7 +121,7 @@ def background_mean(others: Vectors) -> Doubles | None:
 
 
 def overlap(before: list[str], after: list[str]) -> float | None:
-    """The share of neighbours that stayed, from 0 to 1; None where a side has none."""
+    """The share of common neighbours, from 0 to 1; None if one list is empty."""
     if not before or not after:
         return None
     return len(set(before) & set(after)) / min(len(before), len(after))

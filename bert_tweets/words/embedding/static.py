@@ -1,4 +1,4 @@
-"""Static input vectors: what a model has of a word before it sees any context."""
+"""Static input vectors: the rows of a model's input embedding matrix for a word, before any context."""
 
 from __future__ import annotations
 
@@ -6,43 +6,41 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from bert_tweets.common.arrays import ranges
-from bert_tweets.words.occurrences.find import FOUND, Corpus, Occurrences
+from bert_tweets.common.arrays import Floats, ranges
+from bert_tweets.words.occurrences.find import Corpus, Occurrences, tweet_chunks
 
-Floats = npt.NDArray[np.float32]
 Tokens = tuple[int, ...]
 
 
-def usual_tokens(corpus: Corpus, occurrences: Occurrences, words: int) -> list[Tokens]:
-    """The token ids that each word's found occurrences are written with most often; none for a word not found.
+def most_common_tokens(corpus: Corpus, occurrences: Occurrences, words: int) -> list[Tokens]:
+    """The token ids that each word's found occurrences have most often; empty for a word that was not found.
 
-    A word may be written in several ways (its case, what a phrase has between its words); of ways that are equally
-    frequent the one with the smaller ids counts.
+    A word may have several tokenisations (case, spaces within a phrase); of equally frequent ones the one with the
+    smaller ids counts.
 
     Args:
         corpus: the tweets.
-        occurrences: in them.
-        words: how many; occurrences of later numbers do not count.
+        occurrences: occurrences in them.
+        words: number of words; occurrences of words with higher numbers are ignored.
     """
     counted: list[Counter[Tokens]] = [Counter() for _ in range(words)]
-    ends = np.cumsum(occurrences.piece_counts)
-    for rows in occurrences.chunks():
-        chosen = np.flatnonzero((occurrences.status[rows] == FOUND) & (occurrences.places.word[rows] < words))
+    ends = np.cumsum(occurrences.subword_counts)
+    for rows in tweet_chunks(occurrences.places.tweet):
+        chosen = np.flatnonzero((occurrences.subword_counts[rows] > 0) & (occurrences.places.word[rows] < words))
         if not len(chosen):
             continue
-        counts = occurrences.piece_counts[rows][chosen]
+        counts = occurrences.subword_counts[rows][chosen]
         tweets, home = np.unique(occurrences.places.tweet[rows][chosen], return_inverse=True)
         tokens = corpus.gather(tweets)
         begins = (np.cumsum(tokens.lengths) - tokens.lengths)[home]
-        pieces = occurrences.pieces[ranges(ends[rows][chosen] - counts, counts)]
-        # A row an occurrence: its word, then its tokens, then -1.
+        positions = occurrences.subword_positions[ranges(ends[rows][chosen] - counts, counts)]
+        # A row per occurrence: its word, then its tokens, then -1.
         table = np.full((len(chosen), 1 + int(counts.max())), -1, np.int64)
         table[:, 0] = occurrences.places.word[rows][chosen]
         owner = np.repeat(np.arange(len(chosen)), counts)
         column = ranges(np.ones_like(counts), counts)
-        table[owner, column] = tokens.input_ids[np.repeat(begins, counts) + pieces]
+        table[owner, column] = tokens.input_ids[np.repeat(begins, counts) + positions]
         distinct, times = np.unique(table, axis=0, return_counts=True)
         for (word, *ids), count in zip(distinct.tolist(), times.tolist(), strict=True):
             counted[word][tuple(token for token in ids if token >= 0)] += count
@@ -52,11 +50,11 @@ def usual_tokens(corpus: Corpus, occurrences: Occurrences, words: int) -> list[T
 def static_vectors(matrix: Floats, tokens: Sequence[Tokens]) -> Floats:
     """The mean of the rows of a model's input embedding matrix for each word; NaN for a word without tokens.
 
-    Neither positions nor the embeddings' LayerNorm have a part in it; no correction is applied.
+    Positions, the embeddings' LayerNorm and corrections are not applied.
 
     Args:
         matrix: float32 [vocabulary, width].
-        tokens: ids of each word.
+        tokens: token ids of each word.
 
     Returns:
         float32 [words, width].

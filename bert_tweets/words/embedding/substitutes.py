@@ -1,39 +1,36 @@
-"""Substitutes: the words that the masked-LM head would put where a word stands, were the word hidden."""
+"""Substitutes: the words that the masked-LM head predicts in place of a word, if the word is masked."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from bert_tweets.common.arrays import ranges
+from bert_tweets.common.arrays import Bools, Ints, ranges
 from bert_tweets.corpus.shards.reader import Tweets
 from bert_tweets.data.batches import MicroBatch
 from bert_tweets.distributed.world import World
-from bert_tweets.engine.precision import autocast
-from bert_tweets.words.occurrences.find import FOUND, UNKNOWN, Corpus, Occurrences, Places
+from bert_tweets.words.occurrences.find import Corpus, Occurrences
 
-from .extractor import Floats, Reader, Waiting
-from .gather_ordered import in_order
+from .extractor import Reader, Readout, TokenPositions
+from .gather_ordered import gather_ordered
 
-Ints = npt.NDArray[np.int64]
-
-# How a vocabulary marks the token that a word begins with; a continuation is marked by WordPiece's own sign.
+# How a vocabulary marks a token that begins a word; WordPiece marks a continuation instead.
 _BEGINNINGS, _CONTINUATION = ("Ġ", "▁"), "##"
 
 
 @dataclass(frozen=True)
 class Substitutes:
-    """Of each occurrence, its substitutes.
+    """The substitutes of each occurrence.
 
     Attributes:
-        ids: int64 [occurrences, count], tokens, likeliest first; -1 where there is none.
+        ids: int64 [occurrences, count], token ids, likeliest first; -1 if there is none.
         words: string [vocabulary], the word that each token is.
     """
 
@@ -41,7 +38,7 @@ class Substitutes:
     words: pa.Array
 
     def column(self, rows: Ints) -> pa.Array:
-        """list<string> [rows], null where an occurrence has none."""
+        """list<string> [rows], null if an occurrence has none."""
         ids = self.ids[rows]
         there = ids >= 0
         present = there.any(axis=1)
@@ -54,53 +51,61 @@ def substitutes_of(
     reader: Reader,
     corpus: Corpus,
     occurrences: Occurrences,
-    asked: int,
+    num_chosen: int,
     count: int,
     tokenizer: Any,
     world: World,
     folder: Path,
 ) -> Substitutes:
-    """Hides each asked occurrence behind a single [MASK], whatever its pieces, and takes the likeliest other words.
+    """Replace each occurrence of a chosen word by one [MASK], however many tokens it has, and take the likeliest words.
 
-    Hidden and ranked so by Amrami and Goldberg 2018, "Word sense induction with neural biLM and symmetric patterns",
-    for language models before BERT. A word is a token of two letters or more that begins one: neither a continuation
-    nor a special token. Every rank calls it, and runs its share.
+    This is the masking and ranking of Amrami and Goldberg 2018, "Word sense induction with neural biLM and symmetric
+    patterns", proposed for language models before BERT. A word is a token of two letters or more that begins one:
+    neither a continuation nor a special token. Every rank calls it, and runs its share.
 
     Args:
-        reader: of a model with a trained head.
+        reader: a model with a trained head.
         corpus: the tweets.
-        occurrences: in them; those of words from number `asked` on (controls) are left out.
-        asked: asked words.
-        count: substitutes of an occurrence.
-        tokenizer: of the shards.
+        occurrences: occurrences in them; those of words from number `num_chosen` on (control words) are skipped.
+        num_chosen: number of chosen words.
+        count: number of substitutes of an occurrence.
+        tokenizer: tokenizer of the shards.
         world: the ranks.
-        folder: on a disk that all of them see.
+        folder: folder for intermediate files, on a disk that all ranks see.
 
     Returns:
-        On rank 0; without any on the others.
+        The substitutes on rank 0; on the others without any.
     """
     is_word, words = word_tokens(tokenizer, reader.module.model.get_output_embeddings().out_features)
-    hidden = Hidden(corpus, occurrences, int(tokenizer.mask_token_id))
     allowed = torch.from_numpy(is_word).to(reader.device)
-    # One more than asked for: the word itself may be among them.
+    # One more than requested: the word itself may be among them.
     more = min(count + 1, int(is_word.sum()))
-    given = {name: getattr(reader, name) for name in ("module", "layers", "layout", "precision", "device")}
-    likeliest = Likeliest(**given, allowed=allowed, count=more)
+
+    def likeliest(batch: MicroBatch, places: Tensor) -> Tensor:
+        return reader.module.likeliest(batch, places, allowed, more)
+
+    readout = Readout(likeliest, lambda ids, _: ids.numpy(), np.full(more, -1))
+    # Each occurrence has a tweet of its own, in which the word is masked.
+    first = occurrences.first_positions(slice(0, len(occurrences)))
+    included = (first >= 0) & (occurrences.places.word < num_chosen)
+    tokens = TokenPositions(np.arange(len(first)), included.astype(np.int64), first[included])
+    masked = partial(mask_words, corpus, occurrences, first, int(tokenizer.mask_token_id))
+    mine = (
+        (rows, without_original(ids, single_tokens(corpus, occurrences, first, rows)))
+        for rows, ids in reader.run(masked, tokens, readout, world.work_split)
+    )
     ids = np.full((len(occurrences), more), -1, np.int64)
-    # Of a corpus, tokens are all that is asked here.
-    mine = likeliest.vectors(cast(Corpus, hidden), hidden.each(asked), world.work_split)
-    others = ((rows, hidden.own_last(rows, values)) for rows, values in mine)
-    for rows, values in in_order(others, "substitutes", world, folder):
-        ids[rows] = np.nan_to_num(values[:, 0], nan=-1)
+    for rows, values in gather_ordered(mine, "substitutes", world, folder):
+        ids[rows] = values
     return Substitutes(ids[:, :count], words)
 
 
-def word_tokens(tokenizer: Any, size: int) -> tuple[npt.NDArray[np.bool_], pa.Array]:
-    """Which tokens are words, bool [size], and how each is written, string [size]; none beyond the tokenizer's.
+def word_tokens(tokenizer: Any, size: int) -> tuple[Bools, pa.Array]:
+    """Which tokens are words, bool [size], and the word of each, string [size], empty if it is not a word.
 
     Args:
-        tokenizer: a fast tokenizer of `transformers`.
-        size: tokens that the model knows.
+        tokenizer: fast tokenizer of `transformers`.
+        size: number of tokens of the model, which may be more than the tokenizer's.
     """
     known = min(len(tokenizer), size)
     tokens = tokenizer.convert_ids_to_tokens(list(range(known)))
@@ -115,75 +120,39 @@ def word_tokens(tokenizer: Any, size: int) -> tuple[npt.NDArray[np.bool_], pa.Ar
     return np.array([bool(word) for word in words]), pa.array(words, pa.string())
 
 
-class Hidden:
-    """Tweets by occurrence, the word of each hidden.
+def mask_words(corpus: Corpus, occurrences: Occurrences, first: Ints, mask_id: int, rows: Ints) -> Tweets:
+    """The tokens of the tweets of some occurrences, with the word's tokens replaced by one mask token.
 
     Args:
         corpus: the tweets.
-        occurrences: in them.
-        mask_id: what stands in place of a word.
+        occurrences: occurrences in them.
+        first: int64 [occurrences], position of the word's first token.
+        mask_id: id of the mask token.
+        rows: int64, indices of found occurrences.
     """
-
-    def __init__(self, corpus: Corpus, occurrences: Occurrences, mask_id: int):
-        self._corpus, self._occurrences, self._mask_id = corpus, occurrences, mask_id
-        counts = occurrences.piece_counts
-        self._first = np.full(len(occurrences), -1, np.int64)
-        self._first[counts > 0] = occurrences.pieces[(np.cumsum(counts) - counts)[counts > 0]]
-        # The token that each word is, of those that were gathered; -1 where it is several.
-        self._own = np.full(len(occurrences), -1, np.int64)
-
-    def each(self, asked: int) -> Occurrences:
-        """Found occurrences of the first words, each in a tweet of its own: one token, the hidden one."""
-        places, there = self._occurrences.places, self._occurrences.status == FOUND
-        there &= places.word < asked
-        tweet = np.arange(len(places))
-        status = np.where(there, FOUND, UNKNOWN).astype(np.int8)
-        alone = Places(places.word, tweet, places.start, places.end)
-        counts = there.astype(np.int64)
-        return replace(self._occurrences, places=alone, status=status, piece_counts=counts, pieces=self._first[there])
-
-    def gather(self, indices: Ints) -> Tweets:
-        """The tokens around the hidden words of some occurrences."""
-        tweets = self._corpus.gather(self._occurrences.places.tweet[indices])
-        counts = self._occurrences.piece_counts[indices]
-        at = np.cumsum(tweets.lengths) - tweets.lengths + self._first[indices]
-        self._own[indices] = np.where(counts == 1, tweets.input_ids[at], -1)
-        ids, kept = tweets.input_ids.copy(), np.ones(len(tweets.input_ids), np.bool_)
-        ids[at] = self._mask_id
-        kept[ranges(at + 1, counts - 1)] = False
-        return Tweets(tweets.lengths - counts + 1, ids[kept], tweets.word_starts[kept])
-
-    def own_last(self, rows: slice, values: Floats) -> Floats:
-        """Tokens of gathered occurrences, float32 [rows, 1, count], with the word itself behind the others."""
-        order = np.argsort(values == self._own[rows][:, None, None], axis=2, kind="stable")
-        return np.take_along_axis(values, order, axis=2)
+    tweets, counts = corpus.gather(occurrences.places.tweet[rows]), occurrences.subword_counts[rows]
+    at = np.cumsum(tweets.lengths) - tweets.lengths + first[rows]
+    ids, keep = tweets.input_ids.copy(), np.ones(len(tweets.input_ids), np.bool_)
+    ids[at] = mask_id
+    keep[ranges(at + 1, counts - 1)] = False
+    return Tweets(tweets.lengths - counts + 1, ids[keep], tweets.word_starts[keep])
 
 
-@dataclass(frozen=True)
-class Likeliest(Reader):
-    """Reads the likeliest tokens where a Reader reads states; as float32, which holds ids up to 16 million exactly.
+def single_tokens(corpus: Corpus, occurrences: Occurrences, first: Ints, rows: slice) -> Ints:
+    """The token id of each occurrence that is a single token; int64 [rows], -1 for the others."""
+    single = np.flatnonzero(occurrences.subword_counts[rows] == 1)
+    tweets = corpus.gather(occurrences.places.tweet[rows][single])
+    tokens = np.full(rows.stop - rows.start, -1, np.int64)
+    tokens[single] = tweets.input_ids[np.cumsum(tweets.lengths) - tweets.lengths + first[rows][single]]
+    return tokens
 
-    Attributes:
-        allowed: bool [vocabulary], tokens to choose from.
-        count: of an occurrence.
+
+def without_original(ids: Ints, original: Ints) -> Ints:
+    """Move the original word's token to the end of its row.
+
+    Args:
+        ids: int64 [rows, count], token ids, likeliest first.
+        original: int64 [rows], token id of the word; -1 if it is not a single token.
     """
-
-    allowed: Tensor | None = None
-    count: int = 1
-
-    @property
-    def width(self) -> int:
-        return self.count
-
-    @property
-    def labels(self) -> list[str]:
-        return ["substitutes"]
-
-    @torch.inference_mode()
-    def _states(self, batch: MicroBatch, places: Tensor) -> Waiting:
-        """Tokens at some places of the flattened rows; float32 [places, 1, count]."""
-        assert self.allowed is not None
-        with autocast(self.device, self.precision):
-            moved = places.to(self.device, non_blocking=True)
-            found = self.module.likeliest(batch.to(self.device), moved, self.allowed, self.count)
-        return Waiting(found.float()[:, None])
+    order = np.argsort(ids == original[:, None], axis=1, kind="stable")
+    return np.take_along_axis(ids, order, axis=1)

@@ -1,7 +1,8 @@
-"""Sampling: a bounded sample of each word's places, the same whichever ranks look for them and whatever else is asked.
+"""A bounded sample of each word's places that depends neither on the number of ranks nor on the other words.
 
-Every place draws a number that is a function of seed, word and place alone; a word keeps its smallest numbers (bottom-k
-sampling, Cohen and Kaplan 2007). So parts of the tweets can be sampled by themselves, and then what they kept together.
+Each place gets a pseudo-random number that is a function of seed, word and place alone; a word keeps its smallest
+numbers (bottom-k sampling, Cohen and Kaplan 2007). So shares of the tweets can be sampled separately, and then the
+union of their samples.
 """
 
 from __future__ import annotations
@@ -13,42 +14,40 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bert_tweets.common.arrays import Ints, run_starts
 from bert_tweets.common.hashing import mix
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class BottomKSampler:
-    """Draws numbers for the places of words, and keeps the smallest.
+    """Assigns numbers to the places of words, and keeps the smallest.
 
     Attributes:
-        salts: uint64 [words], of seed and word, see `salts_of`.
-        limit: places of a word in a group at most; 0: all.
+        salts: uint64 [words], made of seed and word; see `salts_of`.
+        limit: maximum number of places of a word in a group; 0: no limit.
     """
 
     salts: npt.NDArray[np.uint64]
     limit: int
 
-    def kept(self, word: Ints, group: Ints, tweet: Ints, start: Ints) -> Ints:
-        """Which places, given in order, are kept, in ascending order; int64, all arguments int64 [places].
+    def select(self, word: Ints, group: Ints, tweet: Ints, start: Ints) -> Ints:
+        """Indices of the places to keep, ascending; all arrays are int64 [places].
 
         Args:
-            word: number of each place's word.
-            group: number of the group that the place is in.
-            tweet, start: the place, in all tweets.
+            word: index of each place's word.
+            group: number of each place's group.
+            tweet, start: position of each place in all tweets.
         """
         if not self.limit or not len(word):
             return np.arange(len(word))
-        # An odd multiplier parts neighbours; `mix` does the rest.
+        # An odd multiplier separates neighbours; `mix` does the rest.
         place = mix(tweet.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) ^ self.salts[word])
         drawn = mix(place ^ (start.astype(np.uint64) * np.uint64(0xD1B54A32D192ED03)))
         # Stable: of equal numbers, which 64 bits seldom give, the earlier place is taken.
         order = np.lexsort((drawn, group, word))
-        begins = np.ones(len(order), np.bool_)
-        begins[1:] = (np.diff(word[order]) != 0) | (np.diff(group[order]) != 0)
-        first = np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))
-        return np.sort(order[np.arange(len(order)) - first < self.limit])
+        starts = run_starts(word[order], group[order])
+        rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+        return np.sort(order[rank < self.limit])
 
 
 def salts_of(seed: int, keys: Sequence[str]) -> npt.NDArray[np.uint64]:

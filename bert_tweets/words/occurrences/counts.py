@@ -1,4 +1,4 @@
-"""A census of words: what embed would find of each, counted before any model runs."""
+"""Counts of each word's occurrences, as embed would find them, without running a model."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bert_tweets.common.arrays import Bools
 from bert_tweets.corpus.shards.manifest import TOKENIZER_FOLDER, Manifest, require_tokenizer
 from bert_tweets.corpus.text.tokenizer import load_tokenizer
 
-from .find import FOUND, STATUSES, Occurrences, align, find, open_corpus, tweet_columns
+from .find import FOUND, STATUSES, Occurrences, align, find, median_subwords, open_corpus, tweet_columns
 from .groups import labels
-from .matching import Asked
+from .matching import ChosenWord
 
 
 @dataclass(frozen=True)
 class WordCount:
-    """What the tweets of both splits hold of one word.
+    """Counts of one word in the tweets of both splits.
 
     Attributes:
         text: the word.
-        statuses: name of a status to occurrences; their sum is the word's matches.
-        pieces: median of the tokens of those that are found; 0 where none is.
-        tweets, clusters: with one that is found; clusters are of near-duplicates.
-        authors: of these, where they are known; None where of no tweet.
-        years: to found occurrences, where times are known.
+        statuses: number of occurrences by status; their sum is the word's matches.
+        subwords: median number of tokens of its found occurrences; 0 if none is found.
+        tweets, clusters: number of tweets and of near-duplicate clusters with a found occurrence.
+        authors: number of known authors of these tweets; None if no author is known.
+        years: number of found occurrences by year, if times are known.
     """
 
     text: str
     statuses: dict[str, int]
-    pieces: int
+    subwords: int
     tweets: int
     clusters: int
     authors: int | None
@@ -46,12 +46,13 @@ class WordCount:
         return sum(self.statuses.values())
 
 
-def census(folder: Path, manifest: Manifest, words: Sequence[Asked]) -> list[WordCount]:
-    """Counts the occurrences of words.
+def census(folder: Path, manifest: Manifest, words: Sequence[ChosenWord]) -> list[WordCount]:
+    """Count the occurrences of words.
 
     Args:
-        folder, manifest: the shards.
-        words: to look for.
+        folder: folder of the shards.
+        manifest: their manifest.
+        words: words to look for.
 
     Raises:
         UserError: the shards or their tokenizer are damaged.
@@ -69,7 +70,7 @@ def census(folder: Path, manifest: Manifest, words: Sequence[Asked]) -> list[Wor
     ]
 
 
-def _count(text: str, mine: npt.NDArray[np.bool_], occurrences: Occurrences, tweets: pa.Table) -> WordCount:
+def _count(text: str, mine: Bools, occurrences: Occurrences, tweets: pa.Table) -> WordCount:
     counts = np.bincount(occurrences.status[mine], minlength=len(STATUSES)).tolist()
     found = mine & (occurrences.status == FOUND)
     of_found = tweets.filter(pa.array(found))
@@ -79,7 +80,7 @@ def _count(text: str, mine: npt.NDArray[np.bool_], occurrences: Occurrences, twe
     return WordCount(
         text=text,
         statuses=dict(zip(STATUSES, counts, strict=True)),
-        pieces=int(np.median(occurrences.piece_counts[found])) if found.any() else 0,
+        subwords=median_subwords(occurrences, found),
         tweets=len(np.unique(occurrences.places.tweet[found])),
         clusters=len(np.unique(occurrences.cluster[found])),
         authors=pc.count_distinct(authors).as_py() if authors.null_count < len(authors) else None,

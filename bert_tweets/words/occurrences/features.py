@@ -1,27 +1,24 @@
-"""Context: what a row of occurrences.parquet tells of how a word stands in its tweet, all of it by column."""
+"""Columns of occurrences.parquet that describe how a word is used in its tweet."""
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bert_tweets.common.arrays import Ints
 from bert_tweets.corpus.text.cleaning import LINK
 
-from .find import Corpus, Occurrences, Places
-
-Ints = npt.NDArray[np.int64]
+from .find import Corpus, Places
 
 CONTEXT = (
-    # Of the word: lower, upper (two letters or more), title (each part), mixed, or none where no letter has a case.
+    # Of the word: lower, upper (two letters or more), title (each part), mixed, or none if no letter has a case.
     pa.field("casing", pa.string()),
-    # In the tweet: addresses, or what cleaning writes for them.
+    # Number of links in the tweet: addresses, or cleaning's replacement for them.
     pa.field("links", pa.int32()),
     pa.field("retweet", pa.bool_()),
-    # Tokens of the tweet as the model reads it, the special ones at its ends too.
+    # Number of tokens of the tweet as the model reads it, including the special ones.
     pa.field("tweet_length", pa.int32()),
-    # Of the word's first token among these; -1 unless it is found.
+    # Position of the word's first token among these; -1 unless it is found.
     pa.field("position", pa.int32()),
 )
 
@@ -34,9 +31,9 @@ def context_columns(corpus: Corpus, places: Places, tweets: pa.Table, first: Int
 
     Args:
         corpus: the tweets.
-        places: of the words.
-        tweets: `text` and `retweet_of` of each place's tweet.
-        first: int64 [places], see `first_pieces`.
+        places: places of the words.
+        tweets: columns `text` and `retweet_of` of each place's tweet.
+        first: int64 [places], see `Occurrences.first_positions`.
     """
     texts = tweets.column("text")
     spans = zip(texts.to_pylist(), places.start.tolist(), places.end.tolist(), strict=True)
@@ -50,7 +47,7 @@ def context_columns(corpus: Corpus, places: Places, tweets: pa.Table, first: Int
 
 
 def casing(words: pa.Array) -> pa.Array:
-    """lower, upper, title, mixed or none, of each word; string [words]."""
+    """lower, upper, title, mixed or none for each word; string [words]."""
     lower, upper = pc.utf8_lower(words), pc.utf8_upper(words)
     single = pc.less(pc.count_substring_regex(words, r"\p{L}"), 2)
     kinds = pc.case_when(
@@ -67,14 +64,3 @@ def casing(words: pa.Array) -> pa.Array:
         "mixed",
     )
     return kinds if isinstance(kinds, pa.Array) else pa.array([], pa.string())
-
-
-def first_pieces(occurrences: Occurrences, rows: slice) -> Ints:
-    """The position of the first token of each occurrence in a slice; int64 [rows], -1 unless it is found."""
-    counts = occurrences.piece_counts[rows]
-    before = int(occurrences.piece_counts[: rows.start].sum())
-    begins = before + np.cumsum(counts) - counts
-    found = counts > 0
-    first = np.full(len(counts), -1, np.int64)
-    first[found] = occurrences.pieces[begins[found]]
-    return first

@@ -1,4 +1,4 @@
-"""Matching: where a word stands in a text, as a whole word, by character spans."""
+"""Find a word in a text, as a whole word, by character spans."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ import pyarrow.compute as pc
 _SPACES = "[ \t\r\n\u00a0]+"
 _VARIATION_SELECTORS = "\ufe0e\ufe0f"
 _JOINER, _KEYCAP = "\u200d", "\u20e3"
-# They stand between the letters of one word (Persian, Hindi) or decorate it: a look at the neighbour goes past them.
+# They join the letters of one word (Persian, Hindi) or decorate it, so they are skipped to find the neighbour.
 _INVISIBLE = _VARIATION_SELECTORS + _JOINER + "\u200c"
 _WITHOUT_JOINERS = str.maketrans("", "", "\u200c\u200d")
 _INDICATORS = "".join(map(chr, range(0x1F1E6, 0x1F200)))
-# Python takes all four for one letter, case aside; to RE2, and to `fold`, the Turkish two are others.
+# Ignoring case, all four are one letter to Python; to RE2, and to `fold`, the Turkish two are different ones.
 _I = re.compile("[iI\u0130\u0131]")
-# The full-width forms make hashtags and mentions, too.
+# The full-width forms also begin hashtags and mentions.
 _SIGILS = "#＃@＠"
 
 
 def is_word_character(character: str) -> bool:
-    """A letter, digit, underscore or combining mark of any script (variation selectors are no marks)."""
+    """A letter, digit, underscore or combining mark of any script (variation selectors do not count as marks)."""
     if character.isalnum() or character == "_":
         return True
     return character not in _VARIATION_SELECTORS and unicodedata.category(character)[0] == "M"
 
 
-class Asked(Protocol):
-    """Something to look for that counts as one word: a `Word`, or what `asked.py` makes of several."""
+class ChosenWord(Protocol):
+    """Something to look for that counts as one word: a `Word`, or a `Lemma` or `Pattern` of `queries`."""
 
     @property
     def text(self) -> str:
-        """Its name, NFC, without spaces at its ends."""
+        """Its name, NFC, without surrounding spaces."""
         ...
 
     @property
     def key(self) -> str:
-        """What two names of one word share: case and composition aside."""
+        """The case-folded name, the same for all spellings of the name."""
         ...
 
     @property
     def parts(self) -> frozenset[str]:
-        """Folded words that it is made of, which lie near it and say nothing."""
+        """The case-folded words in it, which are trivially similar to it."""
         ...
 
     def covers(self, word: str) -> bool:
@@ -61,7 +61,7 @@ class Asked(Protocol):
         ...
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Start and end in characters of each place where it stands in a text, none overlapping another."""
+        """Start and end in characters of each of its places in a text, without overlaps."""
         ...
 
 
@@ -69,20 +69,20 @@ class Asked(Protocol):
 class Word:
     """A word, hashtag, mention, emoji or phrase to look for.
 
-    Case aside and whole: next to no letter, digit, underscore or combining mark. What begins with a letter or
-    digit is not found behind `#` or `@`: hashtag and mention are words of their own. An emoji is found beside
-    other emoji, with or without its variation selector, but not as a part of another emoji (a joined sequence,
-    a skin tone, a keycap, half of two flags).
+    Matching ignores case and is of whole words: not next to a letter, digit, underscore or combining mark. A word that
+    begins with a letter or digit is not found after `#` or `@`: hashtags and mentions are different words. An emoji is
+    found next to other emoji, with or without its variation selector, but not as a part of another emoji (a joined
+    sequence, a skin tone, a keycap, half of two flags).
 
     Attributes:
-        text: NFC, without spaces at its ends.
+        text: the word, NFC, without surrounding spaces.
     """
 
     text: str
 
     @property
     def key(self) -> str:
-        """What two spellings of one word share: case and composition aside."""
+        """The case-folded word, the same for all its spellings."""
         return fold(self.text)
 
     @property
@@ -98,12 +98,12 @@ class Word:
 
     @cached_property
     def pattern(self) -> str:
-        """A regular expression, without the edges, that Python's `re` and RE2 read alike."""
-        # Cleaning takes joiners out of words; text of the raw recipe keeps them, and may be decomposed.
+        """A regular expression, without word boundaries, with the same meaning in Python's `re` and in RE2."""
+        # Cleaning removes joiners from words; the raw recipe keeps them, and its text may be decomposed.
         spellings = [self.text] if self.is_symbol else [self.text, self.text.translate(_WITHOUT_JOINERS)]
         forms = dict.fromkeys(unicodedata.normalize(form, s) for s in spellings for form in ("NFC", "NFD"))
         return _I.sub(
-            _of_one_i, "|".join(_symbol_pattern(form) if self.is_symbol else _text_pattern(form) for form in forms)
+            _only_this_i, "|".join(_symbol_pattern(form) if self.is_symbol else _text_pattern(form) for form in forms)
         )
 
     @cached_property
@@ -115,21 +115,21 @@ class Word:
         return pc.match_substring_regex(texts, self.pattern, ignore_case=True)
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Start and end in characters of each place where it stands in a text, none overlapping another."""
+        """Start and end in characters of each of its places in a text, without overlaps."""
         return whole_matches(self._compiled, text)
 
 
-def _of_one_i(match: re.Match[str]) -> str:
+def _only_this_i(match: re.Match[str]) -> str:
     return "(?-i:[iI])" if match.group() in "iI" else f"(?-i:{match.group()})"
 
 
 def is_symbol(text: str) -> bool:
-    """An emoji or other sign: holds no letter, or is a keycap."""
+    """Whether a text is an emoji or other symbol: it has no letter, or is a keycap."""
     return _KEYCAP in text or not any(map(is_word_character, text))
 
 
 def whole_matches(pattern: re.Pattern[str], text: str) -> list[tuple[int, int]]:
-    """Where matches of a pattern stand alone, without the spaces at their ends; none overlaps another."""
+    """Spans of a pattern's matches that are whole words or symbols, without surrounding spaces and overlaps."""
     found, position = [], 0
     while position <= len(text) and (match := pattern.search(text, position)):
         start, end = match.span()
@@ -147,21 +147,21 @@ def whole_matches(pattern: re.Pattern[str], text: str) -> list[tuple[int, int]]:
 
 @cache
 def mark_ranges() -> str:
-    """The combining marks that belong to words, as ranges for a class of characters: Python's `\\w` lacks them."""
+    """The combining marks that belong to words, as ranges for a character class: Python's `\\w` lacks them."""
     marks = []
     numbered = enumerate(map(chr, range(sys.maxunicode + 1)))
     is_mark = ((code, unicodedata.category(c)[0] == "M" and is_word_character(c)) for code, c in numbered)
-    for held, run in groupby(is_mark, key=lambda pair: pair[1]):
-        if held:
+    for are_marks, run in groupby(is_mark, key=lambda pair: pair[1]):
+        if are_marks:
             codes = [code for code, _ in run]
             marks.append(f"{chr(codes[0])}-{chr(codes[-1])}")
     return "".join(marks)
 
 
-def words_of(asked: Iterable[str]) -> list[Word]:
-    """The asked words, spellings of one word once; what holds no character is left out."""
+def words_of(texts: Iterable[str]) -> list[Word]:
+    """The words that some texts name: spellings of one word once, without empty texts."""
     words: dict[str, Word] = {}
-    for text in asked:
+    for text in texts:
         word = Word(tidy(text))
         if word.text:
             words.setdefault(word.key, word)
@@ -169,12 +169,12 @@ def words_of(asked: Iterable[str]) -> list[Word]:
 
 
 def tidy(text: str) -> str:
-    """A word as it is named: NFC, one space between its parts and none at its ends."""
+    """Normalise the name of a word: NFC, single spaces between its parts and no surrounding ones."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def fold(text: str) -> str:
-    """The text, case and composition aside (Unicode 15, section 3.13, canonical caseless matching)."""
+    """Case-fold a text for canonical caseless matching (Unicode 15, section 3.13)."""
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
     return "".join(c for c in text if c not in _VARIATION_SELECTORS)
 
@@ -184,7 +184,7 @@ def _text_pattern(text: str) -> str:
 
 
 def _symbol_pattern(text: str) -> str:
-    """Each character with or without a variation selector: ☺ and ☺️ are one emoji."""
+    """Match each character with or without a variation selector: ☺ and ☺️ are one emoji."""
     parts = []
     for character in text:
         if character == " ":
@@ -217,12 +217,12 @@ def _symbol_stands_alone(text: str, start: int, end: int) -> bool:
         return False
     if after and _ends_emoji(after[0]):
         return False
-    # Flags are pairs of regional indicators: a pair that begins in the middle of another is no flag.
+    # Flags are pairs of regional indicators: a pair that begins in the middle of another is not a flag.
     in_front = len(before) - len(before.rstrip(_INDICATORS))
     return not (text[start] in _INDICATORS and in_front % 2)
 
 
 def _ends_emoji(character: str) -> bool:
-    """A skin tone, keycap or tag: what turns the emoji before it into another one."""
+    """Whether a character is a skin tone, keycap or tag, which turns the emoji before it into another one."""
     code = ord(character)
     return 0x1F3FB <= code <= 0x1F3FF or character == _KEYCAP or 0xE0020 <= code <= 0xE007F

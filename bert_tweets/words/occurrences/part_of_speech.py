@@ -1,8 +1,8 @@
-"""Parts of speech: the commonest one of an English word, from the lexicon that TextBlob carries, where it is installed.
+"""The most common part of speech of an English word, from the lexicon in TextBlob, if that is installed.
 
 The lexicon is Brill's (1992, "A simple rule-based part of speech tagger"), of the Brown corpus and the Penn Treebank,
-with words of tweets added by Gimpel et al. (2011, "Part-of-speech tagging for Twitter"). The file is read as it
-stands: no library is imported and nothing is downloaded.
+with words of tweets added by Gimpel et al. (2011, "Part-of-speech tagging for Twitter"). The file is read
+directly: no library is imported and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _KINDS = {"NN": "noun", "VB": "verb", "JJ": "adjective", "RB": "adverb", "MD": "
 
 
 def part_of_speech(word: str) -> str | None:
-    """noun, verb, adjective, adverb, pronoun or other; None where the lexicon is not installed or lacks the word.
+    """noun, verb, adjective, adverb, pronoun or other; None if the lexicon is not installed or lacks the word.
 
     Args:
-        word: folded.
+        word: the word, case-folded (see `matching.fold`).
     """
     tag = _lexicon().get(word)
     return None if tag is None else _KINDS.get(tag[:2], "other")
@@ -26,7 +26,7 @@ def part_of_speech(word: str) -> str | None:
 
 @cache
 def _lexicon() -> dict[str, str]:
-    """Word to tag of the Penn Treebank."""
+    """Penn Treebank tag by word."""
     spec = find_spec("textblob")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder) / "en" / "en-lexicon.txt"

@@ -1,10 +1,10 @@
-"""What is asked for: words by list and by file, several words that count as one, and regular expressions."""
+"""The chosen words of the settings: listed words, words of a file, lemmas (several words as one) and patterns."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from pathlib import Path
@@ -15,15 +15,15 @@ import pyarrow.compute as pc
 
 from bert_tweets.common.errors import UserError
 
-from .matching import Asked, Word, fold, mark_ranges, tidy, whole_matches, words_of
+from .matching import ChosenWord, Word, fold, mark_ranges, tidy, whole_matches, words_of
 
 Config = TypeVar("Config", bound=Any)
 
 _LONGEST_FILE = 2**24
 _TOKEN = re.compile(r"\\.|\[\^?\]?|\{,(?=[0-9]*\})|.", re.DOTALL)
 _TOKEN_OF_CLASS = re.compile(r"\\.|.", re.DOTALL)
-# What Python reads by Unicode and RE2 by ASCII, as RE2 must read it to find no less: outside of a class of
-# characters and in one; in a class that is negated, where less means more.
+# Unicode classes of Python that are ASCII in RE2, in a form in which RE2 finds no less: outside of a character class,
+# in one, and in a negated one, where the class must be smaller.
 _WIDER = {r"\w": r"[\pL\pM\pN_]", r"\d": r"\p{Nd}", r"\s": r"[\s\pZ\x{1c}-\x{1f}\x{85}\x{b}]"}
 _WIDER_IN_CLASS = {r"\w": r"\pL\pM\pN_", r"\d": r"\p{Nd}", r"\s": r"\s\pZ\x{1c}-\x{1f}\x{85}\x{b}"}
 _NARROWER = {r"\W": r"\pZ", r"\D": r"\pL", r"\S": r"\pL\pN"}
@@ -35,8 +35,8 @@ class Lemma:
     """Several words that count as one.
 
     Attributes:
-        text: its name, which is looked for only where it is among the words.
-        words: that count; of two that overlap in a text the first counts, of two that begin together the longer.
+        text: its name, which is looked for only if it is one of the words.
+        words: the words; of two that overlap in a text the first counts, of two that begin together the longer.
     """
 
     text: str
@@ -67,11 +67,11 @@ class Lemma:
 
 @dataclass(frozen=True)
 class Pattern:
-    """Whatever a regular expression matches, as one word: case aside, and whole as words are.
+    """Everything that a regular expression matches, as one word: ignoring case, and whole words only.
 
     Attributes:
         text: its name.
-        expression: as Python's `re` reads it, without look-around and back-references, which RE2 lacks.
+        expression: regular expression of Python's `re`, without look-around and back-references, which RE2 lacks.
     """
 
     text: str
@@ -87,11 +87,11 @@ class Pattern:
 
     @cached_property
     def _compiled(self) -> re.Pattern[str]:
-        # Edges of words: so that of several ways to match the one is taken that stands alone.
+        # Word boundaries, so that of several ways to match the one that is a whole word is taken.
         word = rf"[\w{mark_ranges()}]"
         begins, ends = rf"(?:(?<!{word})|(?!{word}))", rf"(?:(?!{word})|(?<!{word}))"
         with warnings.catch_warnings():
-            # Of what may come to mean something else one day, and means something else to RE2 today.
+            # Raised for syntax that may change its meaning in Python, and that means something else in RE2.
             warnings.simplefilter("error", FutureWarning)
             return re.compile(f"{begins}(?:{self.expression}){ends}", re.IGNORECASE)
 
@@ -100,33 +100,37 @@ class Pattern:
 
     def candidates(self, texts: pa.Array) -> pa.Array:
         found = pc.match_substring_regex(texts, as_wide_in_re2(self.expression), ignore_case=True)
-        # To Python these are an i, case aside; to RE2 they are not.
+        # Ignoring case, these are an i to Python, but not to RE2.
         return pc.or_(found, pc.match_substring_regex(texts, "[\u0130\u0131]"))
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         return whole_matches(self._compiled, text)
 
     def checked(self) -> Pattern:
-        """Raises UserError where the expression cannot be read, or matches no character."""
+        """Check the expression.
+
+        Raises:
+            UserError: it is not valid, or matches the empty text.
+        """
         where = f"patterns: {self.text}: {self.expression!r}"
         try:
             empty = self._compiled.fullmatch("")
         except (re.error, FutureWarning, OverflowError, RecursionError) as error:
-            raise UserError(f"{where} is no regular expression ({error})") from None
+            raise UserError(f"{where} is not a valid regular expression ({error})") from None
         try:
             self.candidates(pa.array([""]))
         except pa.ArrowInvalid as error:
             reason = str(error).rpartition(": ")[2]
             raise UserError(
-                f"{where} cannot be searched for ({reason}); do without look-around, back-references and the like"
+                f"{where} is not supported by RE2 ({reason}); avoid look-around, back-references and the like"
             ) from None
         if empty:
-            raise UserError(f"{where} matches nothing as well; let it ask for one character at least")
+            raise UserError(f"{where} also matches the empty text; make it match at least one character")
         return self
 
 
 def as_wide_in_re2(expression: str) -> str:
-    """An expression that RE2 finds wherever Python finds the given one, case aside."""
+    """Convert an expression so that RE2 matches wherever Python does, ignoring case."""
     found: list[str] = []
     place, of_class = 0, ""
     while match := (_TOKEN_OF_CLASS if of_class else _TOKEN).match(expression, place):
@@ -141,24 +145,27 @@ def as_wide_in_re2(expression: str) -> str:
     return "".join(found)
 
 
-def asked_for(config: Any) -> list[Asked]:
-    """All that a configuration asks for: its words, those of its file, its lemmas and its patterns, in this order.
+def asked_for(config: Any) -> list[ChosenWord]:
+    """The chosen words of the settings: words, lemmas and patterns, in this order.
 
     Args:
-        config: has `words`, `lemmas` and `patterns`; a file of words is read by `with_words_of_file`.
+        config: settings with `words`, `lemmas` and `patterns`; a file of words is read by `with_words_of_file`.
 
     Raises:
-        UserError: there is none, two have one name, or an expression cannot be read.
+        UserError: there are none, two have the same name, or an expression is not valid.
     """
-    asked: list[Asked] = [*words_of(config.words)]
+    chosen_words: list[ChosenWord] = [*words_of(config.words)]
     for name, words in config.lemmas.items():
-        asked.append(Lemma(_named("lemmas", name), tuple(words_of(words)) or _no_word(name)))
-    asked += [Pattern(_named("patterns", name), text).checked() for name, text in config.patterns.items()]
-    return require_names(asked)
+        if not (members := tuple(words_of(words))):
+            raise UserError(f"lemmas: {name}: has no words; write lemmas={{{name}: [one, two]}}")
+        chosen_words.append(Lemma(_named("lemmas", name), members))
+    chosen_words += [Pattern(_named("patterns", name), text).checked() for name, text in config.patterns.items()]
+    require_unique_names(chosen_words)
+    return chosen_words
 
 
 def with_words_of_file(config: Config) -> Config:
-    """A configuration whose words are those of its file as well: what decides is then all in it.
+    """Add the words of `words_file` to the words of the settings, which then determine everything.
 
     Raises:
         UserError: see `words_of_file`.
@@ -168,39 +175,44 @@ def with_words_of_file(config: Config) -> Config:
     return replace(config, words=[*config.words, *words_of_file(config.words_file)], words_file="")
 
 
-def require_names(asked: list[Asked]) -> list[Asked]:
-    """Raises UserError where nothing is asked for, or two would have one name in a file of vectors."""
-    if not asked:
-        raise UserError("words: holds no word; write words=mask,virus")
+def require_unique_names(chosen_words: Sequence[ChosenWord]) -> None:
+    """Check that there are chosen words, with different names in a file of vectors.
+
+    Raises:
+        UserError: there are none, or two names are the same.
+    """
+    if not chosen_words:
+        raise UserError("words: there are no words; write words=mask,virus")
     names: dict[str, str] = {}
-    for word in asked:
+    for word in chosen_words:
         name = word.key.replace(" ", "_")
         if name in names:
             raise UserError(
-                f"words: '{names[name]}' and '{word.text}' have one name in vectors.txt (a space is written _ there, "
-                "and case is set aside); leave one of them out"
+                f"words: '{names[name]}' and '{word.text}' have the same name in vectors.txt (a space is written _ "
+                "there, and case is ignored); remove one of them"
             )
         names[name] = word.text
-    return asked
 
 
 def words_of_file(path: str) -> list[str]:
-    """The words of a file, one a line, empty lines left out.
+    """Read the words of a file, one per line, without empty lines.
 
     Raises:
-        UserError: it is not there, too large for a list of words, or no UTF-8.
+        UserError: it is missing, larger than 16 MiB, not UTF-8, or empty.
     """
     try:
         if Path(path).stat().st_size > _LONGEST_FILE:
-            raise UserError(f"words_file={path}: is larger than any list of words; name a file with one word a line")
+            raise UserError(f"words_file={path}: is larger than 16 MiB; give a file with one word per line")
         lines: Iterable[str] = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise UserError(f"words_file={path}: cannot be read ({error.strerror}); name a file of words") from None
+        raise UserError(
+            f"words_file={path}: cannot be read ({error.strerror}); give a file with one word per line"
+        ) from None
     except UnicodeDecodeError:
-        raise UserError(f"words_file={path}: is not UTF-8; save it as plain text in UTF-8, one word a line") from None
+        raise UserError(f"words_file={path}: is not UTF-8; save it as plain text in UTF-8, one word per line") from None
     words = [line.strip() for line in lines if line.strip()]
     if not words:
-        raise UserError(f"words_file={path}: holds no word; write one a line")
+        raise UserError(f"words_file={path}: has no words; write one per line")
     return words
 
 
@@ -208,7 +220,3 @@ def _named(setting: str, name: str) -> str:
     if not (tidied := tidy(name)):
         raise UserError(f"{setting}: an entry has no name; write {setting}={{name: ...}}")
     return tidied
-
-
-def _no_word(name: str) -> tuple[Word, ...]:
-    raise UserError(f"lemmas: {name}: holds no word; write lemmas={{{name}: [one, two]}}")

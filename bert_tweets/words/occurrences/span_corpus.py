@@ -1,4 +1,4 @@
-"""Spans as a corpus: texts that are not of shards, a window of each around its word, and words to compare with."""
+"""A file of spans as a corpus: a window of each text around its word, and the whole texts for background words."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bert_tweets.common.arrays import Ints
 from bert_tweets.common.errors import UserError
 from bert_tweets.config import ModelConfig
 from bert_tweets.corpus.shards.manifest import SPLITS, Manifest, ShardEntry
@@ -25,21 +26,19 @@ from .find import FOUND, TRUNCATED, UNKNOWN, Occurrences, Places
 from .matching import Word
 from .span_file import SpanFile, read_spans
 
-Ints = npt.NDArray[np.int64]
-
-# The recipe of a stock model: texts as they stand.
+# The recipe of a stock model: texts as they are given.
 AS_GIVEN = "as given"
 _AT_ONCE = 4096
-# A longer row packs no better, whatever the model could take.
+# Maximum number of tokens of a window, also for models that take more: longer rows pack no better.
 _LONGEST = 512
 
 
 class Texts:
-    """Tweets in memory, with what `Split` gives of those of shards.
+    """Tweets in memory, as a `Corpus`.
 
     Args:
-        columns: the columns of a shard, but for its tokens.
-        tokens: of the same tweets.
+        columns: columns of the tweets as in a shard, without tokens.
+        tokens: their tokens.
     """
 
     def __init__(self, columns: pa.RecordBatch, tokens: Tweets):
@@ -64,16 +63,16 @@ class Texts:
 
 @dataclass(frozen=True)
 class SpanCorpus:
-    """What embed needs in place of shards.
+    """A file of spans, in place of shards.
 
     Attributes:
-        words: the asked words.
-        manifest: as of shards that hold these texts.
-        corpus: first a tweet a span, with its text as given and the tokens of its window; then each distinct text,
-            cleaned, for the words that are its background.
-        background: the latter by themselves; in `corpus` they come `len(occurrences)` later.
-        occurrences: of the asked spans, a row each, in the order of the file.
-        tokenizer: a fast tokenizer of `transformers`.
+        words: the chosen words.
+        manifest: manifest of shards that would have these texts.
+        corpus: first a tweet per span, with its text as given and the tokens of its window; then each distinct text,
+            cleaned, for the background words.
+        background: the latter alone; their index in `corpus` is `len(occurrences)` higher.
+        occurrences: the spans, in the order of the file.
+        tokenizer: fast tokenizer of `transformers`.
     """
 
     words: list[Word]
@@ -85,11 +84,11 @@ class SpanCorpus:
 
 
 def open_spans(path: str, models: Sequence[str]) -> SpanCorpus:
-    """A file of spans, as the first of some models wants texts.
+    """Read a file of spans, cleaned and tokenised for the first of some models.
 
     Args:
         path: the file.
-        models: folders or hub names; the texts are cut to what all of them take.
+        models: model folders or hub names; windows are as short as the one with the fewest positions needs.
 
     Raises:
         UserError: the file, a model or its recipe cannot be used.
@@ -98,36 +97,36 @@ def open_spans(path: str, models: Sequence[str]) -> SpanCorpus:
 
 
 def spans_for(file: SpanFile, models: Sequence[str]) -> SpanCorpus:
-    """Spans, as the first of some models wants texts; see `open_spans`."""
+    """Like `open_spans`, for spans that were read already."""
     main = ModelConfig(name=models[0])
     own, _ = own_recipe(main)
     tokenizer = load_tokenizer(main.name)
     if own is not None and own.tokenizer != fingerprint(tokenizer):
-        raise UserError(f"{main.name}: its tokenizer is not that of its recipe; export the model again")
+        raise UserError(f"{main.name}: its tokenizer does not match its recipe; export the model again")
     if own is not None and (own.clean not in PRESETS or own.rules != rules_fingerprint(own.clean)):
         raise UserError(
-            f"{main.name}: its recipe cleans by other rules of '{own.clean}' than this program has; embed with the "
-            "version that it was made with"
+            f"{main.name}: its recipe has other cleaning rules of '{own.clean}' than this version; embed with the "
+            "version that made the model"
         )
     most = min(positions_of(ModelConfig(name=name)) for name in models)
     return span_corpus(file, own or Recipe(AS_GIVEN, "", fingerprint(tokenizer)), tokenizer, most)
 
 
 def span_corpus(file: SpanFile, recipe: Recipe, tokenizer: Any, most: int) -> SpanCorpus:
-    """Cleans and encodes the texts of a file, and finds the tokens of its spans.
+    """Clean and tokenise the texts of a file, and find the tokens of its spans.
 
     Args:
         file: the spans.
-        recipe: how the model wants texts.
-        tokenizer: a fast tokenizer of `transformers`, that of the recipe.
-        most: tokens that the model takes.
+        recipe: recipe of the model.
+        tokenizer: fast tokenizer of `transformers` of that recipe.
+        most: maximum number of tokens.
     """
     texts, start, end = file.texts.to_pylist(), file.start, file.end
     if recipe.clean in PRESETS:
         texts, start, end = carried(texts, start, end, recipe.clean)
     cleaned = pa.array(texts, pa.string())
     most = min(most, _LONGEST)
-    windows, status, pieces = windowed(texts, start, end, tokenizer, most)
+    windows, status, positions = make_windows(texts, start, end, tokenizer, most)
     keys = duplicate_key(cleaned).dictionary_encode()
     cluster = np.asarray(keys.indices, np.int64)
     distinct = np.unique(cleaned.dictionary_encode().indices.to_numpy(), return_index=True)[1]
@@ -137,35 +136,35 @@ def span_corpus(file: SpanFile, recipe: Recipe, tokenizer: Any, most: int) -> Sp
     others = _columns(file, cleaned, cluster).take(pa.array(distinct))
     columns = pa.Table.from_batches([given, others]).combine_chunks().to_batches()[0]
     places = Places(file.number, np.arange(len(file)), file.start, file.end)
-    counts = np.array([len(some) for some in pieces], np.int64)
-    flat = np.concatenate([np.empty(0, np.int64), *pieces])
+    counts = np.array([len(some) for some in positions], np.int64)
+    flat = np.concatenate([np.empty(0, np.int64), *positions])
     return SpanCorpus(
         file.words,
         _manifest(file, recipe, tokenizer, int(max(windows.lengths.max(), whole.lengths.max()))),
-        Texts(columns, _joined(windows, whole)),
+        Texts(columns, _concatenated(windows, whole)),
         Texts(others, whole),
         Occurrences(places, status, cluster, counts, flat),
         tokenizer,
     )
 
 
-def windowed(
+def make_windows(
     texts: Sequence[str], start: Ints, end: Ints, tokenizer: Any, most: int
 ) -> tuple[Tweets, npt.NDArray[np.int8], list[Ints]]:
-    """Texts as tokens, the long ones cut to a window that holds the span and as much as fits on both sides of it.
+    """Tokenise texts; long ones become a window of the span and as much as fits on both sides of it.
 
     Args:
-        texts: as the model is to read them.
-        start, end: int64 [texts], characters of the span; -1 where there is none.
-        tokenizer: a fast tokenizer of `transformers`.
-        most: tokens of a window, special ones included.
+        texts: the texts, cleaned.
+        start, end: int64 [texts], span in characters; -1 if cleaning removed it.
+        tokenizer: fast tokenizer of `transformers`.
+        most: maximum number of tokens of a window, including special ones.
 
     Returns:
-        The windows, the status of each span, int8 [texts], and of each the positions of its tokens in its window.
+        The windows, the status of each span, int8 [texts], and the positions of its tokens in its window.
     """
     backend, unknown = private_backend(tokenizer), tokenizer.unk_token_id
     room = most - len(backend.encode("").ids)
-    rows, status, pieces = [], np.full(len(texts), UNKNOWN, np.int8), []
+    rows, status, positions = [], np.full(len(texts), UNKNOWN, np.int8), []
     for first in range(0, len(texts), _AT_ONCE):
         for row, encoding in enumerate(backend.encode_batch(texts[first : first + _AT_ONCE]), first):
             ids = np.array(encoding.ids, np.int64)
@@ -176,19 +175,19 @@ def windowed(
             fits = 0 < len(mine) <= room
             known = fits and not (ids[mine] == unknown).any()
             status[row] = FOUND if known else TRUNCATED if len(mine) > room else UNKNOWN
-            pieces.append(mine - begin if known else mine[:0])
+            positions.append(mine - begin if known else mine[:0])
     lengths = np.array([len(row) for row in rows], np.int64)
     flat = np.concatenate(rows).astype(np.int32)
-    return Tweets(lengths, flat, np.ones(len(flat), np.bool_)), status, pieces
+    return Tweets(lengths, flat, np.ones(len(flat), np.bool_)), status, positions
 
 
 def window(tokens: int, span: Ints, room: int) -> tuple[int, int]:
-    """The first token of a window of `room`, and the one behind its last, with the span in its middle where it can be.
+    """The first token of a window and the one after its last, with the span in the middle if possible.
 
     Args:
-        tokens: of the text, special ones left out.
-        span: int64 [pieces], ascending.
-        room: tokens of the window at most.
+        tokens: number of tokens of the text, without special ones.
+        span: int64 [subwords], positions of the span's tokens, ascending.
+        room: maximum number of tokens of the window.
     """
     if tokens <= room or not 0 < len(span) <= room:
         return 0, min(tokens, room)
@@ -212,7 +211,7 @@ def _columns(file: SpanFile, texts: pa.Array, cluster: Ints) -> pa.RecordBatch:
     return pa.record_batch([kept[field.name] for field in named], schema=pa.schema(named))
 
 
-def _joined(first: Tweets, second: Tweets) -> Tweets:
+def _concatenated(first: Tweets, second: Tweets) -> Tweets:
     return Tweets(
         np.concatenate([first.lengths, second.lengths]),
         np.concatenate([first.input_ids, second.input_ids]),

@@ -1,4 +1,4 @@
-"""A file of spans: texts, where in each the word stands, and whatever else is known of it."""
+"""Read a file of spans: texts, where in each the word is, and any further columns."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bert_tweets.common.arrays import Ints
 from bert_tweets.common.errors import UserError
 from bert_tweets.corpus.sources import timestamps
 from bert_tweets.corpus.sources.byte_stream import open_file, readable
@@ -17,27 +17,25 @@ from bert_tweets.corpus.sources.discovery import open_tweets, read_tweets, readi
 from bert_tweets.corpus.sources.schema import NAMES, Columns
 
 from .matching import Word, fold, tidy, words_of
-from .queries import require_names
+from .queries import require_unique_names
 
-Ints = npt.NDArray[np.int64]
-
-# A number as tables write it: 3, 3.0
+# An integer as tables write it: 3, 3.0
 _WHOLE = r"^\s*(?P<whole>[0-9]{1,9})(?:\.0*)?\s*$"
 _WANTED = ("text", "start", "end")
 
 
 @dataclass(frozen=True)
 class SpanFile:
-    """What a file asks for, a span a row.
+    """A file of spans, one per row.
 
     Attributes:
-        texts: string [rows], as they stand there.
-        start, end: int64 [rows], characters of the text, end excluded.
-        words: asked words, in the order in which they come up.
-        number: int64 [rows], of each row's word.
-        id, author, time: of the tweets, as shards have them.
-        groups: name to string [rows], all other columns; null where one is empty.
-        sha256: of the file, as hex.
+        texts: string [rows], as in the file.
+        start, end: int64 [rows], span in characters of the text, end excluded.
+        words: chosen words, in order of appearance.
+        number: int64 [rows], index of each row's word.
+        id, author, time: columns as in shards.
+        groups: all other columns by name, string [rows]; null if a value is empty.
+        sha256: hash of the file, as hex.
     """
 
     texts: pa.Array
@@ -56,15 +54,15 @@ class SpanFile:
 
 
 def read_spans(path: str) -> SpanFile:
-    """Reads CSV, JSON Lines, Parquet or Arrow with the columns text, start and end, and perhaps word.
+    """Read CSV, JSON Lines, Parquet or Arrow with the columns text, start, end and optionally word.
 
     Raises:
-        UserError: it cannot be read, lacks a column, or a row has no span of its text; names the row.
+        UserError: it cannot be read, lacks a column, or a row has a span outside its text; names the row.
     """
     names = _columns(path)
     parts = list(read_tweets([path], names))
     if any(rows.malformed or rows.not_utf8 for rows in parts):
-        raise UserError(f"{path}: some of its rows cannot be read, and each has a span; {reading_advice([path])}")
+        raise UserError(f"{path}: some rows cannot be read; {reading_advice([path])}")
     fields = {
         role: pa.concat_arrays([pa.array([], pa.string()), *(rows.fields[role].cast(pa.string()) for rows in parts)])
         for role in names.wanted()
@@ -84,9 +82,9 @@ def read_spans(path: str) -> SpanFile:
         words,
         number,
         fields.get("id", rows),
-        _hidden(fields.get("author", nothing), digest),
+        _hashed(fields.get("author", nothing), digest),
         timestamps.parse_times(fields.get("time", nothing)),
-        # As in shards: what is empty is in no group.
+        # As in shards, an empty value is no group.
         {
             name: pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), pa.scalar(None, pa.string()), column)
             for name, column in kept.items()
@@ -106,13 +104,13 @@ def _columns(path: str) -> Columns:
     missing = [name for name in _WANTED if source.names.count(name) != 1]
     if missing:
         raise UserError(
-            f"{path}: has no column '{missing[0]}', or several; occurrences= wants {', '.join(_WANTED)} "
-            f"(characters from 0, the end excluded); it has {', '.join(source.names[:20])}"
+            f"{path}: has no column '{missing[0]}', or several; occurrences= needs {', '.join(_WANTED)} "
+            f"(characters from 0, end excluded); it has {', '.join(source.names[:20])}"
         )
     known = {
         role: next((name for name in NAMES[role] if name in source.readable), None) for role in ("id", "time", "author")
     }
-    # Authors are kept as hashes alone, and of several columns that name them one.
+    # Authors are kept as hashes only, of one of the columns that name them.
     others = [name for name in source.names if name in source.readable and name not in ("text", *NAMES["author"])]
     return Columns("text", **known, groups=tuple(dict.fromkeys(others)))
 
@@ -121,42 +119,42 @@ def _whole_numbers(column: pa.Array, name: str, path: str) -> Ints:
     found = pc.extract_regex(column, _WHOLE)
     if found.null_count:
         row = pc.index(pc.is_null(found), True).as_py()
-        raise UserError(f"{path}: row {row + 1}: {name} is {column[row].as_py()!r:.40}; it is a number of characters")
+        raise UserError(f"{path}: row {row + 1}: {name} is {column[row].as_py()!r:.40}; give a number of characters")
     return np.asarray(pc.struct_field(found, "whole").cast(pa.int64()), np.int64)
 
 
 def _require_spans(texts: pa.Array, start: Ints, end: Ints, path: str) -> None:
     if not len(start):
-        raise UserError(f"{path}: holds no row; each asks for a span of its text")
+        raise UserError(f"{path}: has no rows; give one per span")
     length = np.asarray(pc.utf8_length(texts), np.int64)
     wrong = np.flatnonzero((end <= start) | (end > length))
     if len(wrong):
         row = int(wrong[0])
         raise UserError(
-            f"{path}: row {row + 1}: {start[row]} to {end[row]} is no span of its text of {length[row]} characters; "
-            f"count characters from 0, the end excluded ({len(wrong)} such row(s))"
+            f"{path}: row {row + 1}: {start[row]} to {end[row]} is not a span of its text of {length[row]} characters; "
+            f"count characters from 0, end excluded ({len(wrong)} such row(s))"
         )
 
 
 def _words(texts: pa.Array, start: Ints, end: Ints, named: pa.Array | None, path: str) -> tuple[list[Word], Ints]:
-    """The words, and the number of each row's: by the column `word`, or else the span's own text."""
+    """The words, and the index of each row's: from the column `word`, or else from the span's own text."""
     if named is None:
         rows = zip(texts.to_pylist(), start.tolist(), end.tolist(), strict=True)
         names = [fold(tidy(text[first:last])) for text, first, last in rows]
     else:
         names = [tidy(name) for name in named.to_pylist()]
     if "" in names:
-        where = "covers nothing but spaces" if named is None else "has no word"
-        raise UserError(f"{path}: row {names.index('') + 1}: {where}; name one, or leave the row out")
+        where = "its span is of spaces only" if named is None else "has no word"
+        raise UserError(f"{path}: row {names.index('') + 1}: {where}; give one, or remove the row")
     words = words_of(names)
-    require_names(list(words))
+    require_unique_names(words)
     number = {word.key: index for index, word in enumerate(words)}
     keys = {name: number[fold(name)] for name in set(names)}
     return words, np.array([keys[name] for name in names], np.int64)
 
 
-def _hidden(authors: pa.Array, salt: str) -> pa.Array:
-    """Authors as numbers that tell them apart within this file; null where there is none."""
+def _hashed(authors: pa.Array, salt: str) -> pa.Array:
+    """Hashes that identify authors within this file only; null if there is no author."""
     coded = authors.dictionary_encode()
     hashes = [
         hashlib.sha256(f"{salt}\n{name}".encode()).hexdigest()[:16] if name else None

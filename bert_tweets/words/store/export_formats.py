@@ -1,4 +1,4 @@
-"""Vectors as others read them: word2vec text and binary, npz, safetensors, and occurrences for Embedding Atlas."""
+"""Export formats: word2vec text and binary, npz, safetensors, and a table of occurrences for Embedding Atlas."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Floats = npt.NDArray[np.float32]
+from bert_tweets.common.arrays import Floats, Ints
 
 
 def write_word2vec_text(path: Path, names: Sequence[str], vectors: Floats) -> None:
-    """Writes word2vec text: `count width`, then a word and its numbers a line.
+    """Write word2vec text: `count width`, then a line per word with its numbers.
 
     A space within a phrase is written `_`; a word without a vector (NaN) is left out.
 
@@ -27,14 +26,14 @@ def write_word2vec_text(path: Path, names: Sequence[str], vectors: Floats) -> No
     found = _known(vectors)
     lines = [f"{len(found)} {vectors.shape[1]}"]
     for row in found.tolist():
-        # Nine digits give a float32 back exactly.
+        # Nine digits represent a float32 exactly.
         numbers = " ".join(f"{value:.9g}" for value in vectors[row].tolist())
         lines.append(f"{_one_word(names[row])} {numbers}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_word2vec_binary(path: Path, names: Sequence[str], vectors: Floats) -> None:
-    """Writes the binary format of word2vec: the same, the numbers as little-endian float32."""
+    """Write the binary format of word2vec: the same, with numbers as little-endian float32."""
     found = _known(vectors)
     with path.open("wb") as file:
         file.write(f"{len(found)} {vectors.shape[1]}\n".encode())
@@ -43,7 +42,7 @@ def write_word2vec_binary(path: Path, names: Sequence[str], vectors: Floats) -> 
 
 
 def write_npz(path: Path, names: Sequence[str], vectors: Floats, space: dict[str, str]) -> None:
-    """Writes the arrays `words`, `vectors` and `space`, the latter as JSON; none needs pickle to be read."""
+    """Write the arrays `words`, `vectors` and `space` (as JSON); reading them needs no pickle."""
     found = _known(vectors)
     words = np.array([names[row] for row in found.tolist()], np.str_)
     with path.open("wb") as file:
@@ -51,7 +50,7 @@ def write_npz(path: Path, names: Sequence[str], vectors: Floats, space: dict[str
 
 
 def write_safetensors(path: Path, names: Sequence[str], vectors: Floats, space: dict[str, str]) -> None:
-    """Writes the tensor `vectors`; its metadata holds `words`, a JSON list, and what the space is."""
+    """Write the tensor `vectors`; its metadata has `words`, a JSON list, and the properties of the space."""
     from safetensors.numpy import save_file
 
     found = _known(vectors)
@@ -60,20 +59,19 @@ def write_safetensors(path: Path, names: Sequence[str], vectors: Floats, space: 
 
 
 def flat_table(rows: pa.Table, vectors: Floats) -> pa.Table:
-    """Found occurrences as Embedding Atlas and data frames read them.
+    """A table of found occurrences for Embedding Atlas and data frames.
 
-    Group columns are called `group_NAME`, for a point would ask for quotes in SQL; `projection_x` and `projection_y`
-    are the two directions of most variance of these vectors; `vector` is a list of fixed size, `text` is there where
-    the rows have it.
+    Group columns are called `group_NAME`, because a point would need quotes in SQL; `projection_x` and `projection_y`
+    are the first two principal components of these vectors; `vector` is a list of fixed size.
 
     Args:
-        rows: with a column `vector`, which is replaced.
-        vectors: float32 [rows, width], theirs.
+        rows: the occurrences, with a column `vector`, which is replaced.
+        vectors: float32 [rows, width], their vectors.
     """
     names = [name for name in rows.column_names if name != "vector"]
     columns = {name.replace("group.", "group_"): rows.column(name) for name in names}
     if "time" in columns:
-        # pandas takes no seconds.
+        # pandas has no timestamps in seconds.
         columns["time"] = pc.cast(columns["time"], pa.timestamp("us", tz="UTC"))
     projected = _projected(vectors)
     columns |= {"projection_x": pa.array(projected[:, 0]), "projection_y": pa.array(projected[:, 1])}
@@ -82,7 +80,7 @@ def flat_table(rows: pa.Table, vectors: Floats) -> pa.Table:
 
 
 def _projected(vectors: Floats) -> Floats:
-    """float32 [rows, 2], the first principal components; their signs are those of the largest part."""
+    """The first two principal components, float32 [rows, 2]; the largest entry of each axis is positive."""
     if not len(vectors):
         return np.zeros((0, 2), np.float32)
     points = vectors - vectors.mean(axis=0, dtype=np.float64)
@@ -92,7 +90,7 @@ def _projected(vectors: Floats) -> Floats:
     return projected
 
 
-def _known(vectors: Floats) -> npt.NDArray[np.int64]:
+def _known(vectors: Floats) -> Ints:
     return np.flatnonzero(~np.isnan(vectors).any(axis=1))
 
 

@@ -1,63 +1,63 @@
-"""What embed left, read again: one model's occurrences at one layer, and no more columns and words than are asked."""
+"""Read the folder that embed writes: one model at one layer, and only the columns and words that are needed."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from bert_tweets.common.arrays import Doubles, Floats, run_starts
 from bert_tweets.common.errors import UserError, did_you_mean
 
-from .vector_space import Floats, VectorSpace
+from .folder import OCCURRENCES
+from .summary import Summary, read_summary
+from .vector_space import VectorSpace
 
-# Control words whose mean stands for what all words share; of fewer it would be about themselves.
+# Minimum number of control words whose mean is subtracted; the mean of fewer would be about these words.
 _FEWEST_CONTROLS = 20
-OCCURRENCES, SUMMARY = "occurrences.parquet", "summary.json"
-_NAMES = ("model", "layer", "correction")
-NO_NUMBERS = "some vectors are no numbers (NaN): the model has diverged; embed with one whose loss is sound"
+_SPACE_COLUMNS = ("model", "layer", "correction")
+NOT_FINITE = "some vectors contain NaN or infinity: training diverged; use a model with a finite loss"
 
 
 @dataclass(frozen=True)
 class VectorStore:
-    """One space of a folder that embed left.
+    """The vectors of one space in a folder written by embed.
 
     Attributes:
-        path: of occurrences.parquet.
-        role: what rows call the model: model, model.2, base.
-        space: what its vectors have in common.
-        summary: summary.json.
-        columns: that the file has.
-        words: all words of the file, in the order in which they come up; the same for each model.
+        path: path of occurrences.parquet.
+        role: value of the column `model`: model, model.2, base.
+        space: the space.
+        summary: content of summary.json.
+        columns: names of the file's columns.
+        words: all words of the file, in order of appearance; the same for each model.
     """
 
     path: Path
     role: str
     space: VectorSpace
-    summary: dict[str, Any]
+    summary: Summary
     columns: list[str]
     words: list[str]
 
     def read(self, columns: Sequence[str], words: Sequence[str] | None = None, found: bool = True) -> pa.Table:
-        """Rows of this space, in the order of the file.
+        """Read rows of this space, in the order of the file.
 
         Args:
-            columns: to read; those that the file lacks are left out.
-            words: whose; None: all.
-            found: only those that have a vector.
+            columns: columns to read; those that the file lacks are left out.
+            words: words whose rows to read; None: all.
+            found: whether to read only rows that have a vector.
         """
         return self._scanner(columns, words, found).to_table()
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The found rows, some at a time."""
+        """Read the found rows batch by batch."""
         yield from self._scanner(columns, None, True).to_batches()
 
     def _scanner(self, columns: Sequence[str], words: Sequence[str] | None, found: bool) -> Any:
@@ -76,83 +76,82 @@ def vectors_of(rows: pa.Table | pa.RecordBatch) -> Floats:
     """The column `vector` of found rows: float32 [rows, width].
 
     Raises:
-        UserError: some are no numbers, beside which no distance is larger and every test a finding, or of other widths.
+        UserError: some values are not finite, which would make every distance and test meaningless, or the widths
+            differ.
     """
     column = rows.column("vector")
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     flat = np.asarray(column.flatten().to_numpy(zero_copy_only=False), np.float32)
     if not np.isfinite(flat).all():
-        raise UserError(f"{OCCURRENCES}: {NO_NUMBERS}")
+        raise UserError(f"{OCCURRENCES}: {NOT_FINITE}")
     if len(column) and len(flat) % len(column):
-        raise UserError(f"{OCCURRENCES}: its vectors are of several widths; embed again")
+        raise UserError(f"{OCCURRENCES}: has vectors of several widths; embed again")
     return flat.reshape(len(column), -1) if len(column) else flat.reshape(0, 0)
 
 
 def table_in(folder: str | Path) -> Path:
-    """The table of occurrences in a folder that embed left.
+    """The path of occurrences.parquet in a folder.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such file.
     """
     path = Path(folder) / OCCURRENCES
     if not path.is_file():
-        raise UserError(f"{folder}: holds no {OCCURRENCES}; give the folder that embed left")
+        raise UserError(f"{folder}: has no {OCCURRENCES}; give a folder written by embed")
     return path
 
 
 def open_vectors(
     folder: str | Path, model: str = "model", layer: str | None = None, correction: str | None = None
 ) -> VectorStore:
-    """Opens a folder that embed left, of which nothing but names is read.
+    """Open a folder written by embed; reads only names.
 
     Args:
         folder: the folder.
-        model: as rows name it: model, base, model.2 for a further training seed.
-        layer: as rows name it, `mean(9,10,11,12)` or `12`; None: the only one.
-        correction: as rows name it; None: the only one.
+        model: value of the column `model`: model, base, model.2 for a further training seed.
+        layer: value of the column `layer`, `mean(9,10,11,12)` or `12`; None: the only one.
+        correction: value of the column `correction`; None: the only one.
 
     Raises:
-        UserError: there is no such folder, model, layer or correction, or there are several and none was named.
+        UserError: there is no such folder, model, layer or correction, or there are several and none was given.
     """
     path = table_in(folder)
     try:
-        summary = json.loads((Path(folder) / SUMMARY).read_text(encoding="utf-8"))
-        if not isinstance(summary, dict):
-            raise ValueError(f"{SUMMARY} is no record")
         columns = list(pq.read_schema(path).names)
-        kinds = ds.dataset(path).to_table(columns=["word", *_NAMES])
+        kinds = ds.dataset(path).to_table(columns=["word", *_SPACE_COLUMNS])
     except (pa.ArrowInvalid, ValueError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as what embed leaves ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path}: cannot be read as written by embed ({str(error).splitlines()[0]})") from None
+    summary = read_summary(folder)
     words = kinds.column("word").unique().to_pylist()
-    kinds = kinds.group_by(list(_NAMES)).aggregate([]).to_pylist()
+    kinds = kinds.group_by(list(_SPACE_COLUMNS)).aggregate([]).to_pylist()
     chosen: dict[str, str] = {}
-    for name, asked in zip(_NAMES, (model, layer, correction), strict=True):
-        chosen[name] = _one_of(name, asked, sorted({kind[name] for kind in kinds}), path)
+    for name, value in zip(_SPACE_COLUMNS, (model, layer, correction), strict=True):
+        chosen[name] = _one_of(name, value, sorted({kind[name] for kind in kinds}), path)
         kinds = [kind for kind in kinds if kind[name] == chosen[name]]
     space = VectorSpace(
-        str(summary.get("weights", {}).get(model)),
-        str(summary.get("recipe")),
+        summary.weights.get(model, ""),
+        summary.recipe,
         chosen["layer"],
-        summary.get("pooling", "mean"),
+        summary.pooling,
         chosen["correction"],
-        str(summary.get("correction_fitted", {}).get(model, "")),
+        summary.correction_hashes.get(model, ""),
     )
     return VectorStore(path, model, space, summary, columns, words)
 
 
-def _one_of(name: str, asked: str | None, there: list[str], path: Path) -> str:
-    if asked is None and len(there) > 1:
-        raise UserError(f"{path}: holds vectors of {name} {', '.join(there)}; give {name}= one of them")
-    if asked is not None and there and asked not in there:
-        raise UserError(f"{path}: holds no {name} {asked}{did_you_mean(asked, there)}; it has {', '.join(there)}")
+def _one_of(name: str, value: str | None, there: list[str], path: Path) -> str:
+    if value is None and len(there) > 1:
+        raise UserError(f"{path}: has vectors of {name} {', '.join(there)}; give {name}= one of them")
+    if value is not None and there and value not in there:
+        raise UserError(f"{path}: has no {name} {value}{did_you_mean(value, there)}; it has {', '.join(there)}")
     if not there:
-        raise UserError(f"{path}: holds no occurrences")
-    return asked if asked is not None else there[0]
+        raise UserError(f"{path}: has no occurrences")
+    return value if value is not None else there[0]
 
 
 def centroids_of(source: VectorStore) -> Floats:
-    """float32 [words of the source, width], means over a word's occurrences in one pass; NaN for a word without."""
-    sums: npt.NDArray[np.float64] | None = None
+    """Means over each word's found occurrences, float32 [words of the source, width]; NaN for a word without any."""
+    sums: Doubles | None = None
     counts = np.zeros(len(source.words), np.int64)
     for batch in source.batches(["word", "vector"]):
         if not len(batch):
@@ -160,19 +159,19 @@ def centroids_of(source: VectorStore) -> Floats:
         vectors = vectors_of(batch)
         number = np.asarray(pc.index_in(batch.column("word"), pa.array(source.words, pa.string())), np.int64)
         order = np.argsort(number, kind="stable")
-        starts = np.flatnonzero(np.diff(number[order], prepend=-1))
+        starts = run_starts(number[order])
         sums = np.zeros((len(counts), vectors.shape[1])) if sums is None else sums
         sums[number[order[starts]]] += np.add.reduceat(vectors[order].astype(np.float64), starts, axis=0)
         counts += np.bincount(number, minlength=len(counts))
     if sums is None:
-        # Of some width: none of the words is known.
+        # The width is not known: no word has a vector.
         return np.full((len(counts), 1), np.nan, np.float32)
     with np.errstate(invalid="ignore"):
         return (sums / counts[:, None]).astype(np.float32)
 
 
 def asked(source: VectorStore) -> list[str]:
-    """The words of a source that are no controls."""
+    """The chosen words of a source, that is, those that are not control words."""
     rows = source.read(["word", "control"], found=False)
     if "control" in rows.column_names:
         rows = rows.filter(pc.invert(pc.fill_null(rows.column("control"), False)))
@@ -180,17 +179,17 @@ def asked(source: VectorStore) -> list[str]:
     return words
 
 
-def control_mean(space: VectorSpace, controls: Floats) -> npt.NDArray[np.float64] | None:
-    """What is taken off before cosines: the mean of the control words; None of few of them, or in a corrected space.
+def control_mean(space: VectorSpace, controls: Floats) -> Doubles | None:
+    """The origin to subtract before cosines: the mean of the control words; None for too few, or a corrected space.
 
-    Contextual vectors share a large direction, beside which all cosines look alike (Mu and Viswanath 2018,
-    "All-but-the-top", section 3). The mean of a few asked words would be about these.
+    Contextual vectors share a large direction, which makes all cosines similar (Mu and Viswanath 2018,
+    "All-but-the-top", section 3). The mean of a few chosen words would be about these words.
 
     Args:
-        space: of the vectors.
+        space: space of the vectors.
         controls: float32 [control words, width], their centroids.
     """
     if space.correction != "none" or len(controls) < _FEWEST_CONTROLS:
         return None
-    mean: npt.NDArray[np.float64] = controls.mean(axis=0, dtype=np.float64)
+    mean: Doubles = controls.mean(axis=0, dtype=np.float64)
     return mean

@@ -20,8 +20,9 @@ from bert_tweets.words.analysis.sense_files import groups_of_rows
 from bert_tweets.words.analysis.sense_report import COLUMNS, SenseModel, add_q_values, describe_senses, fit_senses
 from bert_tweets.words.occurrences.groups import group_by_column, group_column, groups_among
 from bert_tweets.words.store import export_formats
+from bert_tweets.words.store.folder import EMBED_RECORD
 from bert_tweets.words.store.reader import VectorStore, asked, centroids_of, control_mean, open_vectors, vectors_of
-from bert_tweets.words.store.vector_space import Vectors, VectorSpace, WordVector
+from bert_tweets.words.store.vector_space import Vectors, VectorSpace
 
 _SUFFIXES = (".txt", ".bin", ".npz", ".safetensors", ".parquet")
 
@@ -97,14 +98,13 @@ class WordVectors:
     def __contains__(self, word: object) -> bool:
         return isinstance(word, str) and word in self._numbers
 
-    def __getitem__(self, word: str) -> WordVector:
+    def __getitem__(self, word: str) -> Floats:
         """The word's centroid, float32 [width].
 
         Raises:
             UnknownWord: it is not in the folder, or was not found in the tweets.
         """
-        vector: WordVector = self.centroids[self._number(word)].view(WordVector)
-        vector.space = self.space
+        vector: Floats = self.centroids[self._number(word)]
         return vector
 
     @cached_property
@@ -119,17 +119,15 @@ class WordVectors:
         """The vector that is subtracted before cosines: `mean of N control words`, or `nothing`."""
         return "nothing" if self._origin is None else f"mean of {len(self._controls)} control words"
 
-    def similarity(self, first: str | WordVector, second: str | WordVector) -> float:
-        """The cosine of two words, or of vectors of this space, after `origin` is taken off.
+    def similarity(self, first: str, second: str) -> float:
+        """The cosine of two words, after `origin` is subtracted.
 
         Raises:
             UnknownWord: a word has no vector here.
-            UserError: a vector lies in another space, or tells of none.
+            UserError: an argument is not a word. A vector may be of another space, in which a cosine means nothing.
         """
-        pair = [self[one] if isinstance(one, str) else one for one in (first, second)]
-        sides = [Vectors(self._space_of(one), np.asarray(one, np.float32)[None]) for one in pair]
-        self._vectors.space.require_same(sides[0].space)
-        return float(sides[0].cosines(sides[1], self._origin)[0, 0])
+        one, other = (self._vectors.take(np.array([self._number(word)])) for word in (first, second))
+        return float(one.cosines(other, self._origin)[0, 0])
 
     def most_similar(self, word: str, n: int = 10) -> list[tuple[str, float]]:
         """The n words of the folder with the largest cosines with a word, control words included.
@@ -150,13 +148,12 @@ class WordVectors:
         """
         self._number(word)
         key = {"model": "neighbours", "base": "base_neighbours"}.get(self._source.role)
-        layer = self._source.summary.get("vectors_layer", self.space.layer)
-        if key is None or layer != self.space.layer:
+        if key is None or self._source.summary.vectors_layer != self.space.layer:
             raise UserError(f"{self._folder}: embed keeps neighbours of model and base at its highest layer alone")
-        record = self._source.summary.get("words", {}).get(word)
+        record = self._source.summary.words.get(word)
         if record is None:
             raise UnknownWord(f"'{word}': is a control word, of which embed keeps no neighbours")
-        return [(other, float(cosine)) for other, cosine in record[key]]
+        return list(record.neighbours if key == "neighbours" else record.base_neighbours)
 
     def occurrences(self, word: str, found: bool = True) -> pa.Table:
         """The word's rows of occurrences.parquet in this space, without their vectors.
@@ -230,7 +227,7 @@ class WordVectors:
         file = Path(path)
         if file.suffix not in _SUFFIXES:
             raise UserError(f"{path}: unknown format; use a file name that ends in {', '.join(_SUFFIXES)}")
-        if file.parent.resolve() == self._source.path.parent.resolve() or (file.parent / "embed.json").is_file():
+        if file.parent.resolve() == self._source.path.parent.resolve() or (file.parent / EMBED_RECORD).is_file():
             # The files of embed have such names.
             raise UserError(f"{path}: is in a folder written by embed, which must not change; choose another folder")
         if file.is_dir():
@@ -319,16 +316,9 @@ class WordVectors:
     def _origin(self) -> Doubles | None:
         return control_mean(self.space, self.centroids[self._controls])
 
-    def _space_of(self, vector: WordVector) -> VectorSpace:
-        space = getattr(vector, "space", None)
-        if space is None:
-            raise UserError("a plain array tells of no space; give words, or vectors as wv[word] gives them")
-        assert isinstance(space, VectorSpace)
-        return space
-
     def _require(self, word: str) -> None:
         if not isinstance(word, str):
-            raise UserError(f"words are asked for by their names, and this is a {type(word).__name__}")
+            raise UserError(f"give words by their names, not a {type(word).__name__}: an array does not know its space")
         if word not in self._source.words:
             raise UnknownWord(f"'{word}': is not in {self._folder}{did_you_mean(word, self._source.words)}")
 

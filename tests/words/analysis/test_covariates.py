@@ -44,8 +44,8 @@ def test_numbers_and_truth_values_stay_as_they_are() -> None:
 
 
 def test_a_column_is_found_by_its_name() -> None:
-    names = ["time", "links", "pieces", "group.party", "group.links"]
-    columns = {"time": "time", "month": "time", "links": "links", "subwords": "pieces", "party": "group.party"}
+    names = ["time", "links", "subwords", "group.party", "group.links"]
+    columns = {"time": "time", "month": "time", "links": "links", "subwords": "subwords", "party": "group.party"}
     columns["group.links"] = "group.links"
     assert {name: covariate_column(name, names, Path("w")) for name in columns} == columns
     with pytest.raises(

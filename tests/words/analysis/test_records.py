@@ -13,6 +13,7 @@ from bert_tweets.config import AnalyzeConfig
 from bert_tweets.words.analysis import records
 from bert_tweets.words.analysis.records import AnalyzeRecord, Verdict
 from bert_tweets.words.analysis.verdicts import Answers
+from bert_tweets.words.store.folder import EmbedRecord
 from tests.analyses import run, word, words_folder
 from tests.words.analysis.test_verdicts import change_row, regression_row
 
@@ -28,9 +29,11 @@ def test_rows_are_read_back_as_they_were_written(tmp_path: Path) -> None:
 
 def test_settings_are_read_back_without_paths(tmp_path: Path) -> None:
     config = AnalyzeConfig(words="w", by="month", output="o", covariates=["time"], seed=3)
-    records.write_settings(tmp_path, AnalyzeRecord(config, {"seed": 1}, {"seed": 2}))
+    words: EmbedRecord = {"settings": {"seed": 1}, "data": "d", "weights": {"model": "w"}}
+    control_words: EmbedRecord = {"settings": {"seed": 2}, "data": "d", "weights": {"model": "w"}}
+    records.write_settings(tmp_path, AnalyzeRecord(config, words, control_words))
     found = records.read_settings(tmp_path)
-    assert found is not None and (found.words, found.control_words) == ({"seed": 1}, {"seed": 2})
+    assert found is not None and (found.words, found.control_words) == (words, control_words)
     assert (found.settings.by, found.settings.covariates, found.settings.seed) == ("month", ["time"], 3)
     assert (found.settings.words, found.settings.output) == ("", "")
 

@@ -1,4 +1,4 @@
-"""Work that is done behind is done in order, whole, and its troubles are ours."""
+"""Calls run in another thread, in order, all of them, and their exceptions are raised."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import threading
 
 import pytest
 
-from bert_tweets.words.embedding.background_writer import Behind
+from bert_tweets.words.embedding.background_writer import BackgroundWriter
 
 
-def test_calls_are_made_in_order_by_another_thread() -> None:
+def test_calls_run_in_order_in_another_thread() -> None:
     done: list[tuple[int, bool]] = []
-    with Behind() as behind:
+    with BackgroundWriter() as writer:
         for number in range(20):
-            behind.do(lambda n: done.append((n, threading.current_thread() is threading.main_thread())), number)
+            writer.submit(lambda n: done.append((n, threading.current_thread() is threading.main_thread())), number)
     assert done == [(number, False) for number in range(20)]
 
 
 @pytest.mark.parametrize("after", [0, 5])
-def test_what_a_call_raises_is_raised(after: int) -> None:
+def test_an_exception_of_a_call_is_raised(after: int) -> None:
     def fail() -> None:
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"), Behind() as behind:
-        behind.do(fail)
+    with pytest.raises(OSError, match="disk full"), BackgroundWriter() as writer:
+        writer.submit(fail)
         for _ in range(after):
-            behind.do(lambda: None)
+            writer.submit(lambda: None)
 
 
-def test_our_own_trouble_is_not_hidden_by_its() -> None:
+def test_an_exception_of_the_block_hides_that_of_a_call() -> None:
     def fail() -> None:
         raise OSError("disk full")
 
-    with pytest.raises(KeyError), Behind() as behind:
-        behind.do(fail)
+    with pytest.raises(KeyError), BackgroundWriter() as writer:
+        writer.submit(fail)
         raise KeyError("ours")

@@ -1,4 +1,4 @@
-"""A vector is what the stock model says of that word, whatever else was in the batch."""
+"""A vector is that of the stock model, whatever else is in the batch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from bert_tweets.common.arrays import Floats
 from bert_tweets.common.errors import UserError
 from bert_tweets.config import ModelConfig
 from bert_tweets.corpus.shards.manifest import Manifest
@@ -18,7 +19,7 @@ from bert_tweets.data.layout import Layout
 from bert_tweets.model.attention import backend_named
 from bert_tweets.model.loading import load_model
 from bert_tweets.model.masked_lm import PackedMaskedLM
-from bert_tweets.words.embedding.extractor import Centroids, Floats, Reader, layer_labels, one_ahead, resolve_layers
+from bert_tweets.words.embedding.extractor import Centroids, Reader, layer_labels, prefetch_one, resolve_layers
 from bert_tweets.words.occurrences import find as occurrences_module
 from bert_tweets.words.occurrences.find import FOUND, Occurrences, align, find, open_corpus
 from bert_tweets.words.occurrences.matching import words_of
@@ -85,9 +86,9 @@ def test_equal_to_the_stock_model_a_padded_tweet_at_a_time(
     assert mine.shape == (len(found), len(read.labels), 128)
     stock = read.module.model
     stock.set_attn_implementation("eager")
-    ends = np.cumsum(found.piece_counts)
+    ends = np.cumsum(found.subword_counts)
     rows = np.flatnonzero(found.status == FOUND)
-    assert (found.piece_counts[rows] > 1).any()
+    assert (found.subword_counts[rows] > 1).any()
     for row in rows[:: max(1, len(rows) // 40)].tolist():
         ids = torch.from_numpy(corpus.gather(found.places.tweet[row : row + 1]).input_ids).long()[None]
         # Padded, as one would run it: the mask has to hide the padding.
@@ -97,8 +98,8 @@ def test_equal_to_the_stock_model_a_padded_tweet_at_a_time(
             output = stock.bert(
                 input_ids=torch.cat([ids, padding], dim=1), attention_mask=mask, output_hidden_states=True
             )
-        pieces = found.pieces[ends[row] - found.piece_counts[row] : ends[row]]
-        states = torch.stack([output.hidden_states[layer][0, pieces] for layer in layers])
+        tokens = found.subword_positions[ends[row] - found.subword_counts[row] : ends[row]]
+        states = torch.stack([output.hidden_states[layer][0, tokens] for layer in layers])
         if layer_pooling == "mean":
             states = states.mean(dim=0, keepdim=True)
         expected = {"mean": states.mean(dim=1), "first": states[:, 0], "max": states.amax(dim=1)}[pooling]
@@ -129,7 +130,7 @@ def test_layers_at_some_places_are_those_of_the_stock_loop(family: str, backend:
     torch.testing.assert_close(some[:, real], expected[:, real], atol=1e-5, rtol=1e-5)
 
 
-def test_a_layer_above_those_asked_for_is_not_run(
+def test_layers_above_the_highest_one_are_not_run(
     study: tuple[Manifest, Split, Occurrences], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest, corpus, found = study
@@ -138,18 +139,18 @@ def test_a_layer_above_those_asked_for_is_not_run(
     assert np.isfinite(vectors(read, corpus, found)[found.status == FOUND]).all()
 
 
-def test_things_come_in_order_each_after_the_next_has_begun() -> None:
+def test_items_come_in_order_each_after_the_next_was_requested() -> None:
     log: list[str] = []
 
-    def begun() -> Iterator[int]:
+    def requested() -> Iterator[int]:
         for number in range(3):
             log.append(f"begin {number}")
             yield number
 
-    for number in one_ahead(begun()):
+    for number in prefetch_one(requested()):
         log.append(f"end {number}")
     assert log == ["begin 0", "begin 1", "end 0", "begin 2", "end 1", "end 2"]
-    assert list(one_ahead([])) == []
+    assert list(prefetch_one([])) == []
 
 
 def test_layers_count_from_both_ends() -> None:
@@ -160,7 +161,7 @@ def test_layers_count_from_both_ends() -> None:
 
 
 @pytest.mark.parametrize("layer", [3, -4])
-def test_a_layer_that_is_not_there_is_refused(layer: int) -> None:
+def test_a_missing_layer_is_refused(layer: int) -> None:
     with pytest.raises(UserError, match=f"layers={layer}: tiny has 2 layers"):
         resolve_layers([layer], 2, "tiny")
 

@@ -1,4 +1,4 @@
-"""Neighbours are the nearest words of the background, each model's in its own space."""
+"""Neighbours are the nearest background words, in each model's own space."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_words_of_a_text() -> None:
         assert fold(text[start:end]) == word
 
 
-def test_the_background_leaves_out_asked_words_links_and_rare_words(shards: Path) -> None:
+def test_the_background_excludes_chosen_words_links_and_rare_words(shards: Path) -> None:
     corpus = open_corpus(str(shards), Manifest.read(shards))
     found = background(corpus, words_of(["Mask", "#StayHome"]), tweets=400, minimum=5, seed=0)
     assert found.tweets == 400 and "virus" in found.words and found.words == sorted(found.words)
@@ -43,8 +43,8 @@ def test_the_background_is_a_function_of_its_seed(shards: Path) -> None:
     assert set(drawn[0].tolist()) != set(drawn[2].tolist())
 
 
-def test_the_common_direction_is_taken_off() -> None:
-    """Beside a large shared direction raw cosines are all near 1; the mean of the background hides it."""
+def test_the_common_direction_is_subtracted() -> None:
+    """With a large common direction all plain cosines are near 1; subtracting the background mean removes it."""
     common = np.full(8, 100.0)
     others = np.eye(8)[:4] + common
     words = np.array([[0, 0, 1, 0, 0, 0, 0, 0.0], [1, 0.5, 0, 0, 0, 0, 0, 0]]) + common
@@ -54,7 +54,7 @@ def test_the_common_direction_is_taken_off() -> None:
     assert near[0][0][1] > 0.9 > 0.1 > near[0][1][1]
 
 
-def test_words_without_a_vector_have_and_are_no_neighbours() -> None:
+def test_words_without_a_vector_have_no_neighbours_and_are_none() -> None:
     others = np.array([[1, 0], [np.nan, np.nan], [0, 1]], np.float32)
     words = Vectors(SPACE, np.array([[1, 0.1], [np.nan, np.nan]], np.float32))
     near = nearest(words, Vectors(SPACE, others), 5)
@@ -63,7 +63,7 @@ def test_words_without_a_vector_have_and_are_no_neighbours() -> None:
     assert nearest(Vectors(SPACE, np.ones((1, 2), np.float32)), none, 5) == [[]]
 
 
-def test_the_share_that_stayed() -> None:
+def test_overlap_is_the_share_of_common_neighbours() -> None:
     assert overlap(["a", "b", "c", "d"], ["d", "x", "a", "y"]) == 0.5
     assert overlap(["a"], ["a"]) == 1.0
     assert overlap([], ["a"]) is None

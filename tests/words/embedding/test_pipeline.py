@@ -1,4 +1,4 @@
-"""Embedding: several models and layers over the same occurrences, summed up by word, each in its own space."""
+"""embed: several models and layers over the same occurrences, each in its own space."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from bert_tweets.words.embedding.pipeline import embed
 from bert_tweets.words.embedding.study import Study
 from bert_tweets.words.occurrences.control_words import ControlWord
 from bert_tweets.words.occurrences.find import FOUND
+from bert_tweets.words.store.summary import Summary, read_summary
 from bert_tweets.words.store.vector_space import Vectors
 from tests.helpers import make_shards
 from tests.test_evaluate import export_scratch
@@ -39,7 +40,7 @@ def models(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(export_scratch(folder / str(seed), shards, seed)) for seed in (0, 1)]
 
 
-def embedded(shards: Path, model: list[str], folder: Path, **more: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def embedded(shards: Path, model: list[str], folder: Path, **more: Any) -> tuple[Summary, list[dict[str, Any]]]:
     """The summary and the rows."""
     settings = {
         "words": WORDS,
@@ -51,7 +52,7 @@ def embedded(shards: Path, model: list[str], folder: Path, **more: Any) -> tuple
     }
     folder.mkdir(exist_ok=True)
     summary = embed(EmbedConfig(model=model, **settings), Manifest.read(shards), world_from_environment("cpu"), folder)
-    assert summary is not None
+    assert summary is not None and read_summary(folder) == summary
     return summary, pq.read_table(folder / "occurrences.parquet").to_pylist()
 
 
@@ -67,7 +68,7 @@ def matrix(rows: list[dict[str, Any]], **wanted: Any) -> np.ndarray[Any, Any]:
 
 
 def spearman(rows: list[dict[str, Any]], *roles: str, **wanted: str) -> float:
-    """Of the cosine distances between occurrences, one a cluster."""
+    """Spearman's correlation of the cosine distances between occurrences, one per cluster."""
     first: dict[tuple[str, int], dict[str, Any]] = {}
     for row in rows:
         first.setdefault((row["model"], row["cluster"]), row) if all(row[k] == v for k, v in wanted.items()) else None
@@ -75,15 +76,15 @@ def spearman(rows: list[dict[str, Any]], *roles: str, **wanted: str) -> float:
     return float(spearmanr(*(pdist(values, "cosine") for values in vectors)).statistic)
 
 
-def test_occurrences_that_were_cut_off_have_no_part_in_the_centroid(tmp_path: Path) -> None:
+def test_truncated_occurrences_are_not_in_the_centroid(tmp_path: Path) -> None:
     texts = [f"mask {number} mask and so on until the end of it comes the mask" for number in range(40)]
     shards = make_shards(tmp_path / "data", texts, max_length=10)
     model = str(export_scratch(tmp_path / "model", shards, 0))
-    whole, rows = embedded(shards, [model], tmp_path, words=["mask"])
-    summary = whole["words"]["mask"]
-    assert summary["found"] >= 40 and summary["truncated"] >= 40 and summary["before_after"] is None
+    summary, rows = embedded(shards, [model], tmp_path, words=["mask"])
+    mask = summary.words["mask"]
+    assert mask.found >= 40 and mask.truncated >= 40 and mask.drift is None
     found = matrix(rows, status="found", control=False)
-    assert len(found) == summary["found"]
+    assert len(found) == mask.found
     assert np.allclose(written(tmp_path / "vectors.txt")["mask"], found.mean(axis=0), atol=1e-5)
 
 
@@ -94,12 +95,13 @@ def test_seeds_and_layers_are_rows_of_the_same_occurrences(shards: Path, models:
     roles, layers = {"model", "model.2", "base"}, {"0", "1"}
     assert {row["model"] for row in rows} == roles and {row["layer"] for row in rows} == layers
     assert {row["correction"] for row in rows} == {"center"} and {row["correction"] for row in raw} == {"none"}
-    asked = [
+    occurrences = [
         [(row["word"], row["tweet_id"], row["start"]) for row in rows if (row["model"], row["layer"]) == (role, layer)]
         for role in roles
         for layer in layers
     ]
-    assert all(keys == asked[0] for keys in asked) and len(set(asked[0])) == len(asked[0]) > 100
+    assert all(keys == occurrences[0] for keys in occurrences)
+    assert len(set(occurrences[0])) == len(occurrences[0]) > 100
 
     origins = []
     for role in sorted(roles):
@@ -107,7 +109,7 @@ def test_seeds_and_layers_are_rows_of_the_same_occurrences(shards: Path, models:
             shift = matrix(raw, model=role, layer=layer) - matrix(rows, model=role, layer=layer)
             np.testing.assert_allclose(shift, np.broadcast_to(shift[0], shift.shape), atol=1e-5)
             origins.append(shift[0])
-    # Of base and model, here one and the same, the same ones; others of each layer, and of the other seed.
+    # Base and model are the same here, so their origins are equal; those of layers and seeds differ.
     np.testing.assert_array_equal(origins[:2], origins[2:4])
     assert len({tuple(np.round(origin, 3)) for origin in origins}) == 4
     np.testing.assert_allclose(
@@ -115,10 +117,14 @@ def test_seeds_and_layers_are_rows_of_the_same_occurrences(shards: Path, models:
         matrix(rows, model="model", layer="1", word="mask").mean(axis=0),
         atol=1e-5,
     )
-    measured = summary["words"]["mask"]["before_after"]["distance_correlation"]["by_seed"]
-    assert measured == [1.0, pytest.approx(spearman(rows, "base", "model.2", word="mask", layer="1"), abs=1e-4)]
-    told = {"layers": "0, 1", "vectors_layer": "1", "seeds": 2, "pooling": "first", "correction": "center"}
-    assert told.items() <= summary.items() and set(summary["weights"]) == roles
+    drift = summary.words["mask"].drift
+    assert drift is not None and drift.distance_correlation.by_seed == [
+        1.0,
+        pytest.approx(spearman(rows, "base", "model.2", word="mask", layer="1"), abs=1e-4),
+    ]
+    assert (summary.layers, summary.vectors_layer, summary.models) == (["0", "1"], "1", models)
+    assert (summary.pooling, summary.correction) == ("first", "center")
+    assert set(summary.weights) == set(summary.correction_hashes) == roles
 
 
 def test_neighbours_are_chosen_in_the_corrected_space(
@@ -132,24 +138,25 @@ def test_neighbours_are_chosen_in_the_corrected_space(
     embedded(shards, models[:1], tmp_path, correction="center")
     (words, others), background = seen[0], studies[0].background_occurrences
     np.testing.assert_array_equal(words.values[0], written(tmp_path / "vectors.txt")["mask"].astype(np.float32))
-    # Of the occurrences that it was fitted on, the corrected mean is nothing.
+    # The corrected mean of the occurrences that it was fitted on is 0.
     counts = np.bincount(background.places.word[background.status == FOUND], minlength=len(others))
     known = counts > 0
     assert np.abs(others.values[known]).max() > 0.1
     np.testing.assert_allclose(counts[known] @ others.values[known] / counts.sum(), 0, atol=1e-5)
 
 
-def test_what_did_not_change_is_told_from_what_did(shards: Path, models: list[str], tmp_path: Path) -> None:
+def test_a_model_that_did_not_change_has_no_drift(shards: Path, models: list[str], tmp_path: Path) -> None:
     summary, _ = embedded(shards, models, tmp_path, base=models[0])
     for word in WORDS:
-        both = summary["words"][word]["before_after"]
-        for measure in ("neighbour_overlap", "distance_correlation"):
-            same, other = both[measure]["by_seed"]
-            assert same == 1.0 and -1 < other < 1 and both[measure]["controls"] is None
-    assert summary["controls"] == {} and summary["words"]["mask"]["neighbour_overlap"] == 1.0
+        drift = summary.words[word].drift
+        assert drift is not None
+        for measure in (drift.neighbour_overlap, drift.distance_correlation):
+            same, other = measure.by_seed
+            assert same == 1.0 and other is not None and -1 < other < 1 and measure.control_quantiles is None
+    assert summary.control_words == {} and summary.words["mask"].neighbour_overlap == 1.0
 
 
-def test_controls_are_embedded_and_give_the_rank(
+def test_control_words_are_embedded_and_give_the_rank(
     shards: Path, models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = pipeline.find_study
@@ -157,23 +164,20 @@ def test_controls_are_embedded_and_give_the_rank(
     def with_controls(*arguments: Any) -> Any:
         study = plain(*arguments)
         others = [ControlWord(word.key, (word.text,), 0, 1, None) for word in study.words[1:]]
-        return replace(study, words=study.words[:1], controls=others)
+        return replace(study, words=study.words[:1], control_words=others)
 
     monkeypatch.setattr(pipeline, "find_study", with_controls)
     summary, rows = embedded(shards, models[1:], tmp_path, base=models[0])
-    assert set(summary["controls"]) == set(WORDS[1:]) and set(summary["words"]) == {"mask"}
+    assert set(summary.control_words) == set(WORDS[1:]) and set(summary.words) == {"mask"}
     assert {row["word"] for row in rows} == set(WORDS)
     assert set(written(tmp_path / "vectors.txt")) == set(written(tmp_path / "static_vectors.txt")) == {"mask"}
-    both = summary["words"]["mask"]["before_after"]
-    for measure in ("neighbour_overlap", "distance_correlation"):
-        own, (low, middle, high) = both[measure]["by_seed"][0], both[measure]["controls"]
-        values = [control[measure] for control in summary["controls"].values()]
+    for name in ("neighbour_overlap", "distance_correlation"):
+        measure = getattr(summary.words["mask"].drift, name)
+        own, (low, middle, high) = measure.by_seed[0], measure.control_quantiles
+        values = [getattr(control, name) for control in summary.control_words.values()]
         assert min(values) <= low <= middle == sorted(values)[1] <= high <= max(values)
-        assert (both[measure]["rank"], both[measure]["of"]) == (
-            1 + sum(value <= own for value in values),
-            len(values) + 1,
-        )
-    assert all(control["matches"] > 20 and control["pieces"] > 0 for control in summary["controls"].values())
+        assert (measure.rank, measure.num_ranked) == (1 + sum(value <= own for value in values), len(values) + 1)
+    assert all(control.matches > 20 and control.subwords > 0 for control in summary.control_words.values())
 
 
 def test_static_vectors_are_rows_of_the_input_matrix(shards: Path, models: list[str], tmp_path: Path) -> None:
@@ -186,17 +190,17 @@ def test_static_vectors_are_rows_of_the_input_matrix(shards: Path, models: list[
         np.testing.assert_allclose(found[word.replace(" ", "_")], mean, atol=1e-6)
 
 
-def test_models_that_are_no_seeds_of_one_are_refused(shards: Path, models: list[str], tmp_path: Path) -> None:
+def test_models_that_are_not_seeds_of_one_are_rejected(shards: Path, models: list[str], tmp_path: Path) -> None:
     manifest = Manifest.read(shards)
     sizes = ScratchConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
     other = load_model(ModelConfig(name="scratch", scratch=sizes), manifest).model
     export_model(tmp_path / "narrow", other, None, manifest, str(shards))
-    with pytest.raises(UserError, match="training seeds of one, and alike"):
+    with pytest.raises(UserError, match="only if they are training seeds of one"):
         embedded(shards, [models[0], str(tmp_path / "narrow")], tmp_path / "words")
-    with pytest.raises(UserError, match="names one model twice"):
+    with pytest.raises(UserError, match="the same model is given twice"):
         embedded(shards, [models[0], models[0]], tmp_path / "words")
 
 
 def test_a_correction_needs_something_to_be_fitted_on(shards: Path, models: list[str], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="correction=center: is fitted on the background's words, and there are none"):
+    with pytest.raises(UserError, match="correction=center: is fitted on background words, but there are none"):
         embedded(shards, models, tmp_path, correction="center", background_tweets=0)

@@ -1,4 +1,4 @@
-"""Substitutes are the words that the stock model finds likeliest where the word is hidden, in any batch."""
+"""Substitutes are the words that the stock model predicts at a mask in place of the word, in any batch."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from bert_tweets.words.occurrences.matching import words_of
 from tests.helpers import make_shards
 
 WORDS = ["mask", "photographer", "the internet", "😷", "grandmothers", "internet"]
-# The last one stands for a control word.
-ASKED = 5
+# The last one takes the place of a control word.
+TARGETS = 5
 COUNT = 4
 
 
@@ -46,49 +46,49 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return SimpleNamespace(manifest=manifest, corpus=corpus, tokenizer=tokenizer, found=found, model=model)
 
 
-def told(study: Any, tokens_per_device: int = 4096) -> Substitutes:
+def predict(study: Any, tokens_per_device: int = 4096) -> Substitutes:
     layout = Layout(study.manifest.max_length, tokens_per_device, study.manifest.pad_id)
     read = Reader(PackedMaskedLM(study.model).eval(), [1], layout, "fp32", torch.device("cpu"))
     world = World(0, 0, 1, 1, torch.device("cpu"))
-    return substitutes_of(read, study.corpus, study.found, ASKED, COUNT, study.tokenizer, world, Path())
+    return substitutes_of(read, study.corpus, study.found, TARGETS, COUNT, study.tokenizer, world, Path())
 
 
 def test_equal_to_the_stock_model_an_occurrence_at_a_time(study: Any) -> None:
     found, tokenizer = study.found, study.tokenizer
-    substitutes = told(study)
+    substitutes = predict(study)
     stock = deepcopy(study.model)
     stock.set_attn_implementation("eager")
     is_word, _ = word_tokens(tokenizer, study.manifest.vocabulary_size)
-    asked = (found.status == FOUND) & (found.places.word < ASKED)
-    assert 0 < asked.sum() < len(asked) and (found.piece_counts[asked] > 1).any()
-    np.testing.assert_array_equal((substitutes.ids >= 0).all(axis=1), asked)
-    assert (substitutes.ids[~asked] == -1).all()
-    ends = np.cumsum(found.piece_counts)
-    rows = np.flatnonzero(asked)
+    included = (found.status == FOUND) & (found.places.word < TARGETS)
+    assert 0 < included.sum() < len(included) and (found.subword_counts[included] > 1).any()
+    np.testing.assert_array_equal((substitutes.ids >= 0).all(axis=1), included)
+    assert (substitutes.ids[~included] == -1).all()
+    ends = np.cumsum(found.subword_counts)
+    rows = np.flatnonzero(included)
     for row in rows[:: max(1, len(rows) // 60)].tolist():
         ids = study.corpus.gather(found.places.tweet[row : row + 1]).input_ids.tolist()
-        pieces = found.pieces[ends[row] - found.piece_counts[row] : ends[row]].tolist()
-        own = ids[pieces[0]] if len(pieces) == 1 else -1
-        hidden = [*ids[: pieces[0]], tokenizer.mask_token_id, *ids[pieces[-1] + 1 :]]
+        tokens = found.subword_positions[ends[row] - found.subword_counts[row] : ends[row]].tolist()
+        own = ids[tokens[0]] if len(tokens) == 1 else -1
+        masked = [*ids[: tokens[0]], tokenizer.mask_token_id, *ids[tokens[-1] + 1 :]]
         with torch.no_grad():
-            logits = stock(input_ids=torch.tensor([hidden])).logits[0, pieces[0]].numpy()
+            logits = stock(input_ids=torch.tensor([masked])).logits[0, tokens[0]].numpy()
         logits = np.where(is_word & (np.arange(len(logits)) != own), logits, -np.inf)
         # As good as the best, for those that rounding could swap.
         np.testing.assert_allclose(logits[substitutes.ids[row]], np.sort(logits)[::-1][:COUNT], atol=1e-4)
 
 
 def test_layout_changes_nothing(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = told(study).ids
+    expected = predict(study).ids
     assert len(np.unique(expected[expected >= 0])) > 10
     monkeypatch.setattr(occurrences_module, "CHUNK_TWEETS", 7)
-    assert (told(study, 128).ids != expected).mean() < 0.01
+    assert (predict(study, 128).ids != expected).mean() < 0.01
 
 
 def test_substitutes_are_words_and_never_the_word_itself(study: Any) -> None:
-    substitutes = told(study)
+    substitutes = predict(study)
     column = substitutes.column(np.arange(len(study.found))).to_pylist()
     for word, status, number in zip(column, study.found.status.tolist(), study.found.places.word.tolist(), strict=True):
-        if status != FOUND or number >= ASKED:
+        if status != FOUND or number >= TARGETS:
             assert word is None
             continue
         assert len(word) == len(set(word)) == COUNT and WORDS[number] not in word

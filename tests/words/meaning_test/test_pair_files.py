@@ -1,4 +1,4 @@
-"""Pairs: each known form is read to the same spans and judgements, and what is wrong is told by its line."""
+"""Files of pairs: each known format gives the same spans and labels, and errors name the line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def lines(path: Path, records: list[Any]) -> str:
     return str(path)
 
 
-def test_lines_of_tabs_with_their_gold_file(tmp_path: Path) -> None:
+def test_tab_separated_lines_with_their_gold_file(tmp_path: Path) -> None:
     path = lines(
         tmp_path / "dev.data.txt", [f"bank\tN\t1-1\t{FIRST}\t{SECOND}", f"river\tN\t4-0\t{FIRST}\tRivers flow"]
     )
@@ -51,20 +51,20 @@ def test_json_lines_of_tempowic_with_labels_by_id(tmp_path: Path) -> None:
     assert (spans(pairs), pairs.same.tolist()) == (["bank"] * 6, [0, 1, 1])
     few = read_pairs(path, lines(tmp_path / "few", ["171-bank\t0", "9-bank\t1"]))
     assert (len(few), few.same.tolist(), few.unlabelled) == (1, [0], 2)
-    with pytest.raises(UserError, match=r"other: has no label of any pair of .*train\.data\.jl"):
+    with pytest.raises(UserError, match=r"other: has no label with the id of a pair of .*train\.data\.jl"):
         read_pairs(path, lines(tmp_path / "other", ["9-bank\t0"]))
 
 
 @pytest.mark.parametrize("odd", ['"start1": Infinity', '"start1": null', '"text1": "\\ud83d bank"'])
-def test_what_json_can_write_and_no_text_holds_is_a_line(tmp_path: Path, odd: str) -> None:
+def test_half_a_surrogate_pair_is_one_line(tmp_path: Path, odd: str) -> None:
     record = {"word": "bank", "text1": "a bank", "start1": 2, "end1": 6, "text2": "a bank", "start2": 2, "end2": 6}
     line = json.dumps({**record, "label": 1})
     assert len(read_pairs(lines(tmp_path / "fine.jsonl", [line]))) == 1
-    with pytest.raises(UserError, match=r"odd\.jsonl:1: is no pair"):
+    with pytest.raises(UserError, match=r"odd\.jsonl:1: is not a pair"):
         read_pairs(lines(tmp_path / "odd.jsonl", [f"{line[:-1]}, {odd}}}"]))
 
 
-def test_json_lines_of_ones_own(tmp_path: Path) -> None:
+def test_json_lines_of_our_own_format(tmp_path: Path) -> None:
     record = {
         "word": "bank",
         "text1": FIRST,
@@ -84,15 +84,15 @@ RECORD = {"word": "a", "text1": "a b", "start1": 0, "end1": 1, "text2": "a", "st
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (RECORD | {"end1": 9}, r"f:2: 0 to 9 is no span of its text of 3 characters"),
-        (RECORD | {"start2": 1, "end2": 1}, "f:2: 1 to 1 is no span"),
+        (RECORD | {"end1": 9}, r"f:2: 0 to 9 is not a span of its text of 3 characters"),
+        (RECORD | {"start2": 1, "end2": 1}, "f:2: 1 to 1 is not a span"),
         (RECORD | {"label": "maybe"}, "f:2: its label is 'maybe'"),
         (RECORD | {"label": -1}, "f:2: its label is '-1'"),
-        (RECORD | {"text1": 5}, "f:2: is no pair; give lines of tabs"),
-        ({"word": "a"}, "f:2: is no pair"),
+        (RECORD | {"text1": 5}, "f:2: is not a pair; give tab-separated lines"),
+        ({"word": "a"}, "f:2: is not a pair"),
         ("{", "f:2: is not JSON"),
-        ("one\ttwo", "f:2: is no pair"),
-        ("a\tN\t0-7\ta\ta b", "f:2: its text has 2 tokens, and the word is said to be number 7"),
+        ("one\ttwo", "f:2: is not a pair"),
+        ("a\tN\t0-7\ta\ta b", "f:2: its text has 2 tokens, but the word's index is 7"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: Any, message: str) -> None:
@@ -101,13 +101,13 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: Any, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_missing_files_and_labels_are_told(tmp_path: Path) -> None:
+def test_missing_files_and_labels_are_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere: cannot be read"):
         read_pairs(str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match="holds no pairs"):
+    with pytest.raises(UserError, match="has no pairs"):
         read_pairs(lines(tmp_path / "empty", [""]))
     path = lines(tmp_path / "x.data.txt", ["a\tN\t0-0\ta\ta"])
-    with pytest.raises(UserError, match="tells no labels, and no file of them is beside it"):
+    with pytest.raises(UserError, match="has no labels, and there is no label file next to it"):
         read_pairs(path)
     with pytest.raises(UserError, match=r"has 2 lines, .* has 1 pairs"):
         read_pairs(path, lines(tmp_path / "two", ["T", "F"]))

@@ -1,4 +1,4 @@
-"""inspect tells of words what embed finds of them, without a model."""
+"""inspect counts the occurrences that embed would find, without a model."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def test_each_word_is_counted(tokenizer_folder: Path, tmp_path: Path) -> None:
     folder = make_shards(tmp_path, texts, tokenizer=str(tokenizer_folder), max_length=16)
     mask, kanji, nowhere = census(folder, Manifest.read(folder), words_of(["mask", "漢", "nowhere"]))
     assert mask.statuses == {"found": 5, "truncated": 1, "unknown": 0} and mask.matches == 6
-    assert (mask.pieces, mask.tweets, mask.authors, mask.years) == (1, 3, 3, {"2020": 5})
-    assert kanji.statuses == {"found": 0, "truncated": 0, "unknown": 1} and (kanji.pieces, kanji.tweets) == (0, 0)
+    assert (mask.subwords, mask.tweets, mask.authors, mask.years) == (1, 3, 3, {"2020": 5})
+    assert kanji.statuses == {"found": 0, "truncated": 0, "unknown": 1} and (kanji.subwords, kanji.tweets) == (0, 0)
     assert nowhere.matches == 0 and nowhere.authors is None and nowhere.years == {}
     assert census(folder, Manifest.read(folder), words_of(["nowhere"])) == [nowhere]
 
@@ -39,7 +39,7 @@ def test_inspect_shows_them(shards: Path, capsys: pytest.CaptureFixture[str]) ->
     assert all("2020: " in line for line in lines[1:3])
 
 
-def test_words_are_told_without_torch(shards: Path) -> None:
+def test_words_are_counted_without_torch(shards: Path) -> None:
     code = f"import sys; from bert_tweets import inspect; inspect.stage([{str(shards)!r}, 'words=mask'])"
     code += "; print('torch' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

@@ -1,4 +1,4 @@
-"""What is told of a word's context is what a look at the tweet tells."""
+"""The columns about a word's context describe the tweet."""
 
 from __future__ import annotations
 

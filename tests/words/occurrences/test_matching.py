@@ -1,4 +1,4 @@
-"""A word is found where it stands as a whole, and nowhere else."""
+"""A word is found as a whole word, and nowhere else."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bert_tweets.words.occurrences.matching import Word, fold, is_word_character
 
 
 def found(word: str, text: str) -> list[str]:
-    """What is found, as the text that stands there; the vectorised filter must not lose any of it."""
-    asked = Word(word)
-    spans = asked.spans(text)
+    """The texts of the spans that are found; the vectorised filter must not lose any of them."""
+    target = Word(word)
+    spans = target.spans(text)
     if spans:
-        assert asked.candidates(pa.array([text])).to_pylist() == [True]
+        assert target.candidates(pa.array([text])).to_pylist() == [True]
     return [text[start:end] for start, end in spans]
 
 
@@ -79,7 +79,7 @@ FRAGMENTS = [
 
 
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=6), st.lists(st.sampled_from(FRAGMENTS), max_size=6))
-def test_the_edges_of_a_word_decide(before: list[str], after: list[str]) -> None:
+def test_the_characters_around_a_word_decide(before: list[str], after: list[str]) -> None:
     left, right = "".join(before), "".join(after)
     text = f"{left}mask{right}"
     visible_left, visible_right = left.rstrip("\u200d\ufe0f"), right.lstrip("\u200d\ufe0f")
@@ -92,22 +92,22 @@ def test_the_edges_of_a_word_decide(before: list[str], after: list[str]) -> None
 
 @given(st.text(max_size=30), st.text(st.characters(categories=["L", "N", "So"]), min_size=1, max_size=4))
 def test_a_word_between_spaces_is_always_found(text: str, word: str) -> None:
-    (asked,) = words_of([word])
+    (target,) = words_of([word])
     start = len(text) + 1
-    spans = asked.spans(f"{text} {asked.text} {text}")
-    assert (start, start + len(asked.text)) in spans
-    assert asked.candidates(pa.array([f"{text} {asked.text} {text}"])).to_pylist() == [True]
+    spans = target.spans(f"{text} {target.text} {text}")
+    assert (start, start + len(target.text)) in spans
+    assert target.candidates(pa.array([f"{text} {target.text} {text}"])).to_pylist() == [True]
 
 
 def test_spellings_of_one_word_are_one() -> None:
-    asked = words_of(["Mask", "mask", "cafe\u0301", "café", " new   york ", "😷", "😷\ufe0f"])
-    assert [word.text for word in asked] == ["Mask", "café", "new york", "😷"]
+    target = words_of(["Mask", "mask", "cafe\u0301", "café", " new   york ", "😷", "😷\ufe0f"])
+    assert [word.text for word in target] == ["Mask", "café", "new york", "😷"]
 
 
 @pytest.mark.parametrize("letter", "iI\u0130\u0131")
 @pytest.mark.parametrize("other", "iI\u0130\u0131")
 def test_the_turkish_letters_i_are_four_of_three_words(letter: str, other: str) -> None:
-    """One word to `fold` is one word in a text, however Python sets case aside; and what is found is a candidate."""
+    """Spellings that `fold` equates match each other, however Python ignores case; and what is found is a candidate."""
     word, text = Word(f"k{letter}sa"), f"K{other}SA dir"
     found = word.spans(text) == [(0, 4)]
     assert found == (fold(letter) == fold(other)) == word.candidates(pa.array([text])).to_pylist()[0]

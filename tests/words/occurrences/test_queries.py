@@ -1,4 +1,4 @@
-"""Several words count as one, and a regular expression is found where Python finds it whole."""
+"""Several words count as one, and a regular expression matches whole words wherever Python matches."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from bert_tweets.common.errors import UserError
 from bert_tweets.config import EmbedConfig
-from bert_tweets.words.occurrences.matching import Asked, Word, words_of
+from bert_tweets.words.occurrences.matching import ChosenWord, Word, words_of
 from bert_tweets.words.occurrences.queries import Lemma, Pattern, asked_for, with_words_of_file
 
 
-def found(asked: Asked, text: str) -> list[str]:
-    """What is found, as the text that stands there; the vectorised filter must not lose any of it."""
-    spans = asked.spans(text)
+def found(target: ChosenWord, text: str) -> list[str]:
+    """The texts of the spans that are found; the vectorised filter must not lose any of them."""
+    spans = target.spans(text)
     if spans:
-        assert asked.candidates(pa.array([text])).to_pylist() == [True]
+        assert target.candidates(pa.array([text])).to_pylist() == [True]
     return [text[start:end] for start, end in spans]
 
 
@@ -102,7 +102,7 @@ EXPRESSIONS = st.recursive(
     EXPRESSIONS,
     st.lists(st.sampled_from([*"aéÉΣσςkK\u212a9٣_-# \n", "e\u0301", "\u2003", "😷"]), max_size=12).map("".join),
 )
-def test_what_a_pattern_finds_the_filter_lets_through(expression: str, text: str) -> None:
+def test_the_filter_keeps_every_text_that_a_pattern_matches(expression: str, text: str) -> None:
     try:
         pattern = Pattern("name", expression).checked()
     except UserError:
@@ -111,30 +111,30 @@ def test_what_a_pattern_finds_the_filter_lets_through(expression: str, text: str
 
 
 @pytest.mark.parametrize(
-    ("expression", "said"),
+    ("expression", "message"),
     [
-        ("covid(", "no regular expression"),
-        ("(?<=a)b", "cannot be searched for"),
-        (r"(a)\1", "cannot be searched for"),
-        ("a*", "matches nothing"),
-        ("[[:alpha:]]", "no regular expression"),
-        ("a{99999999999}", "no regular expression"),
+        ("covid(", "not a valid regular expression"),
+        ("(?<=a)b", "is not supported by RE2"),
+        (r"(a)\1", "is not supported by RE2"),
+        ("a*", "matches the empty text"),
+        ("[[:alpha:]]", "not a valid regular expression"),
+        ("a{99999999999}", "not a valid regular expression"),
     ],
 )
-def test_a_pattern_that_cannot_be_used_is_one_line(expression: str, said: str) -> None:
-    with pytest.raises(UserError, match=said) as caught:
+def test_a_pattern_that_cannot_be_used_is_one_line(expression: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         Pattern("name", expression).checked()
     assert "\n" not in str(caught.value) and "patterns: name" in str(caught.value)
 
 
-def test_everything_that_is_asked_for_has_a_name_of_its_own(tmp_path: Path) -> None:
+def test_words_lemmas_and_patterns_have_names(tmp_path: Path) -> None:
     file = tmp_path / "words.txt"
     file.write_text("\ufeff#metoo\n\n new  york \nmask\n", encoding="utf-8")
     config = EmbedConfig(words=["mask", "Mask"], words_file=str(file), lemmas={"virus": ["virus", "covid"]})
     config.patterns = {"covid": "covid(-?19)?"}
-    asked = asked_for(with_words_of_file(config))
-    assert [word.text for word in asked] == ["mask", "#metoo", "new york", "virus", "covid"]
-    assert [word.covers("covid") for word in asked] == [False, False, False, True, True]
+    chosen = asked_for(with_words_of_file(config))
+    assert [word.text for word in chosen] == ["mask", "#metoo", "new york", "virus", "covid"]
+    assert [word.covers("covid") for word in chosen] == [False, False, False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_everything_that_is_asked_for_has_a_name_of_its_own(tmp_path: Path) -> N
         {"lemmas": {" ": ["virus"]}},
     ],
 )
-def test_no_words_or_ambiguous_names_are_refused(settings: dict[str, object]) -> None:
+def test_no_words_or_ambiguous_names_are_rejected(settings: dict[str, object]) -> None:
     with pytest.raises(UserError, match=r"words|lemmas"):
         asked_for(EmbedConfig(**settings))
 
@@ -164,6 +164,6 @@ def test_a_file_of_words_that_cannot_be_read_is_one_line(tmp_path: Path) -> None
 
 
 def test_a_pattern_loses_no_turkish_letter() -> None:
-    """Python takes \u0130 for an i, case aside, RE2 does not: what one finds the other must not keep from it."""
+    """Ignoring case, \u0130 is an i to Python but not to RE2: the filter must not lose what Python finds."""
     for expression in ("istanbul\\w*", "[a-z]+stanbul", "[^x]stanbul"):
         assert found(Pattern("city", expression).checked(), "\u0130STANBUL and more") == ["\u0130STANBUL"]

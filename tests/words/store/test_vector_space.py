@@ -1,4 +1,4 @@
-"""A cosine is taken within one space only."""
+"""Cosines are computed within one space only."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bert_tweets.common.errors import UserError
 from bert_tweets.words.embedding.neighbours import nearest
 from bert_tweets.words.store.vector_space import Vectors, VectorSpace
 
-SPACE = VectorSpace("weights", "recipe", "mean(9,10,11,12)", "mean", "center", "fitted")
+SPACE = VectorSpace("weights", "recipe", "mean(9,10,11,12)", "mean", "center", "hash")
 VALUES = np.array([[3, 4], [0, 2], [np.nan, np.nan]], np.float32)
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(VectorSpace)])
-def test_a_cosine_across_spaces_is_refused(name: str) -> None:
+def test_a_cosine_across_spaces_is_rejected(name: str) -> None:
     mine, others = Vectors(SPACE, VALUES), Vectors(replace(SPACE, **{name: "another"}), VALUES)
     with pytest.raises(UserError, match=f"different spaces \\({name}: .*, another\\)"):
         mine.cosines(others)
