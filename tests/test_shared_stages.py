@@ -109,7 +109,7 @@ def test_a_mistake_that_rank_0_alone_sees_ends_all(shards: Path, models: list[Pa
     _, words = jobs(shards, models, tmp_path)[0]
     (tmp_path / ".words.unfinished").mkdir()
     (tmp_path / ".words.unfinished" / "thesis.txt").write_text("not yours")
-    assert "was not made by this program" in failure("embed", *words, processes=2)
+    assert "was not created by bert_tweets" in failure("embed", *words, processes=2)
 
 
 @pytest.mark.dist

@@ -288,7 +288,7 @@ def test_an_export_does_not_change_the_folder_of_embed(
 ) -> None:
     before = (planted / "occurrences.parquet").read_bytes()
     for name in ("occurrences.parquet", "vectors.txt"):
-        with pytest.raises(UserError, match=r"is in a folder written by embed|is there already"):
+        with pytest.raises(UserError, match=r"is in a folder written by embed|exists already"):
             export.stage([f"words={planted}", f"output={planted / name}"])
     assert (planted / "occurrences.parquet").read_bytes() == before
     vectors = WordVectors.load(planted)
@@ -313,7 +313,7 @@ def test_an_export_does_not_change_the_folder_of_embed(
 def test_occurrences_are_flat_for_data_frames(planted: Path, tmp_path: Path) -> None:
     arguments = [f"words={planted}", f"output={tmp_path / 'points.parquet'}", "senses=true"]
     export.stage(arguments)
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists already"):
         export.stage(arguments)
     table = pq.read_table(tmp_path / "points.parquet")
     assert {"group_party", "projection_x", "projection_y", "text", "sense"} <= set(table.column_names)
