@@ -1,11 +1,11 @@
-# make demo   sets up, then walks the whole road on generated tweets
-# make test   sets up, then runs the tests
-# make soak   long campaigns, whose last figures are in docs/reliability.md and docs/statistics.md
+# make demo   set up, then run the whole pipeline on generated tweets
+# make test   set up, then run the tests
+# make soak   run the long tests; docs/reliability.md and docs/statistics.md have their last results
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up
 
-# What make lowest and make newest run, and the seconds that each step of making their environment may take.
+# Tests run by make lowest and make newest, and the time limit in seconds for each step of making their environment.
 TESTS ?= tests/model tests/data tests/engine
 WITHIN ?= 1800
 
@@ -22,19 +22,19 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/bert-tweets demo output=demo
 
-# A worker per core; each holds torch and transformers twice (1.5 GB), hence no more than eight.
+# One worker per core, at most eight, because each needs 1.5 GB: it loads torch and transformers twice.
 test: setup
 	$(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=loadscope --durations=10
 
-# The versions that pyproject.toml declares as the lowest, or the newest there are. Each environment takes 5 to 8 GB
-# in ~/.cache/bert_tweets; where it cannot be made, the tests are skipped with a message.
+# Run tests with the lowest versions that pyproject.toml allows, or with the newest. Each environment takes 5 to 8 GB in
+# ~/.cache/bert_tweets; if it cannot be made, the tests are skipped with a message.
 lowest newest: setup
 	$(BIN)/python tests/environments.py $@ --within $(WITHIN) $(TESTS)
 
 soak: setup
 	$(BIN)/python -m pytest -m soak -s --timeout=3000
 
-# Asks the registry of advisories, so it is no part of lint, which needs no network.
+# Not part of lint, because it queries a database of vulnerabilities over the network.
 audit: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip-audit --skip-editable

@@ -1,8 +1,8 @@
-"""The plain loops of `benchmarks.answer`: the question's own, and four in which one thing at a time is as there.
+"""The plain training loops of `benchmarks.answer`: the question's own, and four that keep one of its traits at a time.
 
-What the question's loop does (own code, after its description): tweets in the order of the file, 20 a step, each padded
-to 82 tokens, no attention mask, dropout; the labels are the input ids, padding and all; AdamW without bias correction
-at a rate of 1e-2, the gradient clipped at 1. Its 20 epochs are one here.
+The question's loop (our code, after its description): tweets in file order, 20 per step, each padded to 82 tokens, no
+attention mask, with dropout; the labels are the input ids, including padding; AdamW without bias correction at a
+learning rate of 1e-2, gradients clipped to norm 1. Its 20 epochs are one here.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ Save = Callable[[Path], None]
 
 @dataclass(frozen=True)
 class Arm:
-    """What a loop does.
+    """Configuration of a plain training loop.
 
     Attributes:
-        labels: inputs: every token is its own label, in sight; masked: 15 % are hidden, and have labels.
-        padding: each tweet is padded to 82 tokens, and [PAD] is a label like others; else to the longest, and it
-            is none.
-        rate: learning rate, constant.
-        as_asked: the rest as in the question: no attention mask, no bias correction.
+        labels: "inputs": every token is its own, visible label; "masked": 15 % of the tokens are masked and labelled.
+        padding: pad each tweet to 82 tokens and use [PAD] as a label; otherwise pad to the longest tweet of the batch
+            and ignore padding.
+        learning_rate: constant learning rate.
+        as_in_question: everything else as in the question: no attention mask, no bias correction.
     """
 
     labels: str
     padding: bool
-    rate: float
-    as_asked: bool = False
+    learning_rate: float
+    as_in_question: bool = False
 
 
 ARMS = {
-    "question": Arm("inputs", True, 1e-2, as_asked=True),
+    "question": Arm("inputs", True, 1e-2, as_in_question=True),
     "inputs as labels": Arm("inputs", False, 5e-5),
     "padding counted": Arm("masked", True, 5e-5),
     "rate of 1e-2": Arm("masked", False, 1e-2),
@@ -61,12 +61,12 @@ ARMS = {
 
 @dataclass(frozen=True)
 class Batch:
-    """Tweets as rows, all [tweets, length].
+    """A batch with one tweet per row; all tensors are [tweets, length].
 
     Attributes:
-        input_ids: int64, what the model sees.
-        labels: int64; `IGNORED`: none.
-        real: bool, no padding.
+        input_ids: int64 inputs of the model.
+        labels: int64 labels, `IGNORED` at positions without one.
+        real: bool, False at padding.
     """
 
     input_ids: Tensor
@@ -75,19 +75,19 @@ class Batch:
 
 
 class Tweets:
-    """The tweets of a split as batches, in the order of the file.
+    """The tweets of a split as batches, in file order.
 
     Args:
-        shards: folder that prepare left.
-        split: train or validation.
-        limit: tweets that are used; None: all.
+        shards: folder of shards.
+        split: "train" or "validation".
+        limit: maximum number of tweets; None: all.
     """
 
     def __init__(self, shards: Path, split: str, limit: int | None = None):
         self.manifest = Manifest.read(shards)
         self.tokenizer = load_tokenizer(str(shards / "tokenizer"))
-        held = open_split(shards, self.manifest, split)
-        tweets = held.gather(np.arange(min(len(held), limit or len(held))))
+        tweets_of_split = open_split(shards, self.manifest, split)
+        tweets = tweets_of_split.gather(np.arange(min(len(tweets_of_split), limit or len(tweets_of_split))))
         rows = np.split(tweets.input_ids.astype(np.int64), np.cumsum(tweets.lengths)[:-1])
         self.rows = [torch.from_numpy(row[:LENGTH]) for row in rows]
         self._collator = DataCollatorForLanguageModeling(self.tokenizer, mlm_probability=0.15)
@@ -96,7 +96,7 @@ class Tweets:
         return len(self.rows)
 
     def batches(self, size: int, arm: Arm) -> Iterator[Batch]:
-        """Batches of so many tweets; masks come from torch's generator."""
+        """Yield batches of `size` tweets; masks are drawn from torch's global generator."""
         for first in range(0, len(self), size):
             yield self._batch(self.rows[first : first + size], arm)
 
@@ -117,11 +117,11 @@ class Tweets:
 
 
 def losses_of(model: Any, batch: Batch, arm: Arm, precision: str) -> Tensor:
-    """The loss at each position, 0 where there is no label; float32 [tweets, length].
+    """Loss at each position, 0 where there is no label; float32 [tweets, length].
 
-    As of `model(input_ids, labels=labels)`, but that the head is run at positions with a label alone, which is faster.
+    The same as `model(input_ids, labels=labels)`, but faster: the head runs only at positions with a label.
     """
-    mask = None if arm.as_asked else batch.real.long()
+    mask = None if arm.as_in_question else batch.real.long()
     labelled = batch.labels != IGNORED
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         states = model.bert(input_ids=batch.input_ids, attention_mask=mask).last_hidden_state
@@ -130,13 +130,17 @@ def losses_of(model: Any, batch: Batch, arm: Arm, precision: str) -> Tensor:
     return torch.zeros(labelled.shape).masked_scatter(labelled, losses)
 
 
-def uncorrected(rate: float, step: int) -> float:
-    """The rate at which AdamW with bias correction steps as AdamW without it does at `rate`, counted from step 1.
+def without_bias_correction(learning_rate: float, step: int) -> float:
+    """The learning rate that makes AdamW, which corrects its bias, step as it would without correction.
 
-    Kingma and Ba 2015, section 2, the formula before section 2.1: rate · sqrt(1 − β2^t) / (1 − β1^t) is the corrected
-    one, so this is its inverse.
+    The inverse of Kingma and Ba 2015, section 2, the formula before section 2.1: the corrected rate is
+    rate · sqrt(1 − β2^t) / (1 − β1^t).
+
+    Args:
+        learning_rate: learning rate of AdamW without bias correction.
+        step: step t, counted from 1.
     """
-    return rate * (1 - _BETAS[0] ** step) / math.sqrt(1 - _BETAS[1] ** step)
+    return learning_rate * (1 - _BETAS[0] ** step) / math.sqrt(1 - _BETAS[1] ** step)
 
 
 def train(
@@ -146,27 +150,29 @@ def train(
     seed: int,
     size: int,
     precision: str,
-    look: Callable[[int, Save], None] = lambda step, save: None,
+    after_step: Callable[[int, Save], None] = lambda step, save: None,
 ) -> tuple[dict[str, Any], Save]:
-    """One pass over the training tweets.
+    """Train for one pass over the training tweets.
 
     Args:
-        arm: what the loop does.
-        shards, base: tweets, and the model that it begins with.
-        seed: of masks and dropout.
-        size: tweets of a step.
-        precision: fp32 or bf16 (autocast).
-        look: is called after each step, with its number and what saves the model.
+        arm: configuration of the loop.
+        shards: folder of shards.
+        base: folder of the initial model.
+        seed: seed of masks and dropout.
+        size: tweets per step.
+        precision: "fp32" or "bf16" (autocast).
+        after_step: called after each step with its number and a function that saves the model.
 
     Returns:
-        Steps, the loss of each step, and apart that at [PAD] and elsewhere; and what saves the model.
+        The columns `steps` and `losses` (one per step; with padding, also separately at [PAD] and elsewhere), and a
+        function that saves the model.
     """
     quiet_transformers()
     torch.manual_seed(seed)
     tweets = Tweets(shards, "train")
     model = AutoModelForMaskedLM.from_pretrained(base, dtype=torch.float32).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=arm.rate, betas=_BETAS, weight_decay=0.0, fused=True)
-    found: dict[str, list[Any]] = {"losses": [], "losses_at_padding": [], "losses_elsewhere": []}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=arm.learning_rate, betas=_BETAS, weight_decay=0.0, fused=True)
+    losses_by_part: dict[str, list[Any]] = {"losses": [], "losses_at_padding": [], "losses_elsewhere": []}
 
     def save(folder: Path) -> None:
         weights = {name: weight.detach() for name, weight in model.named_parameters()}
@@ -178,12 +184,14 @@ def train(
         loss = losses.sum() / labelled.sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        rate = arm.learning_rate
+        learning_rate = without_bias_correction(rate, step) if arm.as_in_question else rate
         for group in optimizer.param_groups:
-            group["lr"] = uncorrected(arm.rate, step) if arm.as_asked else arm.rate
+            group["lr"] = learning_rate
         optimizer.step()
         optimizer.zero_grad()
         parts = [losses.detach()[labelled & where].mean().item() for where in (~batch.real, batch.real)]
-        for name, value in zip(found, (loss.item(), *parts), strict=True):
-            found[name].append([step, value] if math.isfinite(value) else [step, None])
-        look(step, save)
-    return {"steps": step, **(found if arm.padding else {"losses": found["losses"]})}, save
+        for name, value in zip(losses_by_part, (loss.item(), *parts), strict=True):
+            losses_by_part[name].append([step, value] if math.isfinite(value) else [step, None])
+        after_step(step, save)
+    return {"steps": step, **(losses_by_part if arm.padding else {"losses": losses_by_part["losses"]})}, save

@@ -1,4 +1,4 @@
-"""What `benchmarks.answer` measures of a model beside its masked loss: copying, padding, input rows."""
+"""Further measurements of `benchmarks.answer`: copying, padding and change of the input matrix."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from torch import Tensor
 from transformers import AutoModelForMaskedLM
 
 from benchmarks.answer_arms import ARMS, IGNORED, LENGTH, Arm, Batch, Tweets, losses_of
+from benchmarks.common import Row
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.model.export import export_model
 from bert_tweets.model.loading import quiet_transformers
 
-Row = dict[str, Any]
 _BATCH, _COPIED_TWEETS, _GRADIENT_BATCHES = 20, 500, 5
-_OFTEN, _SELDOM = 50, 5
+_FREQUENT, _RARE = 50, 5
 
 
 def load(folder: Path) -> Any:
-    """The model, without dropout."""
+    """Load a model in fp32, without dropout."""
     quiet_transformers()
     return AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def counts_of(shards: Path) -> Tensor:
-    """How often each token stands in the training tweets; int64 [vocabulary]."""
+    """Number of occurrences of each token in the training tweets; int64 [vocabulary]."""
     tweets = Tweets(shards, "train")
     return torch.bincount(torch.cat(tweets.rows), minlength=tweets.manifest.vocabulary_size)
 
 
 def save_unigram(shards: Path, base: Path, folder: Path) -> None:
-    """A model that knows how frequent each token is, and nothing else: guesses are the same wherever a token is hidden.
+    """Save a model that knows only how frequent each token is: it predicts the same at every masked position.
 
-    The base with its head silenced, so that the logits are its bias: the logarithm of ordinary tokens' counts in the
-    training tweets plus one.
+    It is the base model with its head's LayerNorm zeroed, so that the logits equal the bias: log(count + 1) of each
+    token in the training tweets, with the counts of special tokens set to 0.
     """
     manifest, model = Manifest.read(shards), load(base)
     counts = counts_of(shards)
@@ -51,7 +51,7 @@ def save_unigram(shards: Path, base: Path, folder: Path) -> None:
 
 @torch.inference_mode()
 def copying(shards: Path, folder: Path, precision: str) -> Row:
-    """The loss and accuracy at guessing the ordinary tokens of held-out tweets that are in sight, unmasked."""
+    """Loss at predicting the ordinary tokens of held-out tweets while they are visible (unmasked)."""
     model, arm = load(folder), ARMS["inputs as labels"]
     tweets = Tweets(shards, "validation", _COPIED_TWEETS)
     special = torch.tensor(tweets.tokenizer.all_special_ids)
@@ -65,24 +65,24 @@ def copying(shards: Path, folder: Path, precision: str) -> Row:
     return {"loss": total / tokens, "tokens": tokens, "tweets": len(tweets)}
 
 
-def moved_rows(shards: Path, base: Path, folder: Path) -> Row:
-    """How far the rows of the input matrix moved: |after − before| / |before|, the median row by the token's count.
+def input_matrix_change(shards: Path, base: Path, folder: Path) -> Row:
+    """Relative change of the input matrix's rows, |after − before| / |before|: medians by the token's count.
 
-    The two are one matrix before and after, so that the difference is of weights; nothing is compared by a cosine.
+    This compares weights of one matrix before and after training, not vectors of two spaces.
     """
-    before, after = (load(place).get_input_embeddings().weight.detach() for place in (base, folder))
-    moved = ((after - before).norm(dim=1) / before.norm(dim=1)).numpy()
+    before, after = (load(model).get_input_embeddings().weight.detach() for model in (base, folder))
+    change = ((after - before).norm(dim=1) / before.norm(dim=1)).numpy()
     counts = counts_of(shards).numpy()
-    groups = {"often": counts >= _OFTEN, "seldom": (counts > 0) & (counts <= _SELDOM), "never": counts == 0}
-    rows = {name: float(np.median(moved[where])) for name, where in groups.items() if where.any()}
-    return rows | {"tokens": {name: int(where.sum()) for name, where in groups.items()}, "all": float(np.median(moved))}
+    groups = {"frequent": counts >= _FREQUENT, "rare": (counts > 0) & (counts <= _RARE), "unseen": counts == 0}
+    medians = {name: float(np.median(change[mask])) for name, mask in groups.items() if mask.any()}
+    tokens = {name: int(mask.sum()) for name, mask in groups.items()}
+    return medians | {"tokens": tokens, "all": float(np.median(change))}
 
 
 def padding(shards: Path, base: Path, precision: str) -> list[Row]:
-    """What share of positions, of labels, of the loss and of the gradient is [PAD], before the first step.
+    """Shares of [PAD] in positions, labels, loss and gradient before the first step, for the arms that count padding.
 
-    Of labels that are the inputs, without an attention mask as in the question, and of properly masked tweets in which
-    padding alone is left among the labels. Losses and gradients are of the first batches, without dropout.
+    Losses and gradients are means over the first batches, without dropout.
     """
     manifest = Manifest.read(shards)
     lengths = np.asarray(manifest.lengths["train"])
@@ -94,30 +94,30 @@ def padding(shards: Path, base: Path, precision: str) -> list[Row]:
         torch.manual_seed(0)
         batches = [_at_padding(model, batch, ARMS[who], precision) for batch in tweets.batches(_BATCH, ARMS[who])]
         mean = {name: float(np.mean([batch[name] for batch in batches])) for name in batches[0]}
-        rows.append({"part": "padding", "who": who, "share_of_positions": share, **mean})
+        rows.append({"kind": "padding", "who": who, "share_of_positions": share, **mean})
     return rows
 
 
 def _at_padding(model: Any, batch: Batch, arm: Arm, precision: str) -> Row:
     labelled = batch.labels != IGNORED
-    wheres = {"padding": labelled & ~batch.real, "elsewhere": labelled & batch.real}
+    masks = {"padding": labelled & ~batch.real, "elsewhere": labelled & batch.real}
     losses = losses_of(model, batch, arm, precision)
-    sums = {name: losses[where].sum() for name, where in wheres.items()}
+    sums = {name: losses[mask].sum() for name, mask in masks.items()}
     gradients = {name: _gradient(model, value / labelled.sum()) for name, value in sums.items()}
     losses = losses.detach()
     sums = {name: value.detach() for name, value in sums.items()}
-    together = gradients["padding"] + gradients["elsewhere"]
+    total = gradients["padding"] + gradients["elsewhere"]
     return {
-        "share_of_labels": float(wheres["padding"].sum() / labelled.sum()),
+        "share_of_labels": float(masks["padding"].sum() / labelled.sum()),
         "share_of_loss": float(sums["padding"] / losses.sum()),
         "loss": float(losses.sum() / labelled.sum()),
-        **{f"loss_{name}": float(value / wheres[name].sum()) for name, value in sums.items()},
+        **{f"loss_{name}": float(value / masks[name].sum()) for name, value in sums.items()},
         **{f"gradient_{name}": float(value.norm()) for name, value in gradients.items()},
-        "share_of_gradient": float(gradients["padding"] @ together / (together @ together)),
+        "share_of_gradient": float(gradients["padding"] @ total / (total @ total)),
     }
 
 
 def _gradient(model: Any, loss: Tensor) -> Tensor:
-    """Of all weights, strung together."""
+    """Gradient of the loss with respect to all weights, concatenated; [parameters]."""
     parts = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True, allow_unused=True)
     return torch.cat([part.flatten() for part in parts if part is not None])

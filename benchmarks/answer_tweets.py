@@ -1,4 +1,4 @@
-"""The tweets of `benchmarks.answer`: those to adapt to, others for the head, and those with a word."""
+"""The tweets of `benchmarks.answer`: those to adapt to, those for training the head, and those with a query word."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# A word, and two uses of it, told by a rough pattern: `before` is matched against what stands directly before the word,
-# `anywhere` against the whole tweet. An occurrence that fits both uses, or none, is in neither.
+# Words with two uses each, recognised by rough patterns: `before` is matched against the text directly before the word,
+# `anywhere` against the whole tweet. An occurrence that matches both uses, or neither, is left out.
 USES: dict[str, dict[str, tuple[str, str]]] = {
     "talk": {
         "to talk": ("before", r"\b(to|we|i|you|they|can|don.t|please|let.s|lets|gotta|wanna|never)\s$"),
@@ -23,49 +23,51 @@ USES: dict[str, dict[str, tuple[str, str]]] = {
     },
 }
 
-# Words to hold the uses against: the first two are nearer to the one use in sense, the others to the other.
+# Words to compare the uses with: the first two are closer in meaning to the first use, the others to the second.
 PROBES = {"talk": ("speak", "tell", "interview", "speech"), "apple": ("iphone", "google", "juice", "pizza")}
 
 
 def use_of(word: str, text: str, start: int) -> str | None:
-    """Which use of a word an occurrence is, by the patterns; None: neither, or both.
+    """The use of a word at one occurrence, by the patterns; None if neither or both match.
 
     Args:
         word: one of `USES`.
-        text: of the tweet.
-        start: where the word begins in it, in characters.
+        text: text of the tweet.
+        start: offset of the word in the text, in characters.
     """
     lowered = text.lower()
-    places = {"before": lowered[:start], "anywhere": lowered}
-    found = [use for use, (where, pattern) in USES[word].items() if re.search(pattern, places[where])]
-    return found[0] if len(found) == 1 else None
+    contexts = {"before": lowered[:start], "anywhere": lowered}
+    uses = [use for use, (where, pattern) in USES[word].items() if re.search(pattern, contexts[where])]
+    return uses[0] if len(uses) == 1 else None
 
 
-def write_tweets(given: dict[str, Any], work: Path) -> None:
-    """Writes study.csv, general.csv and words.csv (a column, text); no tweet to adapt to is in the other two.
+def write_tweets(settings: dict[str, Any], work: Path) -> None:
+    """Write study.csv, general.csv and words.csv (one column, `text`); no row of study is in the other two.
 
-    study: the first `tweets` + `held_out` rows whose column `column` is `topic`, in their order; of all rows a seeded
-    sample where no topic is given. general: a seeded sample of the others. words: the others that hold a word of
-    `USES`, some that hold one of `PROBES`, and some thousand more.
+    study: the first `tweets` + `held_out` rows whose column `column` is `topic`, in file order; without a topic, a
+    seeded sample of all rows. general: a seeded sample of the other rows. words: the other rows that contain a word of
+    `USES`, `background` more, and up to `background` that contain one of `PROBES`.
     """
-    rows = list(_rows(Path(given["data"]), given["column"]))
-    draw, size = random.Random(0), given["tweets"] + given["held_out"]
-    if given["topic"]:
-        study = [number for number, (topic, _) in enumerate(rows) if topic == given["topic"]][:size]
+    rows = list(_rows(Path(settings["data"]), settings["column"]))
+    generator, size = random.Random(0), settings["tweets"] + settings["held_out"]
+    if settings["topic"]:
+        study = [number for number, (topic, _) in enumerate(rows) if topic == settings["topic"]][:size]
     else:
-        study = sorted(draw.sample(range(len(rows)), min(size, len(rows) // 2)))
+        study = sorted(generator.sample(range(len(rows)), min(size, len(rows) // 2)))
     if not study:
-        raise SystemExit(f"error: {given['data']}: no row's {given['column']} is {given['topic']}")
-    chosen = set(study)
-    off_topic = (number for number, (topic, _) in enumerate(rows) if not given["topic"] or topic != given["topic"])
-    others = [number for number in off_topic if number not in chosen]
-    draw.shuffle(others)
-    probes = [probe for some in PROBES.values() for probe in some]
-    asked, beside = (re.compile(rf"\b({'|'.join(some)})\b", re.IGNORECASE) for some in (USES, probes))
-    words = [number for number in others if asked.search(rows[number][1])] + others[: given["background"]]
-    words += [number for number in others if beside.search(rows[number][1])][: given["background"]]
-    parts = {"study": study, "general": others[: given["general"]], "words": dict.fromkeys(words)}
-    for name, numbers in parts.items():
+        raise SystemExit(f"error: {settings['data']}: no row has {settings['column']}={settings['topic']}")
+    in_study = set(study)
+    off_topic = (
+        number for number, (topic, _) in enumerate(rows) if not settings["topic"] or topic != settings["topic"]
+    )
+    others = [number for number in off_topic if number not in in_study]
+    generator.shuffle(others)
+    probes = [probe for probes_of_word in PROBES.values() for probe in probes_of_word]
+    has_use, has_probe = (re.compile(rf"\b({'|'.join(words)})\b", re.IGNORECASE) for words in (USES, probes))
+    rows_of_words = [number for number in others if has_use.search(rows[number][1])] + others[: settings["background"]]
+    rows_of_words += [number for number in others if has_probe.search(rows[number][1])][: settings["background"]]
+    files = {"study": study, "general": others[: settings["general"]], "words": dict.fromkeys(rows_of_words)}
+    for name, numbers in files.items():
         with (work / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("text",))
@@ -73,8 +75,8 @@ def write_tweets(given: dict[str, Any], work: Path) -> None:
 
 
 def _rows(path: Path, column: str) -> Iterator[tuple[str, str]]:
-    """Topic (empty without such a column) and text of each row."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8", newline="") as file:
+    """Yield the topic (empty without such a column) and the text of each row."""
+    open_file = gzip.open if path.suffix == ".gz" else open
+    with open_file(path, "rt", encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             yield row.get(column) or "", row["text"]

@@ -1,10 +1,9 @@
-"""What `benchmarks.answer` measures of words: the spread of a word's occurrences, and what moved and what did not."""
+"""What `benchmarks.answer` measures about words: how their occurrences spread, and what training changed."""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from scipy.spatial.distance import pdist
 
 from benchmarks.answer_measures import load
 from benchmarks.answer_tweets import PROBES, USES, use_of
+from benchmarks.common import Row
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.shards.reader import open_split
 from bert_tweets.corpus.text.tokenizer import load_tokenizer
@@ -21,30 +21,29 @@ from bert_tweets.words.embedding.neighbours import nearest, overlap, words_in
 from bert_tweets.words.store.vector_space import Vectors, VectorSpace
 
 Floats = npt.NDArray[np.float64]
-Row = dict[str, Any]
 _NEIGHBOURS = 10
 
 
 def common_words(shards: Path, limit: int, minimum: int) -> list[str]:
-    """The most frequent words of four letters or more in the training tweets; no hashtags, and none of `USES`."""
+    """The most frequent words of four or more letters in the training tweets, without hashtags and words of `USES`."""
     split = open_split(shards, Manifest.read(shards), "train")
     texts = split.texts(np.arange(len(split)))
     counts = Counter(word for text in texts for word, *_ in words_in(text) if len(word) > 3 and word[0] != "#")
-    found = [word for word, count in counts.most_common() if count >= minimum and word not in USES]
-    return sorted(found[:limit])
+    frequent = [word for word, count in counts.most_common() if count >= minimum and word not in USES]
+    return sorted(frequent[:limit])
 
 
 def occurrences(folder: Path, model: Path) -> list[Row]:
-    """Of each word of `USES`: how its occurrences spread, whether its uses are told apart, and what each is near to.
+    """For each word of `USES`: spread of its occurrences, separability of its uses, and cosines of uses with probes.
 
     Args:
-        folder: that embed left, of these words and of others to be their neighbours, with texts.
-        model: that it was made with.
+        folder: output of embed for these words and for others as their neighbours, with texts.
+        model: folder of the model that embed used.
     """
-    read = pq.read_table(folder / "occurrences.parquet")
-    read = read.filter(pc.equal(read["status"], "found"))
-    words, texts, starts = (read[name].to_pylist() for name in ("word", "text", "start"))
-    vectors = np.stack(read["vector"].to_numpy()).astype(np.float64)
+    table = pq.read_table(folder / "occurrences.parquet")
+    table = table.filter(pc.equal(table["status"], "found"))
+    words, texts, starts = (table[name].to_pylist() for name in ("word", "text", "start"))
+    vectors = np.stack(table["vector"].to_numpy()).astype(np.float64)
     names = np.array(words)
     others = sorted(set(words) - set(USES))
     centroids = np.stack([vectors[names == word].mean(axis=0) for word in others])
@@ -53,101 +52,106 @@ def occurrences(folder: Path, model: Path) -> list[Row]:
     static -= static[len(USES) :].mean(axis=0)
     rows = []
     for number, word in enumerate(USES):
-        here = np.flatnonzero(names == word)
-        if len(here) < 4:
+        own = np.flatnonzero(names == word)
+        if len(own) < 4:
             continue
-        uses = [use_of(word, texts[row], starts[row]) for row in here.tolist()]
-        row = {"part": "occurrences", "word": word, **_spread(vectors[here], uses, list(USES[word]))}
-        row["cosine_other_words"] = _mean_cosine(vectors[here], vectors[~np.isin(names, list(USES))])
-        means = {use: vectors[here[[found == use for found in uses]]] for use in USES[word]}
+        uses = [use_of(word, texts[row], starts[row]) for row in own.tolist()]
+        row = {"kind": "occurrences", "word": word, **_spread(vectors[own], uses, list(USES[word]))}
+        row["cosine_other_words"] = _mean_cosine(vectors[own], vectors[~np.isin(names, list(USES))])
+        by_use = {use: vectors[own[[use_here == use for use_here in uses]]] for use in USES[word]}
         probes = [probe for probe in PROBES[word] if probe in others]
         row["probes"] = {
             "input matrix": _cosines(static[number], static[len(USES) :], others, probes),
-            **{use: _cosines(some.mean(axis=0), centroids, others, probes) for use, some in means.items() if len(some)},
+            **{
+                use: _cosines(vectors_of_use.mean(axis=0), centroids, others, probes)
+                for use, vectors_of_use in by_use.items()
+                if len(vectors_of_use)
+            },
         }
         rows.append(row)
     return rows
 
 
-def _cosines(vector: Floats, others: Floats, names: list[str], chosen: list[str]) -> dict[str, float]:
-    """Of a vector with those of chosen words of the same space, the background's mean taken off."""
-    rows = others[[names.index(word) for word in chosen]]
+def _cosines(vector: Floats, others: Floats, names: list[str], probes: list[str]) -> dict[str, float]:
+    """Cosines of a vector with the probes' vectors; all are of one space and centred on the background's mean."""
+    rows = others[[names.index(word) for word in probes]]
     cosines = rows @ vector / (np.linalg.norm(rows, axis=1) * np.linalg.norm(vector))
-    return dict(zip(chosen, cosines.tolist(), strict=True))
+    return dict(zip(probes, cosines.tolist(), strict=True))
 
 
 def _spread(vectors: Floats, uses: list[str | None], names: list[str]) -> Row:
-    """Cosines of pairs (background's mean taken off), and how well the nearer of two means tells the use."""
+    """Mean cosines of pairs of centred vectors, and the accuracy of classifying a use by the nearest mean."""
     labels = np.array([names.index(use) if use else -1 for use in uses])
     first, second = (vectors[labels == number] for number in (0, 1))
     row: Row = {"n": len(vectors), "n_by_use": {name: int((labels == i).sum()) for i, name in enumerate(names)}}
-    row["cosine_all_pairs"] = _mean_cosine(vectors, vectors, itself=True)
+    row["cosine_all_pairs"] = _mean_cosine(vectors, vectors, same=True)
     if min(len(first), len(second)) < 2:
         return row
-    row["cosine_same_use"] = [_mean_cosine(part, part, itself=True) for part in (first, second)]
-    row["cosine_other_use"] = _mean_cosine(first, second)
-    row["use_told_right"] = [_told(first, second), _told(second, first)]
-    plane = _plane(np.concatenate([first, second]))
-    row["plane"] = {
-        name: part.round(3).tolist() for name, part in zip(names, np.split(plane, [len(first)]), strict=True)
-    }
+    row["cosine_within_use"] = [_mean_cosine(part, part, same=True) for part in (first, second)]
+    row["cosine_between_uses"] = _mean_cosine(first, second)
+    row["nearest_mean_accuracy"] = [_accuracy(first, second), _accuracy(second, first)]
+    parts = np.split(_principal_components(np.concatenate([first, second])), [len(first)])
+    row["projection"] = {name: part.round(3).tolist() for name, part in zip(names, parts, strict=True)}
     return row
 
 
-def _told(mine: Floats, others: Floats) -> float:
-    """Share of occurrences nearer to the mean of their own use, without themselves, than to that of the other."""
-    own = (mine.sum(axis=0) - mine) / (len(mine) - 1)
-    nearer = np.linalg.norm(mine - own, axis=1) < np.linalg.norm(mine - others.mean(axis=0), axis=1)
+def _accuracy(vectors: Floats, others: Floats) -> float:
+    """Share of a use's occurrences nearer to its own mean (leaving each itself out) than to the other use's mean."""
+    leave_one_out = (vectors.sum(axis=0) - vectors) / (len(vectors) - 1)
+    to_other = np.linalg.norm(vectors - others.mean(axis=0), axis=1)
+    nearer = np.linalg.norm(vectors - leave_one_out, axis=1) < to_other
     return float(nearer.mean())
 
 
-def _plane(vectors: Floats) -> Floats:
-    """The first two principal components; float64 [rows, 2]. They do not know of uses."""
+def _principal_components(vectors: Floats) -> Floats:
+    """Projection on the first two principal components, which are computed without the uses; float64 [rows, 2]."""
     centred = vectors - vectors.mean(axis=0)
     return np.asarray(centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T)
 
 
-def _mean_cosine(some: Floats, others: Floats, itself: bool = False) -> float:
-    """Of all pairs; where both are the same rows, no row is paired with itself."""
-    one, two = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (some, others))
-    total, pairs = float(one.sum(axis=0) @ two.sum(axis=0)), len(one) * len(two)
-    return (total - len(one)) / (pairs - len(one)) if itself else total / pairs
+def _mean_cosine(first: Floats, second: Floats, same: bool = False) -> float:
+    """Mean cosine over all pairs; if both are the `same` rows, without the pairs of a row with itself."""
+    first, second = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (first, second))
+    total, pairs = float(first.sum(axis=0) @ second.sum(axis=0)), len(first) * len(second)
+    return (total - len(first)) / (pairs - len(first)) if same else total / pairs
 
 
 def static_vectors(model: Path, words: list[str]) -> Floats:
-    """The mean of the input matrix's rows of each word's pieces; float64 [words, width]."""
+    """Mean of the input matrix's rows over each word's subwords; float64 [words, width]."""
     tokenizer = load_tokenizer(str(model))
     matrix = load(model).get_input_embeddings().weight.detach().numpy().astype(np.float64)
-    pieces = tokenizer(words, add_special_tokens=False)["input_ids"]
-    return np.stack([matrix[ids].mean(axis=0) for ids in pieces])
+    subwords = tokenizer(words, add_special_tokens=False)["input_ids"]
+    return np.stack([matrix[ids].mean(axis=0) for ids in subwords])
 
 
 def movement(folder: Path, words: list[str], model: Path, base: Path) -> Row:
-    """What changed between base and model, each within its own space: neighbours of words, and distances between them.
+    """Changes from base to model, each measured within its own space: words' neighbours and pairwise distances.
 
-    The same for the contextual means of the words' occurrences and for their rows in the input matrix: the overlap of
-    the ten nearest among these words, and the correlation of all pairwise distances.
+    Both for the means of the words' occurrences (contextual) and for their rows of the input matrix (static): the
+    overlap of the ten nearest among these words, and the correlation of all pairwise distances.
 
     Args:
-        folder: that embed left, of both models.
+        folder: output of embed for both models.
         words: the words.
-        model, base: the models.
+        model: folder of the adapted model.
+        base: folder of the base model.
     """
-    found = [_read_word2vec(folder / name) for name in ("base_vectors.txt", "vectors.txt")]
-    kept = [word for word in words if all(word in vectors for vectors in found)]
-    contextual = [np.stack([vectors[word] for word in kept]) for vectors in found]
-    static = [static_vectors(place, kept) for place in (base, model)]
-    row: Row = {"part": "movement", "words": len(kept), "neighbours": _NEIGHBOURS}
+    centroids = [_read_word2vec(folder / name) for name in ("base_vectors.txt", "vectors.txt")]
+    common = [word for word in words if all(word in vectors for vectors in centroids)]
+    contextual = [np.stack([vectors[word] for word in common]) for vectors in centroids]
+    static = [static_vectors(path, common) for path in (base, model)]
+    row: Row = {"kind": "movement", "words": len(common), "neighbours": _NEIGHBOURS}
     for name, (before, after) in (("contextual", contextual), ("static", static)):
-        overlaps = [overlap(*pair) for pair in zip(_mutual(before, kept), _mutual(after, kept), strict=True)]
+        neighbours = zip(_neighbours(before, common), _neighbours(after, common), strict=True)
+        overlaps = [overlap(*pair) for pair in neighbours]
         row[f"{name}_overlap"] = float(np.mean([share for share in overlaps if share is not None]))
         row[f"{name}_unchanged"] = float(np.mean([share == 1 for share in overlaps]))
         row[f"{name}_correlation"] = float(np.corrcoef(pdist(before), pdist(after))[0, 1])
     return row
 
 
-def _mutual(vectors: Floats, words: list[str]) -> list[list[str]]:
-    """The nearest of the same words, each without itself."""
+def _neighbours(vectors: Floats, words: list[str]) -> list[list[str]]:
+    """Each word's nearest neighbours among the same words, without itself."""
     own = Vectors(VectorSpace(weights="one model", recipe="", layer=""), vectors.astype(np.float32))
     ranked = nearest(own, own, _NEIGHBOURS + 1)
     return [[words[row] for row, _ in near if row != self][:_NEIGHBOURS] for self, near in enumerate(ranked)]

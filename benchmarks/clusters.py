@@ -1,11 +1,11 @@
-"""Clusters: seconds, memory and disk by kind and number of rows; and how well planted near-copies are found.
+"""Near-duplicate clusters: seconds, memory and disk by kind and number of rows, and recall of planted near-copies.
 
     python -m benchmarks.clusters random 5_000_000
     python -m benchmarks.clusters real everyday_en.csv.gz
 
-Kinds of made-up rows: `random` (a tenth copies, a tenth near-copies), `equal` (one text), `near` (near-copies of one
-text, all different). One core: tasks run inside of this process, whose peak is then that of all
-stages together, with the making of the keys in it.
+Kinds of generated rows: `random` (a tenth copies, a tenth near-copies), `equal` (one text), `near` (different
+near-copies of one text). All tasks run on one core inside this process, so its peak memory is that of all stages
+together, including the making of the keys.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from benchmarks.common import folder_bytes, usage
+from benchmarks.common import exit_with_help, folder_bytes
 from bert_tweets.common.executors import Inline, Workers
 from bert_tweets.common.hashing import mix
 from bert_tweets.corpus.dedup.clustering import CLUSTER, find_clusters, write_keys
@@ -38,12 +38,12 @@ def peak_bytes() -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-# Before anything is read or made.
-IMPORTED = peak_bytes()
+# Before any data is read or generated.
+PEAK_AFTER_IMPORTS = peak_bytes()
 
 
-def made_up(kind: str, first: int, rows: int) -> Keys:
-    """Keys of rows; a row's text is a number, and near-copies differ in their last bits."""
+def generate_keys(kind: str, first: int, rows: int) -> Keys:
+    """Generate keys of rows; a row's text is a number, and near-copies differ in its last bits."""
     number = np.arange(first, first + rows, dtype=np.uint64)
     text = number << np.uint64(8)
     if kind == "random":
@@ -64,51 +64,51 @@ def made_up(kind: str, first: int, rows: int) -> Keys:
     return Keys(mix(text), hashes, sketch)
 
 
-def watched(folder: Path, stop: threading.Event, most: list[int]) -> None:
-    """Notes the most bytes that lay in a folder."""
+def watch_size(folder: Path, stop: threading.Event, peak: list[int]) -> None:
+    """Keep the largest size of a folder, in bytes, in `peak[0]`, until told to stop."""
     while not stop.wait(0.2):
-        most[0] = max(most[0], folder_bytes(folder))
+        peak[0] = max(peak[0], folder_bytes(folder))
 
 
 def measure(folder: Path, files: list[Path], rows: list[int]) -> np.ndarray:
-    """Finds clusters, prints what it took, and gives back the clusters of all rows."""
-    stop, most, made_in = threading.Event(), [0], folder / "made"
-    made_in.mkdir()
-    watch = threading.Thread(target=watched, args=(made_in, stop, most))
+    """Find clusters, print time and memory, and return the cluster of each row."""
+    stop, peak_disk, work = threading.Event(), [0], folder / "work"
+    work.mkdir()
+    watch = threading.Thread(target=watch_size, args=(work, stop, peak_disk))
     watch.start()
-    begun, cpu = time.perf_counter(), time.process_time()
-    made = find_clusters(files, rows, made_in, Workers(Inline(), 1), THRESHOLD)
-    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
-    after = peak_bytes()
+    start, cpu_start = time.perf_counter(), time.process_time()
+    outputs = find_clusters(files, rows, work, Workers(Inline(), 1), THRESHOLD)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
+    peak_memory = peak_bytes()
     stop.set()
     watch.join()
-    clusters = np.concatenate([np.fromfile(file, CLUSTER) for file in made])
+    clusters = np.concatenate([np.fromfile(file, CLUSTER) for file in outputs])
     total = sum(rows)
     figures = {
         "rows": total,
         "clusters": len(np.unique(clusters["cluster"])),
         "seconds": round(seconds, 2),
-        "microseconds_a_row": round(seconds / total * 1e6, 2),
-        "cpu_microseconds_a_row": round(cpu / total * 1e6, 2),
-        "peak_megabytes": round(after / 1e6),
-        "of_which_imports": round(IMPORTED / 1e6),
-        "key_bytes_a_row": round(sum(file.stat().st_size for file in files) / total),
-        "work_bytes_a_row": round(most[0] / total),
+        "microseconds_per_row": round(seconds / total * 1e6, 2),
+        "cpu_microseconds_per_row": round(cpu / total * 1e6, 2),
+        "peak_megabytes": round(peak_memory / 1e6),
+        "peak_megabytes_after_imports": round(PEAK_AFTER_IMPORTS / 1e6),
+        "key_bytes_per_row": round(sum(file.stat().st_size for file in files) / total),
+        "work_bytes_per_row": round(peak_disk[0] / total),
     }
     print(json.dumps(figures))
     return clusters
 
 
 def real_texts(source: Path) -> tuple[list[str], np.ndarray]:
-    """Real tweets' keys, and near-copies of 20,000 of them: words replaced, and where each came from."""
+    """Duplicate keys of real tweets, then near-copies of 20,000 of them; and the row of each copy's original."""
     table = pyarrow.csv.read_csv(source, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True))
     keys = duplicate_key(clean(table.column("text").combine_chunks(), "tweets")).to_pylist()
-    draw = np.random.default_rng(0)
-    origins = draw.choice(len(keys), 20_000, replace=False)
+    generator = np.random.default_rng(0)
+    origins = generator.choice(len(keys), 20_000, replace=False)
     for origin in origins.tolist():
         words = keys[origin].split(" ")
-        for place in draw.integers(0, len(words), draw.integers(1, 4)).tolist():
-            words[place] = f"x{draw.integers(10**9)}"
+        for position in generator.integers(0, len(words), generator.integers(1, 4)).tolist():
+            words[position] = f"x{generator.integers(10**9)}"
         keys.append(" ".join(words))
     return keys, origins
 
@@ -119,39 +119,41 @@ def shingles(text: str) -> set[tuple[str, ...]]:
 
 
 def real(folder: Path, source: Path) -> None:
-    """Speed and quality on real tweets."""
+    """Print speed and recall on real tweets."""
     texts, origins = real_texts(source)
     array = pa.array(texts)
     minhash, sample = MinHash(THRESHOLD, 2), array.slice(0, 100_000)
     for name, task in (("hash_keys alone", hash_keys), ("MinHash", minhash)):
-        begun = time.process_time()
+        start = time.process_time()
         task(sample)
-        print(f"{name}: {(time.process_time() - begun) / len(sample) * 1e6:.2f} µs a tweet of processor time")
+        print(f"{name}: {(time.process_time() - start) / len(sample) * 1e6:.2f} µs of CPU time per tweet")
     files, rows = [], []
     for first in range(0, len(texts), UNIT_ROWS):
         unit = array.slice(first, UNIT_ROWS)
         files.append(folder / f"{first}.keys")
-        begun = time.process_time()
+        start = time.process_time()
         keys = minhash(unit)
         hashed = time.process_time()
         write_keys(files[-1], keys)
         rows.append(len(unit))
-    print(f"last unit: MinHash {(hashed - begun) / rows[-1] * 1e6:.2f}, ", end="")
-    print(f"write_keys {(time.process_time() - hashed) / rows[-1] * 1e6:.2f} µs a tweet")
+    print(f"last unit: MinHash {(hashed - start) / rows[-1] * 1e6:.2f}, ", end="")
+    print(f"write_keys {(time.process_time() - hashed) / rows[-1] * 1e6:.2f} µs per tweet")
     clusters = measure(folder, files, rows)["cluster"]
     planted = np.arange(len(texts) - len(origins), len(texts))
     pairs = [(shingles(texts[a]), shingles(texts[b])) for a, b in zip(origins, planted, strict=True)]
     exact = np.array([len(a & b) / len(a | b) for a, b in pairs])
-    together = clusters[origins] == clusters[planted]
+    same_cluster = clusters[origins] == clusters[planted]
     for low, high in pairwise((0.0, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.01)):
         inside = (exact >= low) & (exact < high)
-        print(f"planted, similarity {low:.2f} to {high:.2f}: {inside.sum():5d}, found {together[inside].mean():.4f}")
+        print(
+            f"planted, similarity {low:.2f} to {high:.2f}: {inside.sum():5d}, found {same_cluster[inside].mean():.4f}"
+        )
     sizes = np.unique(clusters[: -len(origins)], return_counts=True)[1]
     print(f"largest clusters {np.sort(sizes)[::-1][:8].tolist()}, rows in clusters {sizes[sizes > 1].sum()}")
 
 
 def main() -> None:
-    usage(sys.argv[1:], __doc__)
+    exit_with_help(sys.argv[1:], __doc__)
     kind, argument = sys.argv[1:]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -162,7 +164,7 @@ def main() -> None:
         for first in range(0, int(argument), UNIT_ROWS):
             rows.append(min(UNIT_ROWS, int(argument) - first))
             files.append(folder / f"{first}.keys")
-            write_keys(files[-1], made_up(kind, first, rows[-1]))
+            write_keys(files[-1], generate_keys(kind, first, rows[-1]))
         measure(folder, files, rows)
 
 

@@ -1,20 +1,21 @@
-"""Does a faster way of computing the step train as well? Some hundred steps of each, beside the plain way.
+"""Whether faster training variants learn as well as the plain one: some hundred steps of each, compared.
 
     python -m benchmarks.convergence shards=shards/ model=FOLDER [key=value ...]
 
-steps       optimizer steps of each way [500]
-batch_size  tweets of a step [32]
+steps       optimizer steps per variant [500]
+batch_size  tweets per step [32]
 rate        learning rate at the end of the warm-up [5e-5]
-seed        of order, masks and new weights [0]
-ways        some of them, such as tweets-fp32,tweets-bf16; empty: all that this machine has
-within      relative difference of two validation losses above which it fails [0.005]
+seed        seed of order, masks and new weights [0]
+variants    variants to run, such as sdpa-fp32,sdpa-bf16; empty: all that this machine supports
+tolerance   largest accepted relative difference between two validation losses [0.005]
 device      auto, cpu or cuda
-output      of results [benchmarks/results/convergence-{cpu|gpu}.json]
+output      path of the results [benchmarks/results/convergence-{cpu|gpu}.json]
 
-The plain way is the stock model in fp32, a tweet a row, padded, logits at every position, and torch's cross-entropy; it
-begins with the same weights, and takes the same tweets, masks, rates and optimizer. What each way has learnt is
-measured by one yardstick: the masked loss on held-out tweets, in fp32. Exit status 1 if two ways end farther apart than
-`within`. Killed, it goes on: what `output` has already of the same command, commit and tweets is not run again.
+The plain variant is the stock model in fp32 with one tweet per row, padded, logits at every position, and torch's
+cross-entropy. All variants start from the same weights and take the same tweets, masks, learning rates and optimizer.
+All are measured alike: masked loss on held-out tweets, in fp32. Exit status 1 if two variants end farther apart than
+`tolerance`. Rerun the same command to resume: variants that `output` already has for the same command, commit and
+tweets are not run again.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.common import command_of, machine, read_rows, table, words_of, write_rows
+from benchmarks.common import Row, markdown_table, provenance, read_rows, read_settings, write_rows
 from bert_tweets.config import TrainConfig, parser
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.shards.reader import open_split
@@ -47,61 +49,66 @@ from bert_tweets.training.validate import Validation
 
 PLAIN = "plain-fp32"
 PRECISIONS = {"cpu": ("fp32", "bf16", "bf16_weights"), "cuda": ("fp32", "tf32", "bf16", "bf16_weights", "fp16")}
-# Takes a step at a learning rate.
-TakeStep = Callable[[Step, float], Any]
+# Trains one step at a learning rate.
+TrainStep = Callable[[Step, float], Any]
+Variant = Callable[[], tuple[Training, TrainStep]]
 
 
-class Campaign:
-    """All ways from one seed, one after the other."""
+class Comparison:
+    """Training runs of all variants from one seed, one after the other."""
 
-    def __init__(self, given: dict[str, Any]):
-        self.given = given
-        self.world: World = ranks.world_from_environment(given["device"])
-        self.manifest = Manifest.read(given["shards"])
+    def __init__(self, settings: dict[str, Any]):
+        self.settings = settings
+        self.world: World = ranks.world_from_environment(settings["device"])
+        self.manifest = Manifest.read(settings["shards"])
 
-    def config(self, precision: str = "fp32", **other: Any) -> TrainConfig:
-        given = self.given
-        words = {"data.path": given["shards"], "model.name": given["model"], "max_steps": given["steps"]}
-        words |= {"batch_size": given["batch_size"], "optimizer.learning_rate": given["rate"], "seed": given["seed"]}
-        words |= {"device": self.world.device.type, "precision": precision, "output": "unused", **other}
-        return parser.load(TrainConfig, [f"{key}={value}" for key, value in words.items()])
+    def config(self, precision: str = "fp32", **overrides: Any) -> TrainConfig:
+        settings = self.settings
+        values = {"data.path": settings["shards"], "model.name": settings["model"], "max_steps": settings["steps"]}
+        values |= {
+            "batch_size": settings["batch_size"],
+            "optimizer.learning_rate": settings["rate"],
+            "seed": settings["seed"],
+        }
+        values |= {"device": self.world.device.type, "precision": precision, "output": "unused", **overrides}
+        return parser.load(TrainConfig, [f"{key}={value}" for key, value in values.items()])
 
-    def ways(self) -> dict[str, Callable[[], tuple[Training, TakeStep]]]:
-        """The plain way first, then backends by precision, compiled kernels, and activations computed again."""
+    def variants(self) -> dict[str, Variant]:
+        """The plain variant, then backends by precision, (un)compiled kernels, and activation checkpointing."""
         device = self.world.device.type
         compiled = "true" if device == "cuda" else "false"
-        found: dict[str, dict[str, Any]] = {}
+        settings: dict[str, dict[str, Any]] = {}
         for name in backend_names():
             for precision in PRECISIONS[device]:
                 if not backend_named(name).missing(self._shape(precision)):
-                    found[f"{name}-{precision}"] = {
+                    settings[f"{name}-{precision}"] = {
                         "precision": precision,
                         "model.attention": name,
                         "model.compile": compiled,
                     }
         if compiled == "true":
-            found["uncompiled-bf16"] = {"precision": "bf16", "model.compile": "false"}
+            settings["uncompiled-bf16"] = {"precision": "bf16", "model.compile": "false"}
         else:
-            found["compiled-bf16"] = {"precision": "bf16", "model.compile": "true"}
+            settings["compiled-bf16"] = {"precision": "bf16", "model.compile": "true"}
         recomputed = {"model.checkpoint_activations": "true", "model.compile": compiled}
-        found["recomputed-bf16"] = {"precision": "bf16", **recomputed}
-        asked = [way for way in self.given["ways"].split(",") if way] or list(found)
-        ways = {way: (lambda about=found[way]: self.fast(about)) for way in asked if way != PLAIN}
-        return {PLAIN: self.plain, **ways}  # type: ignore[dict-item]
+        settings["recomputed-bf16"] = {"precision": "bf16", **recomputed}
+        names = [name for name in self.settings["variants"].split(",") if name] or list(settings)
+        return {PLAIN: self.plain} | {name: partial(self.fast, settings[name]) for name in names if name != PLAIN}
 
     def _shape(self, precision: str) -> Shape:
         from bert_tweets.engine.precision import PRODUCTS
 
-        settings = load_model(self.config().model, self.manifest).model.config
-        size = settings.hidden_size // settings.num_attention_heads
+        config = load_model(self.config().model, self.manifest).model.config
+        size = config.hidden_size // config.num_attention_heads
         return Shape(self.world.device.type, PRODUCTS[precision], size, self.manifest.max_length)
 
-    def fast(self, about: dict[str, Any]) -> tuple[Training, TakeStep]:
-        training = build(self.config(**about), self.manifest, self.world)
+    def fast(self, settings: dict[str, Any]) -> tuple[Training, TrainStep]:
+        """Our training run with these settings."""
+        training = build(self.config(**settings), self.manifest, self.world)
         return training, lambda step, rate: training.engine.train_step(step, training.masking, rate)
 
-    def plain(self) -> tuple[Training, TakeStep]:
-        """The stock model's own forward pass; `Training` around it lends loader, masks and a place for the weights."""
+    def plain(self) -> tuple[Training, TrainStep]:
+        """The stock model's own forward pass; the `Training` provides its loader, masks and weights."""
         config = self.config(**{"model.attention": "sdpa", "model.compile": "false"})
         training = build(config, self.manifest, self.world)
         stock = training.module.model
@@ -109,7 +116,7 @@ class Campaign:
         stock.train()
         optimizer = make_optimizer(stock.parameters(), config.optimizer)
 
-        def take(step: Step, rate: float) -> None:
+        def train_step(step: Step, rate: float) -> None:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             for batch in step.micro_batches:
@@ -118,21 +125,21 @@ class Campaign:
             optimizer.step()
             optimizer.zero_grad()
 
-        return training, take
+        return training, train_step
 
-    def run(self, way: Callable[[], tuple[Training, TakeStep]]) -> dict[str, float]:
-        """Trains in one way; its losses and how long it took."""
-        training, take = way()
+    def run(self, variant: Variant) -> dict[str, float]:
+        """Train one variant; return its losses and seconds."""
+        training, train_step = variant()
         config = self.config()
-        schedule = schedule_of(config.schedule, config.optimizer.learning_rate, self.given["steps"])
-        before, begun = self.loss_of(_weights(training)), time.perf_counter()
+        schedule = schedule_of(config.schedule, config.optimizer.learning_rate, self.settings["steps"])
+        before, start = self.loss_of(_weights(training)), time.perf_counter()
         for step in training.loader.steps():
-            take(step, schedule.learning_rate(step.index))
-        seconds = time.perf_counter() - begun
+            train_step(step, schedule.learning_rate(step.index))
+        seconds = time.perf_counter() - start
         return {"loss_before": before, "loss": self.loss_of(_weights(training)), "seconds": seconds}
 
     def loss_of(self, weights: dict[str, Tensor]) -> float:
-        """The masked loss of some weights on held-out tweets, in fp32, by the backend that works everywhere."""
+        """Held-out masked loss of these weights, in fp32, with the backend that runs on every device."""
         config = self.config()
         model = load_model(config.model, self.manifest, config.seed).model
         missing = model.load_state_dict(weights, strict=False)
@@ -141,7 +148,7 @@ class Campaign:
         engine = DDPEngine(module, make_optimizer(module.parameters(), config.optimizer), self.world, "fp32", 0.0)
         masking = masking_for(self.manifest, 0, 0.15, False)
         layout = build(config, self.manifest, self.world).layout
-        split = open_split(self.given["shards"], self.manifest, "validation")
+        split = open_split(self.settings["shards"], self.manifest, "validation")
         return Validation(split, masking, layout, self.world, 2000).loss(engine)
 
 
@@ -156,13 +163,13 @@ def _by_token(name: str) -> bool:
 
 
 def _stock_loss(stock: Any, batch: MicroBatch, masking: Masking) -> Tensor:
-    """The sum of the losses, from the tweets of packed rows as rows of their own."""
+    """Sum of the losses, with each tweet of the packed rows in a row of its own."""
     corrupted, selected = masking.apply(batch)
-    tweets = [(batch.segment_ids == number) for number in range(1, len(batch.tweet_index))]
-    tweets = [where for where in tweets if bool(where.any())]
+    masks = [(batch.segment_ids == number) for number in range(1, len(batch.tweet_index))]
+    masks = [mask for mask in masks if bool(mask.any())]
 
     def rows(values: Tensor, fill: int) -> Tensor:
-        return torch.nn.utils.rnn.pad_sequence([values[where] for where in tweets], True, fill)
+        return torch.nn.utils.rnn.pad_sequence([values[mask] for mask in masks], True, fill)
 
     real = rows(torch.ones_like(batch.input_ids), 0)
     labels = rows(torch.where(selected, batch.input_ids, -100), -100).long()
@@ -170,59 +177,60 @@ def _stock_loss(stock: Any, batch: MicroBatch, masking: Masking) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
 
 
-def _rows(campaign: Campaign, done: list[str]) -> Iterator[dict[str, Any]]:
-    for name, way in campaign.ways().items():
+def _rows(comparison: Comparison, done: list[str]) -> Iterator[Row]:
+    for name, variant in comparison.variants().items():
         if name in done:
             continue
         try:
-            yield {"way": name, **campaign.run(way)}
+            yield {"variant": name, **comparison.run(variant)}
         except RuntimeError as error:
             if "out of memory" not in str(error):
                 raise
-            yield {"way": name, "skipped": "out of memory"}
+            yield {"variant": name, "skipped": "out of memory"}
 
 
-def main(words: list[str]) -> None:
-    given = words_of(
-        words,
+def main(arguments: list[str]) -> None:
+    settings = read_settings(
+        arguments,
+        __doc__,
+        ("shards", "model"),
         shards="",
         model="",
         steps=500,
         batch_size=32,
         rate=5e-5,
         seed=0,
-        ways="",
-        within=0.005,
+        variants="",
+        tolerance=0.005,
         device="auto",
         output="",
     )
-    if not given["shards"] or not given["model"]:
-        raise SystemExit("shards= and model= are needed")
-    campaign = Campaign(given)
-    kind = "gpu" if campaign.world.device.type == "cuda" else "cpu"
-    output = given["output"] or f"benchmarks/results/convergence-{kind}.json"
-    same = [word for word in words if word.partition("=")[0] not in ("ways", "within", "output")]
-    about = {**machine(), "command": command_of("convergence", same), "steps": given["steps"]}
-    about |= {"data": campaign.manifest.fingerprint, "threads": torch.get_num_threads()}
+    comparison = Comparison(settings)
+    kind = "gpu" if comparison.world.device.type == "cuda" else "cpu"
+    output = settings["output"] or f"benchmarks/results/convergence-{kind}.json"
+    ignored = ("variants", "tolerance", "output")
+    same = [argument for argument in arguments if argument.partition("=")[0] not in ignored]
+    columns = {**provenance("convergence", same), "steps": settings["steps"]}
+    columns |= {"data": comparison.manifest.fingerprint, "threads": torch.get_num_threads()}
     same_run = ("command", "commit", "data")
-    kept = [] if about["commit"].endswith("+") else read_rows(output)
-    found = [row for row in kept if "loss" in row and all(row.get(name) == about[name] for name in same_run)]
-    for row in _rows(campaign, [row["way"] for row in found]):
-        found.append({**row, **about})
+    earlier = [] if columns["commit"].endswith("+") else read_rows(output)
+    rows = [row for row in earlier if "loss" in row and all(row.get(name) == columns[name] for name in same_run)]
+    for row in _rows(comparison, [row["variant"] for row in rows]):
+        rows.append({**row, **columns})
         print(row, flush=True)
-        write_rows(output, found)
-    losses = {row["way"]: row["loss"] for row in found if "loss" in row}
-    begun = [row["loss_before"] for row in found if "loss" in row]
-    assert max(begun) - min(begun) < 1e-4, "not begun alike"
+        write_rows(output, rows)
+    trained = [row for row in rows if "loss" in row]
+    losses = {row["variant"]: row["loss"] for row in trained}
+    before = [row["loss_before"] for row in trained]
+    assert max(before) - min(before) < 1e-4, "the variants started from different weights"
     spread = max(losses.values()) / min(losses.values()) - 1
     cells = [
-        (row["way"], f"{row['loss_before']:.4f}", f"{row['loss']:.4f}", f"{row['loss'] / losses[PLAIN] - 1:+.3%}")
-        for row in found
-        if "loss" in row
+        (row["variant"], f"{row['loss_before']:.4f}", f"{row['loss']:.4f}", f"{row['loss'] / losses[PLAIN] - 1:+.3%}")
+        for row in trained
     ]
-    print(table(("way", "loss before", f"after {given['steps']} steps", "to the plain way"), cells))
-    print(f"farthest apart: {spread:.3%}; allowed {given['within']:.2%}")
-    raise SystemExit(spread > given["within"])
+    print(markdown_table(("variant", "loss before", f"after {settings['steps']} steps", "against plain"), cells))
+    print(f"largest difference: {spread:.3%}; tolerance {settings['tolerance']:.2%}")
+    raise SystemExit(spread > settings["tolerance"])
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""The speed of embed beside the model's forward pass alone over the same packed micro-batches.
+"""Speed of embed compared with the model's forward pass alone over the same packed micro-batches.
 
     python -m benchmarks.embedding data.path=shards/ model=FOLDER words=[time,work,love] turns=5
 
-`embed` is what the stage does of one model once its occurrences are found: packing, the model, pooling, the background
-and its correction, centroids, neighbours, and `occurrences.parquet` written. `forward` has the micro-batches that embed
-makes, packed before the clock starts, and runs the model over them without looking at what comes out: the last layer's
-states of every token, with the same attention and precision, by the faster of the stock model's own loop over its
-layers (`forward_stock`) and ours (`forward_fused`). The ways take turns. Real tokens are counted. What embed can save
-and `forward` does not: layers above the highest that is read, and of that one all but the words' tokens.
+`embed` is everything that the stage does for one model after finding occurrences: packing, the model, pooling, the
+background and its correction, centroids, neighbours, and writing `occurrences.parquet`. `forward` runs the model over
+the same micro-batches, packed before the clock starts, and discards the result: the last layer's states of every token,
+with the same attention and precision, by the faster of the stock model's own loop over its layers (`forward_stock`) and
+ours (`forward_fused`). The three take turns. Only real tokens are counted. embed can save what `forward` does not:
+layers above the highest one used, and in that layer all tokens except those of the words.
 
-Every `key=value` of embed is understood, and `turns`. Writes benchmarks/results/embedding.json, where
-rows of another precision stay, and prints a table.
+Accepts every `key=value` of embed, and `turns`. Writes benchmarks/results/embedding.json, where rows of other
+precisions are kept, and prints a table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from __future__ import annotations
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.common import command_of, machine, read_rows, table, usage, write_rows
+from benchmarks.common import Row, exit_with_help, markdown_table, provenance, read_rows, write_rows
+from benchmarks.device_timing import seconds_of
 from bert_tweets.config import EmbedConfig, parser
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.data.batches import MicroBatch
@@ -41,23 +41,23 @@ from bert_tweets.words.embedding.study import Study
 from bert_tweets.words.embedding.study_builder import find_study, words_of_study
 
 RESULTS = "benchmarks/results/embedding.json"
-WAYS = ("embed", "forward_stock", "forward_fused")
+VARIANTS = ("embed", "forward_stock", "forward_fused")
 
 
 class Recorder:
-    """Stands in for a model, and keeps the micro-batches that it is asked about."""
+    """Stand-in for a model that records its micro-batches."""
 
     def __init__(self, model: Any, width: int):
         self.model, self.width = model, width
         self.batches: list[MicroBatch] = []
 
-    def layers_at(self, batch: MicroBatch, places: Tensor, layers: list[int]) -> Tensor:
+    def layers_at(self, batch: MicroBatch, positions: Tensor, layers: list[int]) -> Tensor:
         self.batches.append(batch)
-        return torch.zeros(len(layers), len(places), self.width, device=places.device)
+        return torch.zeros(len(layers), len(positions), self.width, device=positions.device)
 
 
 def micro_batches(reader: Reader, study: Study) -> list[MicroBatch]:
-    """Those that embed makes, on the device."""
+    """The micro-batches that embed makes, on the device."""
     recorder = Recorder(reader.module.model, reader.width)
     recording = replace(reader, module=recorder)  # type: ignore[arg-type]
     for occurrences in (study.background_occurrences, study.occurrences):
@@ -67,60 +67,51 @@ def micro_batches(reader: Reader, study: Study) -> list[MicroBatch]:
 
 
 def forward(reader: Reader, batches: list[MicroBatch], fused: bool) -> None:
-    """The model alone: every token's states at the last layer."""
+    """Run the model alone: every token's states at the last layer."""
     last = int(reader.module.model.config.num_hidden_layers)
     with torch.inference_mode(), autocast(reader.device, reader.precision):
         for batch in batches:
             if fused:
-                every = torch.arange(batch.input_ids.numel(), device=reader.device)
-                reader.module.layers_at(batch, every, [last])
+                positions = torch.arange(batch.input_ids.numel(), device=reader.device)
+                reader.module.layers_at(batch, positions, [last])
             else:
                 reader.module.hidden_states(batch)
 
 
-def embedded(config: EmbedConfig, manifest: Manifest, study: Study, reader: Reader, folder: Path) -> None:
-    """What embed does of one model."""
-    chosen = compared(study.occurrences, [word.key for word in study.embedded], config.seed)
+def embed(config: EmbedConfig, manifest: Manifest, study: Study, reader: Reader, folder: Path) -> None:
+    """Run embed for one model, from packing to the Parquet file."""
+    sample = compared(study.occurrences, [word.key for word in study.embedded], config.seed)
     streams = [
         reader.vectors(study.corpus, occurrences) for occurrences in (study.background_occurrences, study.occurrences)
     ]
-    path, name = folder / "occurrences.parquet", config.model[0]
     names = [word.text for word in study.embedded]
-    settings = (len(study.words), config.include_text, manifest.groups)
-    with OccurrenceWriter(path, study.corpus, names, *settings) as writer:
-        answer_of(config, manifest, study, reader, name, "model", streams, writer, chosen)
+    columns = (len(study.words), config.include_text, manifest.groups)
+    with OccurrenceWriter(folder / "occurrences.parquet", study.corpus, names, *columns) as writer:
+        answer_of(config, manifest, study, reader, config.model[0], "model", streams, writer, sample)
 
 
-def seconds(work: Callable[[], None], device: torch.device) -> float:
-    begun = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - begun
-
-
-def measure(config: EmbedConfig, world: World, turns: int) -> dict[str, Any]:
-    """Seconds of each way by turn, and what was run."""
+def measure(config: EmbedConfig, world: World, turns: int) -> Row:
+    """Time all variants; return their seconds by turn, and the columns that all rows share."""
     manifest = Manifest.read(config.data.path)
     study = find_study(config, manifest, words_of_study(config, manifest, None), world, None)
     reader = reader_of(config, manifest, config.model[0], world)
     batches = micro_batches(reader, study)
-    taken: dict[str, list[float]] = {name: [] for name in WAYS}
+    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     with tempfile.TemporaryDirectory() as folder:
-        ways: dict[str, Callable[[], None]] = {
-            "embed": lambda: embedded(config, manifest, study, reader, Path(folder)),
+        variants: dict[str, Callable[[], None]] = {
+            "embed": lambda: embed(config, manifest, study, reader, Path(folder)),
             "forward_stock": lambda: forward(reader, batches, fused=False),
             "forward_fused": lambda: forward(reader, batches, fused=True),
         }
-        for turn in range(turns + 1):  # the first warms up
-            for name in WAYS[turn % 3 :] + WAYS[: turn % 3]:
-                spent = seconds(ways[name], world.device)
+        for turn in range(turns + 1):  # the first is a warm-up
+            for name in VARIANTS[turn % 3 :] + VARIANTS[: turn % 3]:
+                elapsed = seconds_of(variants[name], world.device)
                 if turn:
-                    taken[name].append(spent)
+                    seconds[name].append(elapsed)
     positions = sum(batch.input_ids.numel() for batch in batches)
     tokens = sum(int((batch.segment_ids > 0).sum()) for batch in batches)
     return {
-        "seconds": taken,
+        "seconds": seconds,
         "tokens": tokens,
         "padding_fraction": 1 - tokens / positions,
         "tweets": sum(len(batch.segment_ids.unique()) - 1 for batch in batches),
@@ -131,40 +122,41 @@ def measure(config: EmbedConfig, world: World, turns: int) -> dict[str, Any]:
     }
 
 
-def rows_of(config: EmbedConfig, found: dict[str, Any], words: list[str]) -> list[dict[str, Any]]:
-    """A row a way, with the ratio of embed to the faster forward pass, turn by turn."""
-    taken = found["seconds"]
-    best = [min(pair) for pair in zip(taken["forward_stock"], taken["forward_fused"], strict=True)]
-    ratios = [forward / embed for forward, embed in zip(best, taken["embed"], strict=True)]
+def rows_of(config: EmbedConfig, measured: Row, arguments: list[str]) -> list[Row]:
+    """A row per variant; that of embed has its speed relative to the faster forward pass, turn by turn."""
+    seconds = measured["seconds"]
+    best = [min(pair) for pair in zip(seconds["forward_stock"], seconds["forward_fused"], strict=True)]
+    ratios = [fastest / ours for fastest, ours in zip(best, seconds["embed"], strict=True)]
     shared = {
-        "device": machine()["device"],
+        **provenance("embedding", arguments),
         "threads": torch.get_num_threads(),
         "ranks": 1,
         "model": Path(config.model[0]).name,
         "precision": config.precision,
-        "attention": found["attention"],
+        "attention": measured["attention"],
         "optimizer_included": False,
-        **{key: value for key, value in found.items() if key not in ("seconds", "attention")},
-        **{key: value for key, value in machine().items() if key != "device"},
-        "command": command_of("embedding", words),
+        **{key: value for key, value in measured.items() if key not in ("seconds", "attention")},
     }
     rows = [
-        {"who": name, **shared, "seconds": spent, "tokens_per_second": found["tokens"] / statistics.median(spent)}
-        for name, spent in taken.items()
+        {"who": name, **shared, "seconds": turns, "tokens_per_second": measured["tokens"] / statistics.median(turns)}
+        for name, turns in seconds.items()
     ]
-    rows[0] |= {"of_forward": statistics.median(ratios), "of_forward_by_turn": ratios}
+    rows[0] |= {"ratio_to_forward": statistics.median(ratios), "ratio_to_forward_by_turn": ratios}
     return rows
 
 
-def main(words: list[str]) -> None:
-    usage(words, __doc__)
-    turns = int(next((word.split("=", 1)[1] for word in words if word.startswith("turns=")), "5"))
-    config = parser.load(EmbedConfig, [*(word for word in words if not word.startswith("turns=")), "output=-"])
-    rows = rows_of(config, measure(config, world_from_environment(config.device), turns), words)
+def main(arguments: list[str]) -> None:
+    exit_with_help(arguments, __doc__)
+    of_turns = [argument for argument in arguments if argument.startswith("turns=")]
+    turns = int(of_turns[-1].split("=", 1)[1]) if of_turns else 5
+    config = parser.load(EmbedConfig, [*(one for one in arguments if one not in of_turns), "output=-"])
+    rows = rows_of(config, measure(config, world_from_environment(config.device), turns), arguments)
     write_rows(RESULTS, [row for row in read_rows(RESULTS) if row["precision"] != config.precision] + rows)
-    print(table(("way", "real tokens/s"), [(row["who"], f"{row['tokens_per_second']:,.0f}") for row in rows]))
-    spread = rows[0]["of_forward_by_turn"]
-    print(f"\nembed to the faster forward pass: {rows[0]['of_forward']:.3f} ({min(spread):.3f} to {max(spread):.3f})")
+    rates = [(row["who"], f"{row['tokens_per_second']:,.0f}") for row in rows]
+    print(markdown_table(("variant", "real tokens/s"), rates))
+    ratios = rows[0]["ratio_to_forward_by_turn"]
+    ratio = f"{rows[0]['ratio_to_forward']:.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+    print(f"\nspeed of embed relative to the faster forward pass: {ratio}")
 
 
 if __name__ == "__main__":

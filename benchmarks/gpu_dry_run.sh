@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Both calls of benchmarks/gpu.sh with tiny sizes on this machine's CPU, without git and without the packages that a
+# Runs both calls of benchmarks/gpu.sh with tiny sizes on this machine's CPU, without git and without the packages that a
 # bare GPU machine lacks (tests/without).
 #
 #   [PYTHON=python3] [INPUTS=.gpu] [OUT=FOLDER] benchmarks/gpu_dry_run.sh
@@ -11,8 +11,8 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 PYTHON=$(command -v "${PYTHON:-python3}")
 mkdir "$folder/bin"
-tr : '\n' <<< "$PATH" | while read -r place; do
-  [ ! -d "$place" ] || ln -s "$place"/* "$folder/bin" 2> /dev/null || true
+tr : '\n' <<< "$PATH" | while read -r directory; do
+  [ ! -d "$directory" ] || ln -s "$directory"/* "$folder/bin" 2> /dev/null || true
 done
 rm -f "$folder"/bin/git*
 export PYTHON PATH="$folder/bin" PYTHONPATH="$PWD/tests/without${PYTHONPATH:+:$PYTHONPATH}" WORK="$folder/work" SMALL=1 CUDA_VISIBLE_DEVICES=

@@ -1,4 +1,4 @@
-"""Where the time of a step goes, by kernel and by group of kernels."""
+"""Profile of a training step, by kernel and by group of kernels."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.gpu_rows import Place
+from benchmarks.gpu_rows import GpuRun
 from benchmarks.throughput_ours import Ours
 
 PROFILED = 3
-# What a kernel is of, by its name; the first that matches. Ours of attention are called forward and backward.
+# Group of a kernel by its name; the first pattern that matches. Our attention kernels are named forward and backward.
 GROUPS = {
     "attention": r"^(forward|backward)$|attention|flash|fmha",
     "products": r"gemm|nvjet|cutlass|cublas|splitk|wgmma|^aten::(mm|addmm|bmm|addmm_|linear)$",
@@ -24,23 +24,23 @@ GROUPS = {
 }
 
 
-def profiled(ours: Ours, place: Place, title: str) -> dict[str, Any]:
-    """Columns of a row: milliseconds of a step by group of kernels. The table of kernels goes to profile.txt too.
+def profile_step(ours: Ours, run: GpuRun, title: str) -> dict[str, Any]:
+    """Columns of a row: milliseconds per step by group of kernels. Also appends a table of kernels to profile.txt.
 
     Args:
-        ours: a run whose kernels are compiled.
-        place: of the run.
-        title: of the table.
+        ours: training run whose kernels are already compiled.
+        run: paths and sizes of the GPU run.
+        title: title of the table.
     """
-    kernels, launches, step_milliseconds = _kernels(ours, place.device)
+    kernels, launches, step_milliseconds = _kernels(ours, run.device)
     groups = by_group(kernels)
     top = [
         {"kernel": name[:160], "group": group_of(name), "milliseconds": kernels[name], "launches": launches[name]}
         for name in sorted(kernels, key=lambda name: -kernels[name])[:40]
     ]
     lines = ["{milliseconds:9.3f} ms {launches:5d} x  {group:12s}  {kernel}".format(**row) for row in top]
-    with (place.out / "profile.txt").open("a", encoding="utf-8") as file:
-        file.write("\n".join([f"{title}: a step, mean of {PROFILED}; milliseconds {groups}", *lines, "", ""]))
+    with (run.out / "profile.txt").open("a", encoding="utf-8") as file:
+        file.write("\n".join([f"{title}: one step, mean of {PROFILED}; milliseconds {groups}", *lines, "", ""]))
     return {
         "milliseconds_by_group": groups,
         "milliseconds_of_kernels": sum(groups.values()),
@@ -50,30 +50,30 @@ def profiled(ours: Ours, place: Place, title: str) -> dict[str, Any]:
 
 
 def _kernels(ours: Ours, device: torch.device) -> tuple[dict[str, float], dict[str, int], float]:
-    """Milliseconds and launches of a step by kernel (on a CPU, by operator), and the milliseconds of a step."""
+    """Milliseconds and launches per step by kernel (on a CPU, by operator), and milliseconds per step."""
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities, acc_events=True) as trace:
-        # The first step takes memory that the last turn gave back: its kernels count, its time does not.
-        taken = ours.turn(PROFILED - 1, 1)
+        # The first step allocates memory that the last turn freed: its kernels count, its time does not.
+        measured = ours.turn(PROFILED - 1, 1)
     kernels, launches = dict[str, float](), dict[str, int]()
     for event in trace.key_averages():
-        # Labels around parts of the step count the same time again.
+        # Labels around phases of the step would count the same time twice.
         if event.is_user_annotation or on_gpu == (event.device_type == torch.autograd.DeviceType.CPU):
             continue
         microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         kernels[event.key] = kernels.get(event.key, 0.0) + microseconds / 1000 / PROFILED
         launches[event.key] = launches.get(event.key, 0) + event.count // PROFILED
-    return kernels, launches, 1000 * statistics.median(taken["seconds"])
+    return kernels, launches, 1000 * statistics.median(measured["seconds"])
 
 
 def group_of(kernel: str) -> str:
-    """What a kernel is of, by its name."""
+    """Group of a kernel, by its name."""
     return next((group for group, pattern in GROUPS.items() if re.search(pattern, kernel, re.IGNORECASE)), "other")
 
 
 def by_group(kernels: dict[str, float]) -> dict[str, float]:
-    """Milliseconds by group, most first."""
+    """Milliseconds by group, in descending order."""
     groups = Counter[str]()
     for name, milliseconds in kernels.items():
         groups[group_of(name)] += milliseconds  # type: ignore[assignment]

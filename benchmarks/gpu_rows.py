@@ -1,4 +1,4 @@
-"""Where a GPU run finds its inputs, and the rows of results that its parts leave."""
+"""Paths and sizes of a GPU run, and the rows of results that its parts write."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import append_row, machine
-from benchmarks.gpu_inputs import model
+from benchmarks.common import append_jsonl, environment
+from benchmarks.gpu_inputs import save_model
 
 _SCHEMA = (
     *("who", "device", "ranks", "model", "precision", "engine", "attention", "optimizer_included"),
@@ -24,14 +24,14 @@ _SCHEMA = (
 
 
 @dataclass(frozen=True)
-class Place:
-    """Folders and sizes of a run.
+class GpuRun:
+    """Paths and sizes of a GPU run.
 
     Attributes:
         call: "1" or "2".
         out: folder for results.
-        work: folder that holds `shards`, and keeps models and compiled kernels for the next call.
-        small: tiny sizes, to see that everything runs.
+        work: folder with `shards`; it keeps models and compiled kernels for the next call.
+        small: use tiny sizes, to test that everything runs.
     """
 
     call: str
@@ -40,8 +40,8 @@ class Place:
     small: bool
 
     @classmethod
-    def of_environment(cls) -> Place:
-        """As benchmarks/gpu.sh sets it."""
+    def from_environment(cls) -> GpuRun:
+        """Read the environment variables that benchmarks/gpu.sh sets."""
         names = ("GPU_CALL", "OUT", "WORK")
         call, out, work = (os.environ[name] for name in names)
         return cls(call, Path(out), Path(work), bool(os.environ.get("SMALL")))
@@ -55,50 +55,50 @@ class Place:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def model(self, layers: int = 12) -> str:
-        """Folder of a BERT with random weights, of BERT-base's sizes; made where it is missing."""
+        """Folder of a BERT with random weights and BERT-base's sizes; created if missing."""
         layers = min(layers, 2) if self.small else layers
         folder = self.work / f"bert-{layers}-layers"
         if not folder.exists():
             sizes = (64, layers, 2, 128) if self.small else (768, layers, 12, 3072)
             unfinished = folder.with_name(f"{folder.name}-{os.getpid()}")
-            model(self.shards, str(unfinished), *map(str, sizes))
+            save_model(self.shards, str(unfinished), *map(str, sizes))
             try:
                 unfinished.rename(folder)
-            except OSError:  # the next part, which gets ready meanwhile, was faster
+            except OSError:  # the next part, which gets ready at the same time, was faster
                 shutil.rmtree(unfinished)
         return str(folder)
 
 
 class Rows:
-    """Rows of results: each is printed and appended to a JSON Lines file at once.
+    """Rows of results; each is printed and appended to a JSON Lines file immediately.
 
     Args:
-        place: of the run.
+        run: paths and sizes of the run.
     """
 
-    def __init__(self, place: Place):
-        self.place, self.file = place, place.out / f"gpu-rows-{place.call}.jsonl"
+    def __init__(self, run: GpuRun):
+        self.run, self.file = run, run.out / f"gpu-rows-{run.call}.jsonl"
 
     @cached_property
     def _common(self) -> dict[str, Any]:
         device = {"device": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
-        return {**dict.fromkeys(_SCHEMA), **machine(), **device, "ranks": 1, "optimizer_included": False}
+        return {**dict.fromkeys(_SCHEMA), **environment(), **device, "ranks": 1, "optimizer_included": False}
 
     def add(self, who: str, **columns: Any) -> dict[str, Any]:
         """Add a row.
 
         Args:
-            who: what was measured.
-            columns: further columns; `failed` says why there is no result.
+            who: name of the measurement.
+            columns: further columns; `failed` is the reason if there is no result.
         """
-        row = {**self._common, "who": who, **columns, "command": f"benchmarks/gpu.sh {self.place.call}"}
-        append_row(self.file, row)
-        print(f"{who}: {', '.join(f'{name} {_shown(value)}' for name, value in columns.items())}", flush=True)
+        row = {**self._common, "who": who, **columns, "command": f"benchmarks/gpu.sh {self.run.call}"}
+        append_jsonl(self.file, row)
+        print(f"{who}: {', '.join(f'{name} {_format(value)}' for name, value in columns.items())}", flush=True)
         return row
 
     @contextmanager
-    def failing(self, who: str, columns: dict[str, Any]) -> Iterator[None]:
-        """A block whose error becomes a row that says so, and is no reason to leave out what follows."""
+    def record_errors(self, who: str, columns: dict[str, Any]) -> Iterator[None]:
+        """Record an exception of the block as a row, and continue after the block."""
         try:
             yield
         except Exception as error:
@@ -106,7 +106,7 @@ class Rows:
             self.add(who, **columns, failed=f"{type(error).__name__}: {error}"[:300])
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     text = str(value)

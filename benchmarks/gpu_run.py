@@ -1,9 +1,9 @@
-"""The parts of benchmarks/gpu.sh, one after the other, each within its limit of seconds.
+"""Run the parts of benchmarks/gpu.sh one after the other, each within its time limit.
 
     python -m benchmarks.gpu_run 1|2
 
-A part that fails or outlasts its limit does not stop the others; the exit status is 1 then. Knows nothing of torch, so
-that it starts at once.
+A part that fails or exceeds its limit does not stop the others; the exit status is then 1. This module does not import
+torch, so that it starts at once.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from benchmarks.common import ROOT, append_row, appended_rows
+from benchmarks.common import ROOT, append_jsonl, read_jsonl
 
-# Parts and their limits in seconds; the usual times are far lower.
+# Parts and their time limits in seconds; usual times are far lower.
 CALLS = {
     "1": {
         "machine": 90,
@@ -32,15 +32,15 @@ CALLS = {
     },
     "2": {"references": 80, "attention_race": 60, "compiled_reference": 120, "switches": 120},
 }
-# Seconds of a call, caches included.
+# Time limit of a call in seconds, packing of caches included.
 TOTAL = {"1": 385, "2": 190}
 _FOR_CACHES = 8
-# 16 MiB is the most that some machines send of a file; more of them would not travel again with the inputs, in 64 MiB.
-_PIECE, _PIECES = 15 * 2**20, 2
+# Some machines send files of at most 16 MiB, and receive at most 64 MiB with the inputs.
+_CHUNK_BYTES, _MAX_CHUNKS = 15 * 2**20, 2
 
 
 class Part:
-    """A process that gets ready, and waits for its turn."""
+    """A process that prepares and then waits for its turn."""
 
     def __init__(self, name: str):
         self.name = name
@@ -48,7 +48,7 @@ class Part:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, cwd=ROOT, process_group=0)
 
     def run(self, limit: float) -> str:
-        """Let it run; empty, or what went wrong."""
+        """Let it run; return an error message, or an empty string."""
         assert self.process.stdin
         try:
             self.process.stdin.write("go\n")
@@ -63,48 +63,49 @@ class Part:
         return f"exit code {code}" if code else ""
 
     def stop(self) -> None:
-        """End it, with all processes that it started."""
+        """Kill it with all processes that it started."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
 def run(call: str, out: Path, seconds: float) -> list[str]:
-    """Runs the parts of a call; returns those that failed."""
+    """Run the parts of a call; return the names of those that failed, with their errors."""
     deadline, failed = time.monotonic() + seconds, list[str]()
     limits = CALLS[call]
     names = list(limits)
-    coming = Part(names[0])
+    next_part = Part(names[0])
     for number, name in enumerate(names):
-        part, started = coming, time.monotonic()
+        part, started = next_part, time.monotonic()
         if number + 1 < len(names):
-            coming = Part(names[number + 1])
+            next_part = Part(names[number + 1])
         limit = min(limits[name], deadline - started)
         if os.environ.get("SMALL"):
             limit = 600
         print(f"== {name}: at most {limit:.0f} s", flush=True)
-        trouble = part.run(limit) if limit > 0 else "no time left"
+        error = part.run(limit) if limit > 0 else "no time left"
         part.stop()
-        took = time.monotonic() - started
-        print(f"== {name} took {took:.1f} s {trouble}", flush=True)
-        append_row(out / f"gpu-rows-{call}.jsonl", {"who": "part", "part": name, "seconds": took, "trouble": trouble})
-        if trouble:
-            failed.append(f"{name} ({trouble})")
+        seconds_taken = time.monotonic() - started
+        print(f"== {name} took {seconds_taken:.1f} s {error}", flush=True)
+        row = {"who": "part", "part": name, "seconds": seconds_taken, "error": error}
+        append_jsonl(out / f"gpu-rows-{call}.jsonl", row)
+        if error:
+            failed.append(f"{name} ({error})")
     return failed
 
 
 def pack_caches(folder: Path, out: Path) -> None:
-    """The compiled kernels as caches.tar.gz.0, .1, ..., each small enough to be sent."""
+    """Pack the compiled kernels as caches.tar.gz.0, .1, ..., each small enough to be sent."""
     packed = out / "caches.tar.gz"
     with tarfile.open(packed, "w:gz", compresslevel=6) as archive:
         archive.add(folder, folder.name)
     data = packed.read_bytes()
     packed.unlink()
-    pieces = range(0, len(data), _PIECE)
+    chunks = range(0, len(data), _CHUNK_BYTES)
     print(f"== caches: {len(data) / 2**20:.1f} MiB", flush=True)
-    if len(pieces) <= _PIECES:
-        for number, first in enumerate(pieces):
-            (out / f"caches.tar.gz.{number}").write_bytes(data[first : first + _PIECE])
+    if len(chunks) <= _MAX_CHUNKS:
+        for number, first in enumerate(chunks):
+            (out / f"caches.tar.gz.{number}").write_bytes(data[first : first + _CHUNK_BYTES])
 
 
 def main(call: str) -> None:
@@ -113,10 +114,10 @@ def main(call: str) -> None:
     for earlier in (rows, *([out / "profile.txt"] if call == "1" else [])):
         earlier.unlink(missing_ok=True)
     failed = run(call, out, TOTAL[call] - _FOR_CACHES)
-    failed += [f"{row['who']}: {row['failed']}" for row in appended_rows(rows) if row.get("failed")]
+    failed += [f"{row['who']}: {row['failed']}" for row in read_jsonl(rows) if row.get("failed")]
     if call == "1":
         pack_caches(work / "caches", out)
-    print(f"== {time.monotonic() - started:.0f} s in all; results in {out}")
+    print(f"== {time.monotonic() - started:.0f} s in total; results in {out}")
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
 

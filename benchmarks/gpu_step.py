@@ -1,4 +1,4 @@
-"""The speed of the training step at one shape, and where its time goes."""
+"""Speed of the training step at one shape, and its profile."""
 
 from __future__ import annotations
 
@@ -8,78 +8,80 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
 
-from benchmarks.gpu_profile import PROFILED, profiled
-from benchmarks.gpu_rows import Place, Rows
-from benchmarks.throughput_ours import Ours, configured, peaks
-from benchmarks.throughput_parties import summary
-from benchmarks.throughput_steps import fresh_memory
+from benchmarks.common import Row
+from benchmarks.gpu_profile import PROFILED, profile_step
+from benchmarks.gpu_rows import GpuRun, Rows
+from benchmarks.throughput_ours import Ours, peaks, train_config
+from benchmarks.timed_worker import reset_memory
+from benchmarks.worker_group import summarize, utilisation
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.data.batches import Step
 from bert_tweets.distributed import world as ranks
 from bert_tweets.training.determinism import manual_gc
 
-_LOOKED_AT = 20
+_INSPECTED_STEPS = 20
 
 
-def step_bf16(place: Place, rows: Rows) -> None:
-    """The headline: BERT-base, bf16."""
-    measure(place, rows, "bf16")
+def step_bf16(run: GpuRun, rows: Rows) -> None:
+    """Measure the main configuration: BERT-base in bf16."""
+    measure(run, rows, "bf16")
 
 
-def step_bf16_weights(place: Place, rows: Rows) -> None:
-    """The same with weights in bf16 and fp32 masters."""
-    measure(place, rows, "bf16_weights")
+def step_bf16_weights(run: GpuRun, rows: Rows) -> None:
+    """Measure the same with bf16 weights and fp32 master weights."""
+    measure(run, rows, "bf16_weights")
 
 
-def measure(place: Place, rows: Rows, precision: str, steps: int = 60, **settings: str) -> None:
-    """Rows for one way of training: its speed, then its profile; or why there is none.
+def measure(run: GpuRun, rows: Rows, precision: str, steps: int = 60, **settings: str) -> None:
+    """Add rows for one training configuration: its speed, phases and profile; or the error.
 
     Args:
-        place: of the run.
-        rows: take the results.
-        precision: of the products.
-        steps: that are timed, optimizer included.
-        settings: of the run, further ones.
+        run: paths and sizes of the GPU run.
+        rows: receives the results.
+        precision: precision of the products.
+        steps: number of timed steps, optimizer included.
+        settings: further settings of the training run.
     """
-    tokens = int(settings.pop("tokens_per_device", 1024 if place.small else 65_536))
-    about: dict[str, Any] = {"model": "tiny" if place.small else "bert-base-random", "precision": precision, **settings}
-    about |= {"tokens_per_device": tokens, "optimizer_included": True}
-    with rows.failing("step", about), manual_gc():
-        ours = _run_of(place, precision, tokens, settings)
-        parts = ours.training
-        shape, ours.coming = of_one_shape(ours.coming)
-        about["rows"] = " + ".join(map(str, shape))
-        about |= {"engine": parts.engine.name, "attention": parts.attention, "compiled": parts.module.compiled}
-        _measure(place, rows, ours, about, steps)
+    tokens = int(settings.pop("tokens_per_device", 1024 if run.small else 65_536))
+    columns: Row = {"model": "tiny" if run.small else "bert-base-random", "precision": precision, **settings}
+    columns |= {"tokens_per_device": tokens, "optimizer_included": True}
+    with rows.record_errors("step", columns), manual_gc():
+        ours = _training_run(run, precision, tokens, settings)
+        training = ours.training
+        shape, ours.steps = of_one_shape(ours.steps)
+        columns["rows"] = " + ".join(map(str, shape))
+        columns |= {"engine": training.engine.name, "attention": training.attention}
+        columns["compiled"] = training.module.compiled
+        _measure(run, rows, ours, columns, steps)
 
 
-def _run_of(place: Place, precision: str, tokens: int, settings: dict[str, str]) -> Ours:
-    world, manifest = ranks.world_from_environment("auto"), Manifest.read(place.shards)
+def _training_run(run: GpuRun, precision: str, tokens: int, settings: dict[str, str]) -> Ours:
+    world, manifest = ranks.world_from_environment("auto"), Manifest.read(run.shards)
     ranks.start_process_group(world, 600)
-    fresh_memory(world.device)
-    given: dict[str, Any] = {"model": place.model(), "tokens_per_device": tokens, "precision": precision}
-    config = configured(place.shards, world.device.type, {**given, "settings": settings}, manifest, 1)
+    reset_memory(world.device)
+    own = {"model": run.model(), "tokens_per_device": tokens, "precision": precision, "overrides": settings}
+    config = train_config(run.shards, world.device.type, own, manifest, 1)
     return Ours(config, manifest, world)
 
 
-def _measure(place: Place, rows: Rows, ours: Ours, about: dict[str, Any], steps: int) -> None:
-    started = time.perf_counter()
+def _measure(run: GpuRun, rows: Rows, ours: Ours, columns: Row, steps: int) -> None:
+    start = time.perf_counter()
     ours.turn(1, 0)
-    about = {**about, "first_step_seconds": time.perf_counter() - started}
-    taken = ours.turn(2 if place.small else steps, 1 if place.small else 5)
-    peak = peaks(place.device, about["precision"])
-    rows.add("step", **about, **rate(taken, ours.training.flops_per_token, peak))
-    rows.add("parts of the step", **about, milliseconds_by_part=ours.parts(PROFILED))
-    title = f"{about['precision']}, {about['tokens_per_device']:,} tokens a device"
-    rows.add("profile", **about, **profiled(ours, place, title))
+    columns = {**columns, "first_step_seconds": time.perf_counter() - start}
+    measured = ours.turn(2 if run.small else steps, 1 if run.small else 5)
+    peak = peaks(run.device, columns["precision"])
+    rows.add("step", **columns, **rate(measured, ours.training.flops_per_token, peak))
+    rows.add("phases of the step", **columns, milliseconds_by_phase=ours.phases(PROFILED))
+    title = f"{columns['precision']}, {columns['tokens_per_device']:,} tokens per device"
+    rows.add("profile", **columns, **profile_step(ours, run, title))
 
 
 def of_one_shape(steps: Iterator[Step]) -> tuple[tuple[int, ...], Iterator[Step]]:
-    """The rows of the commonest shape among the next steps, and the steps of that shape alone.
+    """The most common shape among the next steps (rows per micro-batch), and the steps that have it.
 
-    A step that fills the micro-batch has it nearly always; others would have to be compiled.
+    Nearly all steps have it if they fill the micro-batch; each other shape would have to be compiled.
     """
-    first = list(islice(steps, _LOOKED_AT))
+    first = list(islice(steps, _INSPECTED_STEPS))
     (shape, _), *_others = Counter(map(_rows_of, first)).most_common(1)
     return shape, (step for step in chain(first, steps) if _rows_of(step) == shape)
 
@@ -88,17 +90,16 @@ def _rows_of(step: Step) -> tuple[int, ...]:
     return tuple(len(batch.input_ids) for batch in step.micro_batches)
 
 
-def rate(taken: dict[str, Any], flops_per_token: float, peak: dict[str, float]) -> dict[str, Any]:
-    """Columns of a row: real tokens a second, model FLOPs utilisation, and proof that the steps trained.
+def rate(measured: dict[str, Any], flops_per_token: float, peak: dict[str, float]) -> dict[str, Any]:
+    """Columns of a row: real tokens per second, model FLOPs utilisation (MFU), and evidence that the steps trained.
 
     Args:
-        taken: by `Ours.turn`.
-        flops_per_token: that the model needs for a real token.
-        peak: by `throughput_ours.peaks`.
+        measured: result of `Ours.turn`.
+        flops_per_token: FLOPs that the model needs per real token.
+        peak: result of `throughput_ours.peaks`.
     """
-    found = summary([taken])
-    needed = found["tokens_per_second"] * flops_per_token
-    found |= {"mfu": needed / peak["matrix_peak"], "mfu_of_measured_peak": needed / peak["measured_peak"]}
-    losses, norms = taken["losses"], taken["gradient_norms"]
-    found |= {"first_loss": losses[0], "last_loss": losses[-1], "smallest_gradient_norm": min(norms)}
-    return {**found, "largest_gradient_norm": max(norms), "flops_per_token": flops_per_token, **peak}
+    columns = summarize([measured])
+    columns |= utilisation(columns["tokens_per_second"] * flops_per_token, peak)
+    losses, norms = measured["losses"], measured["gradient_norms"]
+    columns |= {"first_loss": losses[0], "last_loss": losses[-1], "smallest_gradient_norm": min(norms)}
+    return {**columns, "largest_gradient_norm": max(norms), "flops_per_token": flops_per_token, **peak}

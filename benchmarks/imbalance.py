@@ -1,4 +1,4 @@
-"""How evenly the ranks of a step are loaded, with tweets dealt by length and without.
+"""How evenly a step's work is distributed over ranks, with tweets dealt by length and with contiguous shares.
 
     python -m benchmarks.imbalance data.path=shards/
 
@@ -10,102 +10,101 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
 
 import numpy as np
 
-from benchmarks.common import usage, write_rows
+from benchmarks.common import Row, markdown_table, read_settings, write_rows
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.shards.reader import Split, open_split
 from bert_tweets.data.packing import best_fit
 from bert_tweets.data.permutation import Stream
-from bert_tweets.data.sampler import deal, dealing_group
+from bert_tweets.data.sampler import Sampler, deal, dealing_group
 
+COMMAND = "python -m benchmarks.imbalance"
 ROW_LENGTH = 128
-# A step of 1,024 ranks is half a million tweets: few of them say as much as many of the small ones.
+# Steps are fewer for more ranks: one step of 1,024 ranks takes half a million tweets.
 RANK_STEPS = 4096
 
 
-def measure(split: Split, ranks: int, each: int, dealt: bool) -> dict[str, Any]:
-    """Tokens and packed rows of all ranks over some steps.
+def measure(split: Split, ranks: int, tweets_per_rank: int, dealt_by_length: bool) -> Row:
+    """Measure tokens and packed rows of all ranks over some steps.
 
     Args:
-        split: real tweets.
-        ranks: simulated.
-        each: tweets of a rank and step.
-        dealt: by length within groups of neighbours, as the sampler does; else contiguous shares.
+        split: split of real tweets.
+        ranks: number of simulated ranks.
+        tweets_per_rank: tweets per rank and step.
+        dealt_by_length: deal tweets by length within groups of neighbouring ranks, as the sampler does; otherwise give
+            each rank a contiguous share.
     """
     steps = min(64, max(4, RANK_STEPS // ranks))
-    stream = Stream(len(split), 1, ranks * each, 10**12)
+    stream = Stream(len(split), 1, ranks * tweets_per_rank, 10**12)
     tokens, rows = np.empty((steps, ranks)), np.empty((steps, ranks), np.int64)
     for step in range(steps):
         lengths = split.lengths_of(stream.slice(step, 0, 1)[1])
         for rank in range(ranks):
             group = dealing_group(rank, ranks)
-            of_group = lengths[group[0] * each : (group[-1] + 1) * each]
-            if dealt:
-                mine = of_group[deal(of_group[None], rank - group[0], len(group))[0]]
+            of_group = lengths[group[0] * tweets_per_rank : (group[-1] + 1) * tweets_per_rank]
+            if dealt_by_length:
+                own = of_group[deal(of_group[None], rank - group[0], len(group))[0]]
             else:
-                mine = lengths[rank * each : (rank + 1) * each]
-            tokens[step, rank] = mine.sum()
-            rows[step, rank] = best_fit(mine, ROW_LENGTH).rows
-    most = rows.max(axis=1, keepdims=True)
-    near = [[tokens[:, list(dealing_group(rank, ranks))].mean(axis=1)] for rank in range(ranks)]
-    of_group_mean = tokens / np.concatenate(near).T
+                own = lengths[rank * tweets_per_rank : (rank + 1) * tweets_per_rank]
+            tokens[step, rank] = own.sum()
+            rows[step, rank] = best_fit(own, ROW_LENGTH).rows
+    max_rows = rows.max(axis=1, keepdims=True)
+    group_means = [[tokens[:, list(dealing_group(rank, ranks))].mean(axis=1)] for rank in range(ranks)]
+    deviations = np.abs(tokens / np.concatenate(group_means).T - 1)
     return {
         "ranks": ranks,
-        "tweets_a_rank": each,
-        "dealt": dealt,
+        "tweets_per_rank": tweets_per_rank,
+        "dealt_by_length": dealt_by_length,
         "steps": steps,
         "tokens_max_over_mean": float((tokens.max(axis=1) / tokens.mean(axis=1)).mean()),
-        "tokens_off_group_mean": float(np.abs(of_group_mean - 1).max()),
+        "tokens_max_deviation_from_group_mean": float(deviations.max()),
         "rows_max_over_mean": float((rows.max(axis=1) / rows.mean(axis=1)).mean()),
-        "real_positions": float(tokens.sum() / (most * ranks * ROW_LENGTH).sum()),
-        "rows_filled_alone": float(tokens.sum() / (rows.sum() * ROW_LENGTH)),
+        "real_token_fraction": float(tokens.sum() / (max_rows * ranks * ROW_LENGTH).sum()),
+        "real_token_fraction_unpadded_ranks": float(tokens.sum() / (rows.sum() * ROW_LENGTH)),
     }
 
 
-def cost(split: Split, each: int, repeats: int = 5) -> dict[str, float]:
-    """Seconds a step and rank for finding its tweets, median of some repeats: alone, and out of a dealt group of 8."""
-    from bert_tweets.data.sampler import Sampler
-
-    stream = Stream(len(split), 1, 8 * each, 10**12)
-    steps = max(1, 8192 // each)
-    times: dict[str, list[float]] = {"undealt": [], "dealt": []}
+def cost(split: Split, tweets_per_rank: int, repeats: int = 5) -> dict[str, float]:
+    """Median seconds per step for finding a rank's tweets, by contiguous share and dealt by length in a group of 8."""
+    stream = Stream(len(split), 1, 8 * tweets_per_rank, 10**12)
+    steps = max(1, 8192 // tweets_per_rank)
+    times: dict[str, list[float]] = {"contiguous": [], "dealt_by_length": []}
     for repeat in range(repeats + 1):
         first = repeat * steps
-        begun = time.perf_counter()
+        start = time.perf_counter()
         stream.tweets(stream.positions(first, first + steps, 0, 1, 8))
         middle = time.perf_counter()
         Sampler(stream, split, 0, 8).share(first, first + steps)
-        times["undealt"].append((middle - begun) / steps)
-        times["dealt"].append((time.perf_counter() - middle) / steps)
+        times["contiguous"].append((middle - start) / steps)
+        times["dealt_by_length"].append((time.perf_counter() - middle) / steps)
     return {name: float(np.median(values[1:])) for name, values in times.items()}
 
 
-def main(argv: list[str]) -> None:
-    usage(argv, __doc__)
-    folder = dict(argument.split("=", 1) for argument in argv)["data.path"]
-    manifest = Manifest.read(folder)
-    split = open_split(folder, manifest, "train")
-    results = []
-    print("| ranks | tweets a rank | dealt | tokens, max / mean | rows, max / mean | real positions |")
-    print("|---|---|---|---|---|---|")
-    for ranks in (1, 8, 64, 1024):
-        for each in (32, 256, 512):
-            for dealt in (False, True) if ranks > 1 else (False,):
-                row = measure(split, ranks, each, dealt)
-                results.append(row | {"command": "python -m benchmarks.imbalance", "tweets": len(split)})
-                print(
-                    f"| {ranks:,} | {each} | {'yes' if dealt else 'no'} | {row['tokens_max_over_mean']:.3f} | "
-                    f"{row['rows_max_over_mean']:.3f} | {row['real_positions']:.1%} |",
-                    flush=True,
-                )
-    for each in (32, 256, 512):
-        seconds = cost(split, each)
-        results.append({"tweets_a_rank": each, "seconds_a_step": seconds, "command": "python -m benchmarks.imbalance"})
-        print(f"{each} tweets a rank: {seconds['undealt'] * 1e6:.0f} us a step, {seconds['dealt'] * 1e6:.0f} dealt")
-    write_rows("benchmarks/results/imbalance.json", results)
+def main(arguments: list[str]) -> None:
+    folder = read_settings(arguments, __doc__, ("data.path",), **{"data.path": ""})["data.path"]
+    split = open_split(folder, Manifest.read(folder), "train")
+    sizes = (32, 256, 512)
+    combinations = [(ranks, size, dealt) for ranks in (1, 8, 64, 1024) for size in sizes for dealt in (False, True)]
+    rows, cells = [], []
+    for ranks, size, dealt_by_length in combinations:
+        if ranks == 1 and dealt_by_length:
+            continue
+        row = measure(split, ranks, size, dealt_by_length)
+        rows.append(row | {"command": COMMAND, "tweets": len(split)})
+        maxima = (f"{row[f'{name}_max_over_mean']:.3f}" for name in ("tokens", "rows"))
+        setup = (f"{ranks:,}", str(size), "yes" if dealt_by_length else "no")
+        cells.append((*setup, *maxima, f"{row['real_token_fraction']:.1%}"))
+        print(*cells[-1], file=sys.stderr, flush=True)
+    header = ("ranks", "tweets per rank", "dealt by length", "tokens, max / mean", "rows, max / mean", "real tokens")
+    print(markdown_table(header, cells))
+    for size in sizes:
+        seconds = cost(split, size)
+        rows.append({"tweets_per_rank": size, "seconds_per_step": seconds, "command": COMMAND})
+        microseconds = [f"{1e6 * seconds[name]:.0f}" for name in ("contiguous", "dealt_by_length")]
+        print(f"{size} tweets per rank: {microseconds[0]} µs per step contiguous, {microseconds[1]} dealt by length")
+    write_rows("benchmarks/results/imbalance.json", rows)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Peak memory and disk of prepare on half a million rows and on five: does it grow with the input?
+"""Peak memory and disk use of prepare on 500,000 and on 5,000,000 rows, to see whether they grow with the input.
 
     python -m benchmarks.prepare_memory input=tweets.csv.gz tokenizer=FOLDER [rows=500000,5000000] [processes=2]
 
-The rows are made of the input's texts: the first half of one tweet before the second half of another, so that no more
-of them are copies than in the input. Memory is what the kernel says of each process (VmHWM, its own peak) and the
-largest sum over all processes at one time (RSS, looked at four times a second); disk is looked at as often.
+Each row joins the first half of one of the input's texts and the second half of another, so that copies are no more
+frequent than in the input. Memory is each process's own peak as the kernel reports it (VmHWM), and the largest sum over
+all processes at one time (RSS, sampled four times per second, as is disk use).
 """
 
 from __future__ import annotations
@@ -17,78 +17,70 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from benchmarks.common import ROOT, command_of, folder_bytes, machine, table, usage, words_of, write_rows
+from benchmarks.common import ROOT, Row, folder_bytes, markdown_table, provenance, read_settings, read_texts, write_rows
 
-STRIDE = 7919  # rows between the two halves of a made-up tweet, once more for each round
+STRIDE = 7919  # distance in rows between the two halves of a generated tweet, growing by as much in each round
 
 
-def main() -> None:
-    usage(sys.argv[1:], __doc__)
-    given = words_of(
-        sys.argv[1:],
+def main(arguments: list[str]) -> None:
+    settings = read_settings(
+        arguments,
+        __doc__,
         **{"input": "", "tokenizer": "", "rows": "500000,5000000", "processes": 2},
         output="benchmarks/results/prepare_memory.json",
     )
-    texts = _texts(given["input"])
+    texts = read_texts(settings["input"]).to_pylist()
     results = []
-    for rows in map(int, given["rows"].split(",")):
+    for rows in map(int, settings["rows"].split(",")):
         with tempfile.TemporaryDirectory(prefix="prepare-memory-") as name:
             folder = Path(name)
             with (folder / "tweets.csv").open("w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file)
                 writer.writerow(["text"])
-                writer.writerows([text] for text in _made_up(texts, rows))
-            results.append(_watched(folder, rows, given["tokenizer"], given["processes"]))
+                writer.writerows([text] for text in _generate(texts, rows))
+            results.append(_measure(folder, rows, settings["tokenizer"], settings["processes"]))
             print(results[-1], flush=True)
-    command = command_of("prepare_memory", sys.argv[1:])
-    write_rows(given["output"], [{**row, **machine(), "command": command} for row in results])
+    shared = provenance("prepare_memory", arguments)
+    write_rows(settings["output"], [{**row, **shared} for row in results])
     columns = (
         "rows",
         "seconds",
         "largest_process_mb",
         "all_processes_mb",
-        "disk_bytes_a_row",
-        "near_duplicate_clusters",
+        "disk_bytes_per_row",
+        "near_duplicates",
     )
-    print(table(columns, [tuple(f"{row[name]:,.0f}" for name in columns) for row in results]))
+    print(markdown_table(columns, [tuple(f"{row[name]:,.0f}" for name in columns) for row in results]))
 
 
-def _texts(name: str) -> list[str]:
-    from bert_tweets.corpus.sources import discovery
-
-    paths = discovery.expand([name])
-    columns = discovery.find_columns(paths, {})
-    return [text for rows in discovery.read_tweets(paths, columns) for text in rows.fields["text"].to_pylist()]
-
-
-def _made_up(texts: list[str], rows: int) -> Iterator[str]:
+def _generate(texts: list[str], rows: int) -> Iterator[str]:
     halves = [text.split() for text in texts]
     for number in range(rows):
-        round_, place = divmod(number, len(halves))
-        first, second = halves[place], halves[(place + round_ * STRIDE) % len(halves)]
+        round_, index = divmod(number, len(halves))
+        first, second = halves[index], halves[(index + round_ * STRIDE) % len(halves)]
         yield " ".join(first[: (len(first) + 1) // 2] + second[(len(second) + 1) // 2 :])
 
 
-def _watched(folder: Path, rows: int, tokenizer: str, processes: int) -> dict[str, Any]:
-    words = [f"input={folder / 'tweets.csv'}", f"tokenizer={tokenizer}", f"num_workers={processes}"]
-    started = time.perf_counter()
+def _measure(folder: Path, rows: int, tokenizer: str, processes: int) -> Row:
+    """Run prepare on `rows` rows; return its time, memory and disk use."""
+    arguments = [f"input={folder / 'tweets.csv'}", f"tokenizer={tokenizer}", f"num_workers={processes}"]
+    start = time.perf_counter()
     running = subprocess.Popen(
-        [sys.executable, "-m", "bert_tweets.prepare", *words, f"output={folder / 'out'}"],
+        [sys.executable, "-m", "bert_tweets.prepare", *arguments, f"output={folder / 'out'}"],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
     )
     peaks: dict[int, int] = {}
-    together = disk = 0
+    all_processes = disk = 0
     while running.poll() is None:
-        now = {process: _memory(process) for process in _tree(running.pid)}
-        peaks |= {process: max(peaks.get(process, 0), own[0]) for process, own in now.items()}
-        together = max(together, sum(own[1] for own in now.values()))
+        memory = {process: _memory(process) for process in _process_tree(running.pid)}
+        peaks |= {process: max(peaks.get(process, 0), peak) for process, (peak, _) in memory.items()}
+        all_processes = max(all_processes, sum(resident for _, resident in memory.values()))
         disk = max(disk, folder_bytes(folder / ".out.unfinished"))
         time.sleep(0.25)
     assert running.returncode == 0
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - start
     funnel = json.loads((folder / "out" / "funnel.json").read_text())
     assert funnel["read"] == rows
     return {
@@ -97,17 +89,17 @@ def _watched(folder: Path, rows: int, tokenizer: str, processes: int) -> dict[st
         "processes": processes,
         "seconds": seconds,
         "largest_process_mb": max(peaks.values()) / 1e3,
-        "all_processes_mb": together / 1e3,
-        "disk_bytes_a_row": disk / rows,
-        "input_bytes_a_row": (folder / "tweets.csv").stat().st_size / rows,
-        "shards_bytes_a_row": folder_bytes(folder / "out") / rows,
-        "dropped_as_copies": funnel["dropped"]["duplicate"],
-        "near_duplicate_clusters": _clusters(folder / "out"),
+        "all_processes_mb": all_processes / 1e3,
+        "disk_bytes_per_row": disk / rows,
+        "input_bytes_per_row": (folder / "tweets.csv").stat().st_size / rows,
+        "shards_bytes_per_row": folder_bytes(folder / "out") / rows,
+        "dropped_duplicates": funnel["dropped"]["duplicate"],
+        "near_duplicates": _near_duplicates(folder / "out"),
     }
 
 
-def _clusters(shards: Path) -> int:
-    """Tweets that share their cluster with an earlier one."""
+def _near_duplicates(shards: Path) -> int:
+    """Number of tweets that share their cluster with an earlier tweet."""
     import numpy as np
 
     from bert_tweets.corpus.shards.manifest import Manifest
@@ -118,19 +110,19 @@ def _clusters(shards: Path) -> int:
     return len(clusters) - len(np.unique(clusters))
 
 
-def _tree(root: int) -> list[int]:
-    """A process and all that it started."""
-    found = [root]
-    for process in found:
+def _process_tree(root: int) -> list[int]:
+    """Ids of a process and all its descendants."""
+    processes = [root]
+    for process in processes:
         try:
-            found += map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())
+            processes += map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())
         except OSError:
             continue
-    return found
+    return processes
 
 
 def _memory(process: int) -> tuple[int, int]:
-    """The process's peak and present memory in kB; nothing once it has ended."""
+    """Peak and current resident memory of a process in kB; zeros if it has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -140,4 +132,4 @@ def _memory(process: int) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

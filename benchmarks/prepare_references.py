@@ -1,4 +1,4 @@
-"""The references that `benchmarks.prepare` times, each in a process of its own; prints seconds.
+"""The references that `benchmarks.prepare` times, each in a process of its own that prints its seconds.
 
 python -m benchmarks.prepare_references encode_batch|datasets_map tweets.csv SHARDS PROCESSES
 """
@@ -16,9 +16,9 @@ MAX_LENGTH = 128
 
 
 def encode_batch(source: Path, shards: Path, processes: int) -> float:
-    """The tokenizer alone on the cleaned texts of the shards, as many as there are rows; ids and word ids are read.
+    """Time the tokenizer alone on the cleaned texts of all rows, reading ids and word ids.
 
-    As many threads as RAYON_NUM_THREADS says.
+    The number of threads is set by RAYON_NUM_THREADS.
     """
     from tokenizers import Tokenizer
 
@@ -27,16 +27,16 @@ def encode_batch(source: Path, shards: Path, processes: int) -> float:
     tokenizer.enable_truncation(MAX_LENGTH)
     batches = list(_cleaned(source, shards))
     tokenizer.encode_batch(batches[0])
-    started = time.perf_counter()
+    start = time.perf_counter()
     for texts in batches:
         encodings = tokenizer.encode_batch(texts)
-        found = [(encoding.ids, encoding.word_ids) for encoding in encodings]
-        assert len(found) == len(texts)
-    return time.perf_counter() - started
+        ids = [(encoding.ids, encoding.word_ids) for encoding in encodings]
+        assert len(ids) == len(texts)
+    return time.perf_counter() - start
 
 
 def _cleaned(source: Path, shards: Path) -> Iterator[list[str]]:
-    """The cleaned texts of all rows of the CSV file."""
+    """Yield the cleaned texts of all rows of the CSV file, in batches."""
     from bert_tweets.corpus.shards.manifest import Manifest
     from bert_tweets.corpus.sources import discovery
     from bert_tweets.corpus.text import cleaning
@@ -49,7 +49,7 @@ def _cleaned(source: Path, shards: Path) -> Iterator[list[str]]:
 
 
 def datasets_map(source: Path, shards: Path, processes: int) -> float:
-    """A CSV file through `datasets.map`, cleaned and encoded as the shards are."""
+    """Time `datasets.map` on a CSV file, cleaned and encoded as the shards are."""
     import pyarrow as pa
     from datasets import load_dataset
 
@@ -66,10 +66,10 @@ def datasets_map(source: Path, shards: Path, processes: int) -> float:
         words = [[-1 if word is None else word for word in encoded.word_ids(row)] for row in range(len(texts))]
         return {"input_ids": encoded["input_ids"], "words": words}
 
-    started = time.perf_counter()
+    start = time.perf_counter()
     data = load_dataset("csv", data_files=str(source), split="train", keep_default_na=False)
     data.map(encode, batched=True, num_proc=processes if processes > 1 else None, remove_columns=["text"])
-    return time.perf_counter() - started
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -1,30 +1,30 @@
-"""Weak and strong scaling of our training step over the ranks of this machine, and what a model makes of it.
+"""Weak and strong scaling of our training step over the ranks of this machine, and a model fitted to it.
 
     python -m benchmarks.scaling shards=shards/ model=FOLDER [key=value ...]
 
-ranks      numbers of ranks, such as 1,2; auto: 1, 2, 4 ... up to the cores, or the GPUs [auto]
-tweets     of a rank and step; each number of ranks runs each: weak scaling compares equal ones, strong scaling those
-           whose product with the ranks is equal [64,128,256]
+ranks      world sizes, such as 1,2; auto: 1, 2, 4, ... up to the number of cores or GPUs [auto]
+tweets     tweets per rank and step; every world size runs each: weak scaling compares equal numbers, strong scaling
+           numbers whose product with the world size is equal [64,128,256]
 precision  such as bf16,fp32 [bf16]
-gradients  what ranks exchange, such as fp32,bf16 [fp32]
-seconds    of a timed turn [3]
-turns      of each; all numbers of ranks and tweets alternate, so that noise meets all [8]
-apart      steps that are taken apart, after the turns [5]
+gradients  precision in which ranks exchange gradients, such as fp32,bf16 [fp32]
+seconds    duration of a timed turn [3]
+turns      turns per world size and number of tweets; they alternate, so that noise affects all alike [8]
+breakdown  steps whose time is broken down, after the turns [5]
 device     auto, cpu or cuda
-output     of results, without suffix; empty: benchmarks/results/scaling-{cpu|gpu}; rows of other precisions or
-           gradients that stand there already stay
+output     path of the results without suffix; empty: benchmarks/results/scaling-{cpu|gpu}; rows of other precisions or
+           gradients in that file are kept
 
-On a CPU each rank keeps to a core of its own, with one thread, whatever the number of ranks. Rates count real tokens
-alone, and come from steps that follow each other as in training. A step is then taken apart: it is run with all-reduce
-and without, from the same moment on all ranks.
+On a CPU each rank is pinned to its own core, with one thread, for every world size. Rates count real tokens only, and
+come from consecutive steps as in training. Some steps are then broken down: each is run with and without all-reduce,
+starting at the same moment on all ranks.
 
-    compute   the step without all-reduce, mean of the ranks
-    waiting   what the slowest rank takes more than that
-    exposed   what the step takes with all-reduce more than its slowest rank without
-    hidden    what all-reduce takes alone, all ranks ready, more than that
-    data      what the step waits for the loader
+    compute   duration of the step without all-reduce, mean over ranks
+    waiting   how much longer the slowest rank takes than that
+    exposed   how much longer the step with all-reduce takes than its slowest rank without
+    hidden    how much longer all-reduce takes alone, with all ranks ready, than the exposed part
+    data      time that the step waits for the loader
 
-The model, and how it is fitted, is in `scaling_model.py`; what is assumed of a cluster in `scaling_cluster.py`.
+`scaling_model.py` describes the model and its fit, `scaling_cluster.py` the assumptions about a cluster.
 """
 
 from __future__ import annotations
@@ -35,47 +35,48 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import scaling_cluster, scaling_picture, scaling_report
-from benchmarks.common import command_of, machine, read_rows, words_of, write_rows
-from benchmarks.throughput_parties import Party, Timed
+from benchmarks import scaling_cluster, scaling_plot, scaling_report
+from benchmarks.common import Row, provenance, read_rows, read_settings, write_rows
+from benchmarks.worker_group import TurnTimer, WorkerGroup
 
 OURS = "bert_tweets"
-# Of which the time of an all-reduce is learnt.
+# Sizes in bytes to which the time of an all-reduce is fitted.
 SIZES = (2**12, 2**18, 2**22, 2**24, 2**26)
 REPEATS = 7
-BYTES_EACH = {"fp32": 4, "bf16": 2}
-Row = dict[str, Any]
+NUMBER_BYTES = {"fp32": 4, "bf16": 2}
 
 
-class Sized:
-    """The steps of one size that a party has built.
+class Steps:
+    """The steps of one size that a group of workers has built.
 
     Args:
-        party: built.
-        tweets: of a rank and step.
+        workers: group whose training run is built.
+        tweets: tweets per rank and step.
     """
 
-    def __init__(self, party: Party, tweets: int):
-        self.party, self.tweets, self.ranks = party, tweets, party.ranks
+    def __init__(self, workers: WorkerGroup, tweets: int):
+        self.workers, self.tweets, self.ranks = workers, tweets, workers.ranks
 
-    def turn(self, steps: int, warm: int) -> Row:
-        return self.party.ask(turn={"tweets": self.tweets, "steps": steps, "warm": warm})
+    def turn(self, steps: int, warmup: int) -> Row:
+        return self.workers.request(turn={"tweets": self.tweets, "steps": steps, "warmup": warmup})
 
-    def ask_each(self, what: str, **arguments: Any) -> list[Row]:
-        """The answers of all ranks."""
-        return self.party.ask_each(**{what: {"tweets": self.tweets, **arguments}})
+    def request_each(self, command: str, **arguments: Any) -> list[Row]:
+        """Send a command to all ranks; return the answer of each."""
+        return self.workers.request_each(**{command: {"tweets": self.tweets, **arguments}})
 
 
 class Scaling:
-    """A run of the benchmark: its settings, a party for each number of ranks, and the rows that it has found.
+    """A run of the benchmark: its settings, a group of workers per world size, and rows of results.
 
     Args:
-        words: `key=value`.
+        arguments: `key=value` arguments.
     """
 
-    def __init__(self, words: list[str]):
-        self.given = words_of(
-            words,
+    def __init__(self, arguments: list[str]):
+        self.settings = read_settings(
+            arguments,
+            __doc__,
+            ("shards", "model"),
             shards="",
             model="",
             ranks="auto",
@@ -84,73 +85,73 @@ class Scaling:
             gradients="fp32",
             seconds=3.0,
             turns=8,
-            apart=5,
+            breakdown=5,
             device="auto",
             output="",
         )
-        if not self.given["shards"] or not self.given["model"]:
-            raise SystemExit("shards= and model= are needed")
-        self.shards, self.model = (str(Path(self.given[name]).resolve()) for name in ("shards", "model"))
-        self.command = command_of("scaling", words)
-        first = Party("scaling_rank", self.shards, self.given["device"], 1)
-        self.kind, most = self._devices(first)
-        asked = self.given["ranks"]
-        counts = [2**power for power in range(most.bit_length())] if asked == "auto" else _numbers(asked)
-        if max(counts) > most:
-            raise SystemExit(f"ranks={asked}: there are {most} of them here")
-        parties = {count: Party("scaling_rank", self.shards, self.given["device"], count) for count in counts}
-        self.parties = {**parties, **({1: first} if 1 in parties else {})}
-        self.machine, self.tweets = machine(), _numbers(self.given["tweets"])
-        self.output = self.given["output"] or f"benchmarks/results/scaling-{self.kind}"
-        self.rows = self._kept()
+        self.shards, self.model = (str(Path(self.settings[name]).resolve()) for name in ("shards", "model"))
+        self.provenance = provenance("scaling", arguments)
+        first = WorkerGroup("scaling_rank", self.shards, self.settings["device"], 1)
+        self.kind, max_ranks = self._devices(first)
+        ranks = self.settings["ranks"]
+        counts = [2**power for power in range(max_ranks.bit_length())] if ranks == "auto" else _numbers(ranks)
+        if max(counts) > max_ranks:
+            raise SystemExit(f"error: ranks={ranks}: this machine supports at most {max_ranks}")
+        groups = {count: WorkerGroup("scaling_rank", self.shards, self.settings["device"], count) for count in counts}
+        self.groups = {**groups, **({1: first} if 1 in groups else {})}
+        self.tweets = _numbers(self.settings["tweets"])
+        self.output = self.settings["output"] or f"benchmarks/results/scaling-{self.kind}"
+        self.rows = self._earlier_rows()
 
     def run(self) -> None:
-        """Measures, fits and predicts; rows are written as they are found."""
-        for precision in self.given["precision"].split(","):
-            for gradients in self.given["gradients"].split(","):
+        """Measure, fit and predict; each row is written at once."""
+        for precision in self.settings["precision"].split(","):
+            for gradients in self.settings["gradients"].split(","):
                 self.measure(precision, gradients)
                 self.all_reduce(precision, gradients)
         self.rows += scaling_cluster.rows(self.rows)
         self.write()
-        scaling_picture.picture(self.rows, self.output)
+        scaling_plot.plot(self.rows, self.output)
 
     def measure(self, precision: str, gradients: str) -> None:
-        """All numbers of ranks at all sizes of a rank's step, turn by turn; then their steps taken apart."""
-        about: Row = {"precision": precision, "gradients": gradients}
+        """Time all world sizes at all numbers of tweets in turns; then break down their steps."""
+        columns: Row = {"precision": precision, "gradients": gradients}
         settings = {"model": self.model, "precision": precision, "compress": gradients == "bf16"}
         settings |= {"tweets": self.tweets, "tokens_per_device": 16_384}
-        built = {count: party.build(**settings) for count, party in self.parties.items()}
-        sized = [Sized(party, tweets) for tweets in self.tweets for party in self.parties.values()]
-        timed = [(one, Timed(one, 1)) for one in sized]  # type: ignore[arg-type]  # it asks for turns alone
-        for _ in range(self.given["turns"]):
-            for _, party in timed:
-                party.turn(self.given["seconds"])
-        for one, party in timed:
-            row = about | {"ranks": one.ranks, "tweets_a_rank": one.tweets} | built[one.ranks] | party.summary()
-            row |= {"turn_rates": [sum(turn["tokens"]) / sum(turn["seconds"]) for turn in party.turns]}
-            row["tokens_a_rank"] = row["tokens_per_step"] / one.ranks
-            self.add("step", row | self.apart(one, gradients))
+        answers = {count: workers.build(**settings) for count, workers in self.groups.items()}
+        all_steps = [Steps(workers, tweets) for tweets in self.tweets for workers in self.groups.values()]
+        timers = [(steps, TurnTimer(steps, 1)) for steps in all_steps]
+        for _ in range(self.settings["turns"]):
+            for _, timer in timers:
+                timer.turn(self.settings["seconds"])
+        for steps, timer in timers:
+            row = columns | {"ranks": steps.ranks, "tweets_per_rank": steps.tweets}
+            row |= answers[steps.ranks] | timer.summary()
+            row |= {"turn_rates": [sum(turn["tokens"]) / sum(turn["seconds"]) for turn in timer.turns]}
+            row["tokens_per_rank"] = row["tokens_per_step"] / steps.ranks
+            self.add("step", row | self.break_down(steps, gradients))
 
-    def apart(self, one: Sized, gradients: str) -> Row:
-        """What a step is made of, medians of some."""
-        ranks = one.ask_each("apart", steps=self.given["apart"])
-        return _parts(ranks, _reduce_seconds(one, [], BYTES_EACH[gradients]) if one.ranks > 1 else 0.0)
+    def break_down(self, steps: Steps, gradients: str) -> Row:
+        """The parts of a step, medians over some steps."""
+        ranks = steps.request_each("break_down", steps=self.settings["breakdown"])
+        return _parts(ranks, _all_reduce_seconds(steps, [], NUMBER_BYTES[gradients]) if steps.ranks > 1 else 0.0)
 
     def all_reduce(self, precision: str, gradients: str) -> None:
-        """How long ranks take to reduce so many bytes, and to tell each other a few numbers."""
-        for count, party in self.parties.items():
+        """Time all-reduce by size, and the exchange of a step's counts."""
+        for count, workers in self.groups.items():
             if count == 1:
                 continue
-            one, about = Sized(party, self.tweets[0]), {"ranks": count, "precision": precision, "gradients": gradients}
+            steps = Steps(workers, self.tweets[0])
+            columns = {"ranks": count, "precision": precision, "gradients": gradients}
             for size in SIZES:
-                seconds = _reduce_seconds(one, [size], BYTES_EACH[gradients])
-                self.add("all_reduce", about | {"bytes": size, "seconds": seconds})
-            told = one.ask_each("counts", repeats=50)
-            self.add("counts", about | {"seconds": statistics.median(told[0]["seconds_each"])})
+                seconds = _all_reduce_seconds(steps, [size], NUMBER_BYTES[gradients])
+                self.add("all_reduce", columns | {"bytes": size, "seconds": seconds})
+            answers = steps.request_each("counts", repeats=50)
+            self.add("counts", columns | {"seconds": statistics.median(answers[0]["repeat_seconds"])})
 
-    def add(self, kind: str, found: Row) -> None:
-        row = {"who": OURS, "kind": kind, "device": self.machine["device"], "model": Path(self.model).name}
-        row |= found | {name: self.machine[name] for name in ("versions", "commit")} | {"command": self.command}
+    def add(self, kind: str, columns: Row) -> None:
+        """Add a row of results, write all rows again, and print the new one."""
+        row = {"who": OURS, "kind": kind, "model": Path(self.model).name} | columns | self.provenance
         if kind == "step":
             row |= {"engine": "ddp", "optimizer_included": True, "mfu": None}
         self.rows.append(row)
@@ -162,51 +163,58 @@ class Scaling:
         scaling_report.write(self.rows, self.output)
 
     def close(self) -> None:
-        for party in self.parties.values():
-            party.close()
+        for workers in self.groups.values():
+            workers.close()
 
-    def _devices(self, party: Party) -> tuple[str, int]:
-        """cpu or gpu, and how many ranks there can be of it."""
-        devices = int(party.ask(devices={})["devices"])
-        kind = str(party.hello["kind"])
+    def _devices(self, workers: WorkerGroup) -> tuple[str, int]:
+        """The kind of device, "cpu" or "gpu", and the largest world size on it."""
+        devices = int(workers.request(devices={})["devices"])
+        kind = str(workers.hello["kind"])
         return kind, devices if kind == "gpu" else len(os.sched_getaffinity(0))
 
-    def _kept(self) -> list[Row]:
-        """Measured rows of an earlier run that this one does not make again."""
+    def _earlier_rows(self) -> list[Row]:
+        """Measured rows of an earlier run that this run does not repeat."""
         rows: list[Row] = read_rows(f"{self.output}.json")
-        again = {name: self.given[name].split(",") for name in ("precision", "gradients")}
+        repeated = {name: self.settings[name].split(",") for name in ("precision", "gradients")}
         measured = [row for row in rows if row["kind"] in ("step", "all_reduce", "counts")]
-        return [row for row in measured if any(row[name] not in of for name, of in again.items())]
+        return [row for row in measured if any(row[name] not in values for name, values in repeated.items())]
 
 
-def _reduce_seconds(one: Sized, sizes: list[int], bytes_each: int) -> float:
-    """Of all-reduce alone, of the step's buckets where no sizes are given; median, by the slowest rank."""
-    ranks = one.ask_each("all_reduce", sizes=sizes, bytes_each=bytes_each, repeats=REPEATS)
-    return float(statistics.median(map(max, zip(*(rank["seconds_each"] for rank in ranks), strict=True))))
+def _all_reduce_seconds(steps: Steps, sizes: list[int], number_bytes: int) -> float:
+    """Median time of all-reduce alone on the slowest rank; without sizes, of the step's gradient buckets."""
+    ranks = steps.request_each("all_reduce", sizes=sizes, number_bytes=number_bytes, repeats=REPEATS)
+    return float(statistics.median(map(max, zip(*(rank["repeat_seconds"] for rank in ranks), strict=True))))
 
 
-def _parts(ranks: list[dict[str, list[float]]], alone: float) -> Row:
-    """The parts of a step from what each rank saw of some, and from the seconds of all-reduce alone."""
+def _parts(ranks: list[dict[str, list[float]]], all_reduce: float) -> Row:
+    """The parts of a step.
+
+    Args:
+        ranks: seconds and tokens of some steps, by rank.
+        all_reduce: seconds of all-reduce alone.
+    """
     steps = [
-        {name: [rank[name][number] for rank in ranks] for name in ("compute", "whole", "data")}
-        for number in range(len(ranks[0]["whole"]))
+        {name: [rank[name][number] for rank in ranks] for name in ("compute", "step", "data")}
+        for number in range(len(ranks[0]["step"]))
     ]
     compute = statistics.median(statistics.mean(step["compute"]) for step in steps)
     waiting = statistics.median(max(step["compute"]) - statistics.mean(step["compute"]) for step in steps)
     exposed = 0.0
     if len(ranks) > 1:
-        exposed = max(0.0, statistics.median(max(step["whole"]) - max(step["compute"]) for step in steps))
-    by_token = [rank["compute"][number] / rank["tokens"][number] for rank in ranks for number in range(len(steps))]
-    middle = statistics.median(by_token)
+        exposed = max(0.0, statistics.median(max(step["step"]) - max(step["compute"]) for step in steps))
+    seconds_per_token = [
+        rank["compute"][number] / rank["tokens"][number] for rank in ranks for number in range(len(steps))
+    ]
+    median = statistics.median(seconds_per_token)
     return {
         "compute_seconds": compute,
         "waiting_seconds": waiting,
         "exposed_seconds": exposed,
-        "hidden_seconds": max(0.0, alone - exposed),
+        "hidden_seconds": max(0.0, all_reduce - exposed),
         "data_seconds": statistics.median(max(step["data"]) for step in steps),
-        "all_reduce_seconds": alone,
-        # As a standard deviation, but deaf to a single step that something else held up (Huber 1981, section 5.1).
-        "jitter": 1.4826 * statistics.median(abs(value - middle) for value in by_token) / middle,
+        "all_reduce_seconds": all_reduce,
+        # Estimates the standard deviation, but is robust against single delayed steps (Huber 1981, section 5.1).
+        "jitter": 1.4826 * statistics.median(abs(value - median) for value in seconds_per_token) / median,
     }
 
 
@@ -214,8 +222,8 @@ def _numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
-def main(words: list[str]) -> None:
-    scaling = Scaling(words)
+def main(arguments: list[str]) -> None:
+    scaling = Scaling(arguments)
     try:
         scaling.run()
     finally:

@@ -1,17 +1,18 @@
-"""A model of the step's time on many ranks: what one rank does alone, all-reduce, what overlaps, who waits for whom.
+"""A model of the step's time on many ranks: compute on one rank, all-reduce, overlap, and waiting for slower ranks.
 
-    step = compute · imbalance · jitter + all-reduce that is left when the backward pass ends + counts that come late
+    step = compute · imbalance · jitter + all-reduce left after the backward pass + counts that arrive late
 
-compute      fixed + per token · tokens: a line through the steps of one rank
+compute      fixed + per token · tokens: a line fitted to the steps of one rank
 all-reduce   of each bucket, 2 log₂ p · latency + 2 (p − 1) / p · bytes / bandwidth (reduce-scatter and all-gather:
              Thakur, Rabenseifner and Gropp 2005, "Optimization of collective communication operations in MPICH",
-             section 4.5); over machines of g GPUs: within each, of 1/g of the bytes by each GPU between them, within
-overlap      a bucket is reduced once its gradients are there and the one before it is done; the last, which holds the
-             embeddings, is there when the backward pass ends. What could be hidden so is hidden by a share
+             section 4.5); over machines of g GPUs: within each machine, then between machines 1/g of the bytes by each
+             GPU, then within each machine
+overlap      a bucket is reduced as soon as its gradients are ready and the bucket before it is done; the last bucket,
+             with the embeddings, is ready when the backward pass ends; only a share of the time that could be hidden is
 imbalance    rows of the fullest rank over the mean (benchmarks/results/imbalance.json)
 jitter       the expected maximum of p normal deviations (Blom 1958, "Statistical Estimates and Transformed
-             Beta-Variables"): the slowest of many ranks is slow in every step
-counts       four integers of each rank by gloo, p − 1 hops around a ring, gathered while the step before is computed
+             Beta-Variables"): of many ranks, one is slow in every step
+counts       four integers per rank by gloo, p − 1 hops around a ring, gathered while the previous step is computed
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from typing import Any
 
 import numpy as np
 
-Row = dict[str, Any]
+from benchmarks.common import Row
 
 
 @dataclass(frozen=True)
 class Link:
-    """A way between ranks: seconds of a message, and bytes a second of each rank in each direction."""
+    """A link between ranks: seconds per message, and bytes per second of each rank and direction."""
 
     latency: float
     bandwidth: float
 
     def all_reduce(self, size: float, ranks: int) -> float:
-        """Seconds of an all-reduce of `size` bytes over so many ranks."""
+        """Seconds of an all-reduce of `size` bytes over `ranks` ranks."""
         if ranks == 1:
             return 0.0
         return 2 * math.log2(ranks) * self.latency + 2 * (ranks - 1) / ranks * size / self.bandwidth
@@ -42,31 +43,40 @@ class Link:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Machines of some ranks each."""
+    """Machines of several ranks each.
 
-    ranks_a_machine: int
+    Attributes:
+        ranks_per_machine: number of ranks on each machine.
+        within: link between ranks of one machine.
+        between: link between machines.
+        hop: seconds per small message between hosts, for the counts.
+    """
+
+    ranks_per_machine: int
     within: Link
     between: Link
-    hop: float  # seconds of a small message of the host, for the counts
+    hop: float
 
     def all_reduce(self, size: float, ranks: int) -> float:
-        here = min(ranks, self.ranks_a_machine)
-        machines = -(-ranks // here)
-        return self.within.all_reduce(size, here) + self.between.all_reduce(size / here, machines)
+        local_ranks = min(ranks, self.ranks_per_machine)
+        machines = -(-ranks // local_ranks)
+        return self.within.all_reduce(size, local_ranks) + self.between.all_reduce(size / local_ranks, machines)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training run, and how a rank runs it.
+    """A training run and its costs on one rank.
 
     Attributes:
-        fixed, per_token: seconds of a step alone: optimizer and the like, and each real token.
+        fixed: seconds per step that do not depend on tokens, such as the optimizer.
+        per_token: seconds per real token.
         buckets: bytes of each bucket of gradients, in the order in which they are reduced.
-        embeddings: bytes of those in the last bucket; all others come evenly during the backward pass.
-        micro_batch: tokens that are computed at a time; all-reduce runs beside the last of them alone.
-        overlap: share of what could be hidden that is.
-        jitter: standard deviation of a rank's compute, as a share of it.
-        backward: share of compute.
+        embeddings: bytes of the embeddings' gradients, in the last bucket; all others become ready evenly during the
+            backward pass.
+        micro_batch: tokens per micro-batch; all-reduce overlaps with the last micro-batch only.
+        overlap: hidden share of the all-reduce time that could be hidden.
+        jitter: standard deviation of a rank's compute time, relative to the time.
+        backward: share of the backward pass in compute.
     """
 
     fixed: float
@@ -79,109 +89,110 @@ class Job:
     backward: float = 2 / 3
 
     def compute(self, tokens: float) -> float:
+        """Seconds of compute for `tokens` tokens."""
         return self.fixed + self.per_token * tokens
 
 
-def predicted(job: Job, cluster: Cluster, ranks: int, tokens: float, imbalance: float) -> dict[str, float]:
-    """Seconds of a step of so many real tokens a rank, by part, and its efficiency beside one rank alone."""
+def predict(job: Job, cluster: Cluster, ranks: int, tokens: float, imbalance: float) -> dict[str, float]:
+    """Predict a step of `tokens` real tokens per rank: seconds by part, and efficiency relative to one rank."""
     alone = job.compute(tokens)
     if ranks == 1:
         return {"compute": alone, "waiting": 0.0, "exposed": 0.0, "hidden": 0.0, "step": alone, "efficiency": 1.0}
     waiting = alone * (imbalance * (1 + job.jitter * expected_maximum(ranks)) - 1)
-    whole = sum(cluster.all_reduce(size, ranks) for size in job.buckets)
+    all_reduce = sum(cluster.all_reduce(size, ranks) for size in job.buckets)
     window = job.backward * job.per_token * min(tokens, job.micro_batch)
-    exposed = whole - job.overlap * (whole - left_over(job, cluster, ranks, window))
-    beside = alone + waiting + exposed
-    late = max(0.0, (ranks - 1) * cluster.hop - beside)
-    step = beside + late
-    parts = {"compute": alone, "waiting": waiting + late, "exposed": exposed, "hidden": whole - exposed}
+    exposed = all_reduce - job.overlap * (all_reduce - unhideable(job, cluster, ranks, window))
+    without_counts = alone + waiting + exposed
+    late = max(0.0, (ranks - 1) * cluster.hop - without_counts)
+    step = without_counts + late
+    parts = {"compute": alone, "waiting": waiting + late, "exposed": exposed, "hidden": all_reduce - exposed}
     return {**parts, "step": step, "efficiency": alone / step}
 
 
 def expected_maximum(count: int) -> float:
-    """Of so many independent standard normal variables, by Blom's formula."""
+    """Expected maximum of `count` independent standard normal variables, by Blom's formula."""
     return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
 
 
-def left_over(job: Job, cluster: Cluster, ranks: int, window: float) -> float:
-    """All-reduce that is not done when a backward pass of `window` seconds ends, with perfect overlap."""
-    evenly = sum(job.buckets) - job.embeddings
-    there = done = 0.0
+def unhideable(job: Job, cluster: Cluster, ranks: int, window: float) -> float:
+    """Seconds of all-reduce left when a backward pass of `window` seconds ends, with perfect overlap."""
+    without_embeddings = sum(job.buckets) - job.embeddings
+    ready = done = 0.0
     for size in job.buckets:
-        there += size
-        done = max(done, window * min(1.0, there / evenly)) + cluster.all_reduce(size, ranks)
+        ready += size
+        done = max(done, window * min(1.0, ready / without_embeddings)) + cluster.all_reduce(size, ranks)
     return max(0.0, done - window)
 
 
 def imbalance(rows: list[Row], ranks: int, tweets: float) -> float:
-    """Rows of the fullest rank over the mean, between what was counted: linear in the logarithms of both.
+    """Rows of the fullest rank over the mean, interpolated linearly in the logarithms of ranks and tweets.
 
     Args:
-        rows: of imbalance.json.
-        ranks: of the step.
-        tweets: of each.
+        rows: rows of imbalance.json.
+        ranks: world size.
+        tweets: tweets per rank and step.
     """
     table = {
-        (row["ranks"], row["tweets_a_rank"]): row["rows_max_over_mean"]
+        (row["ranks"], row["tweets_per_rank"]): row["rows_max_over_mean"]
         for row in rows
-        if "rows_max_over_mean" in row and (row["dealt"] or row["ranks"] == 1)
+        if "rows_max_over_mean" in row and (row["dealt_by_length"] or row["ranks"] == 1)
     }
-    known_ranks, known_tweets = (sorted({key[place] for key in table}) for place in (0, 1))
-    of_ranks = [
-        np.interp(math.log(max(1.0, tweets)), np.log(known_tweets), [table[count, each] for each in known_tweets])
-        for count in known_ranks
+    all_ranks, all_tweets = (sorted({key[part] for key in table}) for part in (0, 1))
+    by_ranks = [
+        np.interp(math.log(max(1.0, tweets)), np.log(all_tweets), [table[count, size] for size in all_tweets])
+        for count in all_ranks
     ]
-    return float(np.interp(math.log(ranks), np.log(known_ranks), of_ranks))
+    return float(np.interp(math.log(ranks), np.log(all_ranks), by_ranks))
 
 
-def fitted(steps: list[Row], reduces: list[Row]) -> tuple[Job, dict[int, Link], dict[int, float]]:
-    """What the measured steps and all-reduces of one precision say.
+def fit(steps: list[Row], all_reduces: list[Row]) -> tuple[Job, dict[int, Link], dict[int, float]]:
+    """Fit the model to the measured steps and all-reduces of one precision.
 
     Args:
         steps: rows of kind `step`, of one rank and of several.
-        reduces: rows of kind `all_reduce`.
+        all_reduces: rows of kind `all_reduce`.
 
     Returns:
-        The job; by number of ranks the link; and by number of ranks how much slower compute is beside the others.
+        The job; the link by world size; and, by world size, how much slower compute is than on one rank alone.
     """
-    ones = [row for row in steps if row["ranks"] == 1]
-    tokens = np.array([row["tokens_a_rank"] for row in ones])
-    fixed, per_token = line(tokens, np.array([row["compute_seconds"] for row in ones]))
+    single = [row for row in steps if row["ranks"] == 1]
+    tokens = np.array([row["tokens_per_rank"] for row in single])
+    fixed, per_token = fit_line(tokens, np.array([row["compute_seconds"] for row in single]))
     several = [row for row in steps if row["ranks"] > 1]
     jitter = float(np.median([row["jitter"] for row in steps]))
-    half = steps[0]["gradients"] == "bf16"
-    buckets = tuple(size / 2 if half else size for size in several[0]["bucket_bytes"])
-    embeddings = several[0]["embedding_bytes"] / (2 if half else 1)
+    divisor = 2 if steps[0]["gradients"] == "bf16" else 1
+    buckets = tuple(size / divisor for size in several[0]["bucket_bytes"])
+    embeddings = several[0]["embedding_bytes"] / divisor
     job = Job(fixed, per_token, buckets, embeddings, math.inf, 0.0, jitter)
-    links, slower = {}, {}
+    links, slowdowns = {}, {}
     for ranks in sorted({row["ranks"] for row in several}):
-        of_ranks = [row for row in reduces if row["ranks"] == ranks]
+        of_ranks = [row for row in all_reduces if row["ranks"] == ranks]
         sizes = np.array([row["bytes"] for row in of_ranks])
-        latency, per_byte = line(sizes, np.array([row["seconds"] for row in of_ranks]))
+        latency, per_byte = fit_line(sizes, np.array([row["seconds"] for row in of_ranks]))
         links[ranks] = Link(latency / 2 / math.log2(ranks), 2 * (ranks - 1) / ranks / per_byte)
-        with_others = [row for row in several if row["ranks"] == ranks]
-        slower[ranks] = float(
-            np.median([row["compute_seconds"] / job.compute(row["tokens_a_rank"]) for row in with_others])
-        )
+        ratios = [
+            row["compute_seconds"] / job.compute(row["tokens_per_rank"]) for row in several if row["ranks"] == ranks
+        ]
+        slowdowns[ranks] = float(np.median(ratios))
     shares = [_overlap(job, links[row["ranks"]], row) for row in several]
-    return replace(job, overlap=float(np.median(shares))), links, slower
+    return replace(job, overlap=float(np.median(shares))), links, slowdowns
 
 
-def line(places: Any, seconds: Any) -> tuple[float, float]:
-    """The line of least relative error through some times, neither of its numbers below zero."""
+def fit_line(x: Any, seconds: Any) -> tuple[float, float]:
+    """Fit a line with the least relative error; return its intercept and slope, both at least zero."""
     weights = 1 / seconds
-    slope, start = np.polyfit(places, seconds, 1, w=weights) if len(set(places.tolist())) > 1 else (0.0, -1.0)
-    if start < 0:
-        return 0.0, float((seconds * weights).sum() / (places * weights).sum())
+    slope, intercept = np.polyfit(x, seconds, 1, w=weights) if len(set(x.tolist())) > 1 else (0.0, -1.0)
+    if intercept < 0:
+        return 0.0, float((seconds * weights).sum() / (x * weights).sum())
     if slope < 0:
         return float(np.mean(seconds)), 0.0
-    return float(start), float(slope)
+    return float(intercept), float(slope)
 
 
 def _overlap(job: Job, link: Link, row: Row) -> float:
-    """The share of the all-reduce that could be hidden which was."""
-    here = Cluster(row["ranks"], link, link, 0.0)
-    whole = sum(here.all_reduce(size, row["ranks"]) for size in job.buckets)
-    window = job.backward * job.per_token * row["tokens_a_rank"]
-    could = whole - left_over(job, here, row["ranks"], window)
-    return min(1.0, max(0.0, (whole - row["exposed_seconds"]) / could)) if could > 0 else 0.0
+    """Hidden share of the all-reduce time that could be hidden."""
+    cluster = Cluster(row["ranks"], link, link, 0.0)
+    all_reduce = sum(cluster.all_reduce(size, row["ranks"]) for size in job.buckets)
+    window = job.backward * job.per_token * row["tokens_per_rank"]
+    hideable = all_reduce - unhideable(job, cluster, row["ranks"], window)
+    return min(1.0, max(0.0, (all_reduce - row["exposed_seconds"]) / hideable)) if hideable > 0 else 0.0

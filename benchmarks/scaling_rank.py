@@ -1,4 +1,4 @@
-"""A rank of `benchmarks.scaling`: our training step as it is, taken apart, and all-reduce alone.
+"""One rank of `benchmarks.scaling`: our training step as it is, broken down, and all-reduce alone.
 
 python -m benchmarks.scaling_rank SHARDS DEVICE
 """
@@ -9,24 +9,25 @@ import os
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.throughput_ours import LEARNING_RATE, Ours, configured
-from benchmarks.throughput_steps import Channel, Command, between, moment, serve, synchronize
-from bert_tweets.common.errors import UserError
+from benchmarks.device_timing import seconds_of
+from benchmarks.throughput_ours import LEARNING_RATE, Ours, train_config
+from benchmarks.timed_worker import Channel, Command, serve
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.distributed import world as ranks
 from bert_tweets.distributed.world import World
 
-_SMALL = [1, 2, 3, 4]  # as many integers as ranks tell each other of a step
+_COUNTS = [1, 2, 3, 4]  # as many integers as ranks exchange per step
 
 
 class Rank(Ours):
-    """A training run on this rank, and what its steps are made of."""
+    """A training run on this rank, and the parts of its steps."""
 
     @property
     def replica(self) -> DistributedDataParallel | None:
@@ -34,64 +35,69 @@ class Rank(Ours):
         return replica if isinstance(replica, DistributedDataParallel) else None
 
     def gradients(self) -> dict[str, Any]:
-        """Parameters, bytes of each bucket of gradients in the order in which they are reduced, and of the embeddings'.
+        """Number of parameters, bytes of each gradient bucket in reduction order, and of the embeddings' gradients.
 
-        In fp32, whatever they are exchanged in.
+        Sizes are those in fp32, whatever precision gradients are exchanged in.
         """
         module = self.training.module
         parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
         embeddings = module.model.get_input_embeddings().weight.numel()
         return {"parameters": parameters, "bucket_bytes": self._buckets(), "embedding_bytes": 4 * embeddings}
 
-    def apart(self, steps: int) -> dict[str, list[float]]:
-        """Some steps, each run twice from the same moment on all ranks: with all-reduce, and without; in seconds.
+    def break_down(self, steps: int) -> dict[str, list[float]]:
+        """Run some steps twice, with and without all-reduce, starting at the same moment on all ranks.
 
-        `data` is what the step waited for the loader, `tokens` the mean of the ranks.
+        Returns:
+            For each step the seconds with all-reduce (`step`) and without (`compute`), the seconds spent waiting for
+            the loader (`data`), and the mean tokens of the ranks (`tokens`).
         """
-        found: dict[str, list[float]] = {"tokens": [], "data": [], "whole": [], "compute": []}
+        columns: dict[str, list[float]] = {"tokens": [], "data": [], "step": [], "compute": []}
         for number in range(steps + 1):
-            asked = time.perf_counter()
-            step = next(self.coming)
-            seconds = {"tokens": step.tokens / self.world.world_size, "data": time.perf_counter() - asked}
-            for way in ("whole", "compute") if number % 2 else ("compute", "whole"):
+            start = time.perf_counter()
+            step = next(self.steps)
+            row = {"tokens": step.tokens / self.world.world_size, "data": time.perf_counter() - start}
+            run = partial(self.training.engine.train_step, step, self.training.masking, LEARNING_RATE)
+            for name in ("step", "compute") if number % 2 else ("compute", "step"):
                 self.world.barrier()
-                begun = moment(self.world.device)
-                with self._no_all_reduce() if way == "compute" else nullcontext():
-                    self.training.engine.train_step(step, self.training.masking, LEARNING_RATE)
-                ended = moment(self.world.device)
-                synchronize(self.world.device)
-                seconds[way] = between(begun, ended)
-            if number:  # the first warms up
-                for name, value in seconds.items():
-                    found[name].append(value)
-        return found
+                with self._no_all_reduce() if name == "compute" else nullcontext():
+                    row[name] = seconds_of(run, self.world.device)
+            if number:  # the first is a warm-up
+                for name, value in row.items():
+                    columns[name].append(value)
+        return columns
 
-    def all_reduce(self, sizes: list[int], bytes_each: int, repeats: int) -> dict[str, list[float]]:
-        """Seconds of reducing tensors of so many bytes in one go, all ranks ready; none: the step's buckets."""
-        kind = torch.bfloat16 if bytes_each == 2 else torch.float32
-        counts = [size // bytes_each for size in sizes] or [size // 4 for size in self._buckets()]
-        tensors = [torch.ones(count, dtype=kind, device=self.world.device) for count in counts]
+    def all_reduce(self, sizes: list[int], number_bytes: int, repeats: int) -> dict[str, list[float]]:
+        """Time the joint all-reduce of tensors of these sizes, with all ranks ready.
+
+        Args:
+            sizes: sizes in bytes; empty: those of the step's gradient buckets.
+            number_bytes: bytes per number, 2 for bf16 or 4 for fp32.
+            repeats: number of timed repeats.
+        """
+        dtype = torch.bfloat16 if number_bytes == 2 else torch.float32
+        counts = [size // number_bytes for size in sizes] or [size // 4 for size in self._buckets()]
+        tensors = [torch.ones(count, dtype=dtype, device=self.world.device) for count in counts]
+
+        def reduce() -> None:
+            for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
+                work.wait()
+
         seconds = []
         for _ in range(repeats + 1):
             self.world.barrier()
-            begun = moment(self.world.device)
-            for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
-                work.wait()
-            ended = moment(self.world.device)
-            synchronize(self.world.device)
-            seconds.append(between(begun, ended))
+            seconds.append(seconds_of(reduce, self.world.device))
             for tensor in tensors:
                 tensor.fill_(1)
-        return {"seconds_each": seconds[1:]}
+        return {"repeat_seconds": seconds[1:]}
 
     def counts(self, repeats: int) -> dict[str, list[float]]:
-        """Seconds of the small gathering by which ranks agree on a step."""
+        """Time the small all-gather by which ranks agree on a step."""
         seconds = []
         for _ in range(repeats):
-            begun = time.perf_counter()
-            self.world.gather(_SMALL)()
-            seconds.append(time.perf_counter() - begun)
-        return {"seconds_each": seconds}
+            start = time.perf_counter()
+            self.world.gather(_COUNTS)()
+            seconds.append(time.perf_counter() - start)
+        return {"repeat_seconds": seconds}
 
     def _buckets(self) -> list[int]:
         if not self.replica:
@@ -105,7 +111,7 @@ class Rank(Ours):
 
 
 def pin(world: World) -> int | None:
-    """On a CPU, has this rank and all that it starts keep to one core, with one thread; the core."""
+    """On a CPU, pin this rank and its children to one core, with one thread; return the core."""
     if world.device.type != "cpu":
         return None
     cores = sorted(os.sched_getaffinity(0))
@@ -115,15 +121,15 @@ def pin(world: World) -> int | None:
     return core
 
 
-def built(command: Command, shards: str, manifest: Manifest, world: World) -> dict[int, Rank]:
-    """A run for each number of tweets a rank, all ready at once, so that their turns can alternate."""
+def build_runs(command: Command, shards: str, manifest: Manifest, world: World) -> dict[int, Rank]:
+    """Build a training run for each number of tweets per rank, so that their turns can alternate."""
     runs = {}
     for tweets in command["tweets"]:
-        given = command | {"batch_tweets": tweets * world.world_size}
-        config = configured(shards, world.device.type, given, manifest, world.world_size)
+        settings = command | {"batch_tweets": tweets * world.world_size}
+        config = train_config(shards, world.device.type, settings, manifest, world.world_size)
         config.engine.compress_gradients = command["compress"]
         runs[tweets] = Rank(config, manifest, world)
-        runs[tweets].turn(3, 0)  # DDP settles its buckets, and tells of them
+        runs[tweets].turn(3, 0)  # DDP rebuilds its buckets after the first step
     return runs
 
 
@@ -133,18 +139,14 @@ def main(shards: str, device: str) -> None:
     ranks.start_process_group(world, 600)
     manifest = Manifest.read(shards)
 
-    def answer_all(command: Command) -> Command | None:
+    def run(command: Command) -> Command | None:
         if "devices" in command:
             channel.answer(devices=torch.cuda.device_count())
             return channel.next()
-        try:
-            runs = built(command["build"], shards, manifest, world)
-        except UserError as reason:
-            channel.answer(skipped=str(reason))
-            return channel.next()
-        training = next(iter(runs.values())).training
-        about = {"core": core, "attention": training.attention, "flops_per_token": training.flops_per_token}
-        channel.answer(**next(iter(runs.values())).gradients(), **about)
+        runs = build_runs(command["build"], shards, manifest, world)
+        first = next(iter(runs.values()))
+        columns = {"attention": first.training.attention, "flops_per_token": first.training.flops_per_token}
+        channel.answer(**first.gradients(), core=core, **columns)
         following = channel.next()
         while following is not None and "build" not in following:
             ((name, arguments),) = following.items()
@@ -152,7 +154,7 @@ def main(shards: str, device: str) -> None:
             following = channel.next()
         return following
 
-    serve(channel, world.device, answer_all)
+    serve(channel, world.device, run)
     ranks.stop_process_group()
 
 

@@ -1,30 +1,30 @@
-"""The most tokens of a step that a GPU's memory holds."""
+"""The largest number of tokens per step that fits into a GPU's memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.throughput_parties import FailedError
+from benchmarks.worker_group import FailedError
 
 ROUND = 1024
-# The search ends when what fits and what does not are this close.
+# The search ends when the smallest failing size is less than this factor above the largest that fits.
 CLOSE = 1.03
 
 
 def largest_that_fits(
     step: Callable[[int], dict[str, Any]], start: int, memory: int, tries: int = 5
 ) -> tuple[dict[str, Any], str]:
-    """Bisects, from where a straight line through two smaller steps meets the memory's end.
+    """Bisect, starting where a straight line through two smaller steps reaches the memory limit.
 
     Args:
-        step: takes a step of about so many tokens and gives its turn; fails where they do not fit.
-        start: tokens that surely fit.
-        memory: bytes of the device.
-        tries: steps beyond the first two; each may have to be compiled.
+        step: runs a step of about this many tokens and returns its turn; raises `FailedError` if they do not fit.
+        start: number of tokens that certainly fits.
+        memory: device memory in bytes.
+        tries: number of steps after the first two; each may have to be compiled.
 
     Returns:
-        Columns of a row, and why there are none.
+        Columns of a row, and the reason if they are empty.
     """
     low, too_many = 0, 0
     best: dict[str, Any] = {}
@@ -45,14 +45,14 @@ def largest_that_fits(
             break
     if not best:
         return {}, reason
-    found = {
+    columns = {
         "tokens_that_fit": sum(best["tokens"]) // len(best["tokens"]),
         "positions_that_fit": sum(best["positions"]) // len(best["positions"]),
-        "tokens_too_many": too_many or None,
-        "ended_by": reason,
+        "tokens_that_do_not_fit": too_many or None,
+        "failure": reason,
         "peak_memory_bytes": best["peak_memory_bytes"],
     }
-    return found, ""
+    return columns, ""
 
 
 def _next(attempt: int, start: int, low: int, too_many: int, peaks: list[tuple[int, int]], memory: int) -> float:

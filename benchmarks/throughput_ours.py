@@ -1,4 +1,4 @@
-"""Our training step as `benchmarks.throughput` times it, in a process of its own; see `throughput_steps`.
+"""A worker with our training step, for `benchmarks.throughput`; see `timed_worker`.
 
 python -m benchmarks.throughput_ours SHARDS DEVICE
 """
@@ -15,8 +15,8 @@ from unittest import mock
 
 import torch
 
-from benchmarks.throughput_steps import Channel, Command, Steps, between, moment, serve, synchronize
-from bert_tweets.common.errors import UserError
+from benchmarks.device_timing import seconds_between, seconds_of, synchronize, timestamp
+from benchmarks.timed_worker import Channel, Command, StepTimer, serve
 from bert_tweets.config import TrainConfig, parser
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.data.batches import Step
@@ -31,88 +31,88 @@ from bert_tweets.training.flops import matrix_peak
 LEARNING_RATE = 5e-5
 
 
-class Parts:
-    """Stands in for the labels that the engine puts around a step's parts, and times what they are put around.
+class PhaseTimer:
+    """Stand-in for the profiler labels that the engine puts around phases of a step; it times the phases.
 
-    By events on a GPU, where autograd's threads start the kernels of the backward pass and no profiler's label
-    reaches them; they run on the stream of the forward pass all the same.
+    On a GPU it uses events, because autograd's threads launch the kernels of the backward pass and profiler labels do
+    not reach them; those kernels still run on the stream of the forward pass.
     """
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.moments: dict[str, list[tuple[Any, Any]]] = {}
+        self.timestamps: dict[str, list[tuple[Any, Any]]] = {}
 
-    def __call__(self, name: str) -> Parts._Label:
+    def __call__(self, name: str) -> PhaseTimer._Label:
         return self._Label(self, name)
 
     class _Label:
-        def __init__(self, parts: Parts, name: str):
-            self.parts, self.name = parts, name
+        def __init__(self, timer: PhaseTimer, name: str):
+            self.timer, self.name = timer, name
 
         def __enter__(self) -> None:
-            self.begun = moment(self.parts.device)
+            self.start = timestamp(self.timer.device)
 
         def __exit__(self, *_: object) -> None:
-            ended = moment(self.parts.device)
-            self.parts.moments.setdefault(self.name, []).append((self.begun, ended))
+            end = timestamp(self.timer.device)
+            self.timer.timestamps.setdefault(self.name, []).append((self.start, end))
 
     def milliseconds(self) -> dict[str, float]:
-        """By part, all micro-batches together."""
+        """Milliseconds by phase, summed over micro-batches."""
         synchronize(self.device)
-        return {name: 1000 * sum(between(*pair) for pair in pairs) for name, pairs in self.moments.items()}
+        return {name: 1000 * sum(seconds_between(*pair) for pair in pairs) for name, pairs in self.timestamps.items()}
 
 
 class Ours:
-    """A training run, and its next steps.
+    """A training run whose steps are timed.
 
     Args:
-        config: of the run.
-        manifest: of the shards.
-        world: the ranks.
+        config: settings of the training run.
+        manifest: manifest of the shards.
+        world: this process's rank and world size.
     """
 
     def __init__(self, config: TrainConfig, manifest: Manifest, world: World):
-        self.world, self.steps = world, Steps(world.device)
+        self.world, self.timer = world, StepTimer(world.device)
         self.training: Training = build(config, manifest, world)
-        self.coming: Iterator[Step] = self.training.loader.steps()
+        self.steps: Iterator[Step] = self.training.loader.steps()
 
-    def turn(self, steps: int, warm: int) -> dict[str, Any]:
-        """Runs some steps; counts are of all ranks, told by the first.
+    def turn(self, steps: int, warmup: int) -> dict[str, Any]:
+        """Run `warmup` steps, then `steps` timed steps; rank 0 returns the counts of all ranks.
 
         Returns:
-            What `Steps.end` returns, with the `losses` and `gradient_norms` of the same steps.
+            The result of `StepTimer.end`, with the `losses` and `gradient_norms` of the same steps.
 
         Raises:
-            RuntimeError: they trained nothing, so that their speed means nothing.
+            RuntimeError: the steps trained nothing, so their speed is meaningless.
         """
         outcomes: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self.steps.begin()
-        for _ in range(steps + warm):
-            step = next(self.coming)
+        self.timer.begin()
+        for _ in range(steps + warmup):
+            step = next(self.steps)
             main = int(self.world.is_main)
-            self.steps.count(main * step.tokens, main * step.tweets, main * step.positions)
+            self.timer.count(main * step.tokens, main * step.tweets, main * step.positions)
             outcomes.append(self.training.engine.train_step(step, self.training.masking, LEARNING_RATE))
-            self.steps.end_step()
-        taken = self.steps.end(warm)
-        losses, norms = torch.stack([torch.stack(outcome) for outcome in outcomes[warm:]]).T.tolist()
+            self.timer.end_step()
+        measured = self.timer.end(warmup)
+        losses, norms = torch.stack([torch.stack(outcome) for outcome in outcomes[warmup:]]).T.tolist()
         require_training(norms)
-        return {**taken, "losses": losses, "gradient_norms": norms}
+        return {**measured, "losses": losses, "gradient_norms": norms}
 
-    def parts(self, steps: int) -> dict[str, float]:
-        """Milliseconds of a step by part, medians of some; `data` is what the step waits for the loader."""
-        found = []
+    def phases(self, steps: int) -> dict[str, float]:
+        """Median milliseconds per step by phase; `data` is the time spent waiting for the loader."""
+        measured = []
         for _ in range(steps + 1):
-            parts, asked = Parts(self.world.device), time.perf_counter()
-            step = next(self.coming)
-            waited = 1000 * (time.perf_counter() - asked)
-            with mock.patch.object(ddp, "record_function", parts):
+            timer, start = PhaseTimer(self.world.device), time.perf_counter()
+            step = next(self.steps)
+            waiting = 1000 * (time.perf_counter() - start)
+            with mock.patch.object(ddp, "record_function", timer):
                 self.training.engine.train_step(step, self.training.masking, LEARNING_RATE)
-            found.append({"data": waited, **parts.milliseconds()})
-        return {name: statistics.median(part[name] for part in found[1:]) for name in found[0]}
+            measured.append({"data": waiting, **timer.milliseconds()})
+        return {name: statistics.median(phases[name] for phases in measured[1:]) for name in measured[0]}
 
 
 def require_training(gradient_norms: list[float]) -> None:
-    """Raises RuntimeError where gradients are zero or not finite."""
+    """Raise RuntimeError if a gradient norm is zero or not finite."""
     bad = [norm for norm in gradient_norms if not 0 < norm < math.inf]
     if bad:
         steps = f"{len(bad)} of {len(gradient_norms)} steps"
@@ -120,21 +120,17 @@ def require_training(gradient_norms: list[float]) -> None:
 
 
 def measured_peak(device: torch.device, precision: str) -> float:
-    """FLOP/s of the best of ten square products of random factors, of a size that fills the device."""
+    """FLOP/s of the best of twelve square products of random matrices, of a size that fills the device."""
     dtype = PRODUCTS[precision]
     size, best = (8192, 0.0) if device.type == "cuda" else (1024, 0.0)
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     for _ in range(12):
-        begun = moment(device)
-        left @ right
-        ended = moment(device)
-        synchronize(device)
-        best = max(best, 2 * size**3 / between(begun, ended))
+        best = max(best, 2 * size**3 / seconds_of(lambda: left @ right, device))
     return best
 
 
 def peaks(device: torch.device, precision: str) -> dict[str, float]:
-    """What MFU is a share of, and what a plain product reaches."""
+    """Matrix peak of the device, which MFU refers to, and the rate that a plain product reaches; FLOP/s."""
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     return {
         "matrix_peak": max(matrix_peak(device, precision) for _ in range(3)),
@@ -143,27 +139,38 @@ def peaks(device: torch.device, precision: str) -> dict[str, float]:
 
 
 def mean_length(manifest: Manifest) -> float:
+    """Mean number of tokens per training tweet."""
     return manifest.tokens("train") / manifest.rows("train")
 
 
 def tweets_that_fill(tokens: int, mean_length: float) -> int:
-    """Tweets that one micro-batch of so many tokens nearly always holds.
+    """Number of tweets that nearly always fit into one micro-batch of this many tokens.
 
-    Best-fit leaves one or two per cent of the rows empty; lengths deviate by half their mean, so the sum of n of them
-    by 1/(2√n): two deviations and a little are left free.
+    Best-fit packing leaves 1 to 2 % of the positions empty. The standard deviation of lengths is half their mean, so
+    that of the sum of n lengths is 1/(2√n) of the sum; a little more than two of these are left as a margin.
     """
-    most = tokens / mean_length
-    return max(1, int(0.985 * most * (1 - min(0.5, 1.2 / most**0.5))))
+    mean_tweets = tokens / mean_length
+    return max(1, int(0.985 * mean_tweets * (1 - min(0.5, 1.2 / mean_tweets**0.5))))
 
 
-def configured(shards: str, device: str, given: dict[str, Any], manifest: Manifest, ranks: int) -> TrainConfig:
-    """The run of these settings; by default a step is one micro-batch a rank, as full as packing makes it."""
-    words = {"model.name": given["model"], "tokens_per_device": given["tokens_per_device"]}
-    words |= {key: given[key] for key in ("precision", "model.attention", "model.compile") if given.get(key)}
-    tweets = given.get("batch_tweets") or tweets_that_fill(given["tokens_per_device"], mean_length(manifest)) * ranks
-    words |= {"data.path": shards, "batch_size": tweets, "device": device, "max_steps": 10**6, "output": "unused"}
-    words |= given.get("settings", {})
-    return parser.load(TrainConfig, [f"{key}={value}" for key, value in words.items()])
+def train_config(shards: str, device: str, settings: dict[str, Any], manifest: Manifest, ranks: int) -> TrainConfig:
+    """Settings of a training run; by default a step is one micro-batch per rank, as full as packing makes it.
+
+    Args:
+        shards: folder of shards.
+        device: "cpu" or "cuda".
+        settings: `model`, `tokens_per_device`; optionally `precision`, `model.attention`, `model.compile`,
+            `batch_tweets` (0: fill one micro-batch per rank), and further settings of train as `overrides`.
+        manifest: manifest of the shards.
+        ranks: world size.
+    """
+    tokens = settings["tokens_per_device"]
+    values = {"model.name": settings["model"], "tokens_per_device": tokens}
+    values |= {key: settings[key] for key in ("precision", "model.attention", "model.compile") if settings.get(key)}
+    tweets = settings.get("batch_tweets") or tweets_that_fill(tokens, mean_length(manifest)) * ranks
+    values |= {"data.path": shards, "batch_size": tweets, "device": device, "max_steps": 10**6, "output": "unused"}
+    values |= settings.get("overrides", {})
+    return parser.load(TrainConfig, [f"{key}={value}" for key, value in values.items()])
 
 
 def main(shards: str, device: str) -> None:
@@ -171,16 +178,12 @@ def main(shards: str, device: str) -> None:
     ranks.start_process_group(world, 600)
     manifest = Manifest.read(shards)
 
-    def answer_all(command: Command) -> Command | None:
+    def run(command: Command) -> Command | None:
         if "peaks" in command:
             channel.answer(**peaks(world.device, command["peaks"]))
             return channel.next()
-        config = configured(shards, world.device.type, command["build"], manifest, world.world_size)
-        try:
-            ours = Ours(config, manifest, world)
-        except UserError as reason:
-            channel.answer(skipped=str(reason))
-            return channel.next()
+        config = train_config(shards, world.device.type, command["build"], manifest, world.world_size)
+        ours = Ours(config, manifest, world)
         channel.answer(
             attention=ours.training.attention,
             flops_per_token=ours.training.flops_per_token,
@@ -193,14 +196,14 @@ def main(shards: str, device: str) -> None:
         while following is not None and "build" not in following:
             if "peaks" in following:
                 channel.answer(**peaks(world.device, following["peaks"]))
-            elif "parts" in following:
-                channel.answer(**ours.parts(following["parts"]))
+            elif "phases" in following:
+                channel.answer(**ours.phases(following["phases"]))
             else:
                 channel.answer(**ours.turn(**following["turn"]))
             following = channel.next()
         return following
 
-    serve(channel, world.device, answer_all)
+    serve(channel, world.device, run)
     ranks.stop_process_group()
 
 

@@ -1,4 +1,4 @@
-"""Collects the tests that need a GPU, with the packages hidden that a bare GPU machine lacks."""
+"""Collect the tests that need a GPU while hiding the packages that a bare GPU machine lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests that run on the CPU and on a GPU where there is one: `@each_device`."""
+"""Parametrize tests over the CPU and, if available, a GPU: `@each_device`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generated tweets, and folders of shards made from them the way a user makes them."""
+"""Generated tweets, and shards made from them as a user makes them."""
 
 from __future__ import annotations
 
@@ -30,20 +30,22 @@ ENDINGS = [
 
 
 def generated_tweets(count: int, seed: int = 0) -> list[str]:
-    """Distinct tweets of one to some forty words: multi-piece words, hashtags, emoji, mentions, links, entities."""
-    draw = random.Random(seed)
+    """Distinct tweets of 1 to about 40 words, with multi-subword words, hashtags, emoji, mentions, links, entities."""
+    generator = random.Random(seed)
     tweets = []
     for number in range(count):
         sentences = [
-            f"{draw.choice(SUBJECTS)} {draw.choice(VERBS)} {draw.choice(OBJECTS)}"
-            for _ in range(draw.choice([1, 1, 1, 2, 4]))
+            f"{generator.choice(SUBJECTS)} {generator.choice(VERBS)} {generator.choice(OBJECTS)}"
+            for _ in range(generator.choice([1, 1, 1, 2, 4]))
         ]
-        tweets.append(f"{'. '.join(sentences).capitalize()}{draw.choice([' ', ''])}{draw.choice(ENDINGS)} {number}")
+        tweets.append(
+            f"{'. '.join(sentences).capitalize()}{generator.choice([' ', ''])}{generator.choice(ENDINGS)} {number}"
+        )
     return tweets
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Path:
-    """A CSV file in UTF-8."""
+    """Write a CSV file in UTF-8."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
@@ -52,13 +54,13 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) 
 
 
 def make_shards(folder: Path, texts: Sequence[str] | None = None, **overrides: Any) -> Path:
-    """A folder of shards made by prepare() from these texts, or from 400 generated ones.
+    """Make a folder of shards with prepare(), from these texts or from 400 generated ones.
 
     Args:
-        folder: where to work; the shards are in `folder / "shards"`.
-        texts: of the tweets, with ids "0", "1", ..., a day apart in 2020, by one of ten authors.
-        overrides: settings of `PrepareConfig`. By default: a small trained WordPiece, a tenth held out,
-            a hundred tweets a shard, nothing de-duplicated, so that no text of yours is dropped.
+        folder: working folder; the shards are in `folder / "shards"`.
+        texts: texts of the tweets, which get ids "0", "1", ..., days in 2020, and one of ten authors.
+        overrides: settings of `PrepareConfig`. Defaults: a small trained WordPiece, a tenth for validation, 100 tweets
+            per shard, no deduplication, so that no text is dropped.
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts = generated_tweets(400) if texts is None else texts

@@ -1,4 +1,4 @@
-"""A pickle that acts when it is loaded, to put in the place of files that are read."""
+"""A pickle that leaves a trace when it is loaded, to replace files that are read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class Poison:
-    """Leaves a trace in a folder when it is unpickled."""
+    """Creates a folder as a trace when it is unpickled."""
 
     TRACE = "the-poison-has-acted"
 
@@ -24,6 +24,6 @@ class Poison:
 
 
 def poisoned_file(path: Path) -> Path:
-    """Writes such a pickle over a file; the trace would be left beside it."""
+    """Overwrite a file with such a pickle; its trace would appear next to the file."""
     path.write_bytes(pickle.dumps(Poison(path.parent)))
     return path

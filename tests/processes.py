@@ -1,4 +1,4 @@
-"""Running commands the way a user does, with a time-out on each."""
+"""Running commands as a user does, each with a timeout."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from tests import warm
 
 ROOT = Path(__file__).parent.parent
 _AT_START = dict(os.environ)
-# Others import no torch.
+# Stages that import torch.
 _WITH_TORCH = ("bert_tweets.train", "bert_tweets.evaluate", "bert_tweets.embed", "bert_tweets.doctor")
-# What Python and libraries read when they start.
+# Prefixes of environment variables that Python and libraries read when they are imported.
 _READ_AT_START = ("PYTHON", "HF_", "OMP_", "TRITON_", "DS_", "CUDA_")
 
 
 def run(
     arguments: Sequence[str], processes: int = 0, timeout: float = 240, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs Python with these arguments, under torchrun where `processes` are given; output is captured.
+    """Run Python with these arguments, under torchrun if `processes` is given, and capture the output.
 
-    It and its ranks are processes of their own, forked from one that has torch and transformers imported (see warm.py)
-    where that can be, and nothing in the environment has changed that those read when they are imported.
+    If possible, processes are forked from one that has already imported torch and transformers (see warm.py); not if
+    a variable has changed that these libraries read when they are imported.
     """
     python, settings = sys.executable, _environment(environment)
     imports = Path(arguments[0]).is_file() or (arguments[0] == "-m" and arguments[1] in _WITH_TORCH)
-    # Libraries that the tests themselves import change their own variables; of the hub, tests do.
+    # Libraries imported by the tests change their own variables, but only tests change those of the hub.
     hub = {name for name, _ in os.environ.items() ^ _AT_START.items() if name.startswith("HF_")}
     if imports and not any(name.startswith(_READ_AT_START) for name in {*environment, *hub}):
         python = settings["PYTHON_EXEC"] = warm_python()
@@ -61,9 +61,9 @@ def _environment(more: Mapping[str, str], of: Mapping[str, str] = os.environ) ->
 
 @cache
 def warm_python() -> str:
-    """The program of warm.py, whose server lives as long as the tests; where it does not work, the usual Python.
+    """The program of warm.py, whose server lives as long as the tests; the usual Python if it does not work.
 
-    As PYTHON_EXEC it makes a torchrun that a test starts by itself begin its ranks in a moment.
+    Set as PYTHON_EXEC, it lets a torchrun that a test starts by itself start its ranks quickly.
     """
     folder = Path(tempfile.mkdtemp(prefix="warm-"))
     process = subprocess.Popen(
@@ -80,13 +80,13 @@ def warm_python() -> str:
     program = str(warm.python_of(folder))
     try:
         works = process.stdout.readline() and subprocess.run([program, "-m", "platform"], capture_output=True).stdout
-    except OSError:  # no program may be run in that folder
+    except OSError:  # the folder does not allow executables
         works = b""
     return program if works else sys.executable
 
 
 def warm_commands(patch: pytest.MonkeyPatch) -> None:
-    """Stages that a command walks through, such as those of the demo, then run as `stage` runs them."""
+    """Run the stages of a command, such as the demo, as `stage` runs them."""
 
     def quietly(arguments: Sequence[str]) -> str:
         ranks = next((word.partition("=")[2] for word in arguments if word.startswith("--nproc_per_node=")), "0")
@@ -103,39 +103,39 @@ def warm_commands(patch: pytest.MonkeyPatch) -> None:
 
 
 def stage(name: str, *words: str, processes: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs a stage; it must succeed."""
-    done = run(["-m", f"bert_tweets.{name}", *words], processes, **environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
+    """Run a stage, which must succeed."""
+    completed = run(["-m", f"bert_tweets.{name}", *words], processes, **environment)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    return completed
 
 
 def failure(name: str, *words: str, processes: int = 0) -> str:
-    """Runs a stage that must fail as a user's mistake does: exit code 2 and one line. Returns the line."""
-    done = run(["-m", f"bert_tweets.{name}", *words], processes)
-    # torchrun prints a traceback of its own; none may lead through our code.
-    assert f'File "{ROOT}/bert_tweets' not in done.stderr, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, done.stderr
-    assert done.returncode == (1 if processes else 2)
+    """Run a stage that must fail with a user error, exit code 2 and one line; return that line."""
+    completed = run(["-m", f"bert_tweets.{name}", *words], processes)
+    # torchrun prints its own traceback; ours must not appear.
+    assert f'File "{ROOT}/bert_tweets' not in completed.stderr, completed.stderr
+    lines = [line for line in completed.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, completed.stderr
+    assert completed.returncode == (1 if processes else 2)
     return lines[0]
 
 
 @cache
 def transformers_imports_torch() -> bool:
-    """Whether tokenizers of `transformers` import torch by themselves, as in 5.17."""
+    """Whether the tokenizers of `transformers` import torch, as in version 5.17."""
     code = "import sys; from transformers import PreTrainedTokenizerFast; sys.exit('torch' in sys.modules)"
     return bool(subprocess.run([sys.executable, "-c", code], check=False).returncode)
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens at."""
+    """An unused port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Waits until the condition holds."""
+    """Wait until the condition holds, at most this many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -144,7 +144,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 
 @contextmanager
 def dask_cluster(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes], list[subprocess.Popen[bytes]]]]:
-    """A Dask scheduler and two workers of one thread: its address, and the processes."""
+    """Run a Dask scheduler and two single-threaded workers; yield its address and the processes."""
     started: list[subprocess.Popen[bytes]] = []
     plain = ("--no-dashboard", "--host", "127.0.0.1")
 
@@ -156,7 +156,7 @@ def dask_cluster(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes], l
 
     try:
         scheduler = start("scheduler", "--port", "0", "--scheduler-file", f"{folder}/s.json")
-        # It is there before it is written.
+        # The file exists before it is written completely.
         wait_for(lambda: (folder / "s.json").is_file() and (folder / "s.json").read_bytes().strip().endswith(b"}"))
         address = json.loads((folder / "s.json").read_text())["address"]
         place = ("--local-directory", f"{folder}/d")
@@ -178,7 +178,7 @@ def _workers_of(address: str) -> int:
 
 @contextmanager
 def web_server(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
-    """A web server on this machine for as long as the block lasts; its host and port."""
+    """Run a web server on this machine during the block; yield its host and port."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

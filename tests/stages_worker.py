@@ -1,6 +1,6 @@
-"""One rank of test_shared_stages.py: several stages in one launch, with small units, so that there is much to share.
+"""One rank of test_shared_stages.py: several stages in one launch, with small units of work, so that ranks share many.
 
-Usage: stages_worker.py FILE    (JSON: a list of [stage, [words ...]])
+Usage: stages_worker.py FILE    (JSON: a list of [stage, [arguments ...]])
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def main(file: str) -> None:
     log_to_console()
     world = ranks.world_from_environment("cpu")
     with ranks.process_group(world):
-        for stage, words in json.loads(Path(file).read_text(encoding="utf-8")):
-            STAGES[stage](words)
+        for stage, arguments in json.loads(Path(file).read_text(encoding="utf-8")):
+            STAGES[stage](arguments)
             world.barrier()
 
 

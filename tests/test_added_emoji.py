@@ -1,4 +1,4 @@
-"""emoji=tokens down the whole road: shards, a stock model that takes the tokens on, training, evaluation, vectors."""
+"""emoji=tokens through the whole pipeline: shards, a stock model with the new tokens, training, evaluation, vectors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WORDS = ["mask", "😂", "😷", "👩🏽‍💻"]
 
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stock model with a tokenizer that knows no emoji."""
+    """A stock model whose tokenizer has no emoji."""
     folder = tmp_path_factory.mktemp("stock") / "model"
     tokenizer = train_wordpiece([[text.encode("ascii", "ignore").decode() for text in generated_tweets(400)]], 240)
     torch.manual_seed(0)
@@ -49,7 +49,7 @@ def with_emoji(stock: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(stock: Path, with_emoji: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A short run from the stock model, and what it said."""
+    """The model of a short run from the stock model, and what it printed."""
     run = tmp_path_factory.mktemp("trained") / "run"
     return run / "model", train(with_emoji, stock, run)
 
@@ -63,7 +63,7 @@ def config_of(shards: Path, model: Path, base: Path) -> EvaluateConfig:
     return EvaluateConfig(str(model), str(base), output="-", data=DataConfig(path=str(shards)), device="cpu")
 
 
-def test_the_shards_tokenizer_is_the_stock_one_and_the_inputs_emoji(stock: Path, with_emoji: Path) -> None:
+def test_the_shards_tokenizer_is_the_stock_one_plus_the_inputs_emoji(stock: Path, with_emoji: Path) -> None:
     manifest, tokenizer = Manifest.read(with_emoji), load_tokenizer(str(with_emoji / "tokenizer"))
     assert sorted(added.token for added in manifest.recipe.added) == sorted(ADDED)
     assert manifest.vocabulary_size == len(tokenizer) == 240 + len(ADDED)
@@ -72,18 +72,18 @@ def test_the_shards_tokenizer_is_the_stock_one_and_the_inputs_emoji(stock: Path,
     assert not set(tokenizer.convert_tokens_to_ids(ADDED)) & set(manifest.special_ids)
 
 
-def test_every_emoji_is_a_word_of_one_token(with_emoji: Path) -> None:
+def test_each_added_emoji_is_a_word_of_one_token(with_emoji: Path) -> None:
     manifest, tokenizer = Manifest.read(with_emoji), load_tokenizer(str(with_emoji / "tokenizer"))
     split = open_split(with_emoji, manifest, "train")
     for shard in range(len(split.shards)):
         for row in split.batch(shard).select(["input_ids", "word_starts", "text"]).to_pylist():
-            pieces = tokenizer.convert_ids_to_tokens(row["input_ids"])
+            tokens = tokenizer.convert_ids_to_tokens(row["input_ids"])
             for emoji in ADDED:
-                assert pieces.count(emoji) == row["text"].split().count(emoji)
+                assert tokens.count(emoji) == row["text"].split().count(emoji)
     assert not manifest.unknown_tokens
 
 
-def test_before_training_base_and_model_are_one(stock: Path, with_emoji: Path, tmp_path: Path) -> None:
+def test_before_training_model_and_base_give_equal_results(stock: Path, with_emoji: Path, tmp_path: Path) -> None:
     manifest = Manifest.read(with_emoji)
     loaded = load_model(ModelConfig(name=str(stock)), manifest)
     export_model(tmp_path / "model", loaded.model, None, manifest, str(with_emoji))
@@ -95,26 +95,26 @@ def test_before_training_base_and_model_are_one(stock: Path, with_emoji: Path, t
 
 
 def vectors_of(shards: Path, model: Path, base: Path, output: Path) -> None:
-    words = [f"words=[{','.join(WORDS)}]", "layers=-1", "device=cpu", "controls=0"]
-    embed.stage([f"model={model}", f"base={base}", f"data.path={shards}", f"output={output}", *words])
+    settings = [f"words=[{','.join(WORDS)}]", "layers=-1", "device=cpu", "controls=0"]
+    embed.stage([f"model={model}", f"base={base}", f"data.path={shards}", f"output={output}", *settings])
 
 
 @pytest.mark.dist
-def test_a_stock_model_is_trained_on_them_and_exported_whole(
+def test_a_stock_model_is_trained_on_added_emoji_and_exported_with_them(
     stock: Path, with_emoji: Path, trained: tuple[Path, str]
 ) -> None:
-    folder, said = trained
-    assert f"takes on {len(ADDED)} tokens" in said
+    folder, printed = trained
+    assert f"takes on {len(ADDED)} tokens" in printed
     model, tokenizer = AutoModelForMaskedLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert model.config.vocab_size == len(tokenizer) == 240 + len(ADDED)
-    begun = load_model(ModelConfig(name=str(stock)), Manifest.read(with_emoji)).model
-    moved = (model.get_input_embeddings().weight != begun.get_input_embeddings().weight).any(dim=1)
-    assert moved[-len(ADDED) :].all()
+    initial = load_model(ModelConfig(name=str(stock)), Manifest.read(with_emoji)).model
+    changed = (model.get_input_embeddings().weight != initial.get_input_embeddings().weight).any(dim=1)
+    assert changed[-len(ADDED) :].all()
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
 @pytest.mark.dist
-def test_model_and_stock_base_are_compared_on_the_same_tokens(
+def test_model_and_stock_base_are_evaluated_on_the_same_tokens(
     stock: Path, with_emoji: Path, trained: tuple[Path, str], tmp_path: Path
 ) -> None:
     metrics = evaluate(config_of(with_emoji, trained[0], stock))
@@ -129,7 +129,7 @@ def test_model_and_stock_base_are_compared_on_the_same_tokens(
 
 
 @pytest.mark.dist
-def test_the_adapted_model_goes_on_and_its_tokenizer_prepares_alike(
+def test_the_adapted_model_is_trained_further_and_its_tokenizer_prepares_the_same_recipe(
     stock: Path, with_emoji: Path, trained: tuple[Path, str], tmp_path: Path
 ) -> None:
     assert "takes on" not in train(with_emoji, trained[0], tmp_path / "run")

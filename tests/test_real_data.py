@@ -1,4 +1,4 @@
-"""The road on real tweets with a real encoder; skipped where BERT_TWEETS_REAL_DATA names no folder."""
+"""The pipeline on real tweets with a real encoder; skipped unless BERT_TWEETS_REAL_DATA names a folder of tweets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def encoder(real_data: Path) -> str:
 
 @pytest.fixture(scope="module")
 def folder(real_data: Path, encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of some thousand everyday tweets."""
+    """Shards of about 4,000 everyday tweets."""
     folder = tmp_path_factory.mktemp("real")
     with gzip.open(real_data / "everyday_en.csv.gz", "rt", encoding="utf-8", newline="") as source:
         (folder / "tweets.csv").write_text("".join(islice(source, 4000)), encoding="utf-8")
@@ -67,16 +67,16 @@ def test_packed_states_of_a_real_encoder_equal_the_padded_ones(folder: Path, enc
 
 @pytest.mark.dist
 @pytest.mark.soak
-def test_the_road_on_two_ranks(folder: Path, encoder: str) -> None:
-    at = f"data.path={folder}/shards"
-    said = stage(
-        "train", at, f"model.name={encoder}", f"output={folder}/run", "max_steps=12", "batch_size=64", processes=2
+def test_the_pipeline_on_two_ranks(folder: Path, encoder: str) -> None:
+    data = f"data.path={folder}/shards"
+    printed = stage(
+        "train", data, f"model.name={encoder}", f"output={folder}/run", "max_steps=12", "batch_size=64", processes=2
     ).stdout
-    assert "without a masked-LM head" in said and "not adaptation" in said
+    assert "without a masked-LM head" in printed and "not adaptation" in printed
     lines = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
     assert 5 < lines[-1]["loss"] < 10.5
     assert lines[-1]["padding_fraction"] < 0.15
-    pair = (f"model={folder}/run/model", f"base={encoder}", at)
+    pair = (f"model={folder}/run/model", f"base={encoder}", data)
     assert "not comparable" in stage("evaluate", *pair, f"output={folder}/eval").stdout
     stage("embed", *pair, f"words=[{','.join(WORDS)}]", f"output={folder}/words", "background_tweets=300", "controls=0")
     table = pq.read_table(folder / "words/occurrences.parquet").to_pylist()

@@ -1,12 +1,13 @@
-"""A Python that has torch and transformers imported: a server that forks for each command, and a program that asks it.
+"""A Python that has already imported torch and transformers: a server that forks per command, and a client program.
 
-Most tests of commands, and of ranks even more, spend most of their time on those imports. `python_of(folder)` writes
-the program: it takes what `python -m MODULE …` and `python FILE …` take, stands for a process of the server's with its
-standard streams, environment and folder, passes signals on to it, and ends as it does; where the program or who started
-it is killed, so is that process. `PYTHON_EXEC` makes torchrun start its ranks by it.
+Most tests of commands, especially of ranks, spend most of their time on these imports. `python_of(folder)` writes the
+client program. It accepts `python -m MODULE …` and `python FILE …`, and represents a process of the server that has the
+client's standard streams, environment and working folder: it forwards signals to that process and exits as it does. If
+the client, or the process that started it, is killed, so is the server's process. With `PYTHON_EXEC`, torchrun starts
+its ranks by this program.
 
-Nothing of ours is imported before a child begins. What libraries read from the environment when they are imported is
-the server's, and so is the seed of Python's hashes; signals but those named below stop the program alone.
+No module of bert_tweets is imported before a child starts. Variables that libraries read when they are imported, and
+Python's hash seed, are those of the server. Signals other than those named below stop only the client.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ connection = socket.socket(socket.AF_UNIX)
 connection.connect("socket")
 os.chdir(here)
 socket.send_fds(connection, [b"-"], [0, 1, 2])
-command = {{"words": sys.argv[1:], "environment": dict(os.environ), "cwd": os.getcwd()}}
+command = {{"arguments": sys.argv[1:], "environment": dict(os.environ), "cwd": os.getcwd()}}
 connection.sendall(json.dumps(command).encode() + b"\n")
 answers = connection.makefile()
 child = int(answers.readline())
@@ -59,15 +60,18 @@ sys.exit(code)
 
 
 def python_of(folder: Path) -> Path:
-    """Writes the program for the server that listens in this folder; an address may have a hundred characters only."""
+    """Write the client program for the server in this folder.
+
+    It connects by a relative path, because a socket address is limited to about a hundred characters.
+    """
     program = folder / "python"
     program.write_text(PROGRAM.format(python=sys.executable, folder=str(folder)))
     program.chmod(0o755)
     return program
 
 
-def become(command: dict[str, Any], streams: list[int]) -> int:
-    """Runs what `python` was given, in this process; the exit code."""
+def execute(command: dict[str, Any], streams: list[int]) -> int:
+    """Run a client's command in this process; return the exit code."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -77,18 +81,18 @@ def become(command: dict[str, Any], streams: list[int]) -> int:
     os.environ.update(command["environment"])
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     np.random.seed()
-    words = command["words"][command["words"][0] == "-u" :]
-    sys.argv = words[1:] if words[0] == "-m" else words
+    arguments = command["arguments"][command["arguments"][0] == "-u" :]
+    sys.argv = arguments[1:] if arguments[0] == "-m" else arguments
     try:
-        if words[0] == "-m":
-            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        if arguments[0] == "-m":
+            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
         else:
-            sys.path.insert(0, str(Path(words[0]).parent))
-            runpy.run_path(words[0], run_name="__main__")
-    except SystemExit as left:
-        if left.code is None or isinstance(left.code, int):
-            return left.code or 0
-        print(left.code, file=sys.stderr)
+            sys.path.insert(0, str(Path(arguments[0]).parent))
+            runpy.run_path(arguments[0], run_name="__main__")
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
         return 1
     except BaseException as error:
         traceback.print_exc()
@@ -96,8 +100,8 @@ def become(command: dict[str, Any], streams: list[int]) -> int:
     return 0
 
 
-def leave(code: int) -> None:
-    """Ends the process as an interpreter ends."""
+def exit_process(code: int) -> None:
+    """Exit as the interpreter does; a negative code is the signal to end by."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -109,15 +113,15 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-def attend(connection: socket.socket) -> None:
-    """Serves one program: starts its process, tells its number, and how it ended."""
+def serve_client(connection: socket.socket) -> None:
+    """Serve one client: start its process, send its id and later its exit code."""
     streams = socket.recv_fds(connection, 1, 3)[1]
     command = json.loads(connection.makefile().readline())
     child = os.fork()
     if child == 0:
         connection.close()
         try:
-            leave(become(command, streams))
+            exit_process(execute(command, streams))
         except BaseException:
             traceback.print_exc()
         finally:
@@ -133,19 +137,19 @@ def attend(connection: socket.socket) -> None:
 
 
 def main(folder: Path) -> None:
-    """Serves until stdin ends."""
+    """Serve until stdin ends."""
     sys.path[0] = str(Path(__file__).parent.parent)
     import torch.distributed.run  # noqa: F401
     from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM  # noqa: F401
 
     threads = len(list(Path("/proc/self/task").iterdir()))
-    assert threads == threading.active_count() == 1, "a fork takes one thread along"
+    assert threads == threading.active_count() == 1, "a fork copies only one thread"
     listener = socket.socket(socket.AF_UNIX)
     os.chdir(folder)
     listener.bind("socket")
     listener.listen(64)
     print("warm", flush=True)
-    # Nobody waits for the processes that serve.
+    # Do not leave zombies of processes that serve clients.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while listener in select.select([sys.stdin, listener], [], [])[0]:
         connection = listener.accept()[0]
@@ -153,7 +157,7 @@ def main(folder: Path) -> None:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()
             try:
-                attend(connection)
+                serve_client(connection)
             finally:
                 os._exit(0)
         connection.close()

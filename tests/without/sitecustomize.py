@@ -1,7 +1,7 @@
-"""Hides the packages of packages.txt, which a bare GPU machine lacks.
+"""Hide the packages of packages.txt, which a bare GPU machine lacks.
 
-Python imports this file at its start where PYTHONPATH names its folder. An installed OmegaConf is hidden then, too: it
-travels in the inputs that `benchmarks.gpu_inputs pack` makes. `runpy.run_path` hides all but OmegaConf later.
+Python imports this file at start-up if PYTHONPATH names its folder. An installed OmegaConf is then hidden too, since
+`benchmarks.gpu_inputs pack` packs it with the inputs. `runpy.run_path` of this file later hides all but OmegaConf.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 HIDDEN = set(Path(__file__).with_name("packages.txt").read_text().split())
-TRAVELS = "omegaconf" if __name__ == "sitecustomize" else ""
+PACKED = "omegaconf" if __name__ == "sitecustomize" else ""
 _find = PathFinder.find_spec
 
 
 class Hiding:
-    """A method of a class, because pytest keeps PathFinder's as one of its own classes."""
+    """Holds `find_spec`, because pytest expects it to be a method of a class."""
 
     @classmethod
     def find_spec(cls, name: str, *more: Any, **others: Any) -> ModuleSpec | None:
-        """What the usual search finds, except for hidden packages."""
+        """Find a package as usual, unless it is hidden."""
         package = name.partition(".")[0]
-        found = None if package in HIDDEN else _find(name, *more, **others)
-        installed = bool(found and "site-packages" in str(found.origin))
-        return None if package == TRAVELS and installed else found
+        spec = None if package in HIDDEN else _find(name, *more, **others)
+        installed = bool(spec and "site-packages" in str(spec.origin))
+        return None if package == PACKED and installed else spec
 
 
 PathFinder.find_spec = Hiding.find_spec  # type: ignore[method-assign, assignment]

@@ -1,33 +1,23 @@
-"""A picture of what `benchmarks.scaling` found: the measured step by its parts, and the model's curves."""
+"""A plot of the results of `benchmarks.scaling`: the parts of the measured step, and the model's predictions."""
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from benchmarks import scaling_cluster
-from benchmarks.common import ROOT
-
-Row = dict[str, Any]
+from benchmarks.common import ROOT, Row, load_pyplot, rows_of_kind
 
 _PARTS = {"compute": "#1f6feb", "waiting": "#f2a33a", "exposed": "#d1495b", "data": "#8a939e"}
 _COLOURS = dict(zip(scaling_cluster.WEAK_TOKENS, ("#d1495b", "#1f6feb"), strict=True))
 _STYLES = dict(zip(scaling_cluster.NETWORKS, ("-", ":"), strict=True))
 
 
-def picture(rows: list[Row], output: str) -> None:
-    """The measured step, weak scaling and strong scaling, side by side; without matplotlib, none."""
-    steps, predicted = ([row for row in rows if row["kind"] == kind] for kind in ("step", "predicted"))
-    if not steps:
+def plot(rows: list[Row], output: str) -> None:
+    """Plot the measured step, weak scaling and strong scaling side by side, if matplotlib is installed."""
+    steps, predicted = (rows_of_kind(rows, kind) for kind in ("step", "predicted"))
+    pyplot = load_pyplot() if steps else None
+    if pyplot is None:
         return
-    try:
-        import matplotlib  # type: ignore[import-not-found,import-untyped,unused-ignore]
-    except ImportError:
-        print("no picture: matplotlib is not installed (extra 'bench')", file=sys.stderr)
-        return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     figure, axes = pyplot.subplots(1, 3, figsize=(16, 4.6), layout="constrained")
     _measured(axes[0], steps)
     _weak(axes[1], [row for row in predicted if row["scaling"] == "weak"])
@@ -40,22 +30,22 @@ def picture(rows: list[Row], output: str) -> None:
 
 
 def _measured(axis: Any, steps: list[Row]) -> None:
-    """Seconds of a step a thousand tokens of a rank, so that bars of all sizes can stand beside each other."""
+    """Milliseconds of a step per 1,000 tokens of a rank, so that steps of all sizes are comparable."""
     several = len({(row["precision"], row["gradients"]) for row in steps}) > 1
-    ordered = sorted(steps, key=lambda row: (row["precision"], row["gradients"], row["tweets_a_rank"], row["ranks"]))
+    ordered = sorted(steps, key=lambda row: (row["precision"], row["gradients"], row["tweets_per_rank"], row["ranks"]))
     names = [
-        f"{row['ranks']} × {row['tweets_a_rank']} tweets"
+        f"{row['ranks']} × {row['tweets_per_rank']} tweets"
         + (f", {row['precision']}/{row['gradients']}" if several else "")
         for row in ordered
     ]
     left = [0.0] * len(ordered)
     for part, colour in _PARTS.items():
-        values = [1e6 * row[f"{part}_seconds"] / row["tokens_a_rank"] for row in ordered]
+        values = [1e6 * row[f"{part}_seconds"] / row["tokens_per_rank"] for row in ordered]
         axis.barh(names, values, left=left, color=colour, height=0.7, label=part)
         left = [before + value for before, value in zip(left, values, strict=True)]
     axis.invert_yaxis()
-    axis.set_title(f"Measured: {ordered[0]['model']} on ranks pinned to a core", fontsize=10, loc="left")
-    axis.set_xlabel("milliseconds of a step for 1,000 real tokens of a rank", fontsize=9)
+    axis.set_title(f"Measured: {ordered[0]['model']} on ranks pinned to one core each", fontsize=10, loc="left")
+    axis.set_xlabel("milliseconds of a step per 1,000 real tokens of a rank", fontsize=9)
     axis.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=4)
 
 
@@ -64,14 +54,14 @@ def _weak(axis: Any, rows: list[Row]) -> None:
         ((tokens, network), style) for tokens in _COLOURS for network, style in _STYLES.items()
     ):
         for gradients, width in (("fp32", 1.8), ("bf16", 0.9)):
-            chosen = [
+            curve = [
                 row
                 for row in rows
-                if (row["tokens_a_gpu"], row["network"], row["gradients"]) == (tokens, network, gradients)
+                if (row["tokens_per_gpu"], row["network"], row["gradients"]) == (tokens, network, gradients)
             ]
-            label = f"{tokens:,} tokens a GPU, {network}, {gradients}"
-            values = [row["efficiency"] for row in chosen]
-            axis.plot([row["gpus"] for row in chosen], values, style, color=_COLOURS[tokens], lw=width, label=label)
+            label = f"{tokens:,} tokens per GPU, {network}, {gradients}"
+            values = [row["efficiency"] for row in curve]
+            axis.plot([row["gpus"] for row in curve], values, style, color=_COLOURS[tokens], lw=width, label=label)
     axis.set_ylim(0, 1)
     axis.set_title("Predicted: BERT-base, weak scaling, efficiency", fontsize=10, loc="left")
     _gpus(axis)
@@ -83,16 +73,16 @@ def _strong(axis: Any, rows: list[Row]) -> None:
         scaling_cluster.GPUS,
         [rate * gpus for gpus in scaling_cluster.GPUS],
         color="#b8bec6",
-        label="as many times one GPU",
+        label="linear scaling",
     )
     for network, style in _STYLES.items():
         for gradients, width in (("fp32", 1.8), ("bf16", 0.9)):
-            chosen = [row for row in rows if (row["network"], row["gradients"]) == (network, gradients)]
-            values = [row["tokens_per_second"] / 1e6 for row in chosen]
+            curve = [row for row in rows if (row["network"], row["gradients"]) == (network, gradients)]
+            values = [row["tokens_per_second"] / 1e6 for row in curve]
             label = f"{network}, {gradients}"
-            axis.plot([row["gpus"] for row in chosen], values, style, color="#1f6feb", lw=width, label=label)
+            axis.plot([row["gpus"] for row in curve], values, style, color="#1f6feb", lw=width, label=label)
     axis.set_yscale("log")
-    title = f"Predicted: strong scaling, {scaling_cluster.STRONG_TWEETS:,} tweets a step, million tokens/s"
+    title = f"Predicted: strong scaling, {scaling_cluster.STRONG_TWEETS:,} tweets per step, million tokens/s"
     axis.set_title(title, fontsize=10, loc="left")
     _gpus(axis)
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# The whole road on real tweets: prepare all of them, 100 steps of 256 tweets on two ranks, evaluate, embed, report.
+# Runs the whole pipeline on real tweets: prepare all of them, train 100 steps of 256 tweets on two ranks, evaluate,
+# embed, report.
 #
-#   BERT_TWEETS_REAL_DATA=DATA benchmarks/real_road.sh [OUTPUT]
+#   BERT_TWEETS_REAL_DATA=DATA benchmarks/real_pipeline.sh [OUTPUT]
 #
-# DATA holds everyday_en.csv.gz (date, text), and beside it ../models/minilm-l6, an encoder without a head.
-# Times are wall-clock seconds, start-up of Python and torch included.
+# DATA contains everyday_en.csv.gz (date, text); ../models/minilm-l6 next to it is an encoder without a masked-LM head.
+# Times are wall-clock seconds including the start-up of Python and torch.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 data=${BERT_TWEETS_REAL_DATA:?name the folder of real tweets}
@@ -13,9 +14,9 @@ out=${1:-$(mktemp -d)/real}
 export PATH="$PWD/.venv/bin:$PATH"
 
 timed() {
-  local begun=$EPOCHREALTIME
+  local start=$EPOCHREALTIME
   "$@"
-  echo "== $(python -c "print(f'{$EPOCHREALTIME - $begun:.1f}')") s: $*"
+  echo "== $(python -c "print(f'{$EPOCHREALTIME - $start:.1f}')") s: $*"
 }
 
 timed python -m bert_tweets.prepare "input=$data/everyday_en.csv.gz" "output=$out/shards" "tokenizer=$model"

@@ -1,6 +1,6 @@
-"""The picture of `benchmarks.answer`: occurrences of a word, losses that fall, what was learnt, and what moved.
+"""The figure of `benchmarks.answer`: occurrences of a word, training losses, what was learned, and what changed.
 
-python -m benchmarks.answer_picture benchmarks/results/answer.json     (makes the .png beside it again)
+python -m benchmarks.answer_plot benchmarks/results/answer.json     (redraws the .png next to it)
 """
 
 from __future__ import annotations
@@ -12,29 +12,23 @@ from typing import Any
 
 import numpy as np
 
-Row = dict[str, Any]
+from benchmarks.common import Row, load_pyplot, rows_of_kind
 
 _BLUE, _RED, _ORANGE, _GREY, _GREEN = "#1f6feb", "#d1495b", "#f2a33a", "#8a939e", "#2e8b57"
 _LOOPS = {"question": _RED, "inputs as labels": _ORANGE, "padding counted": _GREEN, "corrected loop": _BLUE}
 _LINES = {"base": _GREY, "unigram": "#444c56"}
 
 
-def picture(rows: list[Row], output: Path) -> None:
-    """Four panels; without matplotlib, none."""
-    try:
-        import matplotlib  # type: ignore[import-not-found,import-untyped,unused-ignore]
-    except ImportError:
-        print("no picture: matplotlib is not installed (extra 'words')", file=sys.stderr)
+def plot(rows: list[Row], output: Path) -> None:
+    """Draw four panels, if matplotlib is installed."""
+    pyplot = load_pyplot()
+    if pyplot is None:
         return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    by_part = {part: [row for row in rows if row["part"] == part] for part in ("arm", "occurrences", "movement")}
     figure, axes = pyplot.subplots(2, 2, figsize=(13, 9), layout="constrained")
-    _occurrences(axes[0, 0], by_part["occurrences"])
-    _losses(axes[0, 1], by_part["arm"])
-    _learnt(axes[1, 0], by_part["arm"])
-    _moved(axes[1, 1], by_part["movement"])
+    _occurrences(axes[0, 0], rows_of_kind(rows, "occurrences"))
+    _losses(axes[0, 1], rows_of_kind(rows, "arm"))
+    _learned(axes[1, 0], rows_of_kind(rows, "arm"))
+    _changed(axes[1, 1], rows_of_kind(rows, "movement"))
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=9)
@@ -48,13 +42,13 @@ def _title(axis: Any, text: str) -> None:
 
 
 def _occurrences(axis: Any, rows: list[Row]) -> None:
-    shown = [row for row in rows if "plane" in row]
-    if not shown:
+    projected = [row for row in rows if "projection" in row]
+    if not projected:
         return
-    row = shown[-1]
-    for (use, points), colour in zip(row["plane"].items(), (_BLUE, _ORANGE), strict=True):
+    row = projected[-1]
+    for (use, points), colour in zip(row["projection"].items(), (_BLUE, _ORANGE), strict=True):
         axis.scatter(*np.array(points).T, s=14, color=colour, alpha=0.7, linewidths=0, label=f"{use} ({len(points)})")
-    _title(axis, f"“{row['word']}”: a vector an occurrence, not one a word")
+    _title(axis, f"“{row['word']}”: one vector per occurrence, not one per word")
     axis.set_xlabel("first principal component", fontsize=9)
     axis.set_ylabel("second", fontsize=9)
     axis.legend(fontsize=9, frameon=False)
@@ -62,57 +56,59 @@ def _occurrences(axis: Any, rows: list[Row]) -> None:
 
 def _losses(axis: Any, rows: list[Row]) -> None:
     first = {row["who"]: row for row in rows if row["seed"] == 0}
-    begun = first["base"]["masked"]["loss"]
+    initial = first["base"]["masked"]["loss"]
     for who, colour in _LOOPS.items():
         row = first[who]
         steps, losses = zip(*row["losses"], strict=True)
         axis.plot(steps, [np.nan if loss is None else loss for loss in losses], color=colour, alpha=0.5, linewidth=1)
-        curve = [(0, begun), *((point["step"], point["loss"]) for point in row["curve"])]
+        curve = [(0, initial), *((point["step"], point["loss"]) for point in row["curve"])]
         curve.append((row["steps"], row["masked"]["loss"]))
         axis.plot(*zip(*curve, strict=True), color=colour, marker="o", markersize=4, linewidth=2, label=who)
     axis.set_yscale("symlog", linthresh=1)
     ticks = [0, 0.5, 1, 2, 5, 10, 20, 50]
     axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_ylim(bottom=0)
-    _title(axis, "Thin: the loss a loop prints. Dots: masked loss on held-out tweets")
+    _title(axis, "Thin: loss printed by the loop. Dots: held-out masked loss")
     axis.set_xlabel("steps of 20 tweets", fontsize=9)
     axis.set_ylabel("nats", fontsize=9)
     axis.legend(fontsize=9, frameon=False, ncols=2, loc="upper right")
 
 
-def _learnt(axis: Any, rows: list[Row]) -> None:
+def _learned(axis: Any, rows: list[Row]) -> None:
     names = [name for name in dict.fromkeys(row["who"] for row in rows) if name not in _LINES]
     values = [[row["masked"]["loss"] for row in rows if row["who"] == name] for name in names]
     colours = [_BLUE if name.startswith(("bert_tweets", "corrected")) else _RED for name in names]
-    axis.barh(names, [np.mean(some) for some in values], color=colours, height=0.6)
-    for place, some in enumerate(values):
-        axis.text(max(some) + 0.15, place, f"{np.mean(some):.2f}", va="center", fontsize=9, backgroundcolor="white")
+    axis.barh(names, [np.mean(seeds) for seeds in values], color=colours, height=0.6)
+    for position, seeds in enumerate(values):
+        axis.text(
+            max(seeds) + 0.15, position, f"{np.mean(seeds):.2f}", va="center", fontsize=9, backgroundcolor="white"
+        )
     for name, colour in _LINES.items():
         line = next(row["masked"]["loss"] for row in rows if row["who"] == name)
         axis.axvline(line, color=colour, linestyle="--", linewidth=1.2, label=f"{name}: {line:.2f}")
     axis.invert_yaxis()
-    _title(axis, "What was learnt: masked loss on held-out tweets")
-    axis.set_xlabel("nats a masked token; less is better", fontsize=9)
+    _title(axis, "What was learned: held-out masked loss")
+    axis.set_xlabel("nats per masked token; lower is better", fontsize=9)
     axis.legend(fontsize=9, frameon=False, loc="lower right")
 
 
-def _moved(axis: Any, rows: list[Row]) -> None:
+def _changed(axis: Any, rows: list[Row]) -> None:
     if not rows:
         return
     kinds = {"static": (_GREY, "input matrix"), "contextual": (_BLUE, "means of occurrences")}
     for offset, (kind, (colour, label)) in zip((-0.2, 0.2), kinds.items(), strict=True):
-        places = np.arange(len(rows)) + offset
+        positions = np.arange(len(rows)) + offset
         values = [100 * (1 - row[f"{kind}_overlap"]) for row in rows]
-        axis.bar(places, values, width=0.38, color=colour, label=label)
-        for place, value in zip(places, values, strict=True):
-            axis.text(place, value + 0.1, f"{value:.1f} %", ha="center", fontsize=9)
+        axis.bar(positions, values, width=0.38, color=colour, label=label)
+        for position, value in zip(positions, values, strict=True):
+            axis.text(position, value + 0.1, f"{value:.1f} %", ha="center", fontsize=9)
     axis.margins(y=0.15)
     axis.set_xticks(range(len(rows)), [row["who"] for row in rows])
-    _title(axis, "Of ten nearest neighbours, how many adaptation exchanged")
+    _title(axis, "Share of the ten nearest neighbours that adaptation replaced")
     axis.set_ylabel("% of neighbours, mean over words", fontsize=9)
     axis.legend(fontsize=9, frameon=False, loc="upper left")
 
 
 if __name__ == "__main__":
     source = Path(sys.argv[1])
-    picture(json.loads(source.read_text())[1:], source.with_suffix(".png"))
+    plot(json.loads(source.read_text())[1:], source.with_suffix(".png"))
