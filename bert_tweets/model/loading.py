@@ -20,7 +20,7 @@ from bert_tweets.corpus.text.tokenizer import fingerprint, load_tokenizer
 
 from .attention import register
 from .encoder import Head, first_position
-from .safety import require_harmless
+from .safety import require_safe
 
 ARCHITECTURES = ("bert", "camembert", "roberta", "xlm-roberta", "modernbert")
 SCRATCH = "scratch"
@@ -259,13 +259,13 @@ def _settings(config: ModelConfig) -> Any:
         hint = f"did you mean {inside}?" if (inside / "config.json").is_file() else "it holds no config.json"
         raise UserError(f"{config.name}: is not a model; {hint}")
     if is_local(config.name):
-        require_harmless(Path(config.name), config.name)
+        require_safe(Path(config.name), config.name)
     try:
         settings = AutoConfig.from_pretrained(**_where(config))
     except Exception as error:  # missing, malformed, unreachable: each library involved has its own kinds
         raise UserError(_unreachable(config.name, error)) from None
     if not is_local(config.name) and (taken := snapshot(config.name, config.revision)):
-        require_harmless(taken, config.name)
+        require_safe(taken, config.name)
     if settings.model_type not in ARCHITECTURES:
         raise UserError(
             f"{config.name}: architecture '{settings.model_type}' is not supported; use one of "

@@ -13,7 +13,7 @@ _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"\w[\w.-]*\.safetensors")
 
 
-def require_harmless(folder: Path, name: str) -> None:
+def require_safe(folder: Path, name: str) -> None:
     """Reject a model that is not safe to load; its weights are not read.
 
     Args:

@@ -97,7 +97,7 @@ def build(
     manifest: Manifest,
     world: World,
     loaded: LoadedModel | None = None,
-    asked: Callable[[], bool] = never,
+    should_stop: Callable[[], bool] = never,
 ) -> Training:
     """Make the parts of a run; its process group has started.
 
@@ -106,7 +106,7 @@ def build(
         manifest: manifest of its shards.
         world: the ranks.
         loaded: the model, if it is loaded already.
-        asked: returns whether this rank was asked to stop, see `StepLoader`.
+        should_stop: returns whether this rank was asked to stop, see `StepLoader`.
 
     Raises:
         UserError: the model cannot be loaded, or a setting cannot be used on this device.
@@ -128,7 +128,7 @@ def build(
         workers=config.data.num_workers,
         pin=world.device.type == "cuda",
         data=manifest.fingerprint,
-        asked=asked,
+        asked=should_stop,
     )
     if config.model.dropout:
         torch.manual_seed(config.seed * world.world_size + world.rank)

@@ -320,11 +320,13 @@ def test_the_fastest_that_works_is_chosen_and_an_impossible_one_rejected() -> No
     assert backend_for("auto", shape).name == "bucketed"
     assert backend_for("sdpa", shape).name == "sdpa"
     assert backend_for("auto", replace(shape, compiled=True)).name == "sdpa"
-    with pytest.raises(UserError, match=r"attention=bucketed: .* model.compile=true would never end; leave it out"):
+    with pytest.raises(
+        UserError, match=r"attention=bucketed: .* model.compile=true would compile in every step; leave it out"
+    ):
         backend_for("bucketed", replace(shape, compiled=True))
-    with pytest.raises(UserError, match=r"model.attention=bucketed: is made for the CPU; leave it out"):
+    with pytest.raises(UserError, match=r"model.attention=bucketed: only for the CPU; leave it out"):
         backend_for("bucketed", Shape("cuda", torch.bfloat16, SIZE, LENGTH))
-    with pytest.raises(UserError, match=r"attention=triton: is made for heads of 16, 32, 64, 128 numbers, not 24"):
+    with pytest.raises(UserError, match=r"attention=triton: head size must be one of 16, 32, 64, 128, got 24"):
         backend_for("triton", Shape("cuda", torch.bfloat16, 24, LENGTH))
     if not torch.cuda.is_available():
         assert backend_for("auto", Shape("cuda", torch.bfloat16, SIZE, LENGTH)).name == "sdpa"

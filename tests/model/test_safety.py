@@ -131,7 +131,7 @@ def test_code_in_a_model_is_not_run(model: Path, manifest: Manifest, file: str, 
     classes = {"AutoConfig": "evil.C", "AutoModelForMaskedLM": "evil.M", "AutoTokenizer": ["evil.T", "evil.T"]}
     change(model / "config.json", model_type=kind)
     change(model / file, auto_map=classes)
-    assert "names code of its own (auto_map), which is never run" in refused(model, manifest)
+    assert "refers to code of its own (auto_map), which is never run" in refused(model, manifest)
     with pytest.raises(UserError, match="never run"):
         load_tokenizer(str(model))
     assert not Poison.has_acted(model)
