@@ -36,7 +36,7 @@ from bert_tweets.words.statistics.pair_metrics import (
 from bert_tweets.words.store.reader import NOT_FINITE
 
 from .pair_files import Pairs, read_pairs
-from .results import MeaningTest, PairTest, notes_of
+from .results import MeaningTest, PairTest, test_notes
 
 logger = logging.getLogger(__name__)
 
@@ -225,4 +225,4 @@ def _test(
         difference=with_intervals(scores[MODEL] - scores[BASE]) if has_base else None,
         notes=[],
     )
-    return replace(result, notes=notes_of(result))
+    return replace(result, notes=test_notes(result))

@@ -56,7 +56,7 @@ def write_meaning_test(folder: Path, result: MeaningTest) -> None:
     write_json_atomic(folder / MEANING, asdict(result))
 
 
-def notes_of(test: PairTest) -> list[str]:
+def test_notes(test: PairTest) -> list[str]:
     """Word the notes about a result."""
     notes = []
     if test.unlabelled:

@@ -147,13 +147,13 @@ class WordVectors:
             UserError: embed keeps no neighbours for this model or layer.
         """
         self._number(word)
-        key = {"model": "neighbours", "base": "base_neighbours"}.get(self._source.role)
-        if key is None or self._source.summary.vectors_layer != self.space.layer:
+        role, summary = self._source.role, self._source.summary
+        if role not in ("model", "base") or summary.vectors_layer != self.space.layer:
             raise UserError(f"{self._folder}: embed keeps neighbours of model and base at its highest layer alone")
-        record = self._source.summary.words.get(word)
+        record = summary.words.get(word)
         if record is None:
             raise UnknownWord(f"'{word}': is a control word, of which embed keeps no neighbours")
-        return list(record.neighbours if key == "neighbours" else record.base_neighbours)
+        return list(record.neighbours if role == "model" else record.base_neighbours)
 
     def occurrences(self, word: str, found: bool = True) -> pa.Table:
         """The word's rows of occurrences.parquet in this space, without their vectors.
