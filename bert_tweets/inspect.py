@@ -1,4 +1,4 @@
-"""inspect: what a folder of shards holds: sizes, lengths, padding against packing, [UNK], samples; or words."""
+"""inspect: summarize a folder of shards (size, lengths, padding, [UNK], samples), or count occurrences of words."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def stage(argv: list[str]) -> None:
-    """Shows what a folder of shards holds."""
+    """Print a summary of a folder of shards."""
     config = parser.load(InspectConfig, parser.path_first(argv))
     manifest = Manifest.read(config.path)
     folder = Path(config.path)
     if config.words or config.words_file or config.lemmas or config.patterns:
-        _tell_of_words(config, manifest, folder)
+        _show_words(config, manifest, folder)
         return
     from bert_tweets.data.inspection import inspect
 
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     run_entry(stage, argv)
 
 
-def _tell_of_words(config: InspectConfig, manifest: Manifest, folder: Path) -> None:
+def _show_words(config: InspectConfig, manifest: Manifest, folder: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -76,13 +76,13 @@ def _show(config: InspectConfig, manifest: Manifest, seen: Inspection) -> None:
         size.add_row(split, *(f"{count:,}" for count in counts))
     out.print(size)
     lengths = ", ".join(f"{p} % {length}" for p, length in seen.lengths.items())
-    out.print(f"\ntokens of a tweet, [CLS] and [SEP] included, by percentile: {lengths}", markup=False)
+    out.print(f"\ntokens per tweet, including [CLS] and [SEP], by percentile: {lengths}", markup=False)
     padding = Table(f"batches of {config.batch_size} tweets", "positions wasted", box=None)
-    for way, share in seen.padding.items():
-        padding.add_row(way, f"{share:.1%}")
+    for method, share in seen.padding.items():
+        padding.add_row(method, f"{share:.1%}")
     out.print(padding)
     out.print(
-        f"\n[UNK]: {seen.unknown_tokens:.2%} of the tokens of both splits, [CLS] and [SEP] left out, "
+        f"\n[UNK]: {seen.unknown_tokens:.2%} of the tokens of both splits (without [CLS] and [SEP]), "
         f"in {seen.unknown_tweets:.1%} of the tweets; in {seen.tweets:,} training tweets it stands for "
         + (", ".join(f"{word} ({count:,})" for word, count in seen.worst_words) or "nothing"),
         markup=False,

@@ -1,4 +1,4 @@
-"""verify: every byte of a folder of shards, and what is damaged by file and row; or of checkpoints."""
+"""verify: check every byte of a folder of shards or of checkpoints, and report damage by file and rows."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from .training import checkpoint
 
 
 def stage(argv: list[str]) -> None:
-    """Checks a folder of shards, or of checkpoints.
+    """Check a folder of shards, or of checkpoints.
 
     Raises:
-        UserError: names everything that is damaged, a line each.
+        UserError: lists all damage, one line each.
     """
     config = parser.load(VerifyConfig, parser.path_first(argv))
     from bert_tweets.corpus.shards.verification import damages
 
     folders: list[Path] = []
-    with suppress(OSError):  # the manifest's reader tells what the system refuses
+    with suppress(OSError):  # reported when the manifest is read
         folders = checkpoint.named_by(Path(config.path))
     if not Path(config.path).exists():
-        raise UserError(f"{config.path}: no such folder; name one of shards, of a run, or of a checkpoint")
+        raise UserError(f"{config.path}: no such folder; give a folder of shards, a run or a checkpoint")
     if folders:
-        _checkpoints(config.path, folders)
+        _verify_checkpoints(config.path, folders)
         return
     manifest = Manifest.read(config.path)
     total = sum(entry.bytes for split in SPLITS for entry in manifest.splits[split])
@@ -37,13 +37,13 @@ def stage(argv: list[str]) -> None:
     if found:
         lines = "\n       ".join(map(str, found))
         if all(damage.foreign for damage in found):
-            raise UserError(f"{config.path}: is whole, but holds what is not its own\n       {lines}")
+            raise UserError(f"{config.path}: is complete, but contains files of other origin\n       {lines}")
         raise UserError(f"{config.path}: is damaged; {how_to_recreate(config.path)}\n       {lines}")
     shards = sum(len(manifest.splits[split]) for split in SPLITS)
-    print(f"{config.path}: whole: {shards} shards, {total:,} bytes, every one as it was written")
+    print(f"{config.path}: complete and unchanged: {shards} shards, {total:,} bytes")
 
 
-def _checkpoints(path: str, folders: list[Path]) -> None:
+def _verify_checkpoints(path: str, folders: list[Path]) -> None:
     wrong, total = [], 0
     sizes = {folder: sum(file.stat().st_size for file in folder.glob("*.safetensors")) for folder in folders}
     with ProgressBar("verifying", sum(sizes.values())) as advance:
@@ -51,14 +51,14 @@ def _checkpoints(path: str, folders: list[Path]) -> None:
             try:
                 record = checkpoint.check(folder)
                 total += size
-                wrong += [f"{path}: is none of its files" for path in checkpoint.unexpected_files(folder, record)]
+                wrong += [f"{file}: does not belong to it" for file in checkpoint.unexpected_files(folder, record)]
             except checkpoint.Damaged as error:
                 wrong.append(str(error))
             advance(size)
     if wrong:
         lines = "\n       ".join(wrong)
-        raise UserError(f"{path}: is not whole; remove the checkpoints that are damaged\n       {lines}")
-    print(f"{path}: whole: {len(folders)} checkpoint(s), {total:,} bytes, every one as it was written")
+        raise UserError(f"{path}: is damaged; remove the damaged checkpoints\n       {lines}")
+    print(f"{path}: complete and unchanged: {len(folders)} checkpoint(s), {total:,} bytes")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""prepare: every row is accounted for, equal input gives equal bytes, and what a user gets wrong ends in one line."""
+"""prepare: every row is counted, equal input gives equal bytes, and a user's mistake ends in one line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.helpers import generated_tweets, make_shards, write_csv
 
 
 def run(source, output, tokenizer_folder, **overrides):
-    """Runs prepare and gives its manifest, its funnel, and the rows of both splits."""
+    """Run prepare; return its manifest, its funnel, and the rows of both splits."""
     settings = {"tokenizer": str(tokenizer_folder), "validation_fraction": 0.0, **overrides}
     manifest = prepare(PrepareConfig(input=[str(source)], output=str(output), **settings))
     funnel = json.loads((output / "funnel.json").read_text(encoding="utf-8"))
@@ -47,7 +47,7 @@ def contents(folder):
 
 
 def fails(capsys, *words):
-    """Runs the command, which must end with code 2 and one line; gives the line."""
+    """Run the command, which must end with code 2 and one line; return the line."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         main([*map(str, words)])
@@ -76,23 +76,23 @@ def test_the_funnel_adds_up(tweets_csv, tokenizer_folder, tmp_path):
     output = tmp_path / "shards"
     manifest, funnel, kept = run(source, output, tokenizer_folder, max_characters=100, max_length=12)
     assert {reason: count for reason, count in funnel["dropped"].items() if count} == {
-        "malformed row": 1,
-        "not UTF-8": 1,
-        "empty": 2,
-        "longer than max_characters": 1,
-        "empty after cleaning": 1,
+        "malformed_row": 1,
+        "not_utf8": 1,
+        "empty_text": 2,
+        "too_many_characters": 1,
+        "empty_after_cleaning": 1,
         "duplicate": 1,
     }
     assert funnel["read"] == 10 == funnel["kept"] + sum(funnel["dropped"].values())
     assert funnel["notes"] == {
-        "truncated to max_length": 1,
-        "time not understood": 1,
-        "time not understood, but in the other order": 0,
-        "no time": 1,
-        "no author": 1,
-        "id rounded to a float": 0,
-        "tweets with [UNK]": 1,
-        "[UNK] tokens": 1,
+        "truncated": 1,
+        "unparsed_time": 1,
+        "unparsed_time_other_order": 0,
+        "no_time": 1,
+        "no_author": 1,
+        "rounded_id": 0,
+        "tweets_with_unknown_tokens": 1,
+        "unknown_tokens": 1,
     }
     named = {role: name for role, name in funnel["columns"].items() if name}
     assert named == {"text": "text", "time": "created_at", "author": "author"}
@@ -164,7 +164,7 @@ def test_copies_are_never_on_both_sides(tmp_path, tokenizer_folder):
     assert [int(row["id"]) for row in kept] == list(range(1, 600, 2)), "the earliest copy stays"
 
 
-def test_the_split_is_a_matter_of_the_text_not_of_what_stands_around_it(tmp_path, tokenizer_folder):
+def test_the_split_depends_on_the_text_and_not_on_other_tweets(tmp_path, tokenizer_folder):
     texts = generated_tweets(300)
     held_out = []
     for name, lines in (("once", texts), ("copied", [text for text in texts for _ in range(3)]), ("back", texts[::-1])):
@@ -187,7 +187,7 @@ def test_several_files_are_one_input(tweets_csv, tokenizer_folder, tmp_path):
     assert (funnel["read"], funnel["kept"]) == (4, 3)
 
 
-def test_an_empty_validation_split_is_legal_and_said(tweets_csv, tokenizer_folder, tmp_path, capsys):
+def test_an_empty_validation_split_is_allowed_with_a_warning(tweets_csv, tokenizer_folder, tmp_path, capsys):
     source = tweets_csv(["only one"])
     manifest, _, _ = run(source, tmp_path / "out", tokenizer_folder, validation_fraction=0.0001)
     assert manifest.splits["validation"] == []
@@ -195,7 +195,7 @@ def test_an_empty_validation_split_is_legal_and_said(tweets_csv, tokenizer_folde
     assert len(open_split(tmp_path / "out", Manifest.read(tmp_path / "out"), "validation")) == 0
 
 
-def test_the_files_are_told_and_none_is_read_twice(tweets_csv, tokenizer_folder, tmp_path, capsys):
+def test_the_files_are_printed_and_none_is_read_twice(tweets_csv, tokenizer_folder, tmp_path, capsys):
     sources = [tweets_csv([f"tweet {name}"], name=f"{name}.csv") for name in "abcd"]
     words = [f"output={tmp_path / 'out'}", f"tokenizer={tokenizer_folder}"]
     main([f"input=[{','.join(map(str, sources))}]", *words])
@@ -206,7 +206,7 @@ def test_the_files_are_told_and_none_is_read_twice(tweets_csv, tokenizer_folder,
         assert "is named twice in input" in fails(capsys, names, f"output={tmp_path / 'new'}", words[1])
 
 
-def test_tweets_without_a_time_are_told(tweets_csv, tokenizer_folder, tmp_path, capsys):
+def test_tweets_without_a_time_are_reported(tweets_csv, tokenizer_folder, tmp_path, capsys):
     source = tweets_csv([("one", "2020-01-01"), ("two", ""), ("three", "soon")], header=("text", "created_at"))
     run(source, tmp_path / "out", tokenizer_folder)
     assert "warning: 1 tweet has no time" in capsys.readouterr().err
@@ -217,18 +217,18 @@ def test_names_in_another_encoding_end_in_one_line(tweets_csv, tokenizer_folder,
     tweets_csv(["a"]).rename(os.fsdecode(odd))
     words = [f"output={tmp_path / 'out'}", f"tokenizer={tokenizer_folder}"]
     for named in (os.fsdecode(odd), str(tmp_path)):
-        assert "holds bytes that are not UTF-8" in fails(capsys, f"input={named}", *words)
+        assert "contains bytes that are not UTF-8" in fails(capsys, f"input={named}", *words)
     assert r"seed=\udce9: holds bytes" in fails(capsys, f"input={tmp_path}/none.csv", *words, os.fsdecode(b"seed=\xe9"))
     assert not (tmp_path / "out").exists()
 
 
 BAD_INPUT = {
-    "missing column": (b"tweet_id,body_text\n1,x\n", "no column of text among tweet_id, body_text"),
+    "missing column": (b"tweet_id,body_text\n1,x\n", "no text column among tweet_id, body_text"),
     "UTF-16": ("text\nhello\n".encode("utf-16"), "save the file as UTF-8"),
     "unclosed quote": (b'text\na\n"b\nc\n', "line 3 is never closed"),
     "empty file": (b"", "is empty"),
-    "header only": (b"text,id\n", "holds a header and no rows"),
-    "empty tweets": (b"text,id\n,1\n  ,2\n", "not one tweet is left of 2 rows (2 empty)"),
+    "header only": (b"text,id\n", "contains a header but no rows"),
+    "empty tweets": (b"text,id\n,1\n  ,2\n", "no tweet is left of 2 rows (2 empty texts)"),
     "truncated gzip": (b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "cannot be read to its end"),
 }
 
@@ -257,14 +257,14 @@ def test_other_mistakes_end_in_one_line_too(tweets_csv, tokenizer_folder, tmp_pa
     assert not output.exists()
 
 
-def test_odd_bytes_cost_no_more_than_their_row(tokenizer_folder, tmp_path):
+def test_invalid_bytes_only_drop_their_row(tokenizer_folder, tmp_path):
     source = tmp_path / "tweets.csv"
     source.write_bytes(
         b"text,id\nfirst,1\nnul \x00 byte,2\ncaf\xe9,3\n" + b"x" * 10_000_000 + b',4\n"quoted\nnewline",5\nlast,6'
     )
     _, funnel, kept = run(source, tmp_path / "out", tokenizer_folder)
     assert [row["text"] for row in kept] == ["first", "nul byte", "quoted newline", "last"]
-    assert funnel["dropped"]["not UTF-8"] == funnel["dropped"]["longer than max_characters"] == 1
+    assert funnel["dropped"]["not_utf8"] == funnel["dropped"]["too_many_characters"] == 1
 
 
 def test_help_is_quick_and_needs_neither_torch_nor_transformers():
@@ -285,7 +285,7 @@ def test_help_is_quick_and_needs_neither_torch_nor_transformers():
 def test_real_tweets(name, tmp_path):
     source = Path(os.environ["BERT_TWEETS_REAL_DATA"]) / name
     manifest, funnel, kept = run(source, tmp_path / "out", "wordpiece", vocabulary_size=4000)
-    assert funnel["dropped"]["malformed row"] == funnel["dropped"]["not UTF-8"] == 0
+    assert funnel["dropped"]["malformed_row"] == funnel["dropped"]["not_utf8"] == 0
     assert len(kept) == funnel["kept"] > 0.5 * funnel["read"]
     assert manifest.unknown_tokens < 0.02 * manifest.tokens("train")
 

@@ -1,4 +1,4 @@
-"""prepare where something is there already: what is done is found, what differs or is damaged is not taken for it."""
+"""prepare with an existing output: a complete one is recognised, a different or damaged one is rejected."""
 
 from __future__ import annotations
 
@@ -32,11 +32,13 @@ def test_another_salt_is_another_setting_and_is_not_shown(tweets_csv, tokenizer_
     words = [f"input={tweets_csv(['a', 'b'])}", f"output={tmp_path / 'out'}", f"tokenizer={tokenizer_folder}"]
     main([*words, "author_salt=one"])
     main([*words, "author_salt=one"])
-    assert "settings: author_salt (not the same as there); choose" in fails(capsys, *words, "author_salt=two")
+    assert "settings: author_salt (another one there); choose" in fails(capsys, *words, "author_salt=two")
     assert "settings.author_salt (given there, random now)" in fails(capsys, *words)
 
 
-def test_a_touched_file_is_told_as_such_and_how_to_mend_it(tweets_csv, tokenizer_folder, tmp_path, capsys):
+def test_a_touched_file_is_reported_with_the_command_to_restore_its_time(
+    tweets_csv, tokenizer_folder, tmp_path, capsys
+):
     source = tweets_csv(["a", "b"])
     words = [f"input={source}", f"output={tmp_path / 'out'}", f"tokenizer={tokenizer_folder}"]
     main(words)
@@ -48,17 +50,17 @@ def test_a_touched_file_is_told_as_such_and_how_to_mend_it(tweets_csv, tokenizer
     assert "nothing to do" in capsys.readouterr().out
 
 
-def test_a_file_of_another_size_is_no_touched_one(tweets_csv, tokenizer_folder, tmp_path, capsys):
+def test_a_file_of_another_size_is_not_reported_as_touched(tweets_csv, tokenizer_folder, tmp_path, capsys):
     source = tweets_csv(["a", "b"])
     words = [f"input={source}", f"output={tmp_path / 'out'}", f"tokenizer={tokenizer_folder}"]
     main(words)
     tweets_csv(["a", "b", "longer"])
     line = fails(capsys, *words)
     assert f"{source} (12 bytes there, 20 now); choose" in line and "touch" not in line
-    assert "a.csv (read now alone)" in fails(capsys, f"input=[{tweets_csv(['a'], name='a.csv')}]", *words[1:])
+    assert "a.csv (read only now)" in fails(capsys, f"input=[{tweets_csv(['a'], name='a.csv')}]", *words[1:])
 
 
-def test_the_same_input_spelled_otherwise_is_the_same(tweets_csv, tokenizer_folder, tmp_path, capsys, monkeypatch):
+def test_the_spelling_of_the_input_does_not_matter(tweets_csv, tokenizer_folder, tmp_path, capsys, monkeypatch):
     tweets_csv(["a", "b"])
     monkeypatch.chdir(tmp_path.parent)
     words = [f"output={tmp_path / 'out'}", f"tokenizer={tokenizer_folder}"]
@@ -72,7 +74,7 @@ def test_the_same_input_spelled_otherwise_is_the_same(tweets_csv, tokenizer_fold
 
 
 @pytest.mark.parametrize("damage", ["cut", "emptied", "removed", "settings removed"])
-def test_a_damaged_tokenizer_is_told_by_prepare_inspect_and_verify(
+def test_a_damaged_tokenizer_is_reported_by_prepare_inspect_and_verify(
     damage, tweets_csv, tokenizer_folder, tmp_path, capsys
 ):
     output = tmp_path / "out"
@@ -85,9 +87,7 @@ def test_a_damaged_tokenizer_is_told_by_prepare_inspect_and_verify(
         file.write_text("{}")
     else:
         file.unlink()
-    assert f"{file}: is missing, or is not as it was written; remove {output}, then prepare again" in fails(
-        capsys, *words
-    )
+    assert f"{file}: is missing or has changed; remove {output}, then prepare again" in fails(capsys, *words)
     for stage in (inspect.stage, verify_stage.stage):
         with pytest.raises(UserError, match="tokenizer") as caught:
             stage([str(output)])

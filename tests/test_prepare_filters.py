@@ -48,13 +48,13 @@ def near_copies(tmp_path_factory):
     return write_csv(tmp_path_factory.mktemp("near") / "tweets.csv", ["id", "text"], rows)
 
 
-def test_near_duplicates_are_told_apart_over_all_units_and_the_earliest_stays(near_copies, tokenizer_folder, tmp_path):
+def test_near_duplicates_are_found_over_all_units_and_the_earliest_is_kept(near_copies, tokenizer_folder, tmp_path):
     _, funnel, rows = run(near_copies, tmp_path / "near", tokenizer_folder, deduplicate="near")
     assert funnel["dropped"]["duplicate"] == 60, "a retweet is a copy of its original"
-    assert 97 <= funnel["dropped"]["near-duplicate"] <= 103
+    assert 97 <= funnel["dropped"]["near_duplicate"] <= 103
     assert all(int(row["id"]) < 300 for row in rows["train"][:290])
     _, funnel, rows = run(near_copies, tmp_path / "exact", tokenizer_folder, deduplicate="exact")
-    assert (funnel["dropped"]["duplicate"], funnel["dropped"]["near-duplicate"]) == (60, 0)
+    assert (funnel["dropped"]["duplicate"], funnel["dropped"]["near_duplicate"]) == (60, 0)
     by_id = {int(row["id"]): row["cluster"] for row in rows["train"]}
     pairs = [(3 * number, 300 + number) for number in range(100)]
     assert sum(by_id[first] == by_id[second] for first, second in pairs) >= 97
@@ -63,7 +63,7 @@ def test_near_duplicates_are_told_apart_over_all_units_and_the_earliest_stays(ne
 def test_the_threshold_decides(near_copies, tokenizer_folder, tmp_path):
     strict = NearConfig(jaccard=0.95)
     _, funnel, _ = run(near_copies, tmp_path / "out", tokenizer_folder, deduplicate="near", near=strict)
-    assert funnel["dropped"]["near-duplicate"] == 0
+    assert funnel["dropped"]["near_duplicate"] == 0
 
 
 def test_without_deduplication_clusters_and_retweets_are_stored_and_stay_on_one_side(
@@ -104,13 +104,13 @@ def test_each_filter_is_counted(tokenizer_folder, tmp_path):
         filter=FilterConfig(retweets=True, languages=["EN"], max_tweets_per_author=20, max_tweets_per_day=12, **tokens),
     )
     dropped = {reason: count for reason, count in funnel["dropped"].items() if count}
-    assert dropped.pop("fewer tokens than filter.min_tokens") == 10
-    assert dropped.pop("more tokens than filter.max_tokens") == 10
+    assert dropped.pop("too_few_tokens") == 10
+    assert dropped.pop("too_many_tokens") == 10
     assert dropped == {
         "retweet": 10,
-        "other language": 10,
-        "author of too many tweets": 30,
-        "beyond the day's share": 18,
+        "other_language": 10,
+        "author_over_limit": 30,
+        "day_over_limit": 18,
     }
     kept = found["train"]
     assert funnel["kept"] == len(kept) == 32
@@ -134,7 +134,7 @@ def test_an_author_s_tweets_are_counted_with_their_copies(tokenizer_folder, tmp_
     for name, overrides in (("units", {}), ("one", {"unit_bytes": 10**6}), ("none", {"deduplicate": "none"})):
         _, funnel, kept = run(source, tmp_path / name, tokenizer_folder, **limits, **overrides)
         copies = 0 if name == "none" else 10
-        assert (funnel["dropped"]["duplicate"], funnel["dropped"]["author of too many tweets"]) == (copies, 12 - copies)
+        assert (funnel["dropped"]["duplicate"], funnel["dropped"]["author_over_limit"]) == (copies, 12 - copies)
         assert len(kept["train"]) == 60 == len({row["author"] for row in kept["train"]})
     twelve = FilterConfig(max_tweets_per_author=12)
     assert run(source, tmp_path / "twelve", tokenizer_folder, filter=twelve)[1]["kept"] == 62
@@ -163,16 +163,16 @@ def test_long_columns_that_are_kept_close_a_shard_early(tokenizer_folder, tmp_pa
 def test_a_filter_without_its_column_is_a_mistake(tmp_path, tokenizer_folder):
     source = write_csv(tmp_path / "t.csv", ["text"], [("hello",)])
     for given, message in (
-        ({"languages": ["en"]}, r"filter\.languages: no column of the language.*detect_language=true"),
-        ({"max_tweets_per_author": 3}, r"no column of the author.*author_column=NAME"),
-        ({"max_tweets_per_day": 3}, r"no column of the time"),
+        ({"languages": ["en"]}, r"filter\.languages: no language column.*detect_language=true"),
+        ({"max_tweets_per_author": 3}, r"no author column.*author_column=NAME"),
+        ({"max_tweets_per_day": 3}, r"no time column"),
     ):
         with pytest.raises(UserError, match=message):
             run(source, tmp_path / "out", tokenizer_folder, filter=FilterConfig(**given))
     assert not (tmp_path / "out").exists()
 
 
-def test_objects_of_twitter_v1_tell_their_retweets(tmp_path, tokenizer_folder):
+def test_retweets_of_twitter_v1_objects_are_recognised(tmp_path, tokenizer_folder):
     original = {"id_str": "7", "full_text": "the mask protects everyone in the neighbourhood", "user": {"id_str": "1"}}
     objects = [
         {**original, "lang": "en", "created_at": "Wed Oct 10 20:19:24 +0000 2018"},
@@ -197,7 +197,7 @@ def test_objects_of_twitter_v1_tell_their_retweets(tmp_path, tokenizer_folder):
     assert funnel["dropped"]["retweet"] == 1
 
 
-def test_the_language_can_be_told_from_the_text(tmp_path, tokenizer_folder):
+def test_the_language_can_be_detected_from_the_text(tmp_path, tokenizer_folder):
     texts = [
         "the government said yesterday that everybody should stay at home this week",
         "la ministra dijo ayer que todos tenemos que quedarnos en casa esta semana",
@@ -207,10 +207,10 @@ def test_the_language_can_be_told_from_the_text(tmp_path, tokenizer_folder):
     limits = FilterConfig(languages=["es", "de"], detect_language=True)
     _, funnel, rows = run(source, tmp_path / "out", tokenizer_folder, filter=limits)
     assert [row["language"] for row in rows["train"]] == ["es", "de"]
-    assert funnel["dropped"]["other language"] == 1
+    assert funnel["dropped"]["other_language"] == 1
 
 
-def test_auto_picks_by_the_tokenizer_that_was_asked_for(tmp_path, tokenizer_folder):
+def test_auto_chooses_the_preset_by_the_requested_tokenizer(tmp_path, tokenizer_folder):
     source = write_csv(tmp_path / "t.csv", ["text"], [("the mask",)])
     twitter = tmp_path / "cardiffnlp" / "twitter-x"
     twitter.parent.mkdir()

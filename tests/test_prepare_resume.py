@@ -65,7 +65,7 @@ def settings(source: Path, tokenizer_folder: Path, output: Path, **overrides) ->
 
 @pytest.fixture(scope="module")
 def whole(source, tokenizer_folder, tmp_path_factory) -> dict[str, str]:
-    """What a run that nobody disturbs leaves, in one process."""
+    """The output of an undisturbed run in one process."""
     output = tmp_path_factory.mktemp("whole") / "out"
     manifest = prepare(settings(source, tokenizer_folder, output, num_workers=1))
     assert len(manifest.splits["train"]) > 3 and manifest.rows("validation")
@@ -94,7 +94,7 @@ def test_the_number_of_workers_changes_no_byte(workers, source, whole, tokenizer
 @pytest.mark.dist
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [8, pytest.param(20, marks=pytest.mark.soak)])
-def test_killed_at_random_moments_it_ends_in_the_same_bytes(source, whole, tokenizer_folder, tmp_path, kills):
+def test_kills_at_random_moments_do_not_change_the_result(source, whole, tokenizer_folder, tmp_path, kills):
     draw = random.Random(7)
     config = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1)
     side, output = tmp_path / ".out.unfinished", tmp_path / "out"
@@ -129,7 +129,7 @@ def _remove(folder: Path) -> None:
 
 
 @pytest.mark.dist
-def test_what_is_done_is_not_done_again(source, whole, tokenizer_folder, tmp_path, capsys):
+def test_finished_units_are_not_done_again(source, whole, tokenizer_folder, tmp_path, capsys):
     config = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1)
     side = tmp_path / ".out.unfinished"
     _killed_when(lambda: len(list(side.glob("work/run-*/units/[0-9]*/report.json"))) > 4, config)
@@ -141,12 +141,12 @@ def test_what_is_done_is_not_done_again(source, whole, tokenizer_folder, tmp_pat
 
 
 def _count_units(config: PrepareConfig) -> set[str]:
-    """Prepares here; the units that were encoded on the way."""
+    """Run prepare in this process; return the names of the units that were encoded."""
     begun: set[str] = set()
     real = pipeline.do_unit
 
     def counted(job, unit):
-        begun.add(job.place(unit.number).name)
+        begun.add(f"{unit.number:06d}")
         return real(job, unit)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -203,7 +203,7 @@ def test_a_random_salt_is_kept_while_the_run_goes_on_and_no_longer(source, token
 @pytest.mark.dist
 @pytest.mark.parametrize("kilobytes", [2, 8, 20])
 def test_a_full_disk_ends_in_one_line_and_no_half_shard(kilobytes, source, whole, tokenizer_folder, tmp_path):
-    """A limit on the size of a file stands for a disk without room; then there is room again."""
+    """A limit on the file size simulates a full disk; then there is room again."""
     words = [
         f"input={source}",
         f"output={tmp_path / 'out'}",

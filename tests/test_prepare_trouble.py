@@ -1,4 +1,4 @@
-"""What stops prepare on its way and is no mistake of the input: one line, and what is done is kept."""
+"""Interruptions of prepare that are not mistakes in the input: one line, and finished work is kept."""
 
 from __future__ import annotations
 
@@ -31,25 +31,24 @@ def source(tmp_path_factory) -> Path:
     return write_csv(tmp_path_factory.mktemp("source") / "tweets.csv", ["id", "author", "text"], rows)
 
 
-def test_another_salt_does_not_go_on_with_what_is_there(source, tokenizer_folder, tmp_path, capsys):
+def test_another_salt_does_not_resume_unfinished_work(source, tokenizer_folder, tmp_path, capsys):
     config = settings(source, tokenizer_folder, tmp_path / "out", num_workers=1)
     side = tmp_path / ".out.unfinished"
     with pytest.raises(Interrupted):
         _stopped_at_unit_3(config, Interrupted("for now"))
     before = next(side.glob("work/run-*"))
-    assert b"salt of another" not in (side / ".made-from.json").read_bytes()
+    assert b"salt of another" not in (side / ".fingerprint.json").read_bytes()
     config.author_salt = "salt of another"
     with pytest.raises(Interrupted):
         _stopped_at_unit_3(config, Interrupted("for now"))
     assert (
-        "run that was stopped, made with other settings: author_salt (not the same as there)\n"
-        in capsys.readouterr().out
+        "run that was stopped, made with other settings: author_salt (another one there)\n" in capsys.readouterr().out
     )
     # What a task of the run before would still write has nowhere to go.
     assert not before.exists() and list(side.glob("work/run-*"))
 
 
-def test_work_on_a_file_that_was_only_touched_is_not_thrown_away(source, tokenizer_folder, tmp_path, capsys):
+def test_unfinished_work_is_kept_if_a_file_was_only_touched(source, tokenizer_folder, tmp_path, capsys):
     touched = tmp_path / "tweets.csv"
     touched.write_bytes(source.read_bytes())
     config = settings(touched, tokenizer_folder, tmp_path / "out", num_workers=1)
@@ -64,7 +63,7 @@ def test_work_on_a_file_that_was_only_touched_is_not_thrown_away(source, tokeniz
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_in_one_line_and_the_same_command_goes_on(source, tokenizer_folder, tmp_path, capsys, how):
+def test_a_signal_ends_in_one_line_and_the_same_command_resumes(source, tokenizer_folder, tmp_path, capsys, how):
     words = [f"input={source}", f"output={tmp_path / 'out'}", f"tokenizer={tokenizer_folder}", "num_workers=1"]
     # A job that a shell puts in the background begins deaf to Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -73,26 +72,27 @@ def test_a_signal_ends_in_one_line_and_the_same_command_goes_on(source, tokenize
         with pytest.raises(SystemExit) as end:
             main(words)
     assert end.value.code == 130
-    assert capsys.readouterr().err == "stopped; the same command goes on where it was\n"
+    assert capsys.readouterr().err == "stopped; run the same command again to resume\n"
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     main(words)
     assert "resuming the unfinished work in" in capsys.readouterr().out
 
 
-def test_a_unit_that_finds_its_place_taken_by_something_else_says_so(source, tokenizer_folder, tmp_path, monkeypatch):
+def test_a_unit_whose_place_is_taken_by_something_else_is_reported(source, tokenizer_folder, tmp_path, monkeypatch):
     real = pipeline.do_unit
 
     def taken(job, unit):
-        job.place(unit.number).mkdir()
-        (job.place(unit.number) / "stranger").touch()
+        place = worker.unit_folder(job.folder, unit.number)
+        place.mkdir()
+        (place / "stranger").touch()
         return real(job, unit)
 
     monkeypatch.setattr(pipeline, "do_unit", taken)
-    with pytest.raises(UserError, match="was filled by something else"):
+    with pytest.raises(UserError, match="another program wrote files there"):
         prepare(settings(source, tokenizer_folder, tmp_path / "out", num_workers=1))
 
 
-def test_a_task_of_a_run_that_is_over_ends_in_one_line(source, tokenizer_folder, tmp_path, monkeypatch):
+def test_a_leftover_task_of_an_ended_run_ends_in_one_line(source, tokenizer_folder, tmp_path, monkeypatch):
     tasks = []
 
     def kept(job, unit):
@@ -103,11 +103,11 @@ def test_a_task_of_a_run_that_is_over_ends_in_one_line(source, tokenizer_folder,
     with pytest.raises(UserError):
         prepare(settings(source, tokenizer_folder, tmp_path / "out", num_workers=1))
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(Interrupted, match="must lie where each worker sees it"):
+    with pytest.raises(Interrupted, match="must be on a disk that all workers can reach"):
         worker.do_unit(*tasks[0])
 
 
-def test_a_connection_that_drops_is_gone_on_with_and_no_key_is_written(source, tokenizer_folder, tmp_path, capsys):
+def test_a_dropped_connection_is_resumed_and_no_key_is_written(source, tokenizer_folder, tmp_path, capsys):
     pytest.importorskip("aiohttp", reason="http:// needs aiohttp")
     header, rows = source.read_bytes().split(b"\n", 1)
     data = header + b"\n" + rows * 100
@@ -178,7 +178,7 @@ def test_what_is_no_mistake_of_the_input_leaves_what_is_done(source, tokenizer_f
 
 
 @pytest.mark.parametrize("change", ["appended to", "replaced", "removed"])
-def test_a_file_that_changes_while_it_is_read_is_told(source, tokenizer_folder, tmp_path, change):
+def test_a_file_that_changes_while_it_is_read_is_reported(source, tokenizer_folder, tmp_path, change):
     path = tmp_path / "tweets.csv"
     path.write_bytes(source.read_bytes())
     config = settings(path, tokenizer_folder, tmp_path / "out", num_workers=1)

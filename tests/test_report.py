@@ -80,9 +80,9 @@ WORDS: dict[str, Any] = summary_record(
 )
 FUNNEL = {
     "read": 1000,
-    "dropped": {"duplicate": 100, "empty": 0},
+    "dropped": {"duplicate": 100, "empty_text": 0},
     "kept": 900,
-    "notes": {"tweets with [UNK]": 7},
+    "notes": {"tweets_with_unknown_tokens": 7},
     "splits": {"train": {"tweets": 890, "tokens": 9000}, "validation": {"tweets": 10, "tokens": 100}},
     "columns": {},
     "recipe": "abc",
@@ -155,7 +155,7 @@ def test_it_shows_what_was_done_and_found(tmp_path: Path) -> None:
     for part in (
         "Adaptation helped: the loss fell.",
         "900 tweets kept of 1,000 rows",
-        "dropped: duplicate",
+        "dropped: duplicates",
         "33.7 → 43.0%",
         "-1.9217",
         "-2.1000 to -1.7000",
@@ -166,7 +166,7 @@ def test_it_shows_what_was_done_and_found(tmp_path: Path) -> None:
         "bert-tweets train",
     ):
         assert part in text, part
-    assert "dropped: empty" not in text
+    assert "dropped: empty texts" not in text
 
 
 def test_what_is_new_is_marked(tmp_path: Path) -> None:

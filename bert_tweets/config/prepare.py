@@ -140,7 +140,9 @@ class PrepareConfig:
         unit="bytes",
         at_least=0,
     )
-    num_workers: int = setting(0, "number of worker processes; 0: one per CPU core", unit="processes", at_least=0)
+    num_workers: int = setting(
+        0, "number of worker processes; 0: one per CPU core that the process may use", unit="processes", at_least=0
+    )
     executor: str = setting(
         "processes",
         "where the work runs; processes: on this machine; tcp://HOST:PORT: on the Dask scheduler at this address",

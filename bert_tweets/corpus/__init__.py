@@ -1,1 +1,1 @@
-"""From raw tweets to shards."""
+"""Convert raw tweets to shards."""

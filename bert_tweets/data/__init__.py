@@ -1,1 +1,1 @@
-"""Tokens at rest and on the way: shards, manifest, order, sampler, packing, masking, loader."""
+"""From shards to micro-batches: order, sampler, packing, masking, loader."""

@@ -1,9 +1,11 @@
-"""What travels to the device: micro-batches of packed rows, and the step that they belong to."""
+"""Micro-batches of packed rows, as they are sent to the device, and optimizer steps made of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +24,8 @@ class MicroBatch:
     Attributes:
         input_ids, position_ids, segment_ids, word_positions: int32 [rows, row_length], see `PackedRows`.
         tweet_index, epoch: int64 [tweets + 1], by segment; entry 0 stands for padding.
-        masked_capacity: places for masked tokens; at least as many as will be masked, and known ahead of the
-            device, so that no step waits for a count.
+        masked_capacity: number of places for masked tokens, at least as many as will be masked; known on the CPU, so
+            that no step waits for a count from the device.
     """
 
     input_ids: Tensor
@@ -41,16 +43,17 @@ class MicroBatch:
         return self._each(lambda tensor: tensor.pin_memory())
 
     def with_room_for(self, tweets: int) -> MicroBatch:
-        """The same rows, with `tweet_index` and `epoch` filled up to so many tweets; longer ones stay as they are."""
+        """The same rows, with `tweet_index` and `epoch` padded to this number of tweets; longer ones do not change."""
         missing = tweets + 1 - len(self.tweet_index)
         if missing <= 0:
             return self
         tweet_index, epoch = (torch.cat([v, v.new_zeros(missing)]) for v in (self.tweet_index, self.epoch))
         return replace(self, tweet_index=tweet_index, epoch=epoch)
 
-    def _each(self, change) -> MicroBatch:  # type: ignore[no-untyped-def]
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "masked_capacity"}
-        return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
+    def _each(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
+        names = [field.name for field in fields(self) if field.name != "masked_capacity"]
+        tensors: dict[str, Any] = {name: change(getattr(self, name)) for name in names}
+        return replace(self, **tensors)
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,12 @@ class Step:
     """One optimizer step of one rank.
 
     Attributes:
-        index: the step, from 0.
-        micro_batches: as many on every rank.
-        masked_tokens: masked tokens of the step over all ranks: what the loss is divided by.
-        tokens, tweets: real tokens and tweets of the step over all ranks.
-        positions: token positions of the step over all ranks, padding and empty rows included.
-        is_last: a rank was asked to stop, and this is the step after which all of them do.
+        index: number of the step, from 0.
+        micro_batches: micro-batches of this rank; all ranks have equally many.
+        masked_tokens: number of masked tokens of the step over all ranks, by which the loss is divided.
+        tokens, tweets: number of real tokens and of tweets of the step over all ranks.
+        positions: number of token positions of the step over all ranks, including padding and empty rows.
+        is_last: whether all ranks stop after this step, because one of them was asked to stop.
     """
 
     index: int
@@ -79,8 +82,8 @@ def to_micro_batch(rows: PackedRows, tweet_index: Ints, epoch: Ints) -> MicroBat
     """Packed rows as tensors that share their memory.
 
     Args:
-        rows: the rows.
-        tweet_index, epoch: int64 [tweets], of the tweets in the order in which they were packed.
+        rows: packed rows.
+        tweet_index, epoch: int64 [tweets], index and epoch of each tweet, in the order in which they were packed.
     """
     return MicroBatch(
         input_ids=torch.from_numpy(rows.input_ids),
@@ -93,11 +96,11 @@ def to_micro_batch(rows: PackedRows, tweet_index: Ints, epoch: Ints) -> MicroBat
 
 
 def split_rows(rows: PackedRows, row_ends: Ints, tweet_index: Ints, epoch: Ints) -> list[MicroBatch]:
-    """The rows of several steps as a batch a step; tensors share their memory.
+    """Split the rows of several steps into one batch per step; tensors share their memory.
 
     Args:
-        rows: of all steps, one step after the other.
-        row_ends: int64 [steps], where the rows of each end.
+        rows: rows of all steps, concatenated.
+        row_ends: int64 [steps], end of the rows of each step.
         tweet_index, epoch: int64 [steps, tweets + 1], by segment of the step; entry 0 stands for padding.
     """
     ids, positions, segments, words = (torch.from_numpy(getattr(rows, f.name)) for f in fields(rows))
@@ -112,14 +115,14 @@ def split_rows(rows: PackedRows, row_ends: Ints, tweet_index: Ints, epoch: Ints)
 
 
 def take_rows(batch: MicroBatch, first: int, last: int, rows: int, pad_id: int, masked: int) -> MicroBatch:
-    """Rows [first, last) of a batch, filled up to `rows` with empty ones.
+    """Rows [first, last) of a batch, padded to `rows` with empty ones.
 
     Args:
-        batch: the batch.
-        first, last: may lie beyond the batch's end.
-        rows: rows of the result.
-        pad_id: token of the empty rows.
-        masked: masked tokens that the result has room for.
+        batch: batch of rows.
+        first, last: range of rows; may exceed the batch.
+        rows: number of rows of the result.
+        pad_id: id of [PAD], for the empty rows.
+        masked: number of places for masked tokens in the result.
     """
 
     def cut(tensor: Tensor, fill: int) -> Tensor:

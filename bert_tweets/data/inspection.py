@@ -1,4 +1,4 @@
-"""Inspection: what a folder of shards holds, counted on a seeded sample."""
+"""Summarise a folder of shards, from the counts of prepare and a seeded sample."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,16 +27,16 @@ _WORST_WORDS = 15
 
 @dataclass(frozen=True)
 class Inspection:
-    """What the tweets show: those of both splits, or a sample of the training split.
+    """A summary of the tweets of both splits, or of a sample of the training split.
 
     Attributes:
-        tweets: of the sample.
-        lengths: percentile to tokens, over all training tweets.
-        padding: way of making batches to the share of positions that it wastes, in the sample.
-        unknown_tokens: share of [UNK] among the tokens of both splits, [CLS] and [SEP] left out, as prepare tells it.
-        unknown_tweets: share of the tweets of both splits with one, as prepare tells it.
-        worst_words: what [UNK] stands for in the sample, the most frequent first.
-        samples: pairs of a tweet's text and its tokens.
+        tweets: number of tweets in the sample.
+        lengths: length in tokens by percentile, over all training tweets.
+        padding: share of positions that is padding in the sample, by batching method.
+        unknown_tokens: share of [UNK] among the tokens of both splits, without [CLS] and [SEP].
+        unknown_tweets: share of the tweets of both splits with [UNK].
+        worst_words: words that are [UNK] in the sample and their counts, most frequent first.
+        samples: text and tokens of sample tweets.
     """
 
     tweets: int
@@ -56,21 +57,21 @@ def inspect(
     seed: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Inspection:
-    """Counts on a seeded sample of the training split, and takes what prepare counted over all tweets.
+    """Count on a seeded sample of the training split, and add the counts of prepare over all tweets.
 
     Args:
-        folder, manifest: the shards.
-        max_tweets: tweets of the sample at most.
-        batch_size: tweets of a batch, for the comparison of padding.
-        samples: tweets to show.
-        seed: of the samples.
-        advance: is told of tweets as they are counted.
+        folder, manifest: folder of the shards, and its manifest.
+        max_tweets: maximum number of tweets in the sample.
+        batch_size: number of tweets per batch in the comparison of padding.
+        samples: number of tweets to show.
+        seed: random seed of the sample.
+        advance: is called with the number of tweets that were counted.
 
     Raises:
         UserError: the shards, their tokenizer or their funnel are damaged, or there is no training tweet.
     """
     if not manifest.rows("train"):
-        raise UserError(f"{folder}: holds no training tweet; prepare more tweets, or a smaller validation_fraction")
+        raise UserError(f"{folder}: contains no training tweet; prepare more tweets, or a smaller validation_fraction")
     require_tokenizer(folder, manifest)
     funnel = Funnel.from_file(folder / FUNNEL_FILE)
     split = open_split(folder, manifest, "train")
@@ -89,24 +90,26 @@ def inspect(
         tweets=len(chosen),
         lengths=percentiles(manifest.lengths["train"]),
         padding=padding_of(np.concatenate(lengths), batch_size, manifest.max_length),
-        unknown_tokens=funnel.unknown_share,
-        unknown_tweets=funnel.notes["tweets with [UNK]"] / max(1, funnel.kept),
+        unknown_tokens=funnel.unknown_token_share,
+        unknown_tweets=funnel.unknown_tweet_share,
         worst_words=worst.most_common(_WORST_WORDS),
         samples=[(text, backend.encode(text).tokens) for text in split.texts(chosen[:samples])],
     )
 
 
 def percentiles(histogram: list[int]) -> dict[int, int]:
-    """Percentile to tokens, out of a histogram whose entry n counts the tweets of n tokens."""
+    """Length in tokens by percentile, from a histogram whose entry n counts the tweets of n tokens."""
     ends = np.cumsum(histogram)
     return {p: int(np.searchsorted(ends, ends[-1] * p / 100)) for p in _PERCENTILES}
 
 
 def padding_of(lengths: npt.NDArray[np.int64], batch_size: int, max_length: int) -> dict[str, float]:
-    """The share of positions that is padding, by the way in which batches are made.
+    """Share of positions that is padding, by batching method.
 
     Args:
-        lengths: int64 [tweets], in the order in which they are batched.
+        lengths: int64 [tweets], lengths in the order in which they are batched.
+        batch_size: number of tweets per batch.
+        max_length: maximum length of a tweet in tokens.
     """
     whole = len(lengths) // batch_size * batch_size or len(lengths)
     size = min(batch_size, whole)
@@ -117,15 +120,15 @@ def padding_of(lengths: npt.NDArray[np.int64], batch_size: int, max_length: int)
         f"padded to {max_length}": whole * max_length,
         "padded to the batch's longest": int(batches.max(axis=1).sum()) * size,
         "grouped by length, then padded": int(grouped.max(axis=1).sum()) * size,
-        "packed, as here": sum(best_fit(batch, max_length).rows for batch in batches) * max_length,
+        "packed": sum(best_fit(batch, max_length).rows for batch in batches) * max_length,
     }
     return {name: 1 - tokens / count for name, count in positions.items()}
 
 
-def _unknown_words(texts: list[str], backend: object, unknown_id: int) -> list[str]:
-    """What stands in the texts where the tokenizer has [UNK]."""
+def _unknown_words(texts: list[str], backend: Any, unknown_id: int) -> list[str]:
+    """Words of the texts that the tokenizer encodes as [UNK]."""
     words = []
-    for text, encoding in zip(texts, backend.encode_batch(texts), strict=True):  # type: ignore[attr-defined]
+    for text, encoding in zip(texts, backend.encode_batch(texts), strict=True):
         places = (place for token, place in zip(encoding.ids, encoding.offsets, strict=True) if token == unknown_id)
         words += [text[start:end] for start, end in places]
     return words

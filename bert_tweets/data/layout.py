@@ -1,4 +1,4 @@
-"""The layout of micro-batches: how many rows, tweets and masked tokens one holds."""
+"""The layout of micro-batches: their number of rows, tweets and masked tokens."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .packing import best_fit
 from .permutation import Stream
 from .sampler import Lengths, Sampler, dealing_group
 
-# Places for masked tokens are a multiple of it where shapes are fixed.
+# With fixed shapes, the number of places for masked tokens is a multiple of this.
 _PLACE_MULTIPLE = 64
-# One step in a thousand may need a micro-batch more than the others.
+# Fraction of steps that may need one micro-batch more than the others.
 _OVERFLOW = 0.001
 _PACKED_TWEETS, _FEWEST_STEPS, _MOST_STEPS = 200_000, 8, 128
-# A step of validation has no fewer tweets, so that they pack well.
+# Minimum number of tweets in a step of validation, so that they pack well.
 _VALIDATED_TWEETS = 1024
 
 
@@ -30,9 +30,9 @@ class FixedShape:
     """The one shape of all micro-batches of a run, so that its kernels are compiled once.
 
     Attributes:
-        rows: rows, empty ones included.
-        tweets: most tweets of a rank's step; `tweet_index` has one entry more.
-        masked: places for masked tokens.
+        rows: number of rows, including empty ones.
+        tweets: maximum number of tweets in a rank's step; `tweet_index` has one entry more.
+        masked: number of places for masked tokens.
     """
 
     rows: int
@@ -45,11 +45,11 @@ class Layout:
     """How packed rows become micro-batches.
 
     Attributes:
-        row_length: tokens of a row.
-        tokens_per_device: token capacity of a micro-batch.
-        pad_id: token of empty places.
-        fixed: the shape of every micro-batch; None: each is as large as its tweets need, which is best where nothing
-            is compiled, as on a CPU. What is computed is the same.
+        row_length: length of a row in tokens.
+        tokens_per_device: capacity of a micro-batch in tokens.
+        pad_id: id of [PAD], for empty places.
+        fixed: shape of every micro-batch; None: each is as large as its tweets need, which is best if nothing is
+            compiled, as on a CPU. The results are the same.
     """
 
     row_length: int
@@ -59,16 +59,16 @@ class Layout:
 
     @property
     def rows(self) -> int:
-        """Rows of a micro-batch at most."""
-        return self.fixed.rows if self.fixed else max(1, self.tokens_per_device // self.row_length)
+        """Maximum number of rows in a micro-batch."""
+        return self.fixed.rows if self.fixed else _most_rows(self.tokens_per_device, self.row_length)
 
     def split(self, rows: int) -> tuple[int, int]:
-        """The number of micro-batches that so many rows need, and the rows of each, empty ones included."""
+        """Number of micro-batches for this number of rows, and the rows of each, including empty ones."""
         count = -(-rows // self.rows)
         return count, self.fixed.rows if self.fixed else -(-rows // count)
 
     def places(self, masked: int) -> int:
-        """Places for masked tokens in a micro-batch that holds so many; a fixed shape grows by eighths if it must."""
+        """Number of places for this number of masked tokens; a fixed shape grows by eighths if necessary."""
         if not self.fixed:
             return max(1, masked)
         usual = self.fixed.masked
@@ -76,7 +76,7 @@ class Layout:
 
 
 def row_length_of(data: DataConfig, manifest: Manifest) -> int:
-    """Tokens of a packed row: `data.row_length`, or the shards' max_length where that is not set.
+    """Length of a packed row in tokens: `data.row_length`, or the shards' max_length if that is not set.
 
     Raises:
         UserError: the longest tweet would not fit.
@@ -95,30 +95,35 @@ def fixed_shape(
     """The shape into which nearly every step fits, in as few micro-batches as the device's capacity allows.
 
     Args:
-        row_length: tokens of a row.
-        tokens_per_device: token capacity of a micro-batch.
-        stream: the run's tweets, cut into steps.
-        lengths: of the tweets.
+        row_length: length of a row in tokens.
+        tokens_per_device: capacity of a micro-batch in tokens.
+        stream: tweets of the run, divided into steps.
+        lengths: lengths of the tweets.
         world_size: number of ranks.
-        probability: of a token to be masked, the largest of all that use the shape.
+        probability: masking probability; the largest one, if several use the shape.
     """
     rows = _rows_of_a_step(stream, lengths, world_size, row_length)
-    each = -(-rows // Layout(row_length, tokens_per_device, 0).split(rows)[0])
-    # Ranks differ by one tweet at most.
+    micro_batches = -(-rows // _most_rows(tokens_per_device, row_length))
+    each = -(-rows // micro_batches)
+    # Ranks differ by at most one tweet.
     tweets = -(-validation_batch(stream) // world_size) + 1
     # Masked as if every position could be: [CLS], [SEP] and padding, which cannot, are the margin.
     return FixedShape(each, tweets, round_up(math.ceil(probability * each * row_length), _PLACE_MULTIPLE))
 
 
+def _most_rows(tokens_per_device: int, row_length: int) -> int:
+    return max(1, tokens_per_device // row_length)
+
+
 def validation_batch(stream: Stream) -> int:
-    """Tweets of a step of validation, over all ranks: as many as fill what a step of training fills."""
+    """Number of tweets in a step of validation over all ranks: as many as in a step of training, if that is not few."""
     return max(_VALIDATED_TWEETS, stream.largest_step)
 
 
 def _rows_of_a_step(stream: Stream, lengths: Lengths, world_size: int, row_length: int) -> int:
-    """Rows that suffice for a rank's share of 999 in 1,000 steps; found by packing steps from all over the run.
+    """Number of rows that suffices for a rank's share of 999 in 1,000 steps, from packing a sample of steps.
 
-    The upper bound of one further step, by Student's t (Abramowitz and Stegun 1964, 26.7.5, first term).
+    The upper bound for one more step, by Student's t (Abramowitz and Stegun 1964, 26.7.5, first term).
     """
     sampler = Sampler(stream, lengths, 0, world_size)
     whole = max(1, stream.whole_steps)
@@ -130,7 +135,7 @@ def _rows_of_a_step(stream: Stream, lengths: Lengths, world_size: int, row_lengt
         rows.append(best_fit(lengths.lengths_of(share), row_length).rows if len(share) else 1)
     if len(rows) == whole:
         return max(rows)
-    # All ranks have to fit.
+    # The shares of all ranks must fit.
     normal = NormalDist().inv_cdf(1 - _OVERFLOW / world_size)
     student = normal + (normal**3 + normal) / (4 * (len(rows) - 1))
     spread = student * float(np.std(rows, ddof=1)) * math.sqrt(1 + 1 / len(rows))

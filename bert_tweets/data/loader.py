@@ -1,7 +1,6 @@
-"""The loader: steps of packed micro-batches, made ahead on threads, the same at any number of ranks.
+"""The loader: steps of packed micro-batches, made ahead of time in threads, the same at any number of ranks.
 
-Ranks are two integers here, and what ranks must agree on is a function handed in: this room knows of no
-process group.
+Ranks are two integers here, and communication between ranks is a function argument: this room knows no process group.
 """
 
 from __future__ import annotations
@@ -27,23 +26,23 @@ Ints = npt.NDArray[np.int64]
 
 _TWEETS_AT_ONCE = 8192
 
-# Starts to gather one list of integers from every rank; calling the result waits for all of them, by rank.
+# Starts to gather one list of integers from every rank; calling the result waits for all of them, ordered by rank.
 Gather = Callable[[list[int]], Callable[[], list[list[int]]]]
 
 
 def never() -> bool:
-    """Nobody asks to stop."""
+    """Default of `StepLoader`: no stop is requested."""
     return False
 
 
 def gather_alone(values: list[int]) -> Callable[[], list[list[int]]]:
-    """The gathering of a world of one."""
+    """`Gather` for a single rank."""
     return lambda: [values]
 
 
 @dataclass(frozen=True)
 class _Share:
-    """A rank's share of a step, packed but not yet cut: cutting waits for what the other ranks hold."""
+    """A rank's share of a step, packed, but not yet split into micro-batches: that needs the counts of all ranks."""
 
     index: int
     batch: MicroBatch
@@ -56,22 +55,22 @@ class _Share:
 
 
 class StepLoader:
-    """Makes the steps of one rank.
+    """Make the steps of one rank.
 
-    Several steps are made in one go: numpy's cost of a call is then shared by thousands of tweets.
+    Several steps are made at once, so that thousands of tweets share the overhead of numpy calls.
 
     Args:
-        split: the training tweets.
-        stream: their order, cut into steps.
-        masking: draws the masks; used here for their counts alone.
-        layout: shape of the micro-batches.
-        rank, world_size: this rank's place.
-        gather: tells each rank what the others hold, see `Gather`.
-        workers: threads that pack steps ahead; 0 packs each when it is due.
-        pin: hand out page-locked memory.
-        data: fingerprint of the manifest, a part of the state.
-        asked: whether this rank was asked to stop. Told with the counts, so that all ranks stop behind the same step,
-            which is the next but one at the latest.
+        split: training tweets.
+        stream: their order, divided into steps.
+        masking: masking; only its counts are used here.
+        layout: layout of the micro-batches.
+        rank, world_size: this rank, and number of ranks.
+        gather: gathers counts from all ranks, see `Gather`.
+        workers: number of threads that make steps ahead of time; 0: each step is made when it is needed.
+        pin: whether to use page-locked memory.
+        data: fingerprint of the manifest, part of the state.
+        asked: returns whether this rank was asked to stop. Gathered with the counts, so that all ranks stop after the
+            same step, at the latest the one after the next.
     """
 
     def __init__(
@@ -94,20 +93,20 @@ class StepLoader:
         self.workers, self.pin, self.data, self.asked = workers, pin, data, asked
 
     def state(self, step: int) -> SamplerState:
-        """What to keep in order to go on with this step; `SamplerState.step` gives it back, at any world size."""
+        """The state from which a run resumes with this step, at any world size, see `SamplerState.step`."""
         return state_of(self.stream, step, self.data)
 
     def steps(self, first: int = 0) -> Iterator[Step]:
         """The steps from `first` to the end of the stream."""
         waiting: tuple[_Share, Callable[[], list[list[int]]]] | None = None
         for share in self._shares(first):
-            # The next step's counts travel while this step is computed.
+            # The counts of the next step are communicated while this step is computed.
             following = (share, self.gather([*share.counts(), self.asked()]))
             if waiting:
-                yield self._cut(*waiting)
+                yield self._split(*waiting)
             waiting = following
         if waiting:
-            yield self._cut(*waiting)
+            yield self._split(*waiting)
 
     def _shares(self, first: int) -> Iterator[_Share]:
         if not self.workers:
@@ -127,7 +126,7 @@ class StepLoader:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _runs(self, first: int) -> Iterator[range]:
-        """The steps that are made in one go, all of one size; few at first, so that the first does not wait long."""
+        """Ranges of steps that are made at once, all of one size; short at first, so that the first step is fast."""
         whole, size = self.stream.whole_steps, 1
         most = max(1, _TWEETS_AT_ONCE * self.sampler.world_size // self.stream.batch_size)
         while first < self.stream.steps:
@@ -157,7 +156,7 @@ class StepLoader:
         tokens = lengths.reshape(steps, each).sum(axis=1).tolist()
         return [_Share(*share, each) for share in zip(run, batches, by_step, tokens, strict=True)]
 
-    def _cut(self, share: _Share, wait: Callable[[], list[list[int]]]) -> Step:
+    def _split(self, share: _Share, wait: Callable[[], list[list[int]]]) -> Step:
         by_rank = np.array(wait(), dtype=np.int64)
         count, rows = self.layout.split(max(1, int(by_rank[:, 0].max())))
         micro_batches = []

@@ -1,8 +1,8 @@
-"""Masking: which tokens the model has to guess, a pure function of (seed, epoch, tweet, position).
+"""Select the tokens that the model must predict, as a pure function of (seed, epoch, tweet, position).
 
-Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): the counter is the token's
-address, so layout, ranks and workers cannot change a mask. Its 32-bit words live in int64 tensors, because
-torch has no unsigned arithmetic on every device; they are compared with integer thresholds.
+Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): the counter is the token's address,
+so layout, ranks and workers cannot change a mask. Its 32-bit words are stored in int64 tensors, because torch does not
+have unsigned arithmetic on every device; they are compared with integer thresholds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _HALF = np.uint64(32)
-# Their random words stay in the nearer caches of a core.
+# Their random words fit into the caches of a CPU core.
 _TOKENS_AT_ONCE = 2**14
 
 
@@ -37,7 +37,7 @@ def philox(
 
     Args:
         counter: four int64 tensors of one shape, each value in [0, 2³²).
-        key: two integers in [0, 2³²), or int64 tensors without a shape.
+        key: two integers in [0, 2³²), or scalar int64 tensors.
 
     Returns:
         Four int64 tensors of that shape, values uniform in [0, 2³²).
@@ -58,7 +58,7 @@ def philox(
 
 
 def philox_first_word(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> Words:
-    """The first of the words of `philox`, on the CPU and several times as fast.
+    """The first word of `philox`, on the CPU, several times as fast.
 
     Args:
         counter: four uint64 arrays that broadcast, each value in [0, 2³²).
@@ -81,7 +81,7 @@ def philox_first_word(counter: tuple[Words, Words, Words, Words], key: tuple[int
 
 
 def _xor(values: Words, other: Words, key: int) -> Words:
-    """Both, and the key; into `values` where it is as large as the result."""
+    """XOR of both and the key; in place in `values` if it is as large as the result."""
     if values.size < other.size:
         values = values ^ other
     else:
@@ -91,7 +91,7 @@ def _xor(values: Words, other: Words, key: int) -> Words:
 
 
 def _once(values: Words) -> Words:
-    """One value where all are equal, as epochs and high words nearly always are: arithmetic on it is free."""
+    """A single value if all are equal, as epochs and high words nearly always are: arithmetic on it is free."""
     return values[:1] if len(values) and (values == values[0]).all() else values
 
 
@@ -101,15 +101,15 @@ def _threshold(probability: float) -> int:
 
 @dataclass(frozen=True)
 class Masking:
-    """Draws masks: 80 % [MASK], 10 % a random ordinary token, 10 % kept (Devlin et al. 2019, section 3.1).
+    """Draw masks: 80 % [MASK], 10 % a random ordinary token, 10 % kept (Devlin et al. 2019, section 3.1).
 
     Attributes:
         seed: key of the generator, 64 bits.
-        probability: share of ordinary tokens that is selected.
-        whole_word: select all pieces of a word together, keyed by its first.
+        probability: fraction of ordinary tokens that is selected.
+        whole_word: select all subwords of a word together, keyed by its first one.
         mask_id: id of [MASK].
-        ordinary_ids: int64 [ordinary], every id that is not special: what a random replacement is drawn from.
-        is_ordinary: bool [vocabulary].
+        ordinary_ids: int64 [ordinary], all ids that are not special, from which random replacements are drawn.
+        is_ordinary: bool [vocabulary], whether an id is not special.
     """
 
     seed: int
@@ -121,8 +121,8 @@ class Masking:
     _numbers: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        # The key's halves and the threshold are values on the device, not constants of the code, so that training and
-        # validation, with seeds and probabilities of their own, share one compiled step.
+        # The key and the threshold are values on the device, not constants, so that training and validation, with
+        # different seeds and probabilities, share one compiled step.
         numbers = [self.seed & _WORD, (self.seed >> 32) & _WORD, _threshold(self.probability)]
         object.__setattr__(self, "_numbers", torch.tensor(numbers, device=self.is_ordinary.device))
 
@@ -137,15 +137,15 @@ class Masking:
         )
 
     def select(self, batch: MicroBatch) -> Tensor:
-        """The tokens to guess: bool [rows, row_length]. Special tokens and padding never."""
+        """Tokens to predict, never special ones or padding; bool [rows, row_length]."""
         return self._select(batch, self._words(batch, batch.word_positions if self.whole_word else batch.position_ids))
 
     def count_by_row(self, rows: PackedRows, tweets: Ints, tweet_index: Ints, epoch: Ints) -> Ints:
-        """How many tokens of each row `select` selects, computed on the CPU ahead of the device.
+        """Number of tokens that `select` selects in each row, computed on the CPU.
 
         Args:
-            rows: the tokens.
-            tweets: int64 [rows, row_length], the tweet of each token, an index into the next two; anything at padding.
+            rows: packed rows.
+            tweets: int64 [rows, row_length], tweet of each token, an index into the next two; arbitrary for padding.
             tweet_index, epoch: int64 [tweets].
 
         Returns:
@@ -162,16 +162,16 @@ class Masking:
             part = slice(first, first + at_once)
             low, high, epochs = (v if len(v) == 1 else v.take(tweets[part]) for v in of_tweet)
             words = philox_first_word((low, high, epochs, positions[part].astype(np.uint64)), key)
-            chosen = words < np.uint64(_threshold(self.probability))
-            chosen &= is_ordinary.take(rows.input_ids[part])
-            counts[part] = np.count_nonzero(chosen, axis=1)
+            selected = words < np.uint64(_threshold(self.probability))
+            selected &= is_ordinary.take(rows.input_ids[part])
+            counts[part] = np.count_nonzero(selected, axis=1)
         return counts
 
     def apply(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Draws the masks of a micro-batch.
+        """Mask a micro-batch.
 
         Returns:
-            The input ids with the selected tokens replaced, int64 [rows, row_length]; the selection, bool, alike.
+            The input ids with selected tokens replaced, int64 [rows, row_length]; the selection, bool, of that shape.
         """
         words = self._words(batch, batch.position_ids)
         by_word = self._words(batch, batch.word_positions) if self.whole_word else words
@@ -194,7 +194,7 @@ class Masking:
 
 
 def masking_for(manifest: Manifest, seed: int, probability: float, whole_word: bool) -> Masking:
-    """The masking of these shards' vocabulary."""
+    """Masking for the vocabulary of these shards."""
     is_ordinary = torch.ones(manifest.vocabulary_size, dtype=torch.bool)
     is_ordinary[manifest.special_ids] = False
     ordinary_ids = torch.nonzero(is_ordinary).squeeze(1)

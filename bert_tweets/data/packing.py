@@ -1,4 +1,4 @@
-"""Packing: whole tweets into rows of a fixed length, best fit, without a loop a tweet."""
+"""Pack whole tweets into rows of a fixed length by best fit, without a loop over tweets."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Placement:
-    """Where each tweet lies.
+    """The place of each tweet.
 
     Attributes:
-        row, start: int64 [tweets], the row of a tweet and its first column there.
-        row_ends: int64 [parts], rows in use up to the end of each part.
+        row, start: int64 [tweets], row of each tweet, and its first column.
+        row_ends: int64 [parts], number of rows in use up to the end of each part.
     """
 
     row: Ints
@@ -29,25 +29,24 @@ class Placement:
 
     @property
     def rows(self) -> int:
-        """Rows in use."""
+        """Number of rows in use."""
         return int(self.row_ends[-1])
 
 
 def best_fit(lengths: Ints, row_length: int, parts: Sequence[int] | None = None) -> Placement:
     """Best-fit decreasing over the histogram of lengths (Krell et al. 2021, "Efficient sequence packing").
 
-    All tweets of one length are placed at once: into the tightest rows that take them, as many a row as fit,
-    then into new rows. The work grows with the number of distinct lengths, not with the tweets.
+    All tweets of one length are placed at once: into the fullest rows with room, as many per row as fit, then into new
+    rows. The work grows with the number of distinct lengths, not with the tweets.
 
     Args:
         lengths: int64 [tweets], each in [1, row_length].
-        row_length: tokens of a row.
-        parts: how many tweets, one after the other, are packed apart from the rest, such as those of a step;
-            None: all share rows.
+        row_length: length of a row in tokens.
+        parts: sizes of consecutive groups of tweets that are packed separately, such as steps; None: all share rows.
     """
     counts = np.array([len(lengths)] if parts is None else parts)
     slots = row_length + 1
-    # Part by part, the longest tweet first.
+    # Part by part, longest tweets first.
     keys = np.repeat(np.arange(len(counts)) * slots, counts) + (row_length - lengths)
     by_length = np.argsort(keys.astype(np.uint16) if len(counts) * slots < 2**16 else keys, kind="stable")
     histograms = np.bincount(keys, minlength=len(counts) * slots).reshape(-1, slots)[:, ::-1].tolist()
@@ -68,19 +67,19 @@ def best_fit(lengths: Ints, row_length: int, parts: Sequence[int] | None = None)
 def _place_histogram(
     histogram: list[int], row_length: int, rows: int, in_rows: list[int], bundles: list[tuple[int, int, int]]
 ) -> int:
-    """Places one part, whose new rows are numbered from `rows`; gives the number of rows then in use.
+    """Place one part, whose new rows are numbered from `rows`; return the number of rows then in use.
 
-    A bundle is some tweets of one length side by side in one row.
+    A bundle is several adjacent tweets of one length in one row.
 
     Args:
-        histogram: how many tweets have each length, [row_length + 1].
-        row_length: tokens of a row.
-        rows: rows in use by earlier parts.
-        in_rows: the row of each bundle; added to.
-        bundles: for bundles that are alike, how many, their first column, and how many tweets each; added to.
+        histogram: number of tweets of each length, [row_length + 1].
+        row_length: length of a row in tokens.
+        rows: number of rows in use by earlier parts.
+        in_rows: row of each bundle; appended to.
+        bundles: for equal bundles, their number, first column, and number of tweets in each; appended to.
     """
     free_rows: list[list[int]] = [[] for _ in range(row_length + 1)]
-    filled = 0  # bit f: some row has f free tokens
+    filled = 0  # bit f: a row has f free tokens
     for length in range(row_length, 0, -1):
         left = histogram[length]
         while left:
@@ -109,12 +108,12 @@ def _place_histogram(
 
 @dataclass(frozen=True)
 class PackedRows:
-    """Tweets laid out in rows; all int32 [rows, row_length].
+    """Tweets in rows; all int32 [rows, row_length].
 
     Attributes:
-        input_ids: tokens; the padding id between.
+        input_ids: ids of the tokens, and of padding.
         position_ids: position within the tweet, from 0.
-        segment_ids: 1 + the tweet's place in the list that was packed; 0 for padding.
+        segment_ids: 1 + index of the tweet in the list that was packed; 0 for padding.
         word_positions: position within the tweet of the first token of the token's word.
     """
 
@@ -129,28 +128,28 @@ class PackedRows:
 
 
 def pack(tweets: Tweets, row_length: int, pad_id: int) -> PackedRows:
-    """Lays tweets out in as few rows as best fit needs."""
+    """Pack tweets into rows by best fit."""
     segments = np.arange(1, len(tweets.lengths) + 1)
     return lay_out(tweets, segments, best_fit(tweets.lengths, row_length), row_length, pad_id)
 
 
 def lay_out(tweets: Tweets, segments: Ints, placement: Placement, row_length: int, pad_id: int) -> PackedRows:
-    """Lays tweets out where a placement says.
+    """Write tweets into rows at the places of a placement.
 
-    The rows are written from left to right, each tweet and each gap behind one a run of equal values.
+    The rows are written from left to right; a tweet and the gap after it are one run.
 
     Args:
-        tweets: the tokens.
-        segments: int64 [tweets], above 0: what marks the tokens of each.
-        placement: of the tweets.
-        row_length: tokens of a row.
-        pad_id: token of the gaps.
+        tweets: tokens.
+        segments: int64 [tweets], segment id of each, above 0.
+        placement: places of the tweets.
+        row_length: length of a row in tokens.
+        pad_id: id of [PAD], for the gaps.
     """
     first = placement.row * row_length + placement.start
     order = np.argsort(first)
     first, lengths = first[order], tweets.lengths[order]
     positions = placement.rows * row_length
-    # The gap behind each tweet is written as its continuation, and blanked in the end.
+    # The gap after each tweet is first written as its continuation, and filled at the end.
     runs = np.diff(first, append=positions)
     source = np.repeat((np.cumsum(tweets.lengths) - tweets.lengths)[order] - first, runs)
     source += np.arange(positions)

@@ -1,4 +1,4 @@
-"""The order of tweets: one keyed permutation an epoch, any position in constant time and memory."""
+"""The order of tweets: one keyed permutation per epoch, with any position in constant time and memory."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _ROUNDS = 6
 def permute(positions: Ints, rows: int, seed: int, epoch: int) -> Ints:
     """The tweets at these positions of an epoch.
 
-    A Feistel network over the next power of two, its halves as equal as they can be, walked along its cycles until
-    it falls inside (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"): a bijection of [0, rows)
-    without a table.
+    A Feistel network over the next power of two, with halves as equal as possible, applied until the result is in range
+    (cycle walking, Black and Rogaway 2002, "Ciphers with arbitrary finite domains"): a bijection of [0, rows) without a
+    table.
 
     Args:
         positions: int64 [n], each in [0, rows).
-        rows: tweets of an epoch, at least 1.
+        rows: number of tweets in an epoch, at least 1.
         seed, epoch: the key.
 
     Returns:
@@ -38,16 +38,17 @@ def permute(positions: Ints, rows: int, seed: int, epoch: int) -> Ints:
 def permute_blocks(positions: Ints, rows: int, seed: int, epoch: int, block_size: int, shuffle_blocks: int) -> Ints:
     """The tweets at these positions of an epoch whose reads stay within a window of blocks.
 
-    Blocks of consecutive tweets are shuffled, then the tweets of each window of `shuffle_blocks` shuffled blocks.
-    Where an epoch cuts its blocks is a part of the key, and tweets behind the last whole block come last: they are
-    other tweets in each epoch. All three steps are bijections, so their chain is one, without a table.
+    Blocks of consecutive tweets are shuffled, then the tweets within each window of `shuffle_blocks` shuffled blocks.
+    Where an epoch divides its tweets into blocks is part of the key, and tweets after the last whole block come last:
+    they are different tweets in each epoch. All three steps are bijections, so their composition is one, without a
+    table.
 
     Args:
         positions: int64 [n], each in [0, rows).
-        rows: tweets of an epoch, at least 1.
+        rows: number of tweets in an epoch, at least 1.
         seed, epoch: the key.
-        block_size: tweets of a block; the last may have fewer.
-        shuffle_blocks: blocks whose tweets are shuffled among each other.
+        block_size: number of tweets in a block; the last may have fewer.
+        shuffle_blocks: number of blocks in a window.
 
     Returns:
         int64 [n], tweet indices.
@@ -74,7 +75,7 @@ def _keys(seed: int, epoch: int) -> Words:
 
 
 def _walk(positions: Ints, size: int, keys: Words) -> Ints:
-    """Permutes [0, size) by a key for all positions, uint64 [rounds, 1], or one for each, [rounds, positions]."""
+    """Permute [0, size) by one key for all positions, uint64 [rounds, 1], or one for each, [rounds, positions]."""
     bits = max(2, int(size - 1).bit_length())
     values = _feistel(positions.astype(np.uint64), bits, keys)
     outside = np.flatnonzero(values >= size)
@@ -86,7 +87,7 @@ def _walk(positions: Ints, size: int, keys: Words) -> Ints:
 
 
 def _feistel(values: Words, bits: int, keys: Words) -> Words:
-    """Each round mixes one half into the other, in turns."""
+    """Each round mixes one half into the other, alternately."""
     low_bits = np.uint64(bits // 2)
     low_mask, high_mask = np.uint64((1 << (bits // 2)) - 1), np.uint64((1 << (bits - bits // 2)) - 1)
     high, low = values >> low_bits, values & low_mask
@@ -100,15 +101,15 @@ def _feistel(values: Words, bits: int, keys: Words) -> Words:
 
 @dataclass(frozen=True)
 class Stream:
-    """The endless stream of tweets, cut into steps.
+    """The endless stream of tweets, divided into steps.
 
     Attributes:
-        rows: tweets of an epoch.
+        rows: number of tweets in an epoch.
         seed: key of the order.
-        batch_size: tweets of a step, over all ranks.
-        length: positions that the run takes; the last step may be short.
-        block_size: tweets that are read together, see `permute_blocks`; 0: any tweet may follow any other.
-        shuffle_blocks: blocks whose tweets are shuffled among each other.
+        batch_size: number of tweets in a step, over all ranks.
+        length: number of positions in the run; the last step may be short.
+        block_size: number of tweets that are read together, see `permute_blocks`; 0: full shuffle.
+        shuffle_blocks: number of blocks in a window, see `permute_blocks`.
     """
 
     rows: int
@@ -124,22 +125,22 @@ class Stream:
 
     @property
     def largest_step(self) -> int:
-        """Tweets of the largest step."""
+        """Number of tweets in the largest step."""
         return min(self.batch_size, self.length)
 
     @property
     def whole_steps(self) -> int:
-        """Steps of `batch_size` tweets; there is at most one more."""
+        """Number of steps of `batch_size` tweets; there is at most one more."""
         return self.length // self.batch_size
 
     def tweets(self, positions: Ints) -> tuple[Ints, Ints]:
-        """What lies at these positions of the stream.
+        """The tweets at these positions of the stream.
 
         Args:
             positions: int64, ascending, of any shape.
 
         Returns:
-            epochs and tweet indices, int64 of that shape.
+            Epochs and tweet indices, int64 of that shape.
         """
         epochs, within = np.divmod(positions, self.rows)
         if not positions.size:
@@ -156,12 +157,12 @@ class Stream:
         return permute(within, self.rows, self.seed, epoch)
 
     def positions(self, first: int, last: int, rank: int, ranks: int, world_size: int) -> Ints:
-        """Where the shares of neighbouring ranks lie in the stream: contiguous, within one tweet of an even share.
+        """Positions in the stream of the shares of neighbouring ranks: contiguous, and equal to within one tweet.
 
         Args:
-            first, last: the steps, of one size.
-            rank, ranks: the first rank and how many.
-            world_size: of the run.
+            first, last: range of steps of one size.
+            rank, ranks: first rank, and number of ranks.
+            world_size: number of ranks in the run.
 
         Returns:
             int64 [last - first, tweets], ascending.
@@ -174,12 +175,12 @@ class Stream:
         """A rank's contiguous share of a step.
 
         Returns:
-            epochs and tweet indices, int64 [tweets] each.
+            Epochs and tweet indices, int64 [tweets] each.
         """
         return self.tweets(self.positions(step, step + 1, rank, 1, world_size)[0])
 
     def epoch(self, step: int) -> float:
-        """Epochs seen once `step` steps are done."""
+        """Number of epochs after `step` steps."""
         return min(step * self.batch_size, self.length) / self.rows
 
 
@@ -191,14 +192,14 @@ def stream_of(
     epochs: float | None,
     data: DataConfig | None = None,
 ) -> Stream:
-    """The stream of a run that lasts `max_steps` steps, or `epochs` passes where that is None.
+    """The stream of a run of `max_steps` steps, or of `epochs` epochs if that is None.
 
     Args:
-        rows: tweets of an epoch.
+        rows: number of tweets in an epoch.
         seed: key of the order.
-        batch_size: tweets of a step, over all ranks.
-        max_steps, epochs: how long.
-        data: says whether blocks of tweets are read together; None: they are not.
+        batch_size: number of tweets in a step, over all ranks.
+        max_steps, epochs: length of the run.
+        data: settings of the shuffle; None: full shuffle.
     """
     length = max_steps * batch_size if max_steps is not None else max(1, round((epochs or 0) * rows))
     if data is None or data.shuffle == "full":

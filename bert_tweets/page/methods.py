@@ -6,6 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from bert_tweets.corpus.shards.funnel import REASON_TEXTS
 from bert_tweets.words.analysis.records import ExchangeUnit, MatchedOn
 from bert_tweets.words.analysis.verdicts import FEWEST_CONTROLS, exchange_unit_text, matched_on_text
 
@@ -49,7 +50,7 @@ def _data(material: Material) -> str:
     if not material.funnel:
         return f"The model was trained on {material.run['rows']:,} tweets."
     funnel, settings = material.funnel, material.settings.get("prepare", {})
-    dropped = [f"{count:,} {_reason(reason)}" for reason, count in funnel["dropped"].items() if count]
+    dropped = [f"{count:,} {REASON_TEXTS[reason]}" for reason, count in funnel["dropped"].items() if count]
     splits = funnel["splits"]
     held_out = splits.get("validation", {}).get("tweets", 0)
     text = f"Of {funnel['read']:,} rows read, {funnel['kept']:,} tweets were kept"
@@ -64,10 +65,6 @@ def _data(material: Material) -> str:
     if settings.get("max_length"):
         text += f" Tweets were cut at {settings['max_length']} tokens."
     return text
-
-
-def _reason(reason: str) -> str:
-    return f"as {reason}" if reason in ("duplicate", "near-duplicate", "retweet", "no tweet") else reason
 
 
 def _training(material: Material) -> str:

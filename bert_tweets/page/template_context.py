@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from bert_tweets.corpus.shards.funnel import NOTE_TEXTS, REASON_TEXTS
+
 from . import analysis_tables
 from .inputs import Material
 
@@ -113,7 +115,9 @@ def funnel_rows(funnel: dict[str, Any] | None) -> list[dict[str, Any]]:
         return []
     read = max(1, funnel["read"])
     rows = [("rows read", funnel["read"], "read")]
-    rows += [(f"dropped: {reason}", count, "dropped") for reason, count in funnel["dropped"].items() if count]
+    rows += [
+        (f"dropped: {REASON_TEXTS[reason]}", count, "dropped") for reason, count in funnel["dropped"].items() if count
+    ]
     rows.append(("tweets kept", funnel["kept"], "kept"))
     named = {"train": "for training", "validation": "held out for validation"}
     rows += [(named.get(split, split), part["tweets"], "split") for split, part in funnel["splits"].items()]
@@ -121,7 +125,7 @@ def funnel_rows(funnel: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _notes(funnel: dict[str, Any] | None) -> list[str]:
-    return [f"{note}: {count:,}" for note, count in funnel["notes"].items() if count] if funnel else []
+    return [f"{NOTE_TEXTS[note]}: {count:,}" for note, count in funnel["notes"].items() if count] if funnel else []
 
 
 def _evaluation(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -34,6 +34,12 @@ def fail(number: int) -> int:
     raise ValueError(number)
 
 
+def test_without_a_number_of_workers_there_is_one_per_usable_core(monkeypatch):
+    monkeypatch.setattr(executors, "cores", lambda: 1)
+    with open_workers("processes", 0, tasks=9) as workers:
+        assert workers.count == 1 and isinstance(workers.executor, Inline)
+
+
 def test_one_task_alone_starts_no_process():
     with open_workers("processes", 0, tasks=1) as workers:
         assert list(workers.run(process_of, [(0,)])) == [os.getpid()]

@@ -22,7 +22,7 @@ def test_padding_of_batches_that_can_be_counted_by_hand() -> None:
     assert shares["padded to 16"] == pytest.approx(1 - 32 / 128)
     assert shares["padded to the batch's longest"] == pytest.approx(1 - 32 / 40)
     assert shares["grouped by length, then padded"] == pytest.approx(1 - 32 / 40)
-    assert shares["packed, as here"] == pytest.approx(1 - 32 / 48)
+    assert shares["packed"] == pytest.approx(1 - 32 / 48)
 
 
 def test_lengths_and_unknown_words_are_those_of_the_tweets(tmp_path: Path) -> None:
@@ -42,10 +42,10 @@ def test_lengths_and_unknown_words_are_those_of_the_tweets(tmp_path: Path) -> No
     assert manifest.unknown_tokens == 100
     assert seen.worst_words == [("😷", 100)]
     assert len(seen.samples) == 3 and all(tokens[0] == "[CLS]" for _, tokens in seen.samples)
-    assert 0 <= seen.padding["packed, as here"] < seen.padding["padded to 128"]
+    assert 0 <= seen.padding["packed"] < seen.padding["padded to 128"]
 
 
-def test_unknown_tokens_are_told_as_prepare_told_them(
+def test_unknown_tokens_are_reported_as_by_prepare(
     tmp_path: Path, tokenizer_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     texts = [f"the mask number {number} {'漢' * (number % 3)}" for number in range(60)]
@@ -74,5 +74,5 @@ def test_without_training_tweets_there_is_nothing_to_inspect(tmp_path: Path, tok
     folder = make_shards(
         tmp_path, ["only the mask one"], tokenizer=str(tokenizer_folder), validation_fraction=0.5, seed=4
     )
-    with pytest.raises(UserError, match="holds no training tweet; prepare more"):
+    with pytest.raises(UserError, match="contains no training tweet; prepare more"):
         stage([str(folder)])

@@ -81,7 +81,7 @@ def steps_of(
 
 
 def content(shards: Path, by_rank: list[list[Step]], whole_word: bool = False) -> list[np.ndarray]:
-    """What each step holds, layout aside: a sorted row (epoch, tweet, position, token, corrupted, masked) a token."""
+    """Each step without its layout: a sorted row (epoch, tweet, position, token, corrupted, masked) per token."""
     masking = masking_for(Manifest.read(shards), 3, 0.15, whole_word)
     contents = []
     for step in zip(*by_rank, strict=True):
@@ -167,7 +167,7 @@ def test_blocks_are_the_same_tweets_in_another_order_at_any_world_size(
     assert np.array_equal(one, other)
 
 
-def test_whole_words_are_masked_alike_at_any_world_size(shards: Path) -> None:
+def test_whole_words_are_masked_the_same_at_any_world_size(shards: Path) -> None:
     alone, three = (content(shards, steps_of(shards, size, whole_word=True), whole_word=True) for size in (1, 3))
     assert all(np.array_equal(mine, expected) for mine, expected in zip(three, alone, strict=True))
 
@@ -192,7 +192,7 @@ def fixed_layout(shards: Path, tokens_per_device: int, stream: Stream, world_siz
 
 
 def shapes_of(steps: Iterable[Step]) -> set[tuple[object, ...]]:
-    """What a compiled step depends on."""
+    """Everything that a compiled step depends on."""
     batches = (batch for step in steps for batch in step.micro_batches)
     return {
         (*(tuple(value.shape) if isinstance(value, torch.Tensor) else value for value in vars(batch).values()),)
@@ -226,7 +226,7 @@ def test_a_fixed_shape_keeps_to_the_capacity_of_the_device(
     assert layout.fixed and layout.fixed.rows * layout.row_length <= max(tokens_per_device, layout.row_length)
 
 
-def test_a_run_goes_on_at_any_step(shards: Path, reference: list[np.ndarray]) -> None:
+def test_a_run_resumes_at_any_step(shards: Path, reference: list[np.ndarray]) -> None:
     manifest = Manifest.read(shards)
     split = open_split(shards, manifest, "train")
     stream = Stream(len(split), seed=3, batch_size=BATCH, length=len(split) * 5 // 2)
@@ -248,7 +248,7 @@ class CountingSplit(Split):
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 8])
-def test_going_on_costs_the_same_early_and_late(shards: Path, world_size: int) -> None:
+def test_resuming_costs_the_same_early_and_late(shards: Path, world_size: int) -> None:
     manifest = Manifest.read(shards)
     looked_up = []
     for first in (10, 10**7):
@@ -265,7 +265,7 @@ def test_going_on_costs_the_same_early_and_late(shards: Path, world_size: int) -
 
 @pytest.fixture(scope="module")
 def real_shards(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of real tweets under the tokenizer that lies beside them."""
+    """Shards of real tweets with the tokenizer next to them."""
     folder = tmp_path_factory.mktemp("real") / "shards"
     tokenizer = real_data.parent / "models" / "bert-base-uncased-tokenizer"
     prepare(PrepareConfig([str(real_data / "everyday_en.csv.gz")], str(folder), tokenizer=str(tokenizer)))
@@ -275,7 +275,7 @@ def real_shards(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize(("world_size", "real"), [(1, 0.98), (8, 0.98), (64, 0.978)])
-def test_rows_of_real_tweets_are_full_at_512_tweets_a_rank(real_shards: Path, world_size: int, real: float) -> None:
+def test_rows_of_real_tweets_are_full_at_512_tweets_per_rank(real_shards: Path, world_size: int, real: float) -> None:
     """Empty rows included: every rank has as many rows as the fullest."""
     manifest = Manifest.read(real_shards)
     split = open_split(real_shards, manifest, "train")
@@ -292,7 +292,7 @@ def test_rows_of_real_tweets_are_full_at_512_tweets_a_rank(real_shards: Path, wo
 
 
 @given(usual=st.integers(1, 500), masked=st.integers(0, 10**6))
-def test_no_masked_token_is_without_a_place(usual: int, masked: int) -> None:
+def test_every_masked_token_has_a_place(usual: int, masked: int) -> None:
     few = Layout(128, 2**18, 0, FixedShape(512, 3000, 64 * usual))
     places = few.places(masked)
     assert max(masked, 64 * usual) <= places <= max(64 * usual, masked + 8 * usual) and places % 8 == 0

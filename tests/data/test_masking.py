@@ -1,4 +1,4 @@
-"""Masks: only ordinary tokens, in the stated proportions, and a function of the token's address alone."""
+"""Masks select only ordinary tokens, in the stated proportions, as a function of the token's address only."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_philox_gives_the_known_answers_of_its_authors(
 def test_the_first_word_on_the_cpu_is_that_of_philox(
     counter: tuple[list[int], ...], key: tuple[int, int], shared: tuple[bool, ...]
 ) -> None:
-    """Whichever parts of the counter are one value for all, and without a change to what was handed in."""
+    """For any parts of the counter that are a single value, and without changing the arguments."""
     parts = [values[:1] if once else values for values, once in zip(counter, shared, strict=True)]
     arrays = [np.array(part, np.uint64) for part in parts]
     mine = philox_first_word(tuple(arrays), key)  # type: ignore[arg-type]
@@ -87,7 +87,7 @@ def test_the_first_word_on_the_cpu_is_that_of_philox(
 
 @pytest.mark.parametrize("whole_word", [False, True])
 @pytest.mark.parametrize("epochs", [[3], [3, 4]])
-def test_counts_ahead_of_the_device_are_those_of_the_selection(whole_word: bool, epochs: list[int]) -> None:
+def test_counts_on_the_cpu_equal_the_selection(whole_word: bool, epochs: list[int]) -> None:
     batch = batch_of(300)
     tweets = torch.cat([torch.zeros(1, dtype=torch.long), torch.arange(300) * 2**27])
     epoch = torch.cat([torch.zeros(1, dtype=torch.long), torch.tensor(epochs).repeat(300 // len(epochs))])
@@ -165,7 +165,7 @@ def test_random_replacements_cover_the_ordinary_vocabulary_evenly() -> None:
     assert abs(chi_squared - degrees) < 4 * math.sqrt(2 * degrees)
 
 
-def test_masks_depend_on_seed_epoch_tweet_and_position_and_on_nothing_else() -> None:
+def test_masks_depend_only_on_seed_epoch_tweet_and_position() -> None:
     batch, masking = batch_of(64), make_masking()
     selected = masking.select(batch)
     rows = torch.randperm(64, generator=torch.Generator().manual_seed(3))

@@ -1,4 +1,4 @@
-"""Packing: every token lies in one place, tweets stay whole, rows are nearly full."""
+"""Packing: every token has one place, tweets stay whole, rows are nearly full."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_it_is_best_fit_decreasing(lengths: list[int]) -> None:
     parts=st.lists(st.lists(st.integers(1, 32), max_size=40), min_size=1, max_size=6),
     row_length=st.sampled_from([32, 40]),
 )
-def test_parts_are_packed_as_if_each_were_alone(parts: list[list[int]], row_length: int) -> None:
+def test_parts_are_packed_separately(parts: list[list[int]], row_length: int) -> None:
     together = best_fit(
         np.array([length for part in parts for length in part], np.int64), row_length, [len(part) for part in parts]
     )
@@ -66,8 +66,8 @@ def test_parts_are_packed_as_if_each_were_alone(parts: list[list[int]], row_leng
 
 
 @given(lengths=st.lists(st.integers(1, 32), min_size=1, max_size=60), seed=st.integers(0, 9))
-def test_laying_out_moves_tweets_and_changes_none(lengths: list[int], seed: int) -> None:
-    """In whatever order tweets are handed over, each lies where the placement says, under its own mark."""
+def test_writing_rows_moves_tweets_without_changing_them(lengths: list[int], seed: int) -> None:
+    """In any order of the tweets, each is at its place, with its own segment id."""
     tweets, placement = tweets_of(lengths), best_fit(np.array(lengths), 32)
     order = np.random.default_rng(seed).permutation(len(lengths))
     moved = Placement(placement.row[order], placement.start[order], placement.row_ends)

@@ -12,12 +12,12 @@ from bert_tweets.data.permutation import Stream, permute, permute_blocks, stream
 
 
 @given(rows=st.integers(1, 3000), seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 10**6))
-def test_every_tweet_comes_once_an_epoch(rows: int, seed: int, epoch: int) -> None:
+def test_every_tweet_occurs_once_per_epoch(rows: int, seed: int, epoch: int) -> None:
     order = permute(np.arange(rows), rows, seed, epoch)
     assert np.array_equal(np.sort(order), np.arange(rows))
 
 
-def test_any_position_of_a_huge_epoch_is_found_alone() -> None:
+def test_any_position_of_a_huge_epoch_is_computed_directly() -> None:
     rows = 10**12
     positions = np.random.default_rng(0).integers(0, rows, 1000)
     together = permute(positions, rows, 3, 1)
@@ -72,13 +72,13 @@ def test_a_window_reads_few_blocks_and_mixes_them_well() -> None:
     assert (np.diff(tweets) == 1).sum() < 10
 
 
-def test_each_epoch_cuts_other_blocks_and_leaves_others_to_the_end() -> None:
+def test_each_epoch_has_other_blocks_and_other_tweets_at_the_end() -> None:
     rows, last = 1000, np.arange(960, 1000)
     ends = [set(permute_blocks(last, rows, 0, epoch, 64, 1).tolist()) for epoch in range(4)]
     assert all(not one & other for i, one in enumerate(ends) for other in ends[:i])
 
 
-def test_any_position_of_a_huge_epoch_of_blocks_is_found_alone() -> None:
+def test_any_position_of_a_huge_epoch_of_blocks_is_computed_directly() -> None:
     rows = 10**12 + 7
     positions = np.random.default_rng(0).integers(0, rows, 1000)
     together = permute_blocks(positions, rows, 3, 1, 8192, 64)
@@ -124,7 +124,7 @@ def test_the_shares_of_all_ranks_are_the_stream(rows: int, batch_size: int, epoc
     assert len(np.unique(everything)) == len(everything)
 
 
-def test_each_epoch_has_an_order_of_its_own() -> None:
+def test_each_epoch_has_its_own_order() -> None:
     stream = Stream(rows=500, seed=42, batch_size=500, length=1000)
     first, second = (stream.slice(step, 0, 1)[1] for step in range(2))
     assert first[:6].tolist() == permute(np.arange(6), 500, 42, 0).tolist()

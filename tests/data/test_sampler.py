@@ -19,7 +19,7 @@ Ints = npt.NDArray[np.int64]
 
 
 class Counting:
-    """Made-up lengths that count how many were asked for."""
+    """Generated lengths that count how many are looked up."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -30,7 +30,7 @@ class Counting:
 
 
 @given(world_size=st.integers(1, 5000))
-def test_groups_are_neighbours_and_take_in_every_rank_once(world_size: int) -> None:
+def test_groups_are_neighbours_and_include_every_rank_once(world_size: int) -> None:
     groups = [dealing_group(rank, world_size) for rank in range(world_size)]
     assert all(rank in group for rank, group in enumerate(groups))
     distinct = sorted(set(groups), key=lambda group: group.start)
@@ -60,7 +60,7 @@ def test_dealing_loses_nothing_and_is_fair(lengths: list[int], hands: int, steps
 
 
 @given(hands=st.integers(1, 8), passes=st.integers(1, 20))
-def test_dealing_goes_to_and_fro(hands: int, passes: int) -> None:
+def test_dealing_is_serpentine(hands: int, passes: int) -> None:
     """So that lengths which fall evenly are shared to the token."""
     lengths = np.random.default_rng(passes).permutation(np.arange(1, 1 + 2 * passes * hands))[None]
     assert len({int(lengths[0, deal(lengths, hand, hands)[0]].sum()) for hand in range(hands)}) == 1
@@ -85,7 +85,7 @@ def test_the_ranks_share_the_stream(rows: int, batch_size: int, length: int, blo
         assert max(sizes) - min(sizes) <= 2  # of one in the stream, of one in the deal
 
 
-def test_steps_made_in_one_go_are_the_steps_made_one_by_one() -> None:
+def test_steps_made_at_once_equal_steps_made_one_by_one() -> None:
     stream = Stream(1000, 2, 64, 6400)
     for rank in range(3):
         sampler = Sampler(stream, Counting(), rank, 3)
@@ -111,7 +111,7 @@ def test_ranks_of_256_tweets_weigh_within_two_percent() -> None:
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 8, 1000])
-def test_no_step_costs_more_than_another_and_no_rank_looks_beyond_its_group(world_size: int) -> None:
+def test_all_steps_cost_the_same_and_no_rank_reads_lengths_outside_its_group(world_size: int) -> None:
     stream = Stream(10**9, 0, 64 * world_size, 10**12)
     for step in (10, 10**7):
         lengths = Counting()
@@ -123,14 +123,14 @@ def test_no_step_costs_more_than_another_and_no_rank_looks_beyond_its_group(worl
 @given(
     seed=st.integers(0, 2**63 - 1), step=st.integers(0, 10**9), batch_size=st.integers(1, 10**6), blocks=st.booleans()
 )
-def test_a_state_comes_back_from_json(seed: int, step: int, batch_size: int, blocks: bool) -> None:
+def test_a_state_round_trips_through_json(seed: int, step: int, batch_size: int, blocks: bool) -> None:
     stream = Stream(10**9, seed, batch_size, batch_size * 10**9, *((8192, 64) if blocks else ()))
     state = state_of(stream, step, "fingerprint")
     again = SamplerState.from_json(json.loads(json.dumps(state.to_json())))
     assert again == state and again.step(stream, "fingerprint") == step
 
 
-def test_a_run_goes_on_with_another_batch_size_that_divides_what_is_done() -> None:
+def test_a_run_resumes_with_another_batch_size_that_divides_its_position() -> None:
     stream = Stream(1000, 1, 48, 10_000)
     assert state_of(stream, 10, "").step(replace(stream, batch_size=96), "") == 5
     with pytest.raises(UserError, match=r"480 tweets.*batch_size=100"):
@@ -142,17 +142,17 @@ def test_a_run_goes_on_with_another_batch_size_that_divides_what_is_done() -> No
 @pytest.mark.parametrize(
     ("changes", "data", "named"),
     [
-        ({}, "others", "fingerprint was shards and is others"),
-        ({"seed": 2}, "shards", "seed was 1 and is 2"),
-        ({"rows": 7}, "shards", "training tweets was 1000 and is 7"),
+        ({}, "others", "fingerprint was shards and is now others"),
+        ({"seed": 2}, "shards", "seed was 1 and is now 2"),
+        ({"rows": 7}, "shards", "training tweets was 1000 and is now 7"),
         (
             {"block_size": 64, "shuffle_blocks": 4},
             "shards",
-            r"block_size \(0: data\.shuffle=full\) was 0 and is 64",
+            r"block_size \(0: data\.shuffle=full\) was 0 and is now 64",
         ),
     ],
 )
-def test_a_state_of_another_stream_is_refused_by_name(changes: dict[str, int], data: str, named: str) -> None:
+def test_a_state_of_another_stream_is_rejected_by_name(changes: dict[str, int], data: str, named: str) -> None:
     stream = Stream(1000, 1, 50, 10_000)
     with pytest.raises(UserError, match=named) as caught:
         state_of(stream, 3, "shards").step(replace(stream, **changes), data)  # type: ignore[arg-type]
@@ -160,7 +160,7 @@ def test_a_state_of_another_stream_is_refused_by_name(changes: dict[str, int], d
 
 
 @pytest.mark.parametrize("change", [{"seed": "1"}, {"position": None}, {"more": 1}, {"rows": True}])
-def test_a_damaged_state_is_refused(change: dict[str, object]) -> None:
+def test_a_damaged_state_is_rejected(change: dict[str, object]) -> None:
     record = state_of(Stream(1000, 1, 50, 10_000), 3, "shards").to_json()
     with pytest.raises(UserError, match="damaged"):
         SamplerState.from_json({**record, **change})

@@ -173,11 +173,11 @@ def test_verify_reads_every_byte(run: Path, place: str, capsys: pytest.CaptureFi
     assert "checkpoint(s)" in capsys.readouterr().out
     folder = run / "checkpoints/step-00000007"
     flip(folder / "weights.safetensors", 4000)
-    with pytest.raises(UserError, match=r"is not whole; .*\n.*step-00000007/weights\.safetensors"):
+    with pytest.raises(UserError, match=r"is damaged; .*\n.*step-00000007/weights\.safetensors"):
         verify.stage([str(run / place)])
     flip(folder / "weights.safetensors", 4000)
     (folder / "model.bin").touch()
-    with pytest.raises(UserError, match=r"step-00000007/model\.bin: is none of its files"):
+    with pytest.raises(UserError, match=r"step-00000007/model\.bin: does not belong to it"):
         verify.stage([str(run / place)])
 
 

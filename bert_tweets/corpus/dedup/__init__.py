@@ -1,1 +1,1 @@
-"""Near-duplicate clusters, found out of core."""
+"""Find clusters of near-duplicates, out of core."""

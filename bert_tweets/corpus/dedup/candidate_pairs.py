@@ -1,4 +1,4 @@
-"""Pairs of rows that may be copies or near-duplicates: rows that share a hash, by range of the hashes."""
+"""Find pairs of rows that may be copies or near-duplicates: rows that share a hash, one range of hashes at a time."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ HASHES = 2**64
 
 
 def pair_records(later: Ints, earlier: Ints) -> Pairs:
-    """Two columns of rows as records; PAIR [pairs]."""
+    """Combine two columns of rows into records; PAIR [pairs]."""
     pairs = np.empty(len(later), PAIR)
     pairs["later"], pairs["earlier"] = later, earlier
     return pairs
 
 
 def write_units(folder: Path, files: Sequence[Path], first_rows: Ints) -> None:
-    """Tells the tasks where the keys of all units lie."""
+    """Write the list of key files of all units, which the tasks read."""
     record = {"files": [str(file) for file in files], "first_rows": first_rows.tolist()}
     (folder / UNITS).write_text(json.dumps(record), encoding="utf-8")
 
 
 def pair_files(folder: Path, number: int) -> tuple[Path, Path]:
-    """Where a task leaves its copies and its candidates, PAIR [pairs] each."""
+    """Files for the copies and the candidates that a task finds, PAIR [pairs] each."""
     return folder / f"{number:06d}.copies", folder / f"{number:06d}.candidates"
 
 
 def find_pairs(folder: Path, number: int, count: int, entries_at_once: int) -> tuple[int, int]:
-    """A task: writes the pairs of one range of the hashes. Repeated, it writes the same files once more.
+    """Write the pairs of one range of hashes; a task, which can be repeated with the same result.
 
     Args:
-        folder: with the list of units; where to write.
-        number, count: which of how many equal ranges.
-        entries_at_once: entries that are held in memory.
+        folder: folder with the list of units, and for the result.
+        number, count: number of this range, and of equal ranges in total.
+        entries_at_once: maximum number of entries in memory.
 
     Returns:
         Number of copies, number of candidates.
@@ -67,9 +67,9 @@ def find_pairs(folder: Path, number: int, count: int, entries_at_once: int) -> t
 
 
 def _pairs(files: Sequence[KeyFile], low: int, last: int, entries_at_once: int) -> Iterator[tuple[Pairs, Pairs]]:
-    """Copies and candidates among the entries of hashes in [low, last]; a crowded range is halved, down to one hash.
+    """Copies and candidates among entries with hashes in [low, last]; too large a range is halved, down to one hash.
 
-    Of one hash with more entries than memory holds, the heads so far are all that later rows need.
+    If one hash has more entries than fit in memory, later rows need only the heads so far.
     """
     bounds = [file.bounds(low, last) for file in files]
     total = sum(end - begin for begin, end in bounds)
@@ -80,14 +80,14 @@ def _pairs(files: Sequence[KeyFile], low: int, last: int, entries_at_once: int) 
         return
     heads, paired = Entries(np.empty(0, np.uint64), np.empty(0, np.uint16), np.empty(0, np.int64)), -1
     for entries in _pieces(files, bounds, entries_at_once):
-        copies, candidates, next_heads = pair_equal_hashes(_joined([heads, entries]))
+        copies, candidates, next_heads = pair_equal_hashes(_concatenated([heads, entries]))
         yield copies[copies["later"] > paired], candidates[candidates["later"] > paired]
         if total > entries_at_once:
             heads, paired = next_heads, int(entries.rows[-1])
 
 
 def _pieces(files: Sequence[KeyFile], bounds: Sequence[tuple[int, int]], entries_at_once: int) -> Iterator[Entries]:
-    """Slices of the units' entries, unit after unit, joined to at most `entries_at_once`."""
+    """Slices of the units' entries, unit by unit, combined to at most `entries_at_once`."""
     waiting: list[Entries] = []
     room = entries_at_once
     for file, (begin, end) in zip(files, bounds, strict=True):
@@ -97,28 +97,28 @@ def _pieces(files: Sequence[KeyFile], bounds: Sequence[tuple[int, int]], entries
             room -= stop - begin
             begin = stop
             if not room:
-                yield _joined(waiting)
+                yield _concatenated(waiting)
                 waiting, room = [], entries_at_once
     if waiting:
-        yield _joined(waiting)
+        yield _concatenated(waiting)
 
 
-def _joined(pieces: Sequence[Entries]) -> Entries:
+def _concatenated(pieces: Sequence[Entries]) -> Entries:
     return Entries(*(np.concatenate(columns) for columns in zip(*pieces, strict=True)))
 
 
 def pair_equal_hashes(entries: Entries) -> tuple[Pairs, Pairs, Entries]:
-    """Pairs among entries of equal hash: as many as there are entries, twice at most, however large a group.
+    """Pair entries of equal hash: at most twice as many pairs as entries, however large a group.
 
-    Entries of equal hash and tag pair with the first of them, their head: of a band and the next one alike, they are
-    most likely near-duplicates all. A head pairs with the group's first head and with the one before it. Further copies
-    of a text change none of these pairs, since its earliest row stays what it was.
+    Entries of equal hash and tag are paired with the first of them, their head: they share a band and the next one, so
+    they are probably all near-duplicates. A head is paired with the group's first head and with the previous one. More
+    copies of a text do not change these pairs, because its earliest row stays the same.
 
     Args:
-        entries: equal hashes come by ascending row.
+        entries: entries; those of equal hash are ordered by row.
 
     Returns:
-        copies; candidates; the heads of all groups of two or more, by hash and row.
+        Copies; candidates; heads of all groups of two or more, by hash and row.
     """
     order = stable_order(entries.hashes)
     order = order[in_groups(entries.hashes[order])]

@@ -1,7 +1,7 @@
-"""Clusters of copies and near-duplicates over a whole corpus, in memory that does not grow with it.
+"""Find clusters of copies and near-duplicates in a whole corpus, with memory that does not grow with it.
 
-Rows that share a hash make candidates (a task for each range of the hashes), the sketches of both rows verify them, and
-what is connected is a cluster. What concerns single rows is done one range of rows at a time, with the rest on disk.
+Rows that share a hash are candidates (one task per range of hashes), the sketches of both rows verify them, and
+connected components are clusters. Single rows are processed one range of rows at a time, with the rest on disk.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .minhash import Hashes, jaccard
 
 __all__ = ["CLUSTER", "find_clusters", "write_keys"]
 
-# A row's cluster: its earliest row, the hash of that row's text, and whether an earlier row has this row's own text.
+# A row's cluster: its earliest row, the hash of that row's text, and whether an earlier row has the same text.
 CLUSTER = np.dtype([("cluster", "<i8"), ("key", "<u8"), ("copy", "?")])
 
 ENTRIES_AT_ONCE = 2**20
@@ -34,19 +34,19 @@ RANGE_ROWS = 2**20
 def find_clusters(
     files: Sequence[Path], rows: Sequence[int], folder: Path, workers: Workers, threshold: float
 ) -> list[Path]:
-    """Finds which rows of a corpus are copies and near-duplicates of each other.
+    """Find the rows of a corpus that are copies and near-duplicates of each other.
 
-    The result depends on the texts and their order alone: not on units, ranges, workers or what finished first.
+    The result depends only on the texts and their order, not on units, ranges or workers.
 
     Args:
-        files: of `write_keys`, one for each unit of work; the workers read them.
-        rows: of each unit. Rows are numbered from 0 through the units in order.
-        folder: where to write, and to work meanwhile; exists.
-        workers: run the tasks that find candidates.
-        threshold: similarity of two rows' sketches from which they are near-duplicates.
+        files: key file of each unit of work, from `write_keys`; read by the workers.
+        rows: number of rows of each unit; rows are numbered from 0 through the units in order.
+        folder: existing folder for the result and temporary data.
+        workers: workers for the tasks that find candidates.
+        threshold: minimum similarity of the sketches of near-duplicates.
 
     Returns:
-        A file for each unit, to be read by `numpy.fromfile(file, CLUSTER)`; CLUSTER [rows].
+        A file for each unit, for `numpy.fromfile(file, CLUSTER)`; CLUSTER [rows].
     """
     first_rows = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
     corpus = _Corpus([KeyFile(file, int(first)) for file, first in zip(files, first_rows, strict=False)], first_rows)
@@ -66,13 +66,13 @@ def find_clusters(
                 copies.add(pairs["later"] // RANGE_ROWS, pairs["later"])
         for pairs in _verified(corpus, work, tasks, threshold):
             components.connect(pairs)
-        made = _write(folder, rows, _clusters(corpus, components, copies))
+        written = _write(folder, rows, _clusters(corpus, components, copies))
     shutil.rmtree(work)
-    return made
+    return written
 
 
 class _Corpus:
-    """The keys of all units by row."""
+    """Keys of all units, by row."""
 
     def __init__(self, files: list[KeyFile], first_rows: Ints):
         self.files = files
@@ -100,9 +100,9 @@ class _Corpus:
 
 
 def _verified(corpus: _Corpus, work: Path, tasks: int, threshold: float) -> Iterator[Pairs]:
-    """The candidates that are near-duplicates by the sketches of both rows.
+    """The candidates that are near-duplicates, by the sketches of both rows.
 
-    A pair of two ranges takes the later row's sketch along to the range of the earlier one.
+    For a pair across two ranges, the sketch of the later row is moved to the range of the earlier one.
     """
     words = corpus.files[0].sketch_words if corpus.files else 0
     sketched = np.dtype([("pair", PAIR), ("sketch", "<u8", (words,))])
@@ -127,7 +127,7 @@ def _verified(corpus: _Corpus, work: Path, tasks: int, threshold: float) -> Iter
                 taken["pair"], taken["sketch"] = pairs[~here], sketch[~here]
                 by_earlier.add(taken["pair"]["earlier"] // RANGE_ROWS, taken)
             by_later.drop(number)
-            # Pairs come here from higher ranges only, which are done.
+            # Pairs come only from higher ranges, which are finished.
             for taken in by_earlier.read(number):
                 near = jaccard(taken["sketch"], sketches[taken["pair"]["earlier"] - start]) >= threshold
                 yield taken["pair"][near]
@@ -135,7 +135,7 @@ def _verified(corpus: _Corpus, work: Path, tasks: int, threshold: float) -> Iter
 
 
 def _distinct(pairs: Pairs) -> Pairs:
-    """Each pair once: near-duplicates share several bands."""
+    """Remove repeated pairs: near-duplicates share several bands."""
     order = np.lexsort((pairs["earlier"], pairs["later"]))
     pairs = pairs[order]
     new = np.ones(len(pairs), dtype=np.bool_)
@@ -144,7 +144,7 @@ def _distinct(pairs: Pairs) -> Pairs:
 
 
 def _clusters(corpus: _Corpus, components: Components, copies: Buckets) -> Iterator[npt.NDArray[Any]]:
-    """CLUSTER [rows] of each range in order."""
+    """CLUSTER [rows] of each range, in order."""
     for number, (component, key) in enumerate(components.labels(corpus.exact)):
         clusters = np.empty(len(component), CLUSTER)
         clusters["cluster"], clusters["key"], clusters["copy"] = component, key, False
@@ -154,8 +154,8 @@ def _clusters(corpus: _Corpus, components: Components, copies: Buckets) -> Itera
 
 
 def _write(folder: Path, rows: Sequence[int], ranges: Iterator[npt.NDArray[Any]]) -> list[Path]:
-    """A file for each unit, from the rows of ranges."""
-    made = []
+    """Write a file for each unit, from the rows of the ranges."""
+    written = []
     left = np.empty(0, CLUSTER)
     for unit, missing in enumerate(rows):
         path = folder / f"{unit:06d}.clusters"
@@ -165,10 +165,10 @@ def _write(folder: Path, rows: Sequence[int], ranges: Iterator[npt.NDArray[Any]]
                 if not len(left):
                     left = next(ranges)
                 file.write(left[:missing].data)
-                written = min(missing, len(left))
-                missing, left = missing - written, left[written:]
-        made.append(side.replace(path))
-    return made
+                taken = min(missing, len(left))
+                missing, left = missing - taken, left[taken:]
+        written.append(side.replace(path))
+    return written
 
 
 def _records(path: Path, dtype: np.dtype[Any]) -> Iterator[npt.NDArray[Any]]:

@@ -1,9 +1,9 @@
-"""Connected components of more rows and pairs than memory holds: one sweep down the rows and one up.
+"""Find connected components of more rows and pairs than fit in memory: one sweep down the rows and one up.
 
-Down: the rows of the highest range are joined among each other, and each of their components keeps one row below the
-range, the least that it touches. What else it touches below is connected through it, so those rows are paired with that
-least one, and the range is done with. Up: the component of the row below is known by then. Each range is in memory
-once each way; pairs move down only, and never become more.
+Down, from the highest range: the rows of the range are joined, and each of their components keeps one row below the
+range, the lowest that it touches. The other rows that it touches below are connected through it, so they are paired
+with that lowest row, and the range is finished. Up: the component of the row below is already known. Each range is in
+memory once per sweep; pairs only move down, and their number never grows.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Components:
     """The connected components of rows numbered from 0.
 
     Args:
-        folder: for what is put aside.
-        rows: of the corpus.
-        range_rows: rows of a range; memory is some 100 bytes for each.
+        folder: folder for temporary data.
+        rows: number of rows in the corpus.
+        range_rows: number of rows in a range; each takes about 100 bytes of memory.
     """
 
     def __init__(self, folder: Path, rows: int, range_rows: int):
@@ -39,29 +39,29 @@ class Components:
         self._pairs = Buckets(folder / "pairs", PAIR, self._ranges)
 
     def connect(self, pairs: Pairs) -> None:
-        """Takes pairs of rows, the later one first; PAIR [pairs]."""
+        """Add pairs of rows, PAIR [pairs]."""
         self._pairs.add(pairs["later"] // self._range_rows, pairs)
 
     def labels(self, values: Callable[[int, int], Hashes]) -> Iterator[tuple[Ints, Hashes]]:
-        """Range by range, the earliest row of each row's component, and that row's value; may be asked for once.
+        """Range by range, the earliest row of each row's component, and that row's value; can be called once.
 
         Args:
-            values: of the rows [begin, end); uint64 [rows].
+            values: returns the values of rows [begin, end); uint64 [rows].
 
         Returns:
             int64 [rows of the range], uint64 [rows of the range].
         """
         with (
-            Buckets(self._folder / "asked", PAIR, self._ranges) as asked,
+            Buckets(self._folder / "queries", PAIR, self._ranges) as queries,
             Buckets(self._folder / "answers", _ANSWER, self._ranges) as answers,
         ):
             for number in reversed(range(self._ranges)):
-                self._sweep_down(number, asked)
+                self._sweep_down(number, queries)
             self._pairs.close()
             for number in range(self._ranges):
-                yield self._sweep_up(number, values, asked, answers)
+                yield self._sweep_up(number, values, queries, answers)
 
-    def _sweep_down(self, number: int, asked: Buckets) -> None:
+    def _sweep_down(self, number: int, queries: Buckets) -> None:
         start = number * self._range_rows
         root = np.arange(min(self._range_rows, self._rows - start))
         below = np.full(len(root), NOWHERE)
@@ -69,11 +69,11 @@ class Components:
             self.connect(join(root, below, start, pairs))
         self._pairs.drop(number)
         tied = np.flatnonzero(below != NOWHERE)
-        asked.add(below[tied] // self._range_rows, pair_records(tied + start, below[tied]))
+        queries.add(below[tied] // self._range_rows, pair_records(tied + start, below[tied]))
         self._roots(number).write_bytes(root.astype(np.int32).data)
 
     def _sweep_up(
-        self, number: int, values: Callable[[int, int], Hashes], asked: Buckets, answers: Buckets
+        self, number: int, values: Callable[[int, int], Hashes], queries: Buckets, answers: Buckets
     ) -> tuple[Ints, Hashes]:
         start = number * self._range_rows
         root = np.fromfile(self._roots(number), np.int32)
@@ -85,13 +85,13 @@ class Components:
             value[known["row"] - start] = known["value"]
         answers.drop(number)
         component, value = component[root], value[root]
-        for pairs in asked.read(number):
+        for pairs in queries.read(number):
             answer = np.empty(len(pairs), _ANSWER)
             answer["row"] = pairs["later"]
             answer["component"] = component[pairs["earlier"] - start]
             answer["value"] = value[pairs["earlier"] - start]
             answers.add(pairs["later"] // self._range_rows, answer)
-        asked.drop(number)
+        queries.drop(number)
         return component, value
 
     def _roots(self, number: int) -> Path:
@@ -99,16 +99,16 @@ class Components:
 
 
 def join(root: Ints, below: Ints, start: int, pairs: Pairs) -> Pairs:
-    """Joins the rows of a range by pairs, in place.
+    """Join the rows of a range by pairs, in place.
 
     Args:
-        root: int64 [rows], the least row of each row's component so far, counted from `start`.
-        below: int64 [rows], at each root the least row below the range that its component touches, or NOWHERE.
+        root: int64 [rows], lowest row of each row's component so far, counted from `start`.
+        below: int64 [rows], at each root, the lowest row below the range that its component touches, or NOWHERE.
         start: first row of the range.
-        pairs: whose later row is in the range.
+        pairs: pairs whose later row is in the range.
 
     Returns:
-        Pairs of rows below the range that are connected through it; fewer than there were pairs to rows below.
+        Pairs of rows below the range that are connected through it; fewer than the pairs with a row below.
     """
     later, earlier = pairs["later"] - start, pairs["earlier"]
     inside = earlier >= start
@@ -129,11 +129,11 @@ def join(root: Ints, below: Ints, start: int, pairs: Pairs) -> Pairs:
 
 
 def unite(root: Ints, left: Ints, right: Ints) -> None:
-    """Joins the trees of pairs of nodes, in place: the higher root is hung below the least one that it meets.
+    """Join the trees of pairs of nodes, in place: the higher root becomes a child of the lowest root it meets.
 
     Args:
-        root: int64 [nodes], each node's root, which is the least node of its tree; so it is afterwards.
-        left, right: int64 [pairs].
+        root: int64 [nodes], root of each node, which is the lowest node of its tree, before and after.
+        left, right: nodes of the pairs, int64 [pairs].
     """
     while len(left):
         left, right = root[left], root[right]

@@ -1,4 +1,4 @@
-"""Records put aside on disk by bucket: more of them than memory holds, met again one bucket at a time."""
+"""Store more records than fit in memory on disk, by bucket, and read them back one bucket at a time."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import numpy.typing as npt
 Records = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 
-# Of all buckets together, before they are written; and of one read.
+# Size of the records of all buckets that wait to be written, and of one read.
 BUFFER_BYTES = 2**23
 READ_BYTES = 2**22
 
 
 class Buckets:
-    """A number of growing files of records; what was added is read back bucket by bucket.
+    """Growing files of records, one per bucket.
 
-    Memory is `BUFFER_BYTES` for what waits to be written and `READ_BYTES` for what is read, however much there is.
-    One file is open at a time. Only the process that made it may use it; the files are its own and go with `close`.
+    Memory is `BUFFER_BYTES` for records that wait to be written and `READ_BYTES` for those that are read. One file is
+    open at a time. Only the process that made the buckets may use them; `close` removes the files.
 
     Args:
-        folder: for the files; made if need be.
-        dtype: of a record, without Python objects.
-        count: buckets, numbered from 0.
+        folder: folder for the files; is made if needed.
+        dtype: type of a record, without Python objects.
+        count: number of buckets, numbered from 0.
     """
 
     def __init__(self, folder: Path, dtype: npt.DTypeLike, count: int):
@@ -47,26 +47,26 @@ class Buckets:
         self.close()
 
     def add(self, which: Ints, records: Records) -> None:
-        """Puts records aside.
+        """Add records.
 
         Args:
-            which: int64 [records], the bucket of each, in [0, count).
+            which: int64 [records], bucket of each, in [0, count).
             records: [records] of the declared dtype.
         """
         assert records.dtype == self._dtype and len(which) == len(records)
         if not len(records):
             return
         assert which.min() >= 0 and which.max() < self._count
-        # Copies: the caller may go on to change what it handed over.
+        # Copies: the caller may change its arrays later.
         self._waiting.append((np.array(which), np.array(records)))
         self._waiting_bytes += which.nbytes + records.nbytes
         if self._waiting_bytes >= BUFFER_BYTES:
             self._flush()
 
     def read(self, bucket: int) -> Iterator[Records]:
-        """The records of a bucket in the order in which they were added, in pieces of at most `READ_BYTES`.
+        """Read the records of a bucket in the order in which they were added, in pieces of at most `READ_BYTES`.
 
-        May be read again. Meanwhile records may be added to other buckets.
+        A bucket can be read again. Records may be added to other buckets in between.
         """
         self._flush()
         path = self._path(bucket)
@@ -77,12 +77,12 @@ class Buckets:
                 yield records
 
     def drop(self, bucket: int) -> None:
-        """Gives the disk of a bucket back that will not be read again."""
+        """Delete a bucket that will not be read again."""
         self._flush()
         self._path(bucket).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Removes the files, and the folder if nothing else is in it."""
+        """Remove the files, and the folder if it is empty."""
         self._waiting, self._waiting_bytes = [], 0
         for bucket in range(self._count):
             self._path(bucket).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Keys of one unit of work at rest: by hash what its rows may be found by, by row what verifies it."""
+"""Files with the keys of one unit of work: entries ordered by hash, and hashes and sketches by row."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .minhash import Hashes, Keys
 Ints = npt.NDArray[np.int64]
 Tags = npt.NDArray[np.uint16]
 
-# Of the entries that stand for a whole text; a band's tag is never 0.
+# Tag of an entry for a whole text; a band's tag is never 0.
 COPY_TAG = 0
 _HEADER = ("rows", "entries", "sketch_words")
 
 
 class Entries(NamedTuple):
-    """What rows may be found by, ordered by hash and then by row.
+    """Entries by which rows are found, ordered by hash and then by row.
 
     Attributes:
-        hashes: uint64 [entries], of a whole text or of a band.
+        hashes: uint64 [entries], hash of a whole text or of a band.
         tags: uint16 [entries], COPY_TAG or a hash of the row's next band.
         rows: int64 [entries], row in the corpus.
     """
@@ -34,13 +34,13 @@ class Entries(NamedTuple):
 
 
 def write_keys(path: Path, keys: Keys) -> None:
-    """Writes the keys of one unit of work: 22 bytes a row and 14 a band, and the sketch.
+    """Write the keys of one unit of work: 22 bytes per row, 14 per band, and the sketch.
 
-    Bands are written for the first of equal texts only: its copies are found by the hash of the whole text.
+    Bands are written only for the first of equal texts: its copies are found by the hash of the whole text.
 
     Args:
         path: file to write.
-        keys: of the unit's rows in order.
+        keys: keys of the unit's rows, in order.
     """
     rows, bands = keys.bands.shape
     firsts = np.sort(np.unique(keys.exact, return_index=True)[1])
@@ -53,16 +53,16 @@ def write_keys(path: Path, keys: Keys) -> None:
     header = np.array([rows, len(hashes), keys.sketch.shape[1]], dtype="<i8")
     with path.open("wb") as file:
         for column in (header, hashes[order], tags[order], of_entry[order], keys.exact, keys.sketch):
-            # Not tofile(): it does not say that the disk is full.
+            # Not tofile(): it does not report a full disk.
             file.write(np.ascontiguousarray(column, column.dtype.newbyteorder("<")).data)
         file.flush()
         os.fsync(file.fileno())
 
 
 def stable_order(hashes: Hashes) -> Ints:
-    """What puts hashes in ascending order, equal ones in the order in which they come; int64 [hashes].
+    """Stable ascending order of hashes; int64 [hashes].
 
-    Where few hashes are equal this takes a fraction of the time of a stable sort.
+    If few hashes are equal, this takes a fraction of the time of a stable sort.
     """
     order = np.argsort(hashes)
     tied = np.flatnonzero(in_groups(hashes[order]))
@@ -71,7 +71,7 @@ def stable_order(hashes: Hashes) -> Ints:
 
 
 def in_groups(ordered: Hashes) -> npt.NDArray[np.bool_]:
-    """Which of ascending hashes are equal to another one; bool [hashes]."""
+    """Whether each of ascending hashes is equal to another one; bool [hashes]."""
     equal = ordered[1:] == ordered[:-1]
     members = np.zeros(len(ordered), dtype=np.bool_)
     members[1:] |= equal
@@ -80,10 +80,10 @@ def in_groups(ordered: Hashes) -> npt.NDArray[np.bool_]:
 
 
 class KeyFile:
-    """Reads slices of what `write_keys` wrote; opened for each read, since there may be more files than handles.
+    """Read slices of a file of `write_keys`; it is opened for each read, because there may be very many files.
 
     Args:
-        path: the file.
+        path: file to read.
         first_row: number of the unit's first row in the corpus.
     """
 
@@ -97,7 +97,7 @@ class KeyFile:
         self._sketch = self._exact + 8 * self.rows
 
     def bounds(self, low: int, last: int) -> tuple[int, int]:
-        """The slice of the entries whose hashes are in [low, last]."""
+        """Begin and end of the entries whose hashes are in [low, last]."""
         if not self.entries:
             return 0, 0
         hashes = np.memmap(self._path, "<u8", "r", 8 * len(_HEADER), (self.entries,))
@@ -105,17 +105,17 @@ class KeyFile:
         return int(begin), int(np.searchsorted(hashes, np.uint64(last), "right"))
 
     def read_entries(self, begin: int, end: int) -> Entries:
-        """A slice of the entries."""
+        """Read a slice of the entries."""
         rows = self._read("<u4", self._of_entry + 4 * begin, end - begin).astype(np.int64) + self._first_row
         hashes = self._read("<u8", 8 * (len(_HEADER) + begin), end - begin)
         return Entries(hashes, self._read("<u2", self._tags + 2 * begin, end - begin), rows)
 
     def read_exact(self, begin: int, end: int) -> Hashes:
-        """Hashes of whole texts of the unit's rows [begin, end); uint64 [rows]."""
+        """Read the hashes of whole texts of the unit's rows [begin, end); uint64 [rows]."""
         return self._read("<u8", self._exact + 8 * begin, end - begin)
 
     def read_sketches(self, begin: int, end: int) -> Hashes:
-        """Sketches of the unit's rows [begin, end); uint64 [rows, words]."""
+        """Read the sketches of the unit's rows [begin, end); uint64 [rows, words]."""
         words = self.sketch_words
         return self._read("<u8", self._sketch + 8 * words * begin, (end - begin) * words).reshape(end - begin, words)
 

@@ -1,6 +1,6 @@
-"""Telling equal tweets and nearly equal ones: hashes of their keys, and MinHash over shingles of words.
+"""Recognise equal and nearly equal tweets: hashes of their keys, and MinHash over shingles of words.
 
-Every number here is a fixed function of the text: what one version finds, every later one finds.
+Every number here is a fixed function of the text, so that all versions of this program find the same.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ RECALL = 0.9
 MOST_BANDS = 9
 MOST_BAND_ROWS = 4
 SKETCH_WORDS = 4
-# The last byte of a sketch is the number of shingles it was made of, at most LARGEST_SAMPLE.
+# The last byte of a sketch is the number of its shingles, at most LARGEST_SAMPLE.
 SKETCH_BITS = 64 * SKETCH_WORDS - 8
 LARGEST_SAMPLE = 128
 
 _GOLDEN = 0x9E3779B97F4A7C15
-# Rows that are worked on together: their shingles fit into a core's cache.
+# Rows that are processed together: their shingles fit into a CPU core's cache.
 _BLOCK_ROWS = 2048
 _HASH_BITS = 52
 
@@ -37,18 +37,19 @@ _HASH_BITS = 52
 def hash_keys(keys: pa.Array) -> Hashes:
     """64-bit BLAKE2b of each text; uint64 [rows].
 
-    Two different texts of a corpus of n share a hash with probability n² / 2⁶⁵: 3 % for the whole of a billion.
+    Any two different texts in a corpus of n share a hash with probability n² / 2⁶⁵: 3 % for a billion.
     """
     digests = (hashlib.blake2b(key, digest_size=8).digest() for key in keys.cast(pa.binary()).to_pylist())
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
-def held_out(hashes: Hashes, seed: int, fraction: float) -> npt.NDArray[np.bool_]:
-    """Which texts belong to validation: a function of text and seed alone, so that copies stay on one side.
+def in_validation_split(hashes: Hashes, seed: int, fraction: float) -> npt.NDArray[np.bool_]:
+    """Whether each text belongs to validation; depends only on text and seed, so that copies are in the same split.
 
     Args:
         hashes: uint64 [rows].
-        fraction: expected share of the distinct texts.
+        seed: random seed.
+        fraction: expected fraction of the distinct texts.
     """
     offset = np.uint64((seed + 1) * _GOLDEN % 2**64)
     mixed = mix(hashes + offset)
@@ -57,12 +58,12 @@ def held_out(hashes: Hashes, seed: int, fraction: float) -> npt.NDArray[np.bool_
 
 @dataclass(frozen=True)
 class Keys:
-    """What copies and near-duplicates are found by.
+    """Keys by which copies and near-duplicates are found.
 
     Attributes:
         exact: uint64 [rows], equal for equal texts.
-        bands: uint64 [rows, bands], of which near-duplicates are likely to share one; no columns: copies only.
-        sketch: uint64 [rows, words], what `jaccard` tells the similarity of two texts by.
+        bands: uint64 [rows, bands]; near-duplicates probably share one. No columns: find copies only.
+        sketch: uint64 [rows, words], from which `jaccard` estimates the similarity of two texts.
     """
 
     exact: Hashes
@@ -71,13 +72,13 @@ class Keys:
 
 
 def banding(threshold: float) -> tuple[int, int]:
-    """Bands and MinHash values a band: the longest bands with which pairs at the threshold are found nine times in ten.
+    """Number of bands, and of MinHash values per band: the longest bands that find nine in ten pairs at the threshold.
 
-    A pair of similarity s shares one of b bands of r values with probability 1 - (1 - sʳ)ᵇ (Leskovec, Rajaraman and
+    A pair with similarity s shares one of b bands of r values with probability 1 - (1 - sʳ)ᵇ (Leskovec, Rajaraman and
     Ullman, "Mining of Massive Datasets", section 3.4).
 
     Args:
-        threshold: Jaccard similarity in (0, 1].
+        threshold: Jaccard similarity, in (0, 1].
     """
     for band_rows in range(MOST_BAND_ROWS, 0, -1):
         shared = threshold**band_rows
@@ -89,22 +90,22 @@ def banding(threshold: float) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class MinHash:
-    """Keys of near-duplicates: banded MinHash of a text's set of shingles (Broder 1997), and a sketch to verify by.
+    """Make keys of near-duplicates: banded MinHash of a text's set of shingles (Broder 1997), and a sketch.
 
     Attributes:
-        threshold: Jaccard similarity of two sets of shingles that makes near-duplicates, in (0, 1].
-        shingle_words: consecutive words of a shingle; a shorter text is one shingle.
+        threshold: minimum Jaccard similarity of the shingle sets of near-duplicates, in (0, 1].
+        shingle_words: number of consecutive words in a shingle; a shorter text is one shingle.
     """
 
     threshold: float
     shingle_words: int
 
     def __call__(self, keys: pa.Array, exact: Hashes | None = None) -> Keys:
-        """Keys of texts.
+        """Make the keys of texts.
 
         Args:
-            keys: string [rows], by `cleaning.duplicate_key`: words with one space between, no nulls.
-            exact: uint64 [rows], their `hash_keys` where they are at hand.
+            keys: string [rows], from `cleaning.duplicate_key`: words separated by one space, no nulls.
+            exact: uint64 [rows], their `hash_keys`; None: compute them.
         """
         exact = hash_keys(keys) if exact is None else exact
         bands, band_rows = banding(self.threshold)
@@ -121,15 +122,15 @@ class MinHash:
 
 
 def jaccard(left: Hashes, right: Hashes) -> npt.NDArray[np.float64]:
-    """Similarity of pairs of texts, estimated from their sketches.
+    """Estimate the Jaccard similarity of pairs of texts from their sketches.
 
-    The bits in which two odd sketches differ tell the size d of the sets' symmetric difference (Mitzenmacher, Pagh and
-    Pham 2014, "Efficient estimation for high similarities using odd sketches"), and J = (|A| + |B| - d) /
-    (|A| + |B| + d). Of the few shingles of a tweet hardly two fall on one bit, so this is nearly exact where 1-bit
-    MinHash of as many bits is off by 0.05; texts of more than LARGEST_SAMPLE shingles are compared by a sample of them.
+    The number of bits in which two odd sketches differ gives the size d of the symmetric difference of the sets
+    (Mitzenmacher, Pagh and Pham 2014, "Efficient estimation for high similarities using odd sketches"), and J = (|A| +
+    |B| - d) / (|A| + |B| + d). A tweet has few shingles, which rarely share a bit, so this is nearly exact, where 1-bit
+    MinHash with as many bits is off by 0.05; texts of more than LARGEST_SAMPLE shingles are compared by a sample.
 
     Args:
-        left, right: uint64 [pairs, words].
+        left, right: sketches, uint64 [pairs, words].
 
     Returns:
         float64 [pairs]. Equal sketches give exactly 1.
@@ -147,10 +148,10 @@ def jaccard(left: Hashes, right: Hashes) -> npt.NDArray[np.float64]:
 
 @functools.cache
 def _differences() -> Ints:
-    """Size of a symmetric difference by the number of bits that differ; int64 [SKETCH_BITS + 1].
+    """Size of the symmetric difference by the number of differing bits; int64 [SKETCH_BITS + 1].
 
-    Whole shingles, and odd where the bits are: two elements on one bit take away two bits. Half of the bits or more
-    tell no size, only that it is large.
+    Whole numbers of the same parity as the number of bits: two elements on one bit remove two bits. If half of the bits
+    or more differ, the size is only known to be large.
     """
     sizes = np.full(SKETCH_BITS + 1, 2 * LARGEST_SAMPLE, dtype=np.int64)
     for bits in range(SKETCH_BITS // 2):
@@ -160,7 +161,7 @@ def _differences() -> Ints:
 
 
 def _words(keys: pa.Array) -> tuple[Hashes, Ints]:
-    """Hashes of all words, text after text, and where each text's begin; uint64 [words], int64 [rows + 1]."""
+    """Hashes of the words of all texts, concatenated, and the offsets of texts; uint64 [words], int64 [rows + 1]."""
     split = pc.split_pattern(keys, " ")
     offsets = split.offsets.to_numpy().astype(np.int64)
     encoded = split.flatten().dictionary_encode()
@@ -172,11 +173,12 @@ def _distinct_shingles(words: Hashes, offsets: Ints, shingle_words: int) -> tupl
     """The set of shingles of each text, ascending.
 
     Args:
-        words: uint64 [words].
-        offsets: int64 [rows + 1], at most 2¹² rows.
+        words: hashes of the words, uint64 [words].
+        offsets: offsets of the texts, int64 [rows + 1], at most 2¹² rows.
+        shingle_words: number of words in a shingle.
 
     Returns:
-        uint64 [shingles], the hashes' 52 bits; int64 [rows], where each text's begin.
+        uint64 [shingles], hashes of 52 bits; int64 [rows], offset of each text's first shingle.
     """
     lengths = np.diff(offsets)
     rows = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
@@ -198,9 +200,9 @@ def _distinct_shingles(words: Hashes, offsets: Ints, shingle_words: int) -> tupl
 
 
 def _minima(shingles: Hashes, starts: Ints, permutations: int) -> Hashes:
-    """The least value of each text's shingles under each permutation; uint64 [permutations, rows].
+    """Minimum of each text's shingles under each permutation; uint64 [permutations, rows].
 
-    A permutation is a multiplication by an odd number: the shingles are random already, as tabulated values would be.
+    A permutation is a multiplication by an odd number, which suffices because the shingles are random hashes.
     """
     multipliers = mix(np.arange(1, permutations + 1, dtype=np.uint64) * np.uint64(_GOLDEN)) | np.uint64(1)
     spread = shingles << np.uint64(64 - _HASH_BITS)
@@ -211,7 +213,7 @@ def _minima(shingles: Hashes, starts: Ints, permutations: int) -> Hashes:
 
 
 def _bands(minima: Hashes, band_rows: int) -> Hashes:
-    """One hash of the values of each band, and of which band it is; uint64 [rows, bands]."""
+    """Hash of the values and the number of each band; uint64 [rows, bands]."""
     bands = len(minima) // band_rows
     hashes = np.empty((minima.shape[1], bands), dtype=np.uint64)
     for band in range(bands):
@@ -223,7 +225,7 @@ def _bands(minima: Hashes, band_rows: int) -> Hashes:
 
 
 def _odd_sketch(shingles: Hashes, starts: Ints) -> Hashes:
-    """A bit is set if an odd number of a text's LARGEST_SAMPLE least shingles falls on it; uint64 [rows, words]."""
+    """A bit is set if an odd number of a text's LARGEST_SAMPLE smallest shingles map to it; uint64 [rows, words]."""
     sizes = np.diff(starts, append=len(shingles))
     rank = np.arange(len(shingles)) - np.repeat(starts, sizes)
     bit = ((shingles & np.uint64(2**32 - 1)) * np.uint64(SKETCH_BITS)) >> np.uint64(32)

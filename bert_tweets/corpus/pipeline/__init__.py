@@ -1,1 +1,1 @@
-"""From sources to shards, in restartable units of work on workers."""
+"""Convert sources to shards, in restartable units of work."""

@@ -1,17 +1,17 @@
-"""A unit of work: some rows of the input, cleaned, told apart, encoded, and left in a folder of their own.
+"""The task of a worker: clean, hash and encode one unit of the input, and leave the result in a folder of its own.
 
-Doing a unit again, at the same time or on another machine, ends in the same folder: each attempt works under a
-name of its own, and the first that is whole takes the place.
+A unit can be done again, at the same time or on another machine, with the same result: each attempt works under a
+temporary name, and the first complete one takes the place.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import re
 import shutil
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -24,128 +24,153 @@ import pyarrow.compute as pc
 
 from bert_tweets.common import output_folder
 from bert_tweets.common.errors import Interrupted, without_secrets
-from bert_tweets.config import FilterConfig, NearConfig
+from bert_tweets.common.json_records import parse_record
+from bert_tweets.config import PrepareConfig
 from bert_tweets.corpus.dedup import minhash
 from bert_tweets.corpus.dedup.key_file import write_keys
+from bert_tweets.corpus.shards.funnel import DropReason
 from bert_tweets.corpus.shards.reader import Tweets, shard_schema
 from bert_tweets.corpus.shards.writer import to_batch, to_ipc
-from bert_tweets.corpus.sources import timestamps, work_unit
+from bert_tweets.corpus.sources import timestamps
+from bert_tweets.corpus.sources.discovery import Unit, read_unit
 from bert_tweets.corpus.sources.schema import ROUNDED_ID, Columns, Rows
-from bert_tweets.corpus.sources.work_unit import Unit
 from bert_tweets.corpus.text import cleaning, language
 from bert_tweets.corpus.text.tokenizer import BatchTokenizer, Encoded
-
-from .unit_report import Report
 
 ROWS, KEYS, FACTS, COPIES, REPORT = "rows.arrow", "keys.npy", "facts.bin", "copies.bin", "report.json"
 RETWEET = r"^\s*(?i:RT) +[@＠]\w"
 
-# What deciding over a row takes, without its text.
+# Everything about a row that decides whether it is kept, except its text.
 FACT = np.dtype(
     [
         ("tokens", "<i4"),
-        ("unknown", "<i4"),  # [UNK]s among them
-        ("bytes", "<i4"),  # of tokens and all columns of text
+        ("unknown", "<i4"),  # number of [UNK] tokens
+        ("bytes", "<i4"),  # size of tokens and text columns
         ("day", "<i4"),  # since 1970 in UTC; NO_DAY without a time
-        ("author", "<u8"),  # a part of the hash; 0 without an author
+        ("author", "<u8"),  # 64 bits of the hash; 0 without an author
         ("truncated", "?"),
-        ("time_lost", "?"),  # there was a time, and it was not understood
-        ("other_order", "?"),  # and it would be with the other order of days and months
-        ("id_rounded", "?"),  # see `rows.ROUNDED_ID`
+        ("time_lost", "?"),  # there is a time, but it cannot be parsed
+        ("other_order", "?"),  # and could be parsed with day and month swapped
+        ("id_rounded", "?"),  # see `ROUNDED_ID`
     ]
 )
-# What may be shown: what begins with a digit, and has no more letters than a month and a half of the day.
+# Values that may be shown: they begin with a digit and have no more letters than a month and AM or PM.
 _TIME_OR_ID = r"(?!(?:[^A-Za-z]*[A-Za-z]){6})\s*[0-9][0-9A-Za-z:+.,/ -]{0,39}\s*"
 NO_DAY = np.iinfo(np.int32).min
 
+DropCounts = Counter[str]
+"""Number of dropped rows by `DropReason`."""
+
 
 @dataclass(frozen=True)
-class Job:
-    """What every unit of a preparation has in common; small, and sent along with each.
+class UnitJob:
+    """Everything that the units of a preparation have in common; small, and sent along with each.
 
     Attributes:
-        folder: takes a folder for each unit.
-        columns: to read.
-        preset: of cleaning.
-        tokenizer: the file of the Rust tokenizer.
-        vocabulary_size, unknown_id: of the tokenizer.
-        max_length: longest tweet in tokens.
-        max_characters: of a longest text.
-        drop_copies: leave out copies of an earlier row of the same unit before they are encoded.
-        near, filter: see `config`.
-        one_thread: leave the other cores to other workers.
-        author_key: what authors are hashed with, 64 bytes at most.
-        time_format: of days and months that are numbers, see `times.parse`.
+        folder: parent of the units' folders.
+        config: settings, without the author salt.
+        columns: columns to read.
+        preset: cleaning preset.
+        tokenizer_file: file of the Rust tokenizer.
+        vocabulary_size, unknown_id: see `TokenizerIds`.
+        author_key: key for hashing authors, at most 64 bytes.
+        one_thread: leave the other CPU cores to other workers.
     """
 
     folder: str
+    config: PrepareConfig
     columns: Columns
     preset: str
-    tokenizer: str
+    tokenizer_file: str
     vocabulary_size: int
     unknown_id: int
-    max_length: int
-    max_characters: int
-    drop_copies: bool
-    near: NearConfig
-    filter: FilterConfig
     author_key: bytes = field(repr=False)
-    one_thread: bool = True
-    time_format: str = "auto"
-
-    def place(self, number: int) -> Path:
-        """The folder of a unit."""
-        return Path(self.folder) / f"{number:06d}"
+    one_thread: bool
 
     def schema(self) -> pa.Schema:
-        """The rows of a unit: those of a shard, but for the cluster, which no unit can know, and with their number."""
+        """Columns of a unit's rows: those of a shard, without the cluster (not known yet), with the row number."""
         columns = shard_schema(self.vocabulary_size, self.columns.groups)
         return columns.remove(columns.get_field_index("cluster")).append(pa.field("number", pa.int64(), nullable=False))
 
 
-def report_of(job: Job, number: int) -> Report | None:
-    """The report of a unit that is done, else None."""
-    path = job.place(number) / REPORT
-    return Report(**json.loads(path.read_bytes())) if path.is_file() else None
+@dataclass(frozen=True)
+class UnitReport:
+    """Counts of one unit.
+
+    Attributes:
+        number: number of the unit.
+        read: number of input rows.
+        rows: number of rows that are left.
+        dropped: number of dropped rows by reason.
+        file: input file of the unit.
+        unreadable, several_lines, most_lines, long_records: see `Rows`.
+        odd_time: first time that could not be parsed; empty: none, or it does not look like a time at all.
+        odd_id: first id that was rounded to a float; empty: none.
+    """
+
+    number: int
+    read: int
+    rows: int
+    dropped: dict[str, int]
+    file: str = ""
+    unreadable: tuple[int, ...] = ()
+    several_lines: int = 0
+    most_lines: int = 0
+    long_records: tuple[tuple[int, int], ...] = ()
+    odd_time: str = ""
+    odd_id: str = ""
 
 
-def do_unit(job: Job, unit: Unit) -> Report:
-    """Leaves the unit's folder: rows, keys, facts, the authors of copies left out, and last the report.
+def unit_folder(folder: str | Path, number: int) -> Path:
+    """Folder of one unit below the folder of all units."""
+    return Path(folder) / f"{number:06d}"
+
+
+def report_of(folder: str | Path, number: int) -> UnitReport | None:
+    """Report of a finished unit; None if it is not finished."""
+    path = unit_folder(folder, number) / REPORT
+    if not path.is_file():
+        return None
+    return parse_record(output_folder.from_json(path.read_bytes()), UnitReport, "the report")
+
+
+def do_unit(job: UnitJob, unit: Unit) -> UnitReport:
+    """Write the unit's folder: rows, keys, facts, the authors of dropped copies, and last the report.
 
     Raises:
         UserError: the unit cannot be read.
-        Interrupted: the folder is not there.
+        Interrupted: the folder of the units does not exist.
     """
     if not Path(job.folder).is_dir():
-        # Or of a run that is over, of which this task alone is left.
+        # Or this task is left over from a run that has ended.
         raise Interrupted(
-            f"{job.folder}: is not found on {platform.node()}; the output must lie where each worker sees it"
+            f"{job.folder}: is not found on {platform.node()}; the output must be on a disk that all workers can reach"
         )
-    done = report_of(job, unit.number)
+    done = report_of(job.folder, unit.number)
     if done:
         return done
     if job.one_thread:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    dropped: dict[str, int] = {}
-    rows = work_unit.read_unit(unit, job.columns)
-    batch = cleaned(rows, job, dropped)
+    config, dropped = job.config, DropCounts()
+    rows = read_unit(unit, job.columns)
+    batch = clean_rows(rows, job.columns, config, job.preset, dropped)
     key = cleaning.duplicate_key(batch.column("text"))
     exact = minhash.hash_keys(key)
     copies = np.zeros(len(exact), dtype=np.bool_)
-    if job.drop_copies:
+    if config.deduplicate != "none":
         copies[:] = True
         copies[np.unique(exact, return_index=True)[1]] = False
-    _, copied_by = _hide_authors(batch.column("author").filter(pa.array(copies)), job.author_key)
-    batch = _drop(batch, pa.array(copies), "duplicate", dropped)
+    _, copied_by = _hash_authors(batch.column("author").filter(pa.array(copies)), job.author_key)
+    batch = _drop(batch, pa.array(copies), DropReason.DUPLICATE, dropped)
     key, exact = key.filter(pa.array(~copies)), exact[~copies]
-    keys = minhash.MinHash(job.near.jaccard, job.near.shingle_words)(key, exact)
-    encoded = _encoder(job.tokenizer, job.max_length)(batch.column("text"))
-    found, facts = _finished(batch, encoded, job)
-    report = Report(
+    keys = minhash.MinHash(config.near.jaccard, config.near.shingle_words)(key, exact)
+    encoded = _encoder(job.tokenizer_file, config.max_length)(batch.column("text"))
+    unit_rows, facts = _rows_and_facts(batch, encoded, job)
+    report = UnitReport(
         unit.number,
         rows.read,
         batch.num_rows,
-        dropped,
+        dict(dropped),
         without_secrets(unit.file),
         rows.unreadable,
         rows.several_lines,
@@ -154,10 +179,10 @@ def do_unit(job: Job, unit: Unit) -> Report:
         odd_time=_example(batch.column("time"), facts["time_lost"]),
         odd_id=_example(batch.column("id"), facts["id_rounded"]),
     )
-    target = job.place(unit.number)
+    target = unit_folder(job.folder, unit.number)
     attempt = output_folder.temporary_sibling(target)
     attempt.mkdir()
-    output_folder.write_bytes(attempt / ROWS, to_ipc(found))
+    output_folder.write_bytes(attempt / ROWS, to_ipc(unit_rows))
     write_keys(attempt / KEYS, keys)
     output_folder.write_bytes(attempt / FACTS, facts)
     output_folder.write_bytes(attempt / COPIES, copied_by)
@@ -165,64 +190,73 @@ def do_unit(job: Job, unit: Unit) -> Report:
     try:
         attempt.replace(target)
     except OSError:
-        # Another attempt was faster; where nothing stands, the disk has a reason to be told.
+        # Another attempt was faster; if there is none, the error is the disk's.
         shutil.rmtree(attempt, ignore_errors=True)
-        if report_of(job, unit.number) is None:
+        if report_of(job.folder, unit.number) is None:
             raise
     return report
 
 
 @lru_cache(maxsize=2)
-def _encoder(tokenizer: str, max_length: int) -> BatchTokenizer:
-    return BatchTokenizer.from_file(Path(tokenizer), max_length)
+def _encoder(tokenizer_file: str, max_length: int) -> BatchTokenizer:
+    return BatchTokenizer.from_file(Path(tokenizer_file), max_length)
 
 
-def cleaned(rows: Rows, job: Job, dropped: dict[str, int]) -> pa.RecordBatch:
-    """The rows whose text is left after cleaning and the filters that look at one row alone.
+def clean_rows(rows: Rows, columns: Columns, config: PrepareConfig, preset: str, dropped: DropCounts) -> pa.RecordBatch:
+    """Clean rows, and apply the filters that look at one row alone.
 
     Args:
-        dropped: takes the count of each reason.
+        rows: rows of one unit.
+        columns: columns that were read.
+        config: settings.
+        preset: cleaning preset.
+        dropped: counts of dropped rows; added to.
 
     Returns:
         Columns text, id, time, author, language, retweet_of, number, and `group.NAME`; text without nulls.
     """
-    dropped["malformed row"], dropped["not UTF-8"], dropped["no tweet"] = rows.malformed, rows.not_utf8, rows.notices
-    nothing = pa.nulls(len(rows.numbers), pa.string())
-    columns = {role: rows.fields.get(role, nothing) for role in ("text", "id", "time", "author", "language")}
-    columns["retweet_of"] = _retweet_of(rows.fields["text"], rows.fields.get("retweet_of", nothing))
-    columns["number"] = pa.array(rows.numbers, pa.int64())
-    columns |= {name: rows.fields[name] for name in (f"group.{group}" for group in job.columns.groups)}
-    for name in ("language", *(f"group.{group}" for group in job.columns.groups)):
-        columns[name] = _null_where_blank(columns[name])
-    batch = pa.RecordBatch.from_pydict(columns)
-    batch = _drop(batch, _is_empty(pc.utf8_trim_whitespace(batch.column("text"))), "empty", dropped)
-    too_long = pc.greater(pc.utf8_length(batch.column("text")), job.max_characters)
-    batch = _drop(batch, too_long, "longer than max_characters", dropped)
-    if job.filter.retweets:
-        batch = _drop(batch, pc.is_valid(batch.column("retweet_of")), "retweet", dropped)
-    batch = _with(batch, "text", cleaning.clean(batch.column("text"), job.preset))
-    batch = _drop(batch, _is_empty(batch.column("text")), "empty after cleaning", dropped)
-    if job.filter.detect_language:
+    dropped[DropReason.MALFORMED_ROW] += rows.malformed
+    dropped[DropReason.NOT_UTF8] += rows.not_utf8
+    dropped[DropReason.NO_TWEET] += rows.notices
+    missing = pa.nulls(len(rows.numbers), pa.string())
+    arrays = {role: rows.fields.get(role, missing) for role in ("text", "id", "time", "author", "language")}
+    arrays["retweet_of"] = _retweet_of(rows.fields["text"], rows.fields.get("retweet_of", missing))
+    arrays["number"] = pa.array(rows.numbers, pa.int64())
+    groups = [f"group.{group}" for group in columns.groups]
+    arrays |= {name: rows.fields[name] for name in groups}
+    for name in ("language", *groups):
+        arrays[name] = _null_where_blank(arrays[name])
+    batch = pa.RecordBatch.from_pydict(arrays)
+    is_blank = _is_empty(pc.utf8_trim_whitespace(batch.column("text")))
+    batch = _drop(batch, is_blank, DropReason.EMPTY_TEXT, dropped)
+    too_long = pc.greater(pc.utf8_length(batch.column("text")), config.max_characters)
+    batch = _drop(batch, too_long, DropReason.TOO_MANY_CHARACTERS, dropped)
+    if config.filter.retweets:
+        batch = _drop(batch, pc.is_valid(batch.column("retweet_of")), DropReason.RETWEET, dropped)
+    batch = _with(batch, "text", cleaning.clean(batch.column("text"), preset))
+    batch = _drop(batch, _is_empty(batch.column("text")), DropReason.EMPTY_AFTER_CLEANING, dropped)
+    if config.filter.detect_language:
         batch = _with(batch, "language", language.detect(batch.column("text")))
-    if job.filter.languages:
-        others = pc.invert(language.is_among(batch.column("language"), job.filter.languages))
-        batch = _drop(batch, others, "other language", dropped)
+    if config.filter.languages:
+        others = pc.invert(language.is_among(batch.column("language"), config.filter.languages))
+        batch = _drop(batch, others, DropReason.OTHER_LANGUAGE, dropped)
     return batch
 
 
 def _retweet_of(texts: pa.Array, known: pa.Array) -> pa.Array:
-    """The original's id; empty where only the text tells that it is a retweet."""
-    # The pattern is slow, and few texts begin like it.
+    """Ids of the original tweets; empty where only the text shows that it is a retweet."""
+    # The pattern is slow, and few texts begin like this.
     may_be = pc.equal(pc.utf8_lower(pc.utf8_slice_codeunits(pc.utf8_ltrim_whitespace(texts), 0, 3)), "rt ")
     marked = pc.match_substring_regex(texts.filter(may_be), RETWEET)
     marked = pc.replace_with_mask(may_be, may_be, marked)
     return pc.if_else(pc.and_(pc.is_null(known), marked), "", known)
 
 
-def _finished(batch: pa.RecordBatch, encoded: Encoded, job: Job) -> tuple[pa.RecordBatch, npt.NDArray[Any]]:
-    """The rows of the unit as `job.schema()` has them, and their facts, FACT [rows]."""
-    parsed = timestamps.parse_times(batch.column("time"), job.time_format)
-    hashes, numbers = _hide_authors(batch.column("author"), job.author_key)
+def _rows_and_facts(batch: pa.RecordBatch, encoded: Encoded, job: UnitJob) -> tuple[pa.RecordBatch, npt.NDArray[Any]]:
+    """Rows of the unit with the columns of `job.schema()`, and their facts, FACT [rows]."""
+    time_format = job.config.time_format
+    parsed = timestamps.parse_times(batch.column("time"), time_format)
+    hashes, numbers = _hash_authors(batch.column("author"), job.author_key)
     known = {name: batch.column(name) for name in batch.schema.names}
     rows = to_batch(
         Tweets(encoded.lengths, encoded.input_ids, encoded.word_starts),
@@ -238,9 +272,9 @@ def _finished(batch: pa.RecordBatch, encoded: Encoded, job: Job) -> tuple[pa.Rec
     facts["day"] = np.where(parsed.is_valid(), _days(parsed), NO_DAY)
     facts["author"] = numbers
     facts["truncated"] = encoded.truncated
-    lost = timestamps.not_understood(batch.column("time"), parsed)
+    lost = timestamps.not_parsed(batch.column("time"), parsed)
     facts["time_lost"] = lost
-    if (other := timestamps.other_order(job.time_format)) and lost.true_count:
+    if (other := timestamps.other_order(time_format)) and lost.true_count:
         facts["other_order"][facts["time_lost"]] = timestamps.parse_times(
             batch.column("time").filter(lost), other
         ).is_valid()
@@ -249,7 +283,7 @@ def _finished(batch: pa.RecordBatch, encoded: Encoded, job: Job) -> tuple[pa.Rec
 
 
 def _example(texts: pa.Array, which: npt.NDArray[np.bool_]) -> str:
-    """The first of some times or ids; empty where that may be something else, which is nobody's to see."""
+    """The first of these times or ids; empty if it may be something else, which must not be shown."""
     first = next(iter(texts.filter(pa.array(which)).slice(0, 1).to_pylist()), "")
     return first.strip() if re.fullmatch(_TIME_OR_ID, first) else ""
 
@@ -259,10 +293,10 @@ def _days(moments: pa.Array) -> npt.NDArray[np.int64]:
     return seconds // 86_400
 
 
-def _hide_authors(authors: pa.Array, key: bytes) -> tuple[pa.Array, npt.NDArray[np.uint64]]:
-    """Authors as salted hashes in hex, null where the author is empty; and the first 64 bits of each as a number.
+def _hash_authors(authors: pa.Array, key: bytes) -> tuple[pa.Array, npt.NDArray[np.uint64]]:
+    """Salted hashes of authors as hex strings, null where the author is empty, and their first 64 bits as numbers.
 
-    The case of letters, space around them and an `@` in front make no other author.
+    Case, surrounding space and a leading `@` make no difference.
     """
 
     def digest(author: str) -> bytes | None:
@@ -272,7 +306,7 @@ def _hide_authors(authors: pa.Array, key: bytes) -> tuple[pa.Array, npt.NDArray[
     plain = pc.utf8_lower(pc.utf8_ltrim(pc.utf8_trim_whitespace(coded.dictionary), "@＠"))
     digests = [digest(author) for author in plain.to_pylist()]
     names = pa.array([found and found.hex() for found in digests], pa.string())
-    # An odd number: 0 is for nobody.
+    # Odd, because 0 means that there is no author.
     values = pa.array([int.from_bytes(found[:8], "little") | 1 if found else 0 for found in digests], pa.uint64())
     return names.take(coded.indices), pc.fill_null(values.take(coded.indices), 0).to_numpy()
 
@@ -289,7 +323,7 @@ def _is_empty(texts: pa.Array) -> pa.Array:
     return pc.equal(texts, "")
 
 
-def _drop(batch: pa.RecordBatch, which: pa.Array, reason: str, dropped: dict[str, int]) -> pa.RecordBatch:
+def _drop(batch: pa.RecordBatch, which: pa.Array, reason: DropReason, dropped: DropCounts) -> pa.RecordBatch:
     kept = batch.filter(pc.invert(which))
-    dropped[reason] = dropped.get(reason, 0) + batch.num_rows - kept.num_rows
+    dropped[reason] += batch.num_rows - kept.num_rows
     return kept

@@ -1,1 +1,1 @@
-"""The on-disk format of prepared tweets: written, read, verified."""
+"""The on-disk format of prepared tweets: write, read, verify."""

@@ -1,4 +1,4 @@
-"""The manifest: what a folder of shards holds, by which it is opened, checked and named."""
+"""The manifest: the contents of a folder of shards, and the names of the files in it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bert_tweets.common.errors import UserError
 from bert_tweets.common.json_records import add_checksum, parse_record, verify_checksum
 from bert_tweets.corpus.text.recipe import FORMAT_VERSION, Recipe
 
-FILE = "manifest.json"
+MANIFEST_FILE = "manifest.json"
 FUNNEL_FILE = "funnel.json"
 RECORD_FILE = "prepare.json"
 TOKENIZER_FOLDER = "tokenizer"
@@ -24,18 +24,28 @@ SPLITS = ("train", "validation")
 _SHARD = rf"({'|'.join(SPLITS)})/[\w-]+\.arrow"
 
 
+def shard_file(split: str, number: int) -> str:
+    """Path of a shard below the folder of the shards: `train/00000.arrow`."""
+    return f"{split}/{number:05d}.arrow"
+
+
+def checksum_file(file: str) -> str:
+    """Path of the block checksums of a shard: `train/00000.crc32` for `train/00000.arrow`."""
+    return str(PurePosixPath(file).with_suffix(".crc32"))
+
+
 def how_to_recreate(folder: str | Path) -> str:
-    """What to do about a folder of shards that is damaged: prepare does not write over what is there."""
+    """Advice for a damaged folder of shards; prepare does not overwrite one."""
     return f"remove {folder}, then prepare again"
 
 
 @contextmanager
 def read_errors(path: str | Path) -> Iterator[None]:
-    """Tells what the system refuses today from a file that is damaged, which would have to be made again."""
+    """Report a file that cannot be read right now differently from a damaged one, which must be prepared again."""
     try:
         yield
     except OSError as error:
-        # Arrow's own complaints have no number.
+        # Errors raised by Arrow itself have no number.
         if error.errno in (None, errno.ENOENT):
             raise
         named, reason = error.filename or path, os.strerror(error.errno)
@@ -45,22 +55,22 @@ def read_errors(path: str | Path) -> Iterator[None]:
 
 
 def tokenizer_files(folder: Path) -> dict[str, str]:
-    """Of each file of the tokenizer in a folder of shards, its sha256 as hex."""
+    """sha256 (hex) of each tokenizer file in a folder of shards, by file name."""
     found = sorted(path for path in (folder / TOKENIZER_FOLDER).glob("*") if path.is_file())
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
 def damaged_tokenizer_files(folder: Path, manifest: Manifest) -> list[str]:
-    """The files of the tokenizer, by their paths below the folder of the shards, that are not as they were written."""
+    """Paths, below the folder of the shards, of tokenizer files that are missing or changed."""
     found = tokenizer_files(folder)
     names = (name for name, digest in manifest.tokenizer_files.items() if found.get(name) != digest)
     return [f"{TOKENIZER_FOLDER}/{name}" for name in names]
 
 
 def require_tokenizer(folder: Path, manifest: Manifest) -> None:
-    """Raises UserError where a file of the shards' tokenizer is not as it was written."""
+    """Raise UserError if a file of the shards' tokenizer is missing or changed."""
     for file in damaged_tokenizer_files(folder, manifest):
-        raise UserError(f"{folder / file}: is missing, or is not as it was written; {how_to_recreate(folder)}")
+        raise UserError(f"{folder / file}: is missing or has changed; {how_to_recreate(folder)}")
 
 
 @dataclass(frozen=True)
@@ -69,13 +79,13 @@ class ShardEntry:
 
     Attributes:
         file: path below the folder of the shards, with forward slashes (`train/00000.arrow`).
-        rows: tweets.
-        tokens: tokens, special ones included.
-        bytes: size of the file.
-        sha256: of the file, as hex.
+        rows: number of tweets.
+        tokens: number of tokens, including special ones.
+        bytes: file size.
+        sha256: checksum of the file, hex.
 
     Raises:
-        ValueError: the path is that of no shard, or leads out of the folder; or a count is none.
+        ValueError: the path is not that of a shard of this folder, or a count is out of range.
     """
 
     file: str
@@ -86,27 +96,27 @@ class ShardEntry:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(_SHARD, self.file):
-            raise ValueError(f"it names {self.file[:80]!r}, which is no shard of this folder")
+            raise ValueError(f"it names {self.file[:80]!r}, which is not a shard of this folder")
         if not all(0 <= count < 2**48 for count in (self.rows, self.tokens, self.bytes)):
-            raise ValueError(f"{self.file}: its counts cannot be")
+            raise ValueError(f"{self.file}: its row, token or byte count is out of range")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A whole folder of shards.
+    """A complete folder of shards.
 
     Attributes:
         recipe: how text became tokens.
-        max_length: longest tweet in tokens, special ones included.
-        vocabulary_size: ids are below it.
-        special_ids: every special token's id, [UNK]'s too: never masked, never a random replacement.
-        pad_id, mask_id, unknown_id: of the tokenizer.
-        unknown_tokens: [UNK]s among the tokens of both splits.
+        max_length: maximum length of a tweet in tokens, including special ones.
+        vocabulary_size: number of ids of the tokenizer.
+        special_ids: ids of all special tokens, including [UNK]: never masked, never a random replacement.
+        pad_id, mask_id, unknown_id: ids of these tokens.
+        unknown_tokens: number of [UNK] tokens in both splits.
         splits: shards of `train` and of `validation`, in order.
-        groups: further columns that were kept, `group.NAME` in the shards.
-        lengths: of each split, how many tweets have how many tokens: entry n counts those of n tokens.
-        settings: what prepare was called with, but for secrets.
-        tokenizer_files: of each file in the tokenizer's folder, its sha256 as hex.
+        groups: additional columns that were kept, `group.NAME` in the shards.
+        lengths: histogram of tweet lengths of each split; entry n counts the tweets of n tokens.
+        settings: settings of prepare, without secrets.
+        tokenizer_files: sha256 (hex) of each tokenizer file.
     """
 
     recipe: Recipe
@@ -136,7 +146,7 @@ class Manifest:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as its file has it, sealed."""
+        """The record that `manifest.json` holds, with its checksum."""
         return add_checksum(
             {
                 **asdict(self),
@@ -148,19 +158,19 @@ class Manifest:
 
     @staticmethod
     def read(folder: str | Path) -> Manifest:
-        """Opens the manifest of a folder of shards.
+        """Read the manifest of a folder of shards.
 
         Raises:
-            UserError: no such folder, not a folder of shards, of another format version, or changed since.
+            UserError: the folder does not exist, holds no shards, has another format version, or has changed.
         """
-        path = Path(folder) / FILE
+        path = Path(folder) / MANIFEST_FILE
         with read_errors(path):
             if not Path(folder).is_dir():
                 raise UserError(f"{folder}: no such folder of shards; make one with bert-tweets prepare")
             if not path.is_file():
                 raise UserError(
-                    f"{folder}: holds no {FILE}, so it is not a folder of (whole) shards; name one that prepare made, "
-                    f"or if this was one, {how_to_recreate(folder)}"
+                    f"{folder}: contains no {MANIFEST_FILE}, so it is not a (complete) folder of shards; name one that "
+                    f"prepare made, or if this was one, {how_to_recreate(folder)}"
                 )
             content = path.read_bytes()
         try:
@@ -179,11 +189,11 @@ class Manifest:
         return manifest
 
     def require_consistent(self, fingerprint: str) -> None:
-        """Raises ValueError where one part of the manifest belies another."""
+        """Raise ValueError if parts of the manifest contradict each other."""
         for split in SPLITS:
             counts = self.lengths[split]
             tokens = sum(length * count for length, count in enumerate(counts))
             if (sum(counts), tokens, len(counts)) != (self.rows(split), self.tokens(split), self.max_length + 1):
-                raise ValueError(f"its lengths of {split} are not those of its shards")
+                raise ValueError(f"its lengths of {split} do not match its shards")
         if self.fingerprint != fingerprint:
-            raise ValueError("its fingerprint is not that of its shards")
+            raise ValueError("its fingerprint does not match its shards")

@@ -1,4 +1,4 @@
-"""Shards: Arrow IPC files opened by mmap, read without copies, gathered without a loop a tweet."""
+"""Read shards: Arrow IPC files, memory-mapped, read without copies, gathered without a loop over tweets."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from .manifest import Manifest, ShardEntry, how_to_recreate, read_errors
 
 Ints = npt.NDArray[np.int64]
 
-# Some 2 kB each, and a mapping each of the 65,530 that Linux gives a process.
+# Each takes about 2 kB, and one of the 65,530 mappings that Linux allows a process.
 _MOST_OPEN = 16_384
 
 
 def shard_schema(vocabulary_size: int, groups: Sequence[str] = ()) -> pa.Schema:
-    """The columns of a shard; ids are uint16 while the vocabulary allows, kept columns are called `group.NAME`."""
+    """Columns of a shard; ids are uint16 if the vocabulary allows, additional columns are called `group.NAME`."""
     ids = pa.uint16() if vocabulary_size <= 2**16 - 1 else pa.uint32()
     return pa.schema(
         [
             pa.field("input_ids", pa.list_(pa.field("item", ids, nullable=False)), nullable=False),
-            # One bit a token: the first token of a word (each special token is a word of its own).
+            # One bit per token: the first token of a word (each special token is a word of its own).
             pa.field("word_starts", pa.list_(pa.field("item", pa.bool_(), nullable=False)), nullable=False),
             pa.field("id", pa.string(), nullable=False),
             pa.field("time", pa.timestamp("s", tz="UTC")),
             pa.field("author", pa.string()),
             pa.field("language", pa.string()),
-            # Null: no retweet; empty: a retweet of an unknown tweet; else the original's id.
+            # Null: not a retweet; empty: a retweet of an unknown tweet; else the original's id.
             pa.field("retweet_of", pa.string()),
-            # Near-duplicates share it: a number that the earliest of them gave.
+            # Shared by near-duplicates: the number of the earliest of them.
             pa.field("cluster", pa.int64(), nullable=False),
             *(pa.field(f"group.{name}", pa.string()) for name in groups),
             pa.field("text", pa.string(), nullable=False),
@@ -48,12 +48,12 @@ def shard_schema(vocabulary_size: int, groups: Sequence[str] = ()) -> pa.Schema:
 
 @dataclass(frozen=True)
 class Tweets:
-    """Tokens of some tweets, one after the other.
+    """Tokens of several tweets, concatenated.
 
     Attributes:
-        lengths: int64 [tweets], tokens of each.
+        lengths: int64 [tweets], number of tokens of each.
         input_ids: int32 [tokens].
-        word_starts: bool [tokens].
+        word_starts: bool [tokens], whether a token is the first of a word.
     """
 
     lengths: Ints
@@ -78,12 +78,12 @@ class _OpenShard:
 
 @dataclass(frozen=True)
 class _Places:
-    """Where tweets lie that come shard by shard; all int64.
+    """Places of tweets that are ordered by shard; all int64.
 
     Attributes:
-        shards: that hold them.
-        bounds: [shards + 1], the tweets of [bounds[i], bounds[i + 1]) are in shards[i].
-        starts, lengths: [tweets], the first token within the shard and the number of them.
+        shards: shards of the tweets.
+        bounds: [shards + 1], tweets [bounds[i], bounds[i + 1]) are in shards[i].
+        starts, lengths: [tweets], first token within the shard, and number of tokens.
     """
 
     shards: list[_OpenShard]
@@ -98,7 +98,13 @@ class _Places:
 class Split:
     """The tweets of one split, by tweet index (0 … rows − 1 through its shards in order).
 
-    Shards are opened when first touched; opening costs no heap for their rows. The oldest of many are closed again.
+    Shards are opened when first used, which takes no heap memory for their rows. The oldest of many is closed.
+
+    Args:
+        folder: folder of the shards.
+        shards: shards of the split, in order.
+        vocabulary_size: number of ids of the tokenizer.
+        groups: additional columns.
     """
 
     def __init__(self, folder: str | Path, shards: list[ShardEntry], vocabulary_size: int, groups: Sequence[str] = ()):
@@ -118,19 +124,19 @@ class Split:
         return self._opened(shard).batch
 
     def first_row(self, shard: int) -> int:
-        """The tweet index of a shard's first row."""
+        """Tweet index of a shard's first row."""
         return int(self._ends[shard]) - self.shards[shard].rows
 
     def shard_of(self, indices: Ints) -> Ints:
-        """The shard of each tweet; int64 [tweets]."""
+        """Shard of each tweet; int64 [tweets]."""
         return np.searchsorted(self._ends, indices, side="right")
 
     def lengths(self, shard: int) -> Ints:
-        """Tokens of each tweet of a shard; int64 [rows]."""
+        """Length in tokens of each tweet of a shard; int64 [rows]."""
         return np.diff(self._opened(shard).offsets).astype(np.int64)
 
     def lengths_of(self, indices: Ints) -> Ints:
-        """Tokens of the tweets with these indices; reads no tokens.
+        """Lengths in tokens of the tweets with these indices; reads no tokens.
 
         Args:
             indices: int64, of any shape, each in [0, len(self)).
@@ -140,16 +146,16 @@ class Split:
         """
         flat = indices.ravel()
         homes = self.shard_of(flat)
-        # 16 bits are sorted by counting.
+        # 16-bit integers are sorted by counting.
         order = np.argsort(homes.astype(np.uint16) if len(self.shards) < 2**16 else homes, kind="stable")
         lengths = np.empty_like(flat)
         lengths[order] = self._locate(flat[order], homes[order]).lengths
         return lengths.reshape(indices.shape)
 
     def gather(self, indices: Ints) -> Tweets:
-        """The tokens of the tweets with these indices, in the order asked for.
+        """Tokens of the tweets with these indices, in their order.
 
-        Each shard is read once, in ascending order: ascending indices are the cheapest.
+        Each shard is read once, in ascending order: ascending indices are cheapest.
 
         Args:
             indices: int64 [tweets], each in [0, len(self)).
@@ -162,7 +168,7 @@ class Split:
         return self.gather(indices[order]).take(back)
 
     def texts(self, indices: Ints) -> list[str]:
-        """The texts of the tweets with these indices, in the order asked for; a step a tweet.
+        """Texts of the tweets with these indices, in their order; loops over the tweets.
 
         Args:
             indices: int64 [tweets], each in [0, len(self)).
@@ -172,15 +178,15 @@ class Split:
             shard = self._opened(home)
             text = shard.batch.column("text").slice(index - self.first_row(home), 1)
             try:
-                # Offsets and bytes come out of a file: an offset that points outside of it would be a crash.
+                # Offsets come from the file: one that points outside it would crash the process.
                 text.validate(full=True)
             except pa.ArrowInvalid:
-                raise _damaged(shard.path, f"the text of row {text.offset} is not whole") from None
+                raise _damaged(shard.path, f"the text of row {text.offset} is not valid") from None
             found += text.to_pylist()
         return found
 
     def column(self, name: str, indices: Ints) -> list[Any]:
-        """What a column holds of the tweets with these indices, int64 [tweets], in their order."""
+        """Values of a column for the tweets with these indices, int64 [tweets], in their order."""
         homes = self.shard_of(indices)
         found: list[Any] = [None] * len(indices)
         for home in np.unique(homes).tolist():
@@ -191,7 +197,7 @@ class Split:
         return found
 
     def _locate(self, indices: Ints, homes: Ints) -> _Places:
-        """Looks up tweets whose shards, `homes`, ascend."""
+        """Look up tweets; `homes`, their shards, are ascending."""
         firsts = np.flatnonzero(np.diff(homes, prepend=-1))
         shards = [self._opened(home) for home in homes[firsts].tolist()]
         bounds = np.append(firsts, len(indices))
@@ -202,11 +208,11 @@ class Split:
             starts[first:last] = shard.offsets.take(rows)
             ends[first:last] = shard.offsets.take(rows + 1)
         places = _Places(shards, bounds, starts, ends - starts)
-        # Offsets come out of a file: none may point outside of its tokens.
+        # Offsets come from the file: none may point outside its tokens.
         tokens = np.repeat(np.array([len(shard.input_ids) for shard in shards], np.int64), np.diff(bounds))
         wrong = np.flatnonzero((starts < 0) | (ends < starts) | (ends > tokens))
         if len(wrong):
-            raise _damaged(places.shard_of(wrong[0]).path, "its offsets do not fit its tokens")
+            raise _damaged(places.shard_of(wrong[0]).path, "its offsets do not match its tokens")
         return places
 
     def _read(self, places: _Places) -> Tweets:
@@ -220,7 +226,7 @@ class Split:
             starts[first:last] = shard.word_start_bytes.take(source[first:last] >> 3)
         if len(input_ids) and input_ids.max() >= self._vocabulary_size:
             tweet = int(np.searchsorted(token_ends, input_ids.argmax(), side="right"))
-            raise _damaged(places.shard_of(tweet).path, "it holds ids that are not in the vocabulary")
+            raise _damaged(places.shard_of(tweet).path, "it contains ids that are not in the vocabulary")
         starts >>= source.astype(np.uint8) & 7
         starts &= 1
         return Tweets(places.lengths, input_ids.view(np.int32), starts.view(np.bool_))
@@ -237,7 +243,7 @@ class Split:
     def _map(self, entry: ShardEntry) -> _OpenShard:
         path = shard_path(self.folder, entry)
         try:
-            # The columns keep the mapping, which needs no open file: many shards do not run out of them.
+            # The columns keep the mapping, which needs no open file, so many shards do not exhaust file handles.
             with read_errors(path), pa.memory_map(str(path)) as file:
                 batch = shard_columns(file, self._schema, entry.rows)
         except (OSError, pa.ArrowException) as error:
@@ -245,30 +251,30 @@ class Split:
         ids, starts = batch.column("input_ids"), batch.column("word_starts")
         offsets = ids.offsets.to_numpy()
         tokens = len(ids.values)
-        # What lies between is checked where it is read, so that opening costs the same for shards of any size.
+        # The other offsets are checked when they are read, so that opening costs the same for shards of any size.
         if offsets[0] != 0 or offsets[-1] != tokens or tokens != len(starts.values):
-            raise _damaged(path, "its offsets do not fit its tokens")
+            raise _damaged(path, "its offsets do not match its tokens")
         ids_flat = ids.values.to_numpy()
         bits = np.frombuffer(starts.values.buffers()[1], dtype=np.uint8)
         return _OpenShard(path, batch, offsets, ids_flat, bits)
 
 
 def open_split(folder: str | Path, manifest: Manifest, split: str) -> Split:
-    """One split of a folder of shards."""
+    """Open one split of a folder of shards."""
     return Split(folder, manifest.splits[split], manifest.vocabulary_size, manifest.groups)
 
 
 def shard_columns(source: Any, schema: pa.Schema, rows: int) -> pa.RecordBatch:
-    """The columns of a shard, without a copy.
+    """Read the columns of a shard, without copying.
 
-    What the header says of lengths holds; offsets and values are as the file has them.
+    Lengths in the header are checked; offsets and values are not.
 
     Args:
-        source: a file of Arrow's, or a buffer reader.
-        schema, rows: what the shard must hold.
+        source: Arrow file or buffer reader.
+        schema, rows: columns and number of rows that the shard must have.
 
     Raises:
-        pa.ArrowException, OSError: it does not, or its header promises more than there is.
+        pa.ArrowException, OSError: it has others, or its header promises more than there is.
     """
     reader = pa.ipc.open_file(source)
     if reader.num_record_batches != 1 or not reader.schema.equals(schema):
@@ -276,7 +282,7 @@ def shard_columns(source: Any, schema: pa.Schema, rows: int) -> pa.RecordBatch:
     batch = reader.get_batch(0)
     if batch.num_rows != rows:
         raise pa.ArrowInvalid("its rows are not those of the manifest")
-    # Of lengths alone, so that it costs the same for shards of any size: what is read beyond a buffer is a crash.
+    # Checks only lengths, so that it costs the same for shards of any size: reading beyond a buffer is a crash.
     batch.validate()
     lists = [batch.column(name) for name in ("input_ids", "word_starts")]
     if any(part.null_count for column in lists for part in (column, column.values)):
@@ -285,7 +291,7 @@ def shard_columns(source: Any, schema: pa.Schema, rows: int) -> pa.RecordBatch:
 
 
 def verify(folder: str | Path, shards: Iterable[ShardEntry]) -> None:
-    """Compares shards with their size and checksum.
+    """Compare shards with their size and checksum.
 
     Raises:
         UserError: names the first file that is missing or damaged.
@@ -298,15 +304,15 @@ def verify(folder: str | Path, shards: Iterable[ShardEntry]) -> None:
             raise _damaged(path, f"it has {path.stat().st_size} bytes instead of {entry.bytes}")
         with read_errors(path), path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-                raise _damaged(path, "its bytes do not fit their checksum")
+                raise _damaged(path, "its bytes do not match their checksum")
 
 
 class ShardWatcher:
-    """Shards that must stay as they are while they are read.
+    """Watch shards that must not change while they are read.
 
     Args:
-        folder: of the shards.
-        shards: to watch over.
+        folder: folder of the shards.
+        shards: shards to watch.
     """
 
     def __init__(self, folder: str | Path, shards: Sequence[ShardEntry]):
@@ -314,10 +320,10 @@ class ShardWatcher:
         self._marks = {entry: self._mark(entry) for entry in shards}
 
     def require(self) -> None:
-        """Reads again those of which the system says that somebody wrote to them.
+        """Verify the shards whose file status has changed.
 
         Raises:
-            UserError: names the first file that is not as it was.
+            UserError: names the first file that has changed.
         """
         for entry, mark in self._marks.items():
             now = self._mark(entry)
@@ -334,17 +340,17 @@ class ShardWatcher:
 
 
 def shard_path(folder: Path, entry: ShardEntry) -> Path:
-    """Where a shard lies: in its own folder, and not by a link either.
+    """Path of a shard, which must be a file in its own folder.
 
     Raises:
         UserError: it is a link.
     """
     path = folder / entry.file
     if path.is_symlink() or path.parent.is_symlink():
-        raise UserError(f"{path}: is a link, and a shard is a file of its own folder; put the file there")
+        raise UserError(f"{path}: is a link, but a shard must be a file in its own folder; put the file there")
     return path
 
 
 def _damaged(path: Path, how: str) -> UserError:
-    # A shard is named by its split and number below the folder.
+    # A shard is in the folder of its split, below the folder of the shards.
     return UserError(f"{path}: damaged shard: {how}; {how_to_recreate(path.parent.parent)}", found_by_one_rank=True)

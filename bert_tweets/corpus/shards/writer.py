@@ -1,28 +1,32 @@
-"""Writing shards: rows as one record batch, written under a name of its own, checksummed, renamed to its place."""
+"""Write shards: rows as one record batch, written under a temporary name, checksummed, then renamed."""
 
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from bert_tweets.common import output_folder
 
-from .checksums import block_checksums, checksum_file
-from .manifest import ShardEntry
+from .manifest import ShardEntry, checksum_file
 from .reader import Tweets
+
+BLOCK_BYTES = 2**16
 
 
 def to_batch(tweets: Tweets, known: Mapping[str, pa.Array], schema: pa.Schema) -> pa.RecordBatch:
-    """Tokens and what is known of each tweet as rows.
+    """Combine tokens and the other columns of tweets into rows.
 
     Args:
-        tweets: the tokens.
-        known: the other columns by name, each [tweets]; one that is not there is null.
-        schema: the columns of the result, `input_ids` and `word_starts` among them.
+        tweets: tokens.
+        known: other columns by name, each [tweets]; missing ones become null.
+        schema: columns of the result, including `input_ids` and `word_starts`.
     """
     offsets = pa.array(np.concatenate([[0], np.cumsum(tweets.lengths)]), pa.int32())
     ids, starts = schema.field("input_ids").type, schema.field("word_starts").type
@@ -33,9 +37,9 @@ def to_batch(tweets: Tweets, known: Mapping[str, pa.Array], schema: pa.Schema) -
         "word_starts": pa.ListArray.from_arrays(offsets, pa.array(tweets.word_starts), type=starts),
         **known,
     }
-    nothing = len(tweets.lengths)
+    count = len(tweets.lengths)
     return pa.RecordBatch.from_arrays(
-        [columns[field.name] if field.name in columns else pa.nulls(nothing, field.type) for field in schema],
+        [columns[field.name] if field.name in columns else pa.nulls(count, field.type) for field in schema],
         schema=schema,
     )
 
@@ -43,18 +47,18 @@ def to_batch(tweets: Tweets, known: Mapping[str, pa.Array], schema: pa.Schema) -
 def write_shard(
     folder: Path, name: str, batches: Sequence[pa.RecordBatch], schema: pa.Schema, attempts: Path
 ) -> ShardEntry:
-    """Writes one shard and the checksums of its blocks.
+    """Write one shard and the checksums of its blocks.
 
-    Written twice, even at the same time, it ends as the same bytes: each attempt has names of its own.
+    Writing it twice, even at the same time, gives the same bytes: each attempt has temporary names of its own.
 
     Args:
-        folder: of all shards.
-        name: of this one below the folder, such as `train/00000.arrow`.
-        batches: its rows; how they are cut does not show.
-        schema: of the rows.
-        attempts: another folder of the same disk, for what is not whole yet: a kill leaves it there.
+        folder: folder of all shards.
+        name: path of this shard below the folder, such as `train/00000.arrow`.
+        batches: rows; how they are split into batches has no effect.
+        schema: columns of the rows.
+        attempts: another folder on the same disk for incomplete files; a killed attempt leaves its files there.
     """
-    # take() builds every buffer anew: the bytes do not tell how the rows came, in one piece or in several.
+    # take() builds new buffers, so that the bytes do not depend on how the rows were split into batches.
     whole = pa.Table.from_batches(batches, schema).combine_chunks()
     (batch,) = whole.take(pa.array(np.arange(whole.num_rows))).to_batches()
     del whole
@@ -74,3 +78,14 @@ def to_ipc(batch: pa.RecordBatch) -> pa.Buffer:
     with pa.ipc.new_file(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=None)) as writer:
         writer.write_batch(batch)
     return sink.getvalue()
+
+
+def block_checksums(data: Any) -> npt.NDArray[np.uint32]:
+    """CRC-32 of each block of 64 KiB, by which `verify` finds damaged rows; uint32 [blocks].
+
+    Args:
+        data: object with a buffer of bytes.
+    """
+    view = memoryview(data).cast("B")
+    blocks = (zlib.crc32(view[first : first + BLOCK_BYTES]) for first in range(0, len(view), BLOCK_BYTES))
+    return np.fromiter(blocks, dtype=np.uint32)

@@ -1,1 +1,1 @@
-"""From the bytes of files to rows."""
+"""Read the bytes of files as rows."""

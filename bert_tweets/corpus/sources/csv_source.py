@@ -1,4 +1,4 @@
-"""CSV and TSV: cut into units of whole records, each parsed by itself; a file that is not CSV ends in one line."""
+"""Read CSV and TSV: cut into units of whole records, each parsed alone."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _MOST_COLUMNS = 10_000
 
 @dataclass(frozen=True)
 class CsvDialect:
-    """How records are laid out: the names of the fields in order, no space around them, and what separates them."""
+    """Layout of records: names of the fields, in order and without surrounding space, and their delimiter."""
 
     names: tuple[str, ...]
     delimiter: str
 
 
 class CsvSource:
-    """A file of records whose fields are separated by commas, tabs or semicolons, whichever its first line has.
+    """A file of records with fields separated by commas, tabs or semicolons, depending on its first line.
 
     Raises:
-        UserError: at once when it is empty or no CSV; while it is cut when a quote is never closed.
+        UserError: from the constructor, if the file is empty or not CSV; from `pieces`, if a quote is never closed.
     """
 
     kind = "csv"
@@ -49,7 +49,7 @@ class CsvSource:
         self.readable = set(self.names)
 
     def pieces(self, unit_bytes: int | None) -> Iterator[bytes]:
-        """Whole records, some megabytes at a time, in order."""
+        """Whole records, several megabytes at a time, in order."""
         with ByteStream(self.path) as stream:
             first = True
             for piece in csv_splitter.pieces(stream, unit_bytes or UNIT_BYTES, self.path, self.layout.delimiter):
@@ -57,7 +57,7 @@ class CsvSource:
                 if first and (records := piece.lstrip(b"\r\n")):
                     records = records[csv_splitter.first_record_end(records, self.layout.delimiter) :]
                     first = False
-                # Arrow takes a block without a row for an error.
+                # Arrow raises an error for a block without a row.
                 if records.lstrip(b"\r\n"):
                     yield records
 
@@ -67,12 +67,12 @@ def _read_header(stream: ByteStream) -> CsvDialect:
     while not start.strip(b"\r\n") and (more := stream.read(_HEAD_BYTES)):
         start = more
     first_line = re.split(rb"[\r\n]", start.lstrip(b"\r\n"), maxsplit=1)[0]
-    # A comma, else a tab or (as spreadsheets do) a semicolon.
+    # A comma, else a tab, or a semicolon as some spreadsheets write.
     delimiter = next((mark for mark in (",", "\t", ";") if mark.encode() in first_line), ",")
     stream.unread(start.lstrip(b"\r\n"))
     first = next(csv_splitter.pieces(stream, _HEAD_BYTES, stream.path, delimiter), b"")
     if not first:
-        raise UserError(f"{stream.path}: is empty; a CSV file begins with the names of its columns")
+        raise UserError(f"{stream.path}: is empty; a CSV file must begin with the names of its columns")
     try:
         header = first[: csv_splitter.first_record_end(first, delimiter)].decode()
         if header.count(delimiter) >= _MOST_COLUMNS:
@@ -81,21 +81,21 @@ def _read_header(stream: ByteStream) -> CsvDialect:
     except UnicodeDecodeError:
         raise UserError(f"{stream.path}: its header is not UTF-8; save the file as UTF-8") from None
     except (csv.Error, StopIteration):
-        raise UserError(f"{stream.path}: does not begin with the names of columns; is this a CSV file?") from None
+        raise UserError(f"{stream.path}: does not begin with column names; is this a CSV file?") from None
     return CsvDialect(tuple(name.strip() for name in names), delimiter)
 
 
 def parse_csv(block: bytes, layout: CsvDialect, columns: Columns) -> Rows:
-    """The rows of one block of whole records.
+    """Parse a block of whole records.
 
     Raises:
-        pa.ArrowInvalid: Arrow cannot read it.
+        pa.ArrowInvalid: Arrow cannot read the block.
     """
     places = {role: layout.names.index(name) for role, name in columns.wanted().items()}
     is_utf8 = _is_utf8(block)
     if not is_utf8:
-        # Arrow cannot report a malformed row that is not UTF-8. Every byte is some Latin-1 character, and
-        # commas, quotes and newlines stay what they are; the fields are turned back below.
+        # Arrow cannot report a malformed row that is not UTF-8. Every byte is a Latin-1 character, and commas, quotes
+        # and newlines are the same in it; the fields are decoded again below.
         block = block.decode("latin-1").encode()
     spans = csv_splitter.spans(block, layout.delimiter)
     table, malformed = _read_table(block, layout, sorted(set(places.values())), spans.swallowing)
@@ -104,8 +104,8 @@ def parse_csv(block: bytes, layout: CsvDialect, columns: Columns) -> Rows:
     fields = {role: _one_array(table.column(str(place))) for role, place in places.items()}
     not_utf8 = numbers[:0]
     if not is_utf8:
-        fields, sound = _turned_back(fields)
-        numbers, not_utf8 = numbers[sound], numbers[~sound]
+        fields, is_valid = _latin1_to_utf8(fields)
+        numbers, not_utf8 = numbers[is_valid], numbers[~is_valid]
     if columns.retweet_of is not None:
         fields["retweet_of"] = ids_or_null(fields["retweet_of"], columns.retweet_of)
     unreadable = np.sort(np.concatenate([malformed, not_utf8]))[:FEW].tolist()
@@ -125,10 +125,13 @@ def parse_csv(block: bytes, layout: CsvDialect, columns: Columns) -> Rows:
 def _read_table(
     block: bytes, layout: CsvDialect, places: list[int], swallowing: npt.NDArray[np.int64]
 ) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-    """The columns at some places, called by their place, and int64 [malformed], which rows are malformed.
+    """Read the columns at these positions, named by position, and the numbers of malformed rows, int64 [malformed].
 
     Args:
-        swallowing: int64 [rows], rows that are malformed though Arrow can read them.
+        block: whole records.
+        layout: CSV dialect.
+        places: positions of the columns, ascending.
+        swallowing: int64 [rows], rows that are malformed although Arrow can read them.
     """
     malformed: list[int] = []
 
@@ -137,7 +140,7 @@ def _read_table(
         return "skip"
 
     names = [str(place) for place in range(len(layout.names))]
-    # Arrow would take a byte order mark in front of a tweet for that of a file.
+    # Arrow would remove a byte order mark at the start of a tweet as that of a file.
     block = b"\n" + block if block.startswith(b"\xef\xbb\xbf") else block
     table = pyarrow.csv.read_csv(
         pa.py_buffer(block),
@@ -162,16 +165,16 @@ def _read_table(
     return table, found
 
 
-def _turned_back(fields: dict[str, pa.Array]) -> tuple[dict[str, pa.Array], npt.NDArray[np.bool_]]:
-    """Fields that were read as Latin-1, as UTF-8; rows in which one of them is not are left out.
+def _latin1_to_utf8(fields: dict[str, pa.Array]) -> tuple[dict[str, pa.Array], npt.NDArray[np.bool_]]:
+    """Decode fields, which were read as Latin-1, as UTF-8, and leave out the rows where this fails.
 
     Returns:
-        The fields of the sound rows, and bool [rows], which rows are sound.
+        The fields of the valid rows, and bool [rows], which rows are valid.
     """
     raw = {role: [text.encode("latin-1") for text in field.to_pylist()] for role, field in fields.items()}
-    sound = np.array([all(map(_is_utf8, row)) for row in zip(*raw.values(), strict=True)], dtype=np.bool_)
-    keep = pa.array(sound)
-    return {role: pa.array(field, pa.binary()).filter(keep).cast(pa.string()) for role, field in raw.items()}, sound
+    valid = np.array([all(map(_is_utf8, row)) for row in zip(*raw.values(), strict=True)], dtype=np.bool_)
+    keep = pa.array(valid)
+    return {role: pa.array(field, pa.binary()).filter(keep).cast(pa.string()) for role, field in raw.items()}, valid
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:

@@ -1,7 +1,7 @@
-"""Cuts a stream of CSV bytes at the ends of records, so that each piece can be parsed by itself.
+"""Cut a stream of CSV bytes at the ends of records, so that each piece can be parsed alone.
 
-A newline inside of quotes ends no record, so a cut needs to know which quotes open and which close. Quotes are
-read as Arrow's parser reads them: one that begins a field opens it; inside, a doubled quote is a quote and a
+A newline inside quotes does not end a record, so a cut needs to know which quotes open and which close. Quotes are
+read as Arrow's parser reads them: one at the start of a field opens it; inside, a doubled quote is a quote and a
 single one closes; anywhere else a quote is an ordinary character.
 """
 
@@ -19,11 +19,11 @@ Positions = npt.NDArray[np.int64]
 
 QUOTE, NEWLINE, RETURN = b'"\n\r'
 LONGEST_RECORD = 64 * 2**20
-_CACHED_BYTES = 2**16  # what stays in a processor's cache is looked through several times as fast
+_CACHED_BYTES = 2**16  # blocks that fit in a CPU cache are several times as fast
 
 
 class ByteReader(Protocol):
-    """What is cut; see `byte_stream.ByteStream`."""
+    """A stream of bytes, see `byte_stream.ByteStream`."""
 
     def read(self, size: int) -> bytes: ...
 
@@ -31,21 +31,21 @@ class ByteReader(Protocol):
 
 
 def quote_toggles(data: npt.NDArray[np.uint8], delimiter: str = ",") -> Positions:
-    """Where quoting begins and ends, in turns: even entries open, odd entries close.
+    """Positions where quoting begins and ends, alternately: even entries open, odd entries close.
 
     Args:
-        data: uint8 [bytes], beginning at the start of a record.
-        delimiter: between fields, one ASCII character.
+        data: uint8 [bytes], from the start of a record.
+        delimiter: field delimiter, one ASCII character.
 
     Returns:
-        int64 [toggles]; an odd number of them says that the end of the data is quoted.
+        int64 [toggles]; if their number is odd, the end of the data is quoted.
     """
     quotes = np.flatnonzero(data == QUOTE)
     if not len(quotes):
         return quotes
     openers = quotes[::2]
     before = data[np.maximum(openers - 1, 0)]
-    # A doubled quote closes and opens again at once, so that an opener may also follow a quote.
+    # A doubled quote closes and opens again at once, so an opening quote may also follow a quote.
     begins_field = (
         (openers == 0) | (before == ord(delimiter)) | (before == NEWLINE) | (before == RETURN) | (before == QUOTE)
     )
@@ -53,7 +53,7 @@ def quote_toggles(data: npt.NDArray[np.uint8], delimiter: str = ",") -> Position
 
 
 def _toggles_one_by_one(quotes: Positions, data: npt.NDArray[np.uint8], delimiter: str = ",") -> Positions:
-    """The same for data in which some quotes are ordinary characters; a step a quote."""
+    """The same for data in which some quotes are ordinary characters; loops over the quotes."""
     field_starts = np.isin(data[np.maximum(quotes - 1, 0)], [ord(delimiter), NEWLINE, RETURN]) | (quotes == 0)
     toggles: list[int] = []
     quoted, skipped = False, -1
@@ -74,7 +74,7 @@ def _toggles_one_by_one(quotes: Positions, data: npt.NDArray[np.uint8], delimite
 
 
 def first_record_end(data: bytes, delimiter: str = ",") -> int:
-    """The position just behind the first record; the end of the data when it has none that is complete."""
+    """Position after the first record; the end of the data if no record is complete."""
     view = np.frombuffer(data, dtype=np.uint8)
     newlines = np.flatnonzero((view == NEWLINE) | (view == RETURN))
     outside = newlines[np.searchsorted(quote_toggles(view, delimiter), newlines) % 2 == 0]
@@ -82,13 +82,13 @@ def first_record_end(data: bytes, delimiter: str = ",") -> int:
 
 
 class Spans(NamedTuple):
-    """The records that hold several lines; they are numbered from 0, empty lines not counted.
+    """Records of several lines; they are numbered from 0, without empty lines.
 
     Attributes:
-        records: int64 [records of several lines], their numbers, ascending.
-        lines: int64 [records of several lines], how many each holds.
-        swallowing: int64 [swallowing records], those in which a quote was left open: it is closed lines later, by a
-            quote that some text goes on behind.
+        records: int64 [multi-line records], their numbers, ascending.
+        lines: int64 [multi-line records], number of lines of each.
+        swallowing: int64 [swallowing records], those with an unclosed quote: it is closed lines later, by a quote that
+            is followed by text.
     """
 
     records: Positions
@@ -100,11 +100,11 @@ _NOWHERE = np.empty(0, np.int64)
 
 
 def spans(data: bytes, delimiter: str = ",") -> Spans:
-    """Which records hold several lines, and which of them swallow others.
+    """Find the records of several lines, and those of them that swallow other records.
 
     Args:
         data: whole records.
-        delimiter: between fields.
+        delimiter: field delimiter.
     """
     view = np.frombuffer(data, dtype=np.uint8)
     toggles = quote_toggles(view, delimiter)
@@ -116,33 +116,36 @@ def spans(data: bytes, delimiter: str = ",") -> Spans:
     if not len(inside):
         return Spans(_NOWHERE, _NOWHERE, _NOWHERE)
     ends = line_ends[~quoted]
-    # The newline behind a carriage return, or behind another newline, ends no record.
+    # A newline after a carriage return or another newline does not end a record.
     ends = ends[np.diff(ends, prepend=-1) > 1]
-    # A carriage return and its newline part two lines, not three.
+    # A carriage return and its newline separate two lines, not three.
     inside = inside[(view[inside] == RETURN) | (view[inside - 1] != RETURN)]
     records, more = np.unique(np.searchsorted(ends, inside), return_counts=True)
-    return Spans(records, more + 1, np.unique(np.searchsorted(ends, _odd_ends(view, toggles, line_ends, delimiter))))
+    wrong = _wrong_closing_quotes(view, toggles, line_ends, delimiter)
+    return Spans(records, more + 1, np.unique(np.searchsorted(ends, wrong)))
 
 
-def _odd_ends(view: npt.NDArray[np.uint8], toggles: Positions, line_ends: Positions, delimiter: str) -> Positions:
-    """Where a quote closes a field of several lines though some text goes on behind it."""
+def _wrong_closing_quotes(
+    view: npt.NDArray[np.uint8], toggles: Positions, line_ends: Positions, delimiter: str
+) -> Positions:
+    """Positions of quotes that close a field of several lines but are followed by text."""
     opened, closed = toggles[: len(toggles) // 2 * 2 : 2], toggles[1::2]
-    behind = view[np.minimum(closed + 1, len(view) - 1)]
-    goes_on = ~np.isin(behind, [ord(delimiter), NEWLINE, RETURN, QUOTE]) & (closed + 1 < len(view))
-    if not goes_on.any():
+    following = view[np.minimum(closed + 1, len(view) - 1)]
+    has_text = ~np.isin(following, [ord(delimiter), NEWLINE, RETURN, QUOTE]) & (closed + 1 < len(view))
+    if not has_text.any():
         return _NOWHERE
-    # A doubled quote closes and opens again at once: where the field began stands before it.
+    # A doubled quote closes and opens again at once: the field began earlier.
     begins = np.concatenate([[True], closed[:-1] + 1 != opened[1:]])
     field_start = np.maximum.accumulate(np.where(begins, opened, 0))
     over_lines = np.searchsorted(line_ends, field_start) < np.searchsorted(line_ends, closed)
-    return closed[goes_on & over_lines]
+    return closed[has_text & over_lines]
 
 
 def last_record_end(data: bytes, delimiter: str = ",") -> tuple[int, int | None]:
-    """The position just behind the last complete record (0: none), and where an open quote stands (None: nowhere)."""
+    """Position after the last complete record (0: none), and position of an unclosed quote (None: none)."""
     toggles = quote_toggles(np.frombuffer(data, dtype=np.uint8), delimiter)
     open_quote = int(toggles[-1]) if len(toggles) % 2 else None
-    # The newline that belongs to a last carriage return may be yet to come.
+    # The newline that belongs to a final carriage return may not have been read yet.
     end = len(data) - data.endswith(b"\r")
     while end:
         newline = data.rfind(b"\n", 0, end)
@@ -155,7 +158,7 @@ def last_record_end(data: bytes, delimiter: str = ",") -> tuple[int, int | None]
 
 
 def count_lines(data: bytes) -> int:
-    """Line ends of any kind (`\\n`, `\\r\\n`, `\\r`)."""
+    """Number of line ends of any kind (`\\n`, `\\r\\n`, `\\r`)."""
     view = np.frombuffer(data, dtype=np.uint8)
     count = 0
     for first in range(0, len(view), _CACHED_BYTES):
@@ -167,18 +170,18 @@ def count_lines(data: bytes) -> int:
 
 
 def pieces(stream: ByteReader, size: int, name: str, delimiter: str = ",") -> Iterator[bytes]:
-    """Pieces of the stream, each of whole records and of about `size` bytes.
+    """Cut the stream into pieces of whole records, of about `size` bytes each.
 
-    What is read beyond a piece is put back before the piece is handed out.
+    Bytes read beyond a piece are put back before the piece is yielded.
 
     Args:
-        stream: at the start of a record.
-        size: bytes of a piece; only a longer record makes it longer.
-        name: of the file, for messages.
-        delimiter: between fields.
+        stream: stream at the start of a record.
+        size: size of a piece in bytes; only a longer record makes it longer.
+        name: file name, for messages.
+        delimiter: field delimiter.
 
     Raises:
-        UserError: a quote is never closed, or a record is longer than 64 MB; names the line.
+        UserError: a quote is never closed, or a record is longer than 64 MB; the message names the line.
     """
     line = 1
     while piece := _next_piece(stream, size, name, delimiter, line):
@@ -198,7 +201,7 @@ def _next_piece(stream: ByteReader, size: int, name: str, delimiter: str, line: 
         if open_quote is not None and (at_end or too_long):
             raise UserError(
                 f"{name}: the quote that opens in line {line + count_lines(data[:open_quote])} is never closed; "
-                'close it, or write "" for a quote inside of quotes'
+                'close it, or write "" for a quote inside quotes'
             )
         if at_end:
             return data

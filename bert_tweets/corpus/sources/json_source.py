@@ -1,4 +1,4 @@
-"""JSON Lines: an object a line, of any shape with a text, or as Twitter's interfaces (v1.1 and v2) gave them."""
+"""Read JSON Lines: one object per line, of any shape with a text, or as Twitter's APIs (v1.1 and v2) returned them."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from .schema import FEW, NAMES, NO_RETWEET, REFERENCES, Columns, Rows, ids_or_nu
 
 UNIT_BYTES = 16 * 2**20
 _LONGEST_LINE = 64 * 2**20
-_HEAD_BYTES = 2**20  # what the names of the columns are looked for in
-_LOOKED_AT = 100  # lines of it
-# Keys that tell an object of each interface, in whose first tweets there need be no retweet.
-_FIRST_INTERFACE, _SECOND_INTERFACE = {"id_str", "user"}, {"author_id", "edit_history_tweet_ids"}
-# What Twitter's stream says between the tweets, an object with nothing but such a key.
+_HEAD_BYTES = 2**20  # part of the file in which column names are looked for
+_HEAD_LINES = 100  # and number of its lines
+# Keys by which the API version of an object is recognised; the first tweets need not include a retweet.
+_V1_KEYS, _V2_KEYS = {"id_str", "user"}, {"author_id", "edit_history_tweet_ids"}
+# Notices of Twitter's stream between the tweets: objects with only such keys.
 _NOTICES = {"connected", "control", "delete", "disconnect", "event", "friends", "limit", "scrub_geo"}
 _NOTICES |= {"status_withheld", "user_withheld", "warning"}
-# A page of the v2 interface without a tweet: nothing was found, or something was refused.
-_EMPTY_PAGE, _BESIDE_IT = {"data", "meta", "errors"}, {"includes", "title", "detail", "type", "status"}
-# A tweet of its own, whatever else it holds.
+# Keys of a v2 page without a tweet: nothing was found, or the request was refused.
+_PAGE_KEYS, _MORE_PAGE_KEYS = {"data", "meta", "errors"}, {"includes", "title", "detail", "type", "status"}
+# An object with one of these keys is a tweet itself.
 _TEXTS = frozenset(NAMES["text"])
 
 Object = dict[str, Any]
 
 
 class JsonSource:
-    """A file of JSON objects, a line each; a line may also be a page of the v2 interface (`{"data": [...]}`).
+    """A file of JSON objects, one per line; a line may also be a page of the v2 API (`{"data": [...]}`).
 
-    Keys of objects inside are named with a full stop: `user.screen_name`.
+    Keys of nested objects are named with a dot: `user.screen_name`.
 
     Raises:
-        UserError: at once when it is empty or begins like something else.
+        UserError: from the constructor, if the file is empty or begins like another format.
     """
 
     kind, layout = "json", None
@@ -48,24 +48,24 @@ class JsonSource:
         with ByteStream(path) as stream:
             lines = next(_line_blocks(stream, _HEAD_BYTES), b"").strip().split(b"\n")
         if not lines[0]:
-            raise UserError(f"{path}: is empty; JSON Lines hold an object a line")
+            raise UserError(f"{path}: is empty; JSON Lines have one object per line")
         if lines[0].lstrip()[:1] == b"[":
-            raise UserError(f"{path}: is one JSON array; write an object a line instead (jq -c '.[]')")
-        objects = [found for line in lines[:_LOOKED_AT] for found in _objects(line) or [] if not _is_notice(found)]
+            raise UserError(f"{path}: is a JSON array; convert it to one object per line (jq -c '.[]')")
+        objects = [found for line in lines[:_HEAD_LINES] for found in _objects(line) or [] if not _is_notice(found)]
         self.names = list(dict.fromkeys(name for found in objects for name in _names(found)))
         self.readable = set(self.names)
         if not self.names:
-            advice = "; is one object written over several lines? (jq -c .)" if lines[0].lstrip()[:1] == b"{" else ""
-            raise UserError(f"{path}: does not begin with JSON objects; JSON Lines hold an object a line{advice}")
+            advice = "; does an object span several lines? (jq -c .)" if lines[0].lstrip()[:1] == b"{" else ""
+            raise UserError(f"{path}: does not begin with JSON objects; JSON Lines have one object per line{advice}")
 
     def pieces(self, unit_bytes: int | None) -> Iterator[bytes]:
-        """Whole lines, some megabytes at a time, in order."""
+        """Whole lines, several megabytes at a time, in order."""
         with ByteStream(self.path) as stream:
             yield from _line_blocks(stream, unit_bytes or UNIT_BYTES)
 
 
 def _line_blocks(stream: ByteStream, size: int) -> Iterator[bytes]:
-    """Blocks of whole lines of about `size` bytes, each with something in it."""
+    """Non-empty blocks of whole lines, of about `size` bytes each."""
     data, at_end = b"", False
     while not at_end:
         wanted = max(size, len(data))
@@ -77,17 +77,19 @@ def _line_blocks(stream: ByteStream, size: int) -> Iterator[bytes]:
         if not block.isspace() and block:
             yield block
         if len(data) > _LONGEST_LINE:
-            raise UserError(f"{stream.path}: holds a line longer than 64 MB; JSON Lines hold an object a line")
+            raise UserError(f"{stream.path}: has a line longer than 64 MB; JSON Lines have one object per line")
 
 
 def parse_json(block: bytes, columns: Columns, path: str = "") -> Rows:
-    """The tweets of some lines.
+    """Parse the tweets of some lines.
 
     Args:
-        path: of the file, for messages.
+        block: whole lines.
+        columns: columns to read.
+        path: path of the file, for messages.
 
     Raises:
-        UserError: a column that is to be kept is an object or a list.
+        UserError: one of `columns.groups` is an object or a list.
     """
     wanted = columns.wanted()
     fields: dict[str, list[str | None]] = {role: [] for role in wanted}
@@ -124,7 +126,7 @@ def parse_json(block: bytes, columns: Columns, path: str = "") -> Rows:
 
 
 def _objects(line: bytes) -> list[Object] | None:
-    """The tweets of a line; None when it is no JSON object."""
+    """The tweets of a line; None if it is not a JSON object."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
@@ -133,10 +135,10 @@ def _objects(line: bytes) -> list[Object] | None:
         return None
     page = found.get("data")
     if not page or found.keys() & _TEXTS:
-        # Something else than a page may be called data, too.
+        # Not only pages have a key called data.
         return [found]
     if isinstance(page, list):
-        # What is no object is a row that cannot be read.
+        # An entry that is not an object counts as a malformed row.
         tweets = [tweet if isinstance(tweet, dict) else {} for tweet in page]
     elif isinstance(page, dict) and "text" in page:
         tweets = [page]
@@ -147,13 +149,13 @@ def _objects(line: bytes) -> list[Object] | None:
 
 
 def _is_notice(found: Object) -> bool:
-    is_page = bool(found.keys() & _EMPTY_PAGE) and found.keys() <= _EMPTY_PAGE | _BESIDE_IT
+    is_page = bool(found.keys() & _PAGE_KEYS) and found.keys() <= _PAGE_KEYS | _MORE_PAGE_KEYS
     is_empty_page = is_page and not found.get("data")
     return is_empty_page or (bool(found) and found.keys() <= _NOTICES)
 
 
 def _attach_originals(tweets: list[Object], included: Any) -> None:
-    """Hangs what a page includes of retweeted tweets where v1.1 has it, in `retweeted_status`."""
+    """Put the retweeted tweets that a page includes where v1.1 has them, in `retweeted_status`."""
     if not isinstance(included, list):
         return
     originals = {str(tweet.get("id")): tweet for tweet in included if isinstance(tweet, dict)}
@@ -164,15 +166,15 @@ def _attach_originals(tweets: list[Object], included: Any) -> None:
 
 
 def _names(found: Object) -> Iterator[str]:
-    """The columns that an object has, and that of a retweet's original where its interface knows one."""
+    """Columns of an object, and that of the original of a retweet in the object's API version."""
     for key, value in found.items():
         if isinstance(value, dict):
             yield from (f"{key}.{inner}" for inner, deep in value.items() if not isinstance(deep, dict | list))
         elif not isinstance(value, list):
             yield key
-    if found.keys() >= _FIRST_INTERFACE:
+    if found.keys() >= _V1_KEYS:
         yield "retweeted_status.id_str"
-    elif found.keys() & _SECOND_INTERFACE or "referenced_tweets" in found:
+    elif found.keys() & _V2_KEYS or "referenced_tweets" in found:
         yield "referenced_tweets"
 
 
@@ -185,25 +187,25 @@ def _value(tweet: Object, name: str) -> Any:
 
 
 def whole_text(tweet: Object, name: str) -> Any:
-    """A tweet's text at its full length: what is cut off in `text` stands elsewhere in the object.
+    """The full text of a tweet: `text` may be truncated, with the rest elsewhere in the object.
 
-    A retweet's own text ends in an ellipsis; the retweeted status holds all of it.
+    A retweet's own text ends in an ellipsis; the retweeted status has all of it.
     """
-    own, original = _uncut(tweet, name), tweet.get("retweeted_status")
+    own, original = _full_text(tweet, name), tweet.get("retweeted_status")
     if name not in ("text", "full_text") or not isinstance(original, dict):
         return own
-    text, author = _uncut(original, name), _value(original, "user.screen_name")
+    text, author = _full_text(original, name), _value(original, "user.screen_name")
     if not isinstance(text, str):
         return own
     if isinstance(author, str):
         return f"RT @{author}: {text}"
-    # v2 names the author in the retweet's own text alone.
+    # v2 names the author only in the retweet's own text.
     mark = own.partition(": ")[0] if isinstance(own, str) else ""
     return f"{mark}: {text}" if mark.startswith("RT @") else text
 
 
-def _uncut(tweet: Object, name: str) -> Any:
-    """The text without that of what it retweets."""
+def _full_text(tweet: Object, name: str) -> Any:
+    """The tweet's own text, without that of a retweeted tweet."""
     if name == "text":
         for place in ("extended_tweet.full_text", "full_text", "note_tweet.text"):
             longer = _value(tweet, place)
@@ -217,7 +219,7 @@ def _field(tweet: Object, role: str, name: str) -> str | None:
 
 
 def _retweet_of(tweet: Object, name: str) -> str | None:
-    """The id of the original, empty where it is not told; None when the tweet is no retweet."""
+    """Id of the original, empty if it is unknown; None if the tweet is not a retweet."""
     named = (_as_text(_value(tweet, name)) or "").strip()
     if named.lower() not in NO_RETWEET and name.lower() != REFERENCES:
         return named
@@ -230,7 +232,7 @@ def _retweet_of(tweet: Object, name: str) -> str | None:
 
 
 def _referenced(tweet: Object) -> str | None:
-    """The id of the tweet that a v2 tweet retweets; None when it retweets none."""
+    """Id of the tweet that a v2 tweet retweets; None if it is not a retweet."""
     references = tweet.get("referenced_tweets")
     for reference in references if isinstance(references, list) else []:
         if isinstance(reference, dict) and reference.get("type") == "retweeted":
@@ -239,16 +241,16 @@ def _referenced(tweet: Object) -> str | None:
 
 
 def _require_plain(tweet: Object, name: str, path: str) -> None:
-    """Raises UserError for an object or a list, as a table's column of them is refused."""
+    """Raise UserError for an object or a list; columns of them in tables are rejected too."""
     value = _value(tweet, name)
     if isinstance(value, dict | list):
         kind, inside = ("a list", "") if isinstance(value, list) else ("an object", next(iter(value), ""))
-        advice = f"; name a key inside of it, such as {name}.{inside}" if inside else ""
+        advice = f"; name a key inside it, such as {name}.{inside}" if inside else ""
         raise UserError(f"{path}: column '{name}' is {kind}, not text{advice}")
 
 
 def _text(tweet: Object, name: str) -> str | None:
-    """The text; empty where it is null, None where there is none or it is something else."""
+    """The text; empty if it is null, None if it is missing or not a string."""
     text = whole_text(tweet, name)
     if text is None:
         outer, _, inner = name.partition(".")
@@ -258,7 +260,7 @@ def _text(tweet: Object, name: str) -> str | None:
 
 
 def _as_text(value: Any) -> str | None:
-    """A value as text, numbers and truth as tables have them; None where there is none, or half a surrogate pair."""
+    """A value as text, as tables write it; None for null, objects and lists, and text with half a surrogate pair."""
     if value is None or isinstance(value, dict | list):
         return None
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Rows of tweets as every source gives them, and the columns that they come from."""
+"""Rows of tweets in the form that every source returns, and the columns that they come from."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# What columns are called, by role, most telling name first; case aside.
+# Column names by role, in order of preference; case does not matter.
 NAMES = {
     "text": ("text", "tweet", "content", "content_cleaned", "full_text", "body", "message"),
-    # Where v1.1's objects have both, `id` is a number that many a program has rounded.
+    # v1.1 objects have both; `id` is a number, which many programs round.
     "id": ("id_str", "id", "tweet_id", "status_id"),
     "time": ("created_at", "date", "time", "timestamp", "datetime"),
     "author": (
@@ -41,16 +41,16 @@ NAMES = {
         "rt_id",
     ),
 }
-# Of how many unreadable rows the place is told.
+# Number of unreadable rows whose places are reported.
 FEW = 3
-# Lines of one record of CSV beyond which a quote that was not closed is likelier than a tweet.
+# Number of lines in a CSV record above which an unclosed quote is more likely than a tweet.
 MANY_LINES = 40
-# Ids that went through a program that knows numbers by 53 bits: 1.2345678901234604e+18, 1234567890.0
+# Ids that a program stored as floats of 53 bits: 1.2345678901234604e+18, 1234567890.0
 ROUNDED_ID = r"^\s*[0-9]+(?:\.[0-9]+)?[eE]\+?[0-9]+\s*$|^\s*[0-9]+\.0*\s*$"
-# How a column of retweeted tweets' ids says that there is none, case aside.
+# Values in a column of retweeted ids that mean "not a retweet"; case does not matter.
 NO_RETWEET = ("", "nan", "none", "null", "na", "n/a", "<na>", "false", "0")
-# The column that names the tweets which a tweet replies to, quotes or retweets, and an entry of it that is a retweet,
-# as JSON, Python or R writes it; its two parts come in either order.
+# The column with the tweets that a tweet replies to, quotes or retweets, and an entry of it that is a retweet, as
+# written by JSON, Python or R; its two parts come in either order.
 REFERENCES = "referenced_tweets"
 _IS = r"""[\\'"]*\s*[:=]\s*[\\'"]*"""
 _RETWEETED = rf"\btype{_IS}retweeted\b"
@@ -61,11 +61,12 @@ RETWEET_ENTRY = (
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns that are read, as the header writes them; None: not there.
+    """Names of the columns that are read, as in the header; None: no such column.
 
     Attributes:
-        retweet_of: the id of the tweet that a retweet repeats.
-        groups: further columns that are kept.
+        text, id, time, author, language: columns of the tweet.
+        retweet_of: column with the id of the retweeted tweet.
+        groups: additional columns to keep.
     """
 
     text: str
@@ -77,7 +78,7 @@ class Columns:
     groups: tuple[str, ...] = ()
 
     def wanted(self) -> dict[str, str]:
-        """Role to name, for the roles that have a column; a group's role is `group.NAME`."""
+        """Column name by role, for the roles that have a column; the role of a group is `group.NAME`."""
         found = {role: getattr(self, role) for role in NAMES}
         groups = {f"group.{name}": name for name in self.groups}
         return {role: name for role, name in found.items() if name is not None} | groups
@@ -85,19 +86,19 @@ class Columns:
 
 @dataclass(frozen=True)
 class Rows:
-    """The sound rows of one unit of work.
+    """The valid rows of one unit of work, and counts of the others.
 
     Attributes:
-        fields: role to string [rows], for the roles that have a column. A missing value is empty; but in `retweet_of`
-            null says that the tweet is no retweet, and empty that it repeats an unknown one.
-        numbers: int64 [rows], each row's number within the unit, from 0, malformed rows counted.
-        malformed: rows left out because they are no record with a text (CSV: another number of columns than the
-            header's, or a quote that is closed in a later row).
-        not_utf8: rows left out for bytes that are not UTF-8.
-        notices: rows left out because they are no tweets but notices of Twitter's stream.
-        unreadable: the numbers of the first of the malformed rows and those that are not UTF-8.
-        several_lines: lines that records of more than one line hold, the malformed ones too (CSV alone).
-        most_lines: of one record.
+        fields: string [rows] by role, for the roles that have a column. Missing values are empty; in `retweet_of`, null
+            means that the tweet is not a retweet, and empty that it is one of an unknown tweet.
+        numbers: int64 [rows], number of each row within the unit, from 0, counting malformed rows.
+        malformed: number of rows that are not records with a text (CSV: wrong number of columns, or a quote that is
+            closed in a later row).
+        not_utf8: number of rows that are not UTF-8.
+        notices: number of rows that are not tweets but notices of Twitter's stream.
+        unreadable: numbers of the first rows that are malformed or not UTF-8.
+        several_lines: number of lines in records of more than one line, including malformed ones (CSV only).
+        most_lines: number of lines in the longest record.
         long_records: number and lines of the first records of more than MANY_LINES lines.
     """
 
@@ -113,16 +114,16 @@ class Rows:
 
     @property
     def read(self) -> int:
-        """Rows of the unit, those left out included."""
+        """Number of rows of the unit, including the invalid ones."""
         return len(self.numbers) + self.malformed + self.not_utf8 + self.notices
 
 
 def ids_or_null(texts: pa.Array, name: str) -> pa.Array:
-    """Ids of retweeted tweets as tables write them: null where a table says that there is none.
+    """Ids of retweeted tweets from a table; null where the tweet is not a retweet.
 
     Args:
         texts: string [rows].
-        name: of the column. In `REFERENCES` only an entry that is a retweet counts.
+        name: name of the column. In `REFERENCES`, only entries that are retweets count.
     """
     trimmed = pc.utf8_trim_whitespace(texts)
     if name.lower() == REFERENCES:

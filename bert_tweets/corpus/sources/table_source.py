@@ -1,4 +1,4 @@
-"""Parquet and Arrow (Feather) files: the wanted columns alone, a batch of rows at a time."""
+"""Read Parquet and Arrow (Feather) files: only the wanted columns, a batch of rows at a time."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .schema import REFERENCES, Columns, Rows, ids_or_null
 
 BATCH_ROWS = 65_536
 _BUFFER_BYTES = 4 * 2**20
-# Of a column in a batch: fifty times the longest of tweets, in every row.
+# Size of a column in a batch: fifty times the longest tweet, in every row.
 _MOST_BYTES = 2**30
 
 
 class RowRange(NamedTuple):
-    """Some rows of a file.
+    """A range of rows of a file.
 
     Attributes:
-        group: the row group (Parquet) or record batch (Arrow) that they are in.
-        first: the first of them, counted within the group.
-        rows: how many.
+        group: number of the row group (Parquet) or record batch (Arrow).
+        first: first row of the range, counted within the group.
+        rows: number of rows.
     """
 
     group: int
@@ -37,10 +37,10 @@ class RowRange(NamedTuple):
 
 
 class TableSource:
-    """A file that knows its columns; its last ending says whether it is Parquet or Arrow.
+    """A Parquet or Arrow file; its ending says which.
 
     Raises:
-        UserError: at once when it is neither.
+        UserError: from the constructor, if it is neither.
     """
 
     layout = None
@@ -54,11 +54,11 @@ class TableSource:
         self.readable = {field.name for field in schema if _is_plain(field.type) or _is_references(field)}
 
     def _one_column(self) -> list[str] | None:
-        """A column that tells how many rows there are; None where each name stands there twice."""
+        """A column by which the rows are counted; None if every name occurs twice."""
         return next(([name] for name in self.names if self.names.count(name) == 1), None)
 
     def pieces(self, unit_bytes: int | None) -> Iterator[RowRange]:
-        """Where its rows lie, at most 65,536 at a time, in order; no batch reaches over two groups."""
+        """Ranges of at most 65,536 rows, in order, each within one group."""
         del unit_bytes
         with _opened(self.path) as source, readable(self.path):
             if self.kind == "parquet":
@@ -73,10 +73,10 @@ class TableSource:
 
 
 def read_row_range(path: str, kind: str, batch: RowRange, columns: Columns) -> Rows:
-    """The rows of one batch.
+    """Read a range of rows.
 
     Raises:
-        UserError: the file is damaged or has changed, or a column is no text.
+        UserError: the file is damaged or has changed, or a column is not text.
     """
     wanted = columns.wanted()
     names = list(dict.fromkeys(wanted.values()))
@@ -87,7 +87,7 @@ def read_row_range(path: str, kind: str, batch: RowRange, columns: Columns) -> R
             batches = [_arrow(path, source, names).get_batch(batch.group).slice(batch.first, batch.rows)]
         texts = {name: _as_text([found.column(name) for found in batches], name, path) for name in names}
     if len(texts[columns.text]) != batch.rows:
-        raise UserError(f"{path}: has other rows than before; leave it alone while it is read")
+        raise UserError(f"{path}: has changed while it was read; leave it alone until prepare is done")
     fields = {role: texts[name].fill_null("") for role, name in wanted.items()}
     if columns.retweet_of is not None:
         fields["retweet_of"] = ids_or_null(fields["retweet_of"], columns.retweet_of)
@@ -95,7 +95,7 @@ def read_row_range(path: str, kind: str, batch: RowRange, columns: Columns) -> R
 
 
 def _parquet_batches(file: Any, batch: RowRange, names: list[str]) -> list[pa.RecordBatch]:
-    """The rows of one batch; Parquet can be entered at the start of a row group alone."""
+    """Read a range of rows; Parquet can be read only from the start of a row group."""
     found, row, end = [], 0, batch.first + batch.rows
     for some in file.iter_batches(BATCH_ROWS, row_groups=[batch.group], columns=names, use_threads=False):
         if row + some.num_rows > batch.first:
@@ -119,8 +119,8 @@ def _opened(path: str) -> Iterator[Any]:
 
 
 def _parquet(path: str, source: Any, names: list[str] | None = None) -> Any:
-    """A Parquet file; texts of these columns that it holds once for many rows are not written out yet."""
-    with _is_what_its_name_says(path, "parquet"):
+    """Open a Parquet file; dictionary-encoded texts of these columns are not decoded yet."""
+    with _format_errors(path, "parquet"):
         file = pq.ParquetFile(source, buffer_size=_BUFFER_BYTES)
         if names is None:
             return file
@@ -129,8 +129,8 @@ def _parquet(path: str, source: Any, names: list[str] | None = None) -> Any:
 
 
 def _arrow(path: str, source: Any, names: list[str] | None = None) -> Any:
-    """An Arrow file, whose batches then hold these columns alone."""
-    with _is_what_its_name_says(path, "arrow"):
+    """Open an Arrow file, restricted to these columns."""
+    with _format_errors(path, "arrow"):
         file = pa.ipc.open_file(source)
         if names is None:
             return file
@@ -139,7 +139,8 @@ def _arrow(path: str, source: Any, names: list[str] | None = None) -> Any:
 
 
 @contextmanager
-def _is_what_its_name_says(path: str, kind: str) -> Iterator[None]:
+def _format_errors(path: str, kind: str) -> Iterator[None]:
+    """Report a file that is not of the format that its name says."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -147,9 +148,9 @@ def _is_what_its_name_says(path: str, kind: str) -> Iterator[None]:
 
 
 def _numbers_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Floats as text, whole ones without a point: pandas makes floats of numbers of which one is missing.
+    """Floats as text, whole numbers without a decimal point: pandas makes floats of integers if one is missing.
 
-    From 2^53 on they are no longer those that were meant, and stay as they are written (1e+18).
+    From 2^53 on, floats may not be the original integers, and are left as they are written (1e+18).
     """
     wide = column.cast(pa.float64())
     whole = pc.and_(pc.equal(pc.floor(wide), wide), pc.less(pc.abs(wide), 2.0**53)).fill_null(False)
@@ -159,20 +160,20 @@ def _numbers_as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Text, number, time or truth; what else there is has no text of its own."""
+    """Whether a column is text, numbers, times or booleans."""
     inner = kind.value_type if pa.types.is_dictionary(kind) else kind
     return not (pa.types.is_nested(inner) or pa.types.is_null(inner))
 
 
 def _is_references(field: pa.Field) -> bool:
-    """Lists of {type, id}, as the v2 interface has what a tweet refers to."""
+    """Whether a column has lists of {type, id}, the v2 API's form of the tweets that a tweet refers to."""
     is_list = field.name.lower() == REFERENCES and (pa.types.is_list(field.type) or pa.types.is_large_list(field.type))
     inner = field.type.value_type if is_list else None
     return inner is not None and pa.types.is_struct(inner) and {"type", "id"} <= set(inner.names)
 
 
 def _references_as_text(column: pa.ListArray) -> pa.Array:
-    """Of each list the entry that is a retweet, as JSON writes it; else empty.
+    """The retweet entry of each list, as JSON; empty if there is none.
 
     Args:
         column: list of {type, id} [rows].
@@ -188,24 +189,24 @@ def _references_as_text(column: pa.ListArray) -> pa.Array:
     return pc.replace_with_mask(pa.repeat("", len(column)), pa.array(is_retweet), written.take(pa.array(first)))
 
 
-def _require_tame(column: pa.ChunkedArray, name: str, path: str) -> None:
-    """Raises UserError for a column that says few texts so often that written out they would fill the memory."""
+def _limit_expansion(column: pa.ChunkedArray, name: str, path: str) -> None:
+    """Raise UserError for a dictionary-encoded column that would fill the memory when decoded."""
     values = column.type.value_type if pa.types.is_dictionary(column.type) else None
     if values is None or not (pa.types.is_string(values) or pa.types.is_large_string(values)):
         return
     parts = (pc.sum(pc.binary_length(part.dictionary).take(part.indices)).as_py() or 0 for part in column.chunks)
     if sum(parts) > _MOST_BYTES:
-        raise UserError(f"{path}: column '{name}' unpacks to more than 1 GB in {len(column):,} rows; is it tweets?")
+        raise UserError(f"{path}: column '{name}' decodes to more than 1 GB in {len(column):,} rows; is it tweets?")
 
 
 def _as_text(parts: list[pa.Array], name: str, path: str) -> pa.Array:
-    """A column as text, with its nulls."""
+    """Convert a column to text, keeping nulls."""
     column = pa.chunked_array(parts)
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     try:
-        # Nobody has checked the offsets and bytes of a file from elsewhere.
+        # The offsets and bytes of a foreign file have not been checked.
         column.validate(full=True)
-        _require_tame(column, name, path)
+        _limit_expansion(column, name, path)
         if _is_references(pa.field(name, kind)):
             return pa.concat_arrays([_references_as_text(chunk) for chunk in column.chunks])
         column = column.cast(kind)
@@ -213,5 +214,5 @@ def _as_text(parts: list[pa.Array], name: str, path: str) -> pa.Array:
         return pa.concat_arrays(texts.chunks)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         if str(kind).removeprefix("large_").removesuffix("_view") in ("string", "binary"):
-            raise UserError(f"{path}: column '{name}' holds bytes that are not UTF-8; write it anew as text") from None
+            raise UserError(f"{path}: column '{name}' has bytes that are not UTF-8; rewrite it as text") from None
         raise UserError(f"{path}: column '{name}' is {kind}, not text") from None

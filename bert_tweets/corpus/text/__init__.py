@@ -1,1 +1,1 @@
-"""Tweets as text: reading sources, cleaning, duplicates, the tokenizer and its word boundaries."""
+"""The text of a tweet: cleaning, tokenizer, recipe."""

@@ -1,7 +1,7 @@
-"""Tokens added to a tokenizer: the emoji that a corpus uses most, each with the name that a model reads it by first.
+"""Add the most frequent emoji of a corpus to a tokenizer, each with a name that initialises its embedding.
 
 A tokenizer carries the names of its added tokens in its own settings (`tokenizer_config.json`), wherever it is saved.
-Names are Unicode's, which never change once given; what is newer than Python's table is an `emoji`.
+Names are Unicode's, which never change; an emoji that is newer than Python's table is called `emoji`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from .tokenizer import fingerprint, load_tokenizer, private_backend, save
 
 SETTING = "added_by_bert_tweets"
 
-# Variation selectors ask for an emoji in black and white, or in colour.
+# Variation selectors request an emoji in black and white, or in colour.
 _SELECTORS = "\ufe0e\ufe0f"
 _WITHOUT_SELECTORS = dict.fromkeys(map(ord, _SELECTORS))
-# The joiner of emoji and the end of a flag's letters say nothing either.
+# The joiner of emoji and the end of a flag's letters have no name either.
 _SILENT = f"{_SELECTORS}\u200d\U000e007f"
-# Names that are plainer English than Unicode's: keycaps, and skin tones as in its Common Locale Data Repository.
+# Plainer names than Unicode's: keycaps, and skin tones as in its Common Locale Data Repository.
 _PLAIN_NAMES = {
     "\u20e3": "keycap",
     "\U0001f3fb": "light skin tone",
@@ -43,61 +43,61 @@ _PLAIN_NAMES = {
 _NAMELESS = "emoji"
 
 _ROWS_AT_ONCE = 65_536
-# What is longer is many emoji joined for fun; what is rarer than so many others becomes no token.
+# Longer ones are many emoji joined for fun; when there are more distinct ones than this, the rarest are forgotten.
 _LONGEST_EMOJI = 16
 _MOST_DISTINCT = 2**17
-# Stands before and behind each emoji while they are counted; cleaning leaves no such character.
+# Put before and after each emoji while they are counted; cleaned texts do not contain this character.
 _MARK = "\x00"
 
 
 def add_emoji(tokenizer: Any, texts: Iterable[pa.Array], size: int) -> Any:
-    """Adds the most frequent emoji of a corpus to a tokenizer, each a word and a token of its own.
+    """Add the most frequent emoji of a corpus to a tokenizer, each as a word and a token of its own.
 
-    An emoji is counted with and without variation selectors (U+FE0E, U+FE0F) as one; of two as frequent the one of
-    lower code points comes first. Both ways of writing it reach the same token where the tokenizer drops selectors,
-    as BERT's uncased one does. Elsewhere, and where selectors stand inside of it, the way without them and the most
-    frequent way with them become a token each, so that the tokens can be more than `size`. What the tokenizer
-    knows as one token already is left to it and not counted.
+    Forms of an emoji with and without variation selectors (U+FE0E, U+FE0F) are counted together; of equally frequent
+    ones, that with lower code points comes first. Both forms reach the same token if the tokenizer drops selectors, as
+    BERT's uncased one does. Otherwise, or if selectors are inside the emoji, the form without them and the most
+    frequent form with them become one token each, so that there can be more than `size` tokens. Emoji that are already
+    one token of the tokenizer are not added, and not counted.
 
     Args:
-        tokenizer: a fast tokenizer of `transformers`; is not changed.
-        texts: string [rows] each, cleaned and without nulls.
-        size: emoji that become tokens; fewer where the texts have fewer.
+        tokenizer: fast tokenizer of `transformers`; is not changed.
+        texts: columns of cleaned texts, string [rows] each, without nulls.
+        size: maximum number of emoji that become tokens.
 
     Returns:
-        A fast tokenizer of `transformers`, equal to what its saved copy loads as.
+        A fast tokenizer of `transformers`, equal to its saved and loaded copy.
 
     Raises:
-        UserError: the tokenizer cannot take tokens on.
+        UserError: tokens cannot be added to the tokenizer.
     """
     chosen = _choose(_count(texts), tokenizer, size)
     return add_tokens(tokenizer, {token: emoji_name(token) for token in chosen}) if chosen else tokenizer
 
 
 def add_tokens(tokenizer: Any, names: dict[str, str]) -> Any:
-    """Adds tokens to a tokenizer: ordinary ones, that are matched in a text as it stands and may be masked.
+    """Add ordinary tokens to a tokenizer: matched in the text as written, and maskable.
 
     Args:
-        tokenizer: a fast tokenizer of `transformers`; is not changed. It may have been added to before.
-        names: what each new token is called, in words that the tokenizer knows.
+        tokenizer: fast tokenizer of `transformers`; is not changed. It may already have added tokens.
+        names: name of each new token, in words that the tokenizer knows.
 
     Returns:
-        A fast tokenizer of `transformers`, equal to what its saved copy loads as.
+        A fast tokenizer of `transformers`, equal to its saved and loaded copy.
 
     Raises:
-        UserError: it has one of the tokens already, or gives ids that do not follow its last one.
+        UserError: a token already exists, or the new ids do not follow the last one.
     """
     from tokenizers import AddedToken
 
     before = tokenizer.init_kwargs.get(SETTING) or {"base_tokenizer": fingerprint(tokenizer), "names": {}}
     backend = private_backend(tokenizer)
-    # Where a space belongs to the word behind it, one that is left over before an emoji would be a token.
+    # If a space belongs to the following word, a space before an emoji would become a token of its own.
     takes_space = backend.encode("a ").ids != backend.encode("a").ids
     extended = copy.deepcopy(tokenizer)
     extended.add_tokens([AddedToken(token, normalized=False, special=False, lstrip=takes_space) for token in names])
     if extended.convert_tokens_to_ids(list(names)) != list(range(len(tokenizer), len(tokenizer) + len(names))):
         raise UserError(
-            f"{tokenizer.name_or_path or 'the tokenizer'}: new tokens get no ids behind its last one; "
+            f"{tokenizer.name_or_path or 'the tokenizer'}: ids of new tokens do not follow its last one; "
             "prepare with emoji=separate, or another tokenizer"
         )
     extended.init_kwargs[SETTING] = {**before, "names": {**before["names"], **names}}
@@ -109,14 +109,14 @@ def add_tokens(tokenizer: Any, names: dict[str, str]) -> Any:
 
 
 def recipe_of(clean: str, rules: str, tokenizer: Any) -> Recipe:
-    """The recipe of texts that are cleaned by a preset and read by a tokenizer.
+    """The recipe of texts that are cleaned by a preset and encoded by a tokenizer.
 
     Args:
         clean, rules: name and fingerprint of the preset.
-        tokenizer: a fast tokenizer of `transformers`, with or without added tokens.
+        tokenizer: fast tokenizer of `transformers`, with or without added tokens.
 
     Raises:
-        UserError: the names of its added tokens are not those of its last tokens.
+        UserError: the named added tokens are not the last tokens of the vocabulary.
     """
     setting = tokenizer.init_kwargs.get(SETTING)
     if setting is None:
@@ -125,8 +125,8 @@ def recipe_of(clean: str, rules: str, tokenizer: Any) -> Recipe:
     tokens = sorted(names, key=tokenizer.convert_tokens_to_ids)
     if tokenizer.convert_tokens_to_ids(tokens) != list(range(len(tokenizer) - len(names), len(tokenizer))):
         raise UserError(
-            f"{tokenizer.name_or_path or 'the tokenizer'}: its tokenizer_config.json names other added tokens "
-            "than it has; prepare with the tokenizer as it was saved"
+            f"{tokenizer.name_or_path or 'the tokenizer'}: the added tokens in its tokenizer_config.json are not "
+            "those of its vocabulary; prepare with the tokenizer as it was saved"
         )
     pieces = _pieces(tokenizer, [names[token] for token in tokens])
     added = [Added(token, ids) for token, ids in zip(tokens, pieces, strict=True)]
@@ -134,7 +134,7 @@ def recipe_of(clean: str, rules: str, tokenizer: Any) -> Recipe:
 
 
 def emoji_name(emoji: str) -> str:
-    """An emoji in words: the names of its characters; flags of countries and regions by their letters (`flag us`)."""
+    """An emoji in words: the names of its characters; flags of countries and regions as letters (`flag us`)."""
     words: list[str] = []
     letters = ""
     for character in emoji:
@@ -150,7 +150,7 @@ def emoji_name(emoji: str) -> str:
 
 
 def _pieces(tokenizer: Any, names: list[str]) -> list[list[int]]:
-    """The ids of each name as it reads inside of a sentence, without [UNK]s unless there is nothing else."""
+    """Ids of the subwords of each name inside a sentence, without [UNK] unless there is nothing else."""
     backend = private_backend(tokenizer)
     unknown = tokenizer.unk_token_id
     encodings = backend.encode_batch([f" {name}" for name in names], add_special_tokens=False)
@@ -158,9 +158,9 @@ def _pieces(tokenizer: Any, names: list[str]) -> list[list[int]]:
 
 
 def _count(texts: Iterable[pa.Array]) -> Counter[str]:
-    """How often each emoji is written, in each way of writing it.
+    """Count each form of each emoji.
 
-    The counts are exact up to 2^17 distinct ones; beyond, the rarest are forgotten on the way.
+    The counts are exact up to 2^17 distinct forms; above that, the rarest are forgotten in between.
     """
     counts: Counter[str] = Counter()
     for column in texts:
@@ -173,7 +173,7 @@ def _count(texts: Iterable[pa.Array]) -> Counter[str]:
 
 
 def _emoji(texts: pa.Array) -> pa.Array:
-    """Every emoji in some texts, one by one: string [emoji]."""
+    """All emoji in the texts, one by one; string [emoji]."""
     holding = texts.filter(pc.match_substring_regex(texts, EMOJI))
     marked = pc.replace_substring_regex(holding, EMOJI, rf"{_MARK}\0{_MARK}")
     pieces = pc.list_flatten(pc.split_pattern(marked, _MARK))
@@ -182,12 +182,12 @@ def _emoji(texts: pa.Array) -> pa.Array:
 
 
 def _ranked(counts: Counter[str]) -> list[tuple[str, int]]:
-    """Most frequent first; of equals the one of lower code points."""
+    """Sort by frequency, highest first, then by code points."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _choose(counts: Counter[str], tokenizer: Any, size: int) -> list[str]:
-    """The new tokens of the `size` most frequent emoji that are to become any, most frequent first."""
+    """New tokens for the `size` most frequent emoji that need one, most frequent first."""
     backend, vocabulary, unknown = private_backend(tokenizer), tokenizer.get_vocab(), tokenizer.unk_token_id
     drops_selectors = not backend.encode(_SELECTORS, add_special_tokens=False).ids
     written: dict[str, Counter[str]] = defaultdict(Counter)
@@ -202,7 +202,7 @@ def _choose(counts: Counter[str], tokenizer: Any, size: int) -> list[str]:
     def new_tokens(bare: str) -> list[str]:
         with_selectors = [way for way, _ in _ranked(written[bare]) if way != bare]
         ways = [bare, *with_selectors[:1]]
-        # The bare one, once added, is found in the other: then both are new.
+        # Once the bare form is added, it is matched inside the other one: then both must be new.
         return [way for way in ways if way not in vocabulary and not (is_known(way) and is_known(bare))]
 
     totals = Counter({bare: ways.total() for bare, ways in written.items()})

@@ -1,8 +1,8 @@
-"""Encoding by words: a tweet's tokens are those of its words, and a word met before is not encoded again.
+"""Encode texts word by word, and cache the tokens of each word.
 
-Words are what stands between spaces. BERT's normaliser, its pre-tokenizer and WordPiece look at no more than that at
-a time, so that the tokens are those of the whole text; other tokenizers are not encoded in this way. Tweets repeat
-their words: a few percent of them are new to a corpus, and all else is a look-up over whole columns.
+Words are separated by spaces. BERT's normaliser, pre-tokenizer and WordPiece never look beyond one word, so the tokens
+are those of the whole text; other tokenizers are not encoded in this way. Tweets repeat their words: a few percent of
+them are new, and the rest is a look-up over whole columns.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ import pyarrow.compute as pc
 from bert_tweets.common.arrays import ranges
 
 Ints = npt.NDArray[np.int64]
-# How many tokens each of some strings has, int64 [strings], and the tokens of all of them, int32 [tokens].
+# Number of tokens of each string, int64 [strings], and the tokens of all of them, int32 [tokens].
 Runs = tuple[Ints, npt.NDArray[np.int32]]
 
 _PUNCTUATION = r"[!-/:-@\[-`{-~]"
-# Words of one text, and texts of one call, where new words are strung together.
+# New words are encoded as texts of so many words, so many texts per call.
 _WORDS_A_TEXT, _TEXTS_AT_ONCE = 64, 64
-# What is remembered, beyond which all of it is forgotten: memory must not grow with the input.
+# Limits of the cache, above which it is emptied: memory must not grow with the input.
 MOST_WORDS, MOST_CHARACTERS = 2**19, 2**24
 
 
 def can_encode(backend: Any) -> bool:
-    """Whether a tokenizer reads a text word by word: BERT's, without a token that reaches beyond a word.
+    """Whether a tokenizer works word by word: BERT's, without tokens that extend beyond a word.
 
     Args:
-        backend: a `tokenizers.Tokenizer`.
+        backend: `tokenizers.Tokenizer`.
     """
     parts = json.loads(backend.to_str())
     kinds = [(parts[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model")]
@@ -48,21 +48,21 @@ def can_encode(backend: Any) -> bool:
         for token in parts["added_tokens"]
         if not token["special"]
     )
-    # One special token before a text and one behind.
+    # One special token before a text and one after it.
     return not reaching and len(backend.encode("").ids) == 2
 
 
 class WordEncoder:
-    """Texts to tokens, special ones apart.
+    """Encode texts, without special tokens.
 
-    Words are remembered, and so are the parts of those that hold punctuation, each mark a part of its own: `mask,` and
-    `mask!` have the tokens of `mask`.
+    Words are cached. A word with punctuation is split at its marks, and the parts are cached too: `mask,` and `mask!`
+    share the tokens of `mask`.
 
     Args:
-        backend: a tokenizer that `can_encode` takes; without truncation and padding.
+        backend: tokenizer that `can_encode` accepts, without truncation and padding.
 
     Attributes:
-        begins_word: bool [vocabulary], which tokens begin a word.
+        begins_word: bool [vocabulary], whether a token is the first of a word.
     """
 
     _numbers: dict[str, int]
@@ -74,26 +74,26 @@ class WordEncoder:
         self._backend = backend
         tokens = json.loads(backend.to_str())["added_tokens"]
         added = "".join(token["content"] for token in tokens if not token["special"])
-        # A keycap emoji holds a mark of punctuation, and may not be taken apart.
-        self._takes_apart = not set(added) & set(string.punctuation)
+        # A keycap emoji contains punctuation, and must not be split.
+        self._splits_words = not set(added) & set(string.punctuation)
         self.begins_word = _word_beginnings(backend)
         self._forget()
 
     def __call__(self, texts: pa.Array) -> Runs:
-        """Tokens of some texts.
+        """Encode texts.
 
         Args:
             texts: string [texts], without nulls.
 
         Returns:
-            int64 [texts], how many tokens each has; int32 [tokens], the tokens of all of them.
+            int64 [texts], number of tokens of each; int32 [tokens], the tokens of all of them.
         """
         if len(self._numbers) > MOST_WORDS or self._characters > MOST_CHARACTERS:
             self._forget()
-        return self._of_lists(pc.split_pattern(texts, " "))
+        return self._encode_lists(pc.split_pattern(texts, " "))
 
-    def _of_lists(self, lists: pa.ListArray) -> Runs:
-        """Of each list of words the tokens of all of them, one after the other."""
+    def _encode_lists(self, lists: pa.ListArray) -> Runs:
+        """Tokens of lists of words, concatenated."""
         coded = lists.flatten().dictionary_encode()
         numbers = self._look_up(coded.dictionary)[coded.indices.to_numpy()]
         counts = self._counts[numbers]
@@ -102,23 +102,23 @@ class WordEncoder:
         return np.diff(ends[offsets - offsets[0]]), self._ids[ranges(self._starts[numbers], counts)]
 
     def _look_up(self, distinct: pa.Array) -> Ints:
-        """The numbers of some words, which are learnt where they are new; int64 [words]."""
+        """Numbers of words in the cache, to which new ones are added; int64 [words]."""
         words = distinct.to_pylist()
         numbers = np.fromiter(map(self._numbers.get, words, repeat(-1)), np.int64, len(words))
         new = np.flatnonzero(numbers < 0)
         if len(new):
-            self._learn(distinct.take(pa.array(new)))
+            self._encode_new(distinct.take(pa.array(new)))
             numbers[new] = [self._numbers[words[place]] for place in new.tolist()]
         return numbers
 
-    def _learn(self, words: pa.Array) -> None:
-        apart = pc.replace_substring_regex(words, _PUNCTUATION, r" \0 ") if self._takes_apart else words
-        # A mark alone is a part, and has none.
-        has_parts = pc.and_(pc.not_equal(apart, words), pc.greater(pc.binary_length(words), 1))
+    def _encode_new(self, words: pa.Array) -> None:
+        parts = pc.replace_substring_regex(words, _PUNCTUATION, r" \0 ") if self._splits_words else words
+        # A single mark is not split further.
+        has_parts = pc.and_(pc.not_equal(parts, words), pc.greater(pc.binary_length(words), 1))
         whole, others = words.filter(pc.invert(has_parts)), words.filter(has_parts)
         self._remember(whole, *self._by_tokenizer(whole))
         if len(others):
-            self._remember(others, *self._of_lists(pc.split_pattern(apart.filter(has_parts), " ")))
+            self._remember(others, *self._encode_lists(pc.split_pattern(parts.filter(has_parts), " ")))
 
     def _remember(self, words: pa.Array, counts: Ints, ids: npt.NDArray[np.int32]) -> None:
         known = len(self._counts)
@@ -134,31 +134,31 @@ class WordEncoder:
         self._starts, self._counts = np.empty(0, np.int64), np.empty(0, np.int64)
 
     def _by_tokenizer(self, words: pa.Array) -> Runs:
-        """Words of ASCII letters and digits strung together, which takes half of the time; the others one by one."""
+        """Encode words of ASCII letters and digits joined to texts, which takes half of the time; others one by one."""
         plain = pc.ascii_is_alnum(words)
-        strung = self._strung_together(words.filter(plain).to_pylist())
-        if strung is None:
+        joined = self._in_joined_texts(words.filter(plain).to_pylist())
+        if joined is None:
             return self._one_by_one(words.to_pylist())
         others = self._one_by_one(words.filter(pc.invert(plain)).to_pylist())
         is_plain = plain.to_numpy(zero_copy_only=False)
         counts = np.empty(len(words), np.int64)
-        counts[is_plain], counts[~is_plain] = strung[0], others[0]
+        counts[is_plain], counts[~is_plain] = joined[0], others[0]
         ids = np.empty(int(counts.sum()), np.int32)
         of_plain = np.repeat(is_plain, counts)
-        ids[of_plain], ids[~of_plain] = strung[1], others[1]
+        ids[of_plain], ids[~of_plain] = joined[1], others[1]
         return counts, ids
 
-    def _strung_together(self, words: list[str]) -> Runs | None:
-        """Runs of words each of which is one to the tokenizer; None where a token that was added is a part of one."""
+    def _in_joined_texts(self, words: list[str]) -> Runs | None:
+        """Encode words joined to texts; None if the tokenizer splits a word, because it contains an added token."""
         texts = [" ".join(words[first : first + _WORDS_A_TEXT]) for first in range(0, len(words), _WORDS_A_TEXT)]
         _, ids = self._one_by_one(texts)
-        # No word is without a token, so that as many beginnings as words are one of each.
+        # Every word has a token, so if there are as many first tokens as words, each word has one.
         begins = np.flatnonzero(self.begins_word[ids])
         return (np.diff(begins, append=len(ids)), ids) if len(begins) == len(words) else None
 
     def _one_by_one(self, texts: list[str]) -> Runs:
         counts, ids = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
-        # Few encodings at a time: many objects that live long cost the garbage collector more than they do.
+        # Few encodings at a time: many long-lived objects slow down garbage collection.
         for first in range(0, len(texts), _TEXTS_AT_ONCE):
             some = texts[first : first + _TEXTS_AT_ONCE]
             pieces = [found.ids for found in self._backend.encode_batch_fast(some, add_special_tokens=False)]
@@ -168,9 +168,9 @@ class WordEncoder:
 
 
 def _word_beginnings(backend: Any) -> npt.NDArray[np.bool_]:
-    """bool [vocabulary], which tokens of a BERT tokenizer begin a word.
+    """Whether each token of a BERT tokenizer is the first of a word; bool [vocabulary].
 
-    The token alone tells it: `##` can begin no word, because BERT's pre-tokenizer makes a word of each `#`.
+    The token alone decides: `##` cannot begin a word, because BERT's pre-tokenizer makes a word of each `#`.
     """
     begins = np.ones(1 + max(backend.get_vocab().values()), dtype=np.bool_)
     vocabulary = json.loads(backend.to_str())["model"]["vocab"]

@@ -1,11 +1,11 @@
-"""Cleaning as data: a preset is a list of rules, applied in order to whole columns.
+"""Clean texts: a preset is a list of rules, applied in order to whole columns.
 
-A rule is a name and its arguments, so that a preset can be written out as JSON and hashed: its fingerprint is a part
-of the recipe that shards and models carry. Patterns are RE2's, with explicit ranges of characters where one would
-like to name a Unicode property: a library's newer Unicode tables must not change what an old recipe means. A rule
-that leans on a library has what decides there among its arguments when it is hashed, see `rules_of`.
+A rule is a name and its arguments, so that a preset can be written as JSON and hashed: its fingerprint is part of the
+recipe that shards and models carry. Patterns are RE2's, with explicit ranges of characters instead of Unicode
+properties: a library's newer Unicode tables must not change what an old recipe means. If a rule depends on a library,
+a version or table of that library is hashed with its arguments, see `rules_of`.
 
-docs/cleaning.md says which source each preset follows, and where one differs from its source.
+docs/cleaning.md names the source of each preset, and the differences from it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ Rules = list[list[str]]
 LINK = "http"
 USER = "@user"
 
-# Of a link no more than a link can hold, so that text or an emoji glued to it stays; nor the full stop behind it.
+# Only characters that a link can contain, so that adjacent text or emoji stays, and so does a full stop after it.
 _IN_LINK = r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]"
 _ENDS_LINK = r"[A-Za-z0-9/_~=%&#@+\-]"
 _LINK = rf"(?i)(?:https?://|\bwww\.|\bpic\.twitter\.com/)(?:{_IN_LINK}*{_ENDS_LINK})?…?"
-# Behind a letter or a digit it is an email address. Combining marks go too, or they would join what comes instead.
+# After a letter or a digit it is an email address. Combining marks are included, or they would join the placeholder.
 _MENTION = r"(^|[^A-Za-z0-9_+%@＠]|\bRT)[@＠]+(?:[A-Za-z0-9_]|\p{M})+(?:[@＠]+(?:[A-Za-z0-9_]|\p{M})+)*"
 
 _SPACE = r"[\t\n\v\f\r \x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}]+"
@@ -44,17 +44,17 @@ _CONTROL = r"[\x{00}-\x{08}\x{0E}-\x{1F}\x{7F}-\x{84}\x{86}-\x{9F}]+"
 _INVISIBLE = (
     r"[\x{AD}\x{61C}\x{180E}\x{200B}\x{200E}\x{200F}\x{202A}-\x{202E}\x{2060}-\x{2064}\x{2066}-\x{206F}\x{FEFF}]+"
 )
-# Zero-width characters that mean something inside of an emoji and nothing to a tokenizer elsewhere.
+# Zero-width characters that are meaningful inside an emoji, and meaningless to a tokenizer elsewhere.
 _ZERO_WIDTH = r"[\x{200C}\x{200D}\x{FE00}-\x{FE0F}\x{E0020}-\x{E007F}]+"
 _STRAY = rf"({EMOJI})|{_ZERO_WIDTH}"
 
-# What Python's str.split() parts words at, as the programs of other authors do.
+# Characters at which Python's str.split() splits, which the programs of other authors use.
 _SPLIT = _SPACE.replace(r"\r ", r"\r\x{1C}-\x{1F} ")
 
-_APART = ["replace", EMOJI, r" \0 "]
-# Where other spaces must stay as they are: one behind and one before, where there is none.
-_APART_ONLY = [["replace", rf"({EMOJI}) ?", r"\1 "], ["replace", rf" ?({EMOJI})", r" \1"]]
-_SPELLED = ["names"]
+_SEPARATE = ["replace", EMOJI, r" \0 "]
+# Without changing other spaces: one after and one before, where there is none.
+_SEPARATE_ONLY = [["replace", rf"({EMOJI}) ?", r"\1 "], ["replace", rf" ?({EMOJI})", r" \1"]]
+_NAMES = ["names"]
 
 _TWEETS: Rules = [
     ["entities"],
@@ -64,13 +64,13 @@ _TWEETS: Rules = [
     ["normalize", "NFC"],
     ["replace", _LINK, f" {LINK} "],
     ["replace", _MENTION, rf"\1{USER}"],
-    _APART,
+    _SEPARATE,
 ]
 _TWEETS_END: Rules = [["replace", _SPACE, " "], ["strip"]]
 _TIMELMS: Rules = [
     ["replace", _SPLIT, " "],
     ["strip"],
-    # Two spaces, so that the mention before leaves one to the next.
+    # Two spaces, so that a match of one mention leaves a space for the next.
     ["replace", " @", "  @"],
     ["replace", "(^| )@[^ @]+( |$)", rf"\1{USER}\2"],
     ["replace", "  ", " "],
@@ -89,45 +89,45 @@ _BERTWEET: Rules = [
     ["replace", r" ([ap]) \. m \.", r" \1.m."],
     ["replace", r" p \. m ", " p.m "],
     ["replace", r" a \. m ", " a.m "],
-    # The tokenizer leaves an emoji's variation selector or keycap with the word beside it.
+    # The tokenizer leaves an emoji's variation selector or keycap with the adjacent word.
     ["replace", r" \x{FE0F}", "\ufe0f"],
-    _APART,
+    _SEPARATE,
 ]
 _BERTWEET_END: Rules = [["replace", _SPLIT, " "], ["strip"]]
 _RAW: Rules = [["replace", _CONTROL, ""]]
 
-# A preset, and behind a + what it does to emoji where that is not its own way.
+# Presets; a suffix after + names how emoji are handled, unless it is the preset's default.
 PRESETS: dict[str, Rules] = {
-    # Ours; links and mentions become the words that TimeLMs has for them.
+    # Ours; links and mentions become the placeholders of TimeLMs.
     "tweets": [*_TWEETS, *_TWEETS_END],
-    "tweets+names": [*_TWEETS, _SPELLED, *_TWEETS_END],
-    # Loureiro et al. 2022, as the cards of their models have users do.
+    "tweets+names": [*_TWEETS, _NAMES, *_TWEETS_END],
+    # Loureiro et al. 2022, as on their model cards.
     "timelms": _TIMELMS,
-    "timelms+separate": [_APART, *_TIMELMS],
-    "timelms+names": [_APART, _SPELLED, *_TIMELMS],
+    "timelms+separate": [_SEPARATE, *_TIMELMS],
+    "timelms+names": [_SEPARATE, _NAMES, *_TIMELMS],
     # Nguyen et al. 2020, TweetNormalizer.
-    "bertweet": [*_BERTWEET, _SPELLED, *_BERTWEET_END],
+    "bertweet": [*_BERTWEET, _NAMES, *_BERTWEET_END],
     "bertweet+separate": [*_BERTWEET, *_BERTWEET_END],
-    # As it stands, but for what no tokenizer reads.
+    # Unchanged, except for characters that no tokenizer reads.
     "raw": [*_RAW, ["strip"]],
-    "raw+separate": [*_RAW, *_APART_ONLY, ["strip"]],
-    "raw+names": [*_RAW, *_APART_ONLY, _SPELLED, ["strip"]],
+    "raw+separate": [*_RAW, *_SEPARATE_ONLY, ["strip"]],
+    "raw+names": [*_RAW, *_SEPARATE_ONLY, _NAMES, ["strip"]],
 }
-_OWN_WAY_WITH_EMOJI = {"tweets": "separate", "bertweet": "names"}
+_DEFAULT_EMOJI = {"tweets": "separate", "bertweet": "names"}
 
-# Below, ways to the same result in less time: each leaves out what could change nothing.
-# Most tweets are plain: ASCII without an ampersand or a control character. There, these patterns match nothing.
+# Shortcuts to the same result: each skips work that could change nothing.
+# Most tweets are plain: ASCII without an ampersand or a control character. In these, these patterns never match.
 _NOT_PLAIN = r"[^\t-\r -%'-~]"
-_IDLE_IN_PLAIN = {_CONTROL, _INVISIBLE, _STRAY, EMOJI, _APART_ONLY[0][1], _APART_ONLY[1][1]}
+_IDLE_IN_PLAIN = {_CONTROL, _INVISIBLE, _STRAY, EMOJI, _SEPARATE_ONLY[0][1], _SEPARATE_ONLY[1][1]}
 _OTHER_THAN_BLANK = {spaces: spaces.replace(" ", "") for spaces in (_SPACE, _SPLIT)}
-# Where the first is not found, the second does what the pattern does; None: it does nothing. To search takes a
-# fraction of the time that replacing nothing does.
+# If the first pattern is not found, the second one has the same effect; None: there is no effect. Searching takes a
+# fraction of the time of replacing nothing.
 _SHORTCUTS: dict[str, tuple[str, str | None]] = {
     **{rare: (rare, None) for rare in (_CONTROL, _INVISIBLE, *_OTHER_THAN_BLANK.values())},
     _STRAY: (_ZERO_WIDTH, None),
     _MENTION: (r"[＠\p{M}]", r"(^|[^A-Za-z0-9_+%@]|\bRT)@+[A-Za-z0-9_]+(?:@+[A-Za-z0-9_]+)*"),
 }
-# Latin letters, punctuation, symbols and emoji: none composes with what stands before it.
+# Everything but Latin letters, punctuation, symbols and emoji, which never compose with the preceding character.
 _MAY_COMPOSE = (
     r"[^\x{00}-\x{2FF}\x{2010}-\x{2027}\x{2030}-\x{205E}\x{20A0}-\x{20BF}\x{2190}-\x{2328}\x{232B}-\x{2ADB}"
     r"\x{FE0E}\x{FE0F}\x{1F000}-\x{1FAFF}]"
@@ -138,13 +138,13 @@ _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]
 
 
 def resolve(clean: str, tokenizer: Any, emoji: str = "auto") -> str:
-    """The preset that two settings stand for: one name, which the recipe carries.
+    """The name of the preset for two settings; the recipe carries it.
 
     Args:
-        clean: the name of a preset, or `auto`: `bertweet` for a tokenizer of BERTweet, `timelms` for one of
-            the Cardiff models, which are told by their hub name alone (their vocabulary is RoBERTa's), else `tweets`.
-        tokenizer: that will read the text; None: not known yet.
-        emoji: `separate`, `names`, `tokens` (separate too: the vocabulary differs) or `auto`, the preset's own way.
+        clean: name of a preset, or `auto`: `bertweet` for a tokenizer of BERTweet, `timelms` for one of the Cardiff
+            models, recognised by their hub name only (their vocabulary is RoBERTa's), else `tweets`.
+        tokenizer: tokenizer that will encode the text; None: not known yet.
+        emoji: `separate`, `names`, `tokens` (the same preset as `separate`) or `auto`, the preset's default.
 
     Raises:
         UserError: there is no such preset.
@@ -152,39 +152,39 @@ def resolve(clean: str, tokenizer: Any, emoji: str = "auto") -> str:
     preset = _preset_for(tokenizer) if clean == "auto" else clean
     if emoji != "auto":
         preset = preset.partition("+")[0]
-        way = "separate" if emoji == "tokens" else emoji
-        if way != _OWN_WAY_WITH_EMOJI.get(preset):
-            preset = f"{preset}+{way}"
+        handling = "separate" if emoji == "tokens" else emoji
+        if handling != _DEFAULT_EMOJI.get(preset):
+            preset = f"{preset}+{handling}"
     _known(preset)
     return preset
 
 
 def rules_of(preset: str) -> Rules:
-    """A preset's rules, each a name and its arguments; what decides in a library stands behind them.
+    """Rules of a preset, each a name and its arguments, followed by the version of a library that it depends on.
 
     Raises:
-        UserError: there is no such preset, or a library that it leans on is not installed.
+        UserError: there is no such preset, or a library that it needs is not installed.
     """
-    return [[*rule, _DECIDES[rule[0]]()] if rule[0] in _DECIDES else rule for rule in _known(preset)]
+    return [[*rule, _LIBRARY_VERSIONS[rule[0]]()] if rule[0] in _LIBRARY_VERSIONS else rule for rule in _known(preset)]
 
 
 def rules_fingerprint(preset: str) -> str:
-    """sha256 of the canonical JSON of `rules_of(preset)`, as hex."""
+    """sha256 (hex) of the canonical JSON of `rules_of(preset)`."""
     return hashlib.sha256(json.dumps(rules_of(preset), sort_keys=True).encode()).hexdigest()
 
 
 def clean(texts: pa.Array, preset: str) -> pa.Array:
-    """Cleans a column of texts. Cleaning what is clean changes nothing (but for `bertweet`, as at its source).
+    """Clean a column of texts. Cleaning a second time changes nothing (except with `bertweet`, as in its source).
 
     Args:
         texts: string [rows], without nulls.
-        preset: a key of `PRESETS`.
+        preset: key of `PRESETS`.
 
     Returns:
-        string [rows]; what nothing is left of is empty.
+        string [rows]; empty where nothing is left.
 
     Raises:
-        UserError: there is no such preset, or a library that it leans on is not installed.
+        UserError: there is no such preset, or a library that it needs is not installed.
     """
     rules = _known(preset)
     more = pc.match_substring_regex(texts, _NOT_PLAIN)
@@ -196,8 +196,8 @@ def _clean_any(texts: pa.Array, rules: Rules) -> pa.Array:
     cleaned = _apply(texts, rules)
     if ["entities"] not in rules:
         return cleaned
-    # `&am&#8203;p;` becomes an entity only when the rules are through with it: such rows go round again, and
-    # each round leaves fewer ampersands.
+    # `&am&#8203;p;` becomes an entity only after the rules are applied: such rows are cleaned again, and each round
+    # leaves fewer ampersands.
     while True:
         holds = pc.match_substring_regex(cleaned, _MAY_HOLD_ENTITY)
         rows = cleaned.filter(holds)
@@ -207,10 +207,10 @@ def _clean_any(texts: pa.Array, rules: Rules) -> pa.Array:
         cleaned = pc.replace_with_mask(cleaned, holds, once_more)
 
 
-# As any preset leaves it; TimeLMs takes the colon for a part of the name.
+# As in the output of any preset; TimeLMs includes the colon in the name.
 _RETWEET = r"(?i)^(?:rt\s*[@＠]+[a-z0-9_]+\s*:?\s*)+"
 _LINK_OR_MENTION = rf"(?i)https?://\S*|\b{LINK}(?:url)?\b|[@＠]+[a-z0-9_]+"
-# They part no words: `don't`, `don’t` and `dont` are one.
+# They do not separate words: `don't`, `don’t` and `dont` are the same.
 _APOSTROPHE = r"['’‘ʼ＇]"
 _PUNCTUATION = r"!\"#%&()*,-./:;?@[\]_{}`^|~"
 _OTHER_PUNCTUATION = rf"\p{{P}}|{_OTHER_THAN_BLANK[_SPACE]}"
@@ -218,17 +218,16 @@ _AS_SPACE = bytes(32 if chr(code) in _PUNCTUATION + "\t\n\v\f\r" else code for c
 
 
 def duplicate_key(cleaned: pa.Array) -> pa.Array:
-    """What two copies of a tweet have in common: lower case, no links, mentions, punctuation or doubled space.
+    """The key that copies of a tweet share: lower case, no links, mentions, punctuation or repeated spaces.
 
-    Apostrophes vanish, other punctuation parts words.
-
-    The marks of a retweet at its beginning (`RT @user:`) go, too: a retweet is a copy.
+    Apostrophes are removed, other punctuation separates words. Retweet marks at the beginning (`RT @user:`) are removed
+    too: a retweet is a copy.
 
     Args:
-        cleaned: string [rows], by any preset.
+        cleaned: string [rows], cleaned by any preset.
 
     Returns:
-        string [rows]; the cleaned text itself where the above leaves nothing.
+        string [rows]; the cleaned text itself where nothing else is left.
     """
     marked = pc.starts_with(cleaned, "rt", ignore_case=True)
     original = _where(marked, cleaned, lambda rows: _replace(rows, _RETWEET, ""))
@@ -245,14 +244,14 @@ def duplicate_key(cleaned: pa.Array) -> pa.Array:
 def _known(preset: str) -> Rules:
     if preset not in PRESETS:
         hint = did_you_mean(preset, PRESETS)
-        raise UserError(f"clean: no recipe is called {preset!r}{hint}; choose one of {', '.join(PRESETS)}")
+        raise UserError(f"clean: there is no preset {preset!r}{hint}; choose one of {', '.join(PRESETS)}")
     return PRESETS[preset]
 
 
 def _preset_for(tokenizer: Any) -> str:
     if tokenizer is None:
         return "tweets"
-    # A folder of the hub's cache is called models--vinai--bertweet-large.
+    # A folder in the hub's cache has a name such as models--vinai--bertweet-large.
     name = str(tokenizer.name_or_path).replace("--", "/")
     if "vinai/bertweet" in name or {"@USER", "HTTPURL"} <= tokenizer.get_vocab().keys():
         return "bertweet"
@@ -266,14 +265,14 @@ def _apply(texts: pa.Array, rules: Rules) -> pa.Array:
 
 
 def _for_plain(rules: Rules) -> Rules:
-    """What rules come down to in plain texts: those that can change one, their patterns the simpler ones."""
+    """The rules that can change plain texts, with simpler patterns where possible."""
     idle = ("entities", "normalize", "names")
     left = [rule for rule in rules if rule[0] not in idle and not _IDLE_IN_PLAIN.intersection(rule)]
     return [[_SHORTCUTS.get(part, ("", None))[1] or part for part in rule] for rule in left]
 
 
 def _where(rows: pa.Array, texts: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array:
-    """The texts, those of some rows changed: bool [rows], string [rows]."""
+    """Texts, string [rows], with `change` applied to some rows, bool [rows]."""
     chosen = texts.filter(rows)
     if not len(chosen):
         return texts
@@ -294,25 +293,25 @@ def _replace(texts: pa.Array, pattern: str, replacement: str) -> pa.Array:
 
 
 def _translated(texts: pa.Array, table: bytes) -> pa.Array:
-    """Each byte replaced by the table's; bytes of characters beyond ASCII must stay themselves."""
+    """Replace each byte by the table's; the table must not change bytes of non-ASCII characters."""
     offsets, data = _buffers(texts)
     return _from_buffers(offsets, data.tobytes().translate(table))
 
 
 def _squeezed(texts: pa.Array) -> pa.Array:
-    """Each run of blanks as one."""
+    """Replace each run of spaces by one."""
     offsets, data = _buffers(texts)
     blank = data == ord(" ")
     keep = np.ones(len(data), dtype=np.bool_)
     keep[1:] = ~(blank[1:] & blank[:-1])
-    # The first byte of a row repeats nothing; empty rows at the end begin behind the last byte.
+    # The first byte of a row is never a repetition; empty rows at the end begin after the last byte.
     starts = offsets[:-1]
     keep[starts[starts < len(data)]] = True
     return _from_buffers(offsets - np.searchsorted(np.flatnonzero(~keep), offsets), data[keep])
 
 
 def _buffers(texts: pa.Array) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
-    """Of strings without nulls: int32 [rows + 1], where each begins and ends, and uint8 [bytes]."""
+    """Offsets, int32 [rows + 1], and bytes, uint8 [bytes], of strings without nulls."""
     _, offsets, data = texts.buffers()
     ends = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
     if not len(ends) or data is None:
@@ -325,23 +324,23 @@ def _from_buffers(offsets: npt.NDArray[Any], data: Any) -> pa.Array:
     return pa.StringArray.from_buffers(len(offsets) - 1, ends, pa.py_buffer(data))
 
 
-def _spell(texts: pa.Array) -> pa.Array:
-    """Emoji that stand between spaces as their names; those without a name stay."""
-    return _where(pc.invert(pc.string_is_ascii(texts)), texts, _spell_all)
+def _emoji_to_names(texts: pa.Array) -> pa.Array:
+    """Replace emoji between spaces by their names; those without a name stay."""
+    return _where(pc.invert(pc.string_is_ascii(texts)), texts, _all_emoji_to_names)
 
 
-def _spell_all(texts: pa.Array) -> pa.Array:
+def _all_emoji_to_names(texts: pa.Array) -> pa.Array:
     pieces = pc.split_pattern(texts, " ")
     flat = pieces.flatten()
     table = emoji_names()
-    # Keyboards differ in whether they write the variation selector.
+    # Not all keyboards write the variation selector.
     found = pc.index_in(pc.replace_substring(flat, "\ufe0f", ""), value_set=pa.array(table, flat.type))
-    spelled = pc.coalesce(pc.take(pa.array(table.values(), flat.type), found), flat)
-    return pc.binary_join(pa.ListArray.from_arrays(pieces.offsets, spelled), " ")
+    named = pc.coalesce(pc.take(pa.array(table.values(), flat.type), found), flat)
+    return pc.binary_join(pa.ListArray.from_arrays(pieces.offsets, named), " ")
 
 
 def _words(texts: pa.Array) -> pa.Array:
-    """The words of NLTK's TweetTokenizer, a space between them; HTML entities are characters then."""
+    """The words of NLTK's TweetTokenizer, separated by spaces; it also decodes HTML entities."""
     tokenize = optional_library("nltk.tokenize.casual").TweetTokenizer().tokenize
     return pa.array([" ".join(tokenize(text)) for text in texts.to_pylist()], texts.type)
 
@@ -356,7 +355,7 @@ def _strip(texts: pa.Array) -> pa.Array:
 
 
 def _unescape_entities(texts: pa.Array) -> pa.Array:
-    """HTML entities as what they stand for, escaped ones within escaped ones too (`&amp;lt;`)."""
+    """Decode HTML entities, including nested ones (`&amp;lt;`)."""
     holds = pc.match_substring_regex(texts, _MAY_HOLD_ENTITY)
     return _where(holds, texts, lambda rows: pa.array(map(_unescape, rows.to_pylist()), rows.type))
 
@@ -368,7 +367,7 @@ def _unescape(text: str) -> str:
 
 
 def _character(entity: re.Match[str]) -> str:
-    # Only whole names: html.unescape would take `&notice;` for `¬ice;`.
+    # Only complete names: html.unescape would turn `&notice;` into `¬ice;`.
     name = entity.group()
     return html.unescape(name) if name[1] == "#" else html5.get(name[1:], name)
 
@@ -382,8 +381,8 @@ _RULES: dict[str, Callable[..., pa.Array]] = {
     "replace": _replace,
     "normalize": _normalize,
     "strip": _strip,
-    "names": _spell,
+    "names": _emoji_to_names,
     "words": _words,
 }
-# What decides in the libraries that two of the rules lean on.
-_DECIDES: dict[str, Callable[[], str]] = {"names": names_fingerprint, "words": _nltk_version}
+# Versions of the libraries that two of the rules depend on.
+_LIBRARY_VERSIONS: dict[str, Callable[[], str]] = {"names": names_fingerprint, "words": _nltk_version}

@@ -1,4 +1,4 @@
-"""Emoji: the pattern of one, and its name by the `emoji` library, `:face_with_medical_mask:`."""
+"""Emoji: their pattern, and their names in the `emoji` library, such as `:face_with_medical_mask:`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import ModuleType
 
 from bert_tweets.common.errors import UserError
 
-# Pictographs, and the blocks of arrows, shapes and signs that fonts draw like them and vocabularies lack like them.
+# Pictographs, and the blocks of arrows, shapes and signs that are drawn like emoji and missing from vocabularies too.
 _PICTOGRAPH = (
     r"[\x{A9}\x{AE}\x{203C}\x{2049}\x{2122}\x{2139}\x{2190}-\x{21FF}\x{2300}-\x{2328}\x{232B}-\x{23FF}\x{24C2}\x{2500}-\x{27BF}"
     r"\x{2934}\x{2935}\x{2B00}-\x{2BFF}\x{3030}\x{303D}\x{3297}\x{3299}"
@@ -25,7 +25,7 @@ EMOJI = rf"(?:{_LETTER}{{1,2}}|[0-9#*]\x{{FE0F}}?\x{{20E3}}|{_ONE}{_TAG}*(?:\x{{
 
 
 def optional_library(module: str) -> ModuleType:
-    """A module of the extra `bertweet`.
+    """Import a module of the extra `bertweet`.
 
     Raises:
         UserError: its library is not installed.
@@ -35,16 +35,16 @@ def optional_library(module: str) -> ModuleType:
     except ImportError:
         library = module.partition(".")[0]
         raise UserError(
-            f"clean and emoji: this recipe needs the library {library}, which is not installed; "
+            f"clean and emoji: this preset needs the library {library}, which is not installed; "
             "pip install 'bert_tweets[bertweet]'"
         ) from None
 
 
 @cache
 def emoji_names() -> dict[str, str]:
-    """The English name of each emoji with its colons, joined sequences, flags and keycaps included.
+    """English name, with colons, of each emoji, including joined sequences, flags and keycaps.
 
-    The keys are without variation selectors.
+    The keys have no variation selectors.
 
     Raises:
         UserError: the library is not installed.
@@ -61,5 +61,5 @@ def emoji_names() -> dict[str, str]:
 
 @cache
 def names_fingerprint() -> str:
-    """sha256 of the canonical JSON of `names()`, as hex: a release that renames an emoji makes another recipe."""
+    """sha256 (hex) of the canonical JSON of `emoji_names()`: a release that renames an emoji makes another recipe."""
     return hashlib.sha256(json.dumps(emoji_names(), sort_keys=True).encode()).hexdigest()

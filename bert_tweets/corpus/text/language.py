@@ -1,12 +1,12 @@
-"""Which language tweets are written in.
+"""Detect the language of tweets.
 
-The detector is py3langid (after Lui and Baldwin 2012, https://aclanthology.org/P12-3005), limited to languages that
-have an ISO 639-1 code. Weighed against lingua 2.1 with all its languages: it takes 94.7 % of 20,000 real English
-tweets for English (92.7 % without that limit; lingua 91.3 % of 4,000), is right for 96.8 % of 2,470 sentences of 25
-to 140 characters in 27 other languages (95.1 %), and does 8,500 to 17,000 tweets/s on a shared core in 0.2 GB (500 in
-1.4 GB; lingua's fast mode 2,200, and 87.3 % of the English tweets). Those sentences come from translated software, a
-kind that py3langid's model knows: the tweets say more. With the least sure answers left out, a threshold chosen on
-these same tweets, 93.0 % of them have an answer and 97.5 % of these are right.
+The detector is py3langid (after Lui and Baldwin 2012, https://aclanthology.org/P12-3005), restricted to languages with
+an ISO 639-1 code. Compared with lingua 2.1 with all its languages (in brackets), it recognises 94.7 % of 20,000 real
+English tweets as English (91.3 % of 4,000; py3langid without the restriction 92.7 %), is right for 96.8 % of 2,470
+sentences of 25 to 140 characters in 27 other languages (95.1 %), and processes 8,500 to 17,000 tweets/s on a shared
+core in 0.2 GB (500 in 1.4 GB; lingua's fast mode 2,200, with 87.3 % of the English tweets). The sentences come from
+translated software, which py3langid was trained on, so the tweets are better evidence. With the least certain answers
+left out, by a threshold chosen on these same tweets, 93.0 % of them have an answer and 97.5 % of these are right.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ import pyarrow.compute as pc
 
 from bert_tweets.common.errors import UserError
 
-# Below this probability an answer counts as none.
+# An answer with a lower probability is discarded.
 LEAST_PROBABILITY = 0.3
-# Links, mentions and spelled-out emoji, as people or the recipes of cleaning write them, and all but words.
+# Links, mentions and names of emoji, as people or cleaning presets write them, and everything but words.
 _NO_LANGUAGE = r"(?i:\bhttps?://\S+|\bwww\.\S+|\bhttp(?:url)?\b|[@＠]\w+|:[a-z0-9_+’-]+:)"
 _NO_WORDS = r"[^\p{L}\p{M}'’]+"
 
 
 def detect(texts: pa.Array) -> pa.Array:
-    """The language of each text, by its words alone.
+    """Detect the language of each text from its words.
 
     Args:
         texts: string [rows].
 
     Returns:
-        string [rows], codes of ISO 639-1 such as `en`; null where the text is null or the language cannot be told.
+        string [rows], ISO 639-1 codes such as `en`; null where the text is null or the language is uncertain.
 
     Raises:
         UserError: the extra `language` is not installed.
@@ -51,14 +51,14 @@ def detect(texts: pa.Array) -> pa.Array:
 
 
 def is_among(languages: pa.Array, wanted: Sequence[str]) -> pa.Array:
-    """Which rows are in one of some languages; `en` wants `en-GB` and `en_US` too, and `en-GB` wants itself alone.
+    """Whether each row is in a wanted language; `en` includes `en-GB` and `en_US`, but `en-GB` only itself.
 
     Args:
-        languages: string [rows], as a column has them.
-        wanted: codes, case aside.
+        languages: string [rows], as written in the input.
+        wanted: language codes; case does not matter.
 
     Returns:
-        bool [rows]; false where no language is told.
+        bool [rows]; false where the language is missing.
     """
     codes = pa.array([_plain(code) for code in wanted], pa.string())
     spoken = pc.replace_substring(pc.utf8_lower(pc.utf8_trim_whitespace(languages)), "_", "-")
@@ -71,12 +71,12 @@ def _plain(code: str) -> str:
 
 
 def require_known(wanted: Sequence[str]) -> None:
-    """Raises UserError for a language that the detector does not know, or when there is no detector."""
+    """Raise UserError for a language that the detector does not know, or if no detector is installed."""
     known = sorted(_detector().nb_classes)
-    strange = [code for code in wanted if _plain(code) not in known]
-    if strange:
+    unknown = [code for code in wanted if _plain(code) not in known]
+    if unknown:
         raise UserError(
-            f"filter.languages: {', '.join(strange)}: filter.detect_language knows languages by these codes: "
+            f"filter.languages: {', '.join(unknown)}: not known to filter.detect_language; use one of "
             f"{', '.join(known)}"
         )
 
@@ -91,6 +91,6 @@ def _detector() -> Any:
         ) from None
     detector = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     detector.set_languages([language for language in detector.labels if len(language) == 2])
-    # The columns that are left come interleaved; in rows of their own they are read twice as fast.
+    # A contiguous copy of the remaining columns is read twice as fast.
     detector.nb_ptc = np.ascontiguousarray(detector.nb_ptc)
     return detector

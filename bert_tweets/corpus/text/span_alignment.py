@@ -1,8 +1,8 @@
-"""Carrying: where a span of a text is after cleaning.
+"""Align a span of a text with the cleaned text.
 
-Two marks that no rule knows are put around the span, and cleaned along. If nothing else came of it, spaces aside, they
-stand around the span still. Where a rule has rewritten what lies across a mark (a span within a link, or within a
-mention), the span is nowhere in the cleaned text, and lost.
+Two marks that no rule knows are put around the span before cleaning. If the result differs only in the marks and in
+spaces, they still surround the span. If a rule has rewritten text across a mark (a span within a link or a mention),
+the cleaned text does not contain the span, and it is lost.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from .cleaning import clean
 
 Ints = npt.NDArray[np.int64]
 
-# Of the private use area: no letter, sign or space of any rule. Texts that hold one take another pair.
+# Private use area: no letter, sign or space of any rule. If a text contains a mark, another pair is used.
 _FIRST_MARK, _LAST_MARK = 0xE0F0, 0xF8F0
-# They belong to the character before them, and a mark would part them from it.
+# These belong to the character before them; a mark must not separate them.
 _ATTACHED = re.compile("[\u0300-\u036f\u200d\ufe00-\ufe0f]+")
 
 
 def carried(texts: list[str], start: Ints, end: Ints, preset: str) -> tuple[list[str], Ints, Ints]:
-    """The cleaned texts, and each one's span in it.
+    """Clean texts, and find the span of each in the result.
 
     Args:
-        texts: as they were.
-        start, end: int64 [texts], characters of each text that its span covers, end excluded.
-        preset: of `cleaning`.
+        texts: texts before cleaning.
+        start, end: int64 [texts], first character of each span, and the one after its last.
+        preset: cleaning preset.
 
     Returns:
-        The cleaned texts, and int64 [texts] twice: the characters of these, both -1 where the span is lost.
+        The cleaned texts, and start and end of the spans in them, int64 [texts]; both -1 where the span is lost.
     """
     column = pa.array(texts, pa.string())
     cleaned = clean(column, preset).to_pylist()
     begins, ends = np.full(len(texts), -1, np.int64), np.full(len(texts), -1, np.int64)
     left = np.arange(len(texts))
     opening, closing = _marks(column)
-    # Without spaces first: a rule may ask for the beginning of a text. With them, others take the span for a word.
+    # First without spaces: a rule may match only at the start of a text. With spaces, others see the span as a word.
     for before, after in ((opening, closing), (f" {opening} ", f" {closing} ")):
         marked = [_marked(texts[row], int(start[row]), int(end[row]), before, after) for row in left.tolist()]
         with_marks = clean(pa.array(marked, pa.string()), preset).to_pylist()
@@ -51,7 +51,7 @@ def carried(texts: list[str], start: Ints, end: Ints, preset: str) -> tuple[list
 
 
 def _marks(texts: pa.Array) -> tuple[str, str]:
-    """Two characters that no text holds."""
+    """Two characters that do not occur in the texts."""
     codes = (code for code in range(_FIRST_MARK, _LAST_MARK) if not _holds(texts, chr(code)))
     return chr(next(codes)), chr(next(codes))
 
@@ -67,7 +67,7 @@ def _marked(text: str, start: int, end: int, before: str, after: str) -> str:
 
 
 def _between(cleaned: str, marked: str, opening: str, closing: str) -> tuple[int, int]:
-    """What lies between the marks, in the text without them; (-1, -1) where there is nothing, or another text."""
+    """Position, in the cleaned text, of what is between the marks; (-1, -1) if it is empty or the texts differ."""
     front, _, rest = marked.partition(opening)
     inside, found, behind = rest.partition(closing)
     parts = ["".join(part.split()) for part in (front, inside, behind)]

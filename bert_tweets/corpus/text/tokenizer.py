@@ -1,4 +1,4 @@
-"""The tokenizer: loading, its fingerprint, text to flat token arrays with word boundaries, training a small one."""
+"""Tokenizers: load, fingerprint, encode texts to flat token arrays with word boundaries, train a small one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -28,15 +28,17 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def load_tokenizer(name: str, revision: str = "main", local_only: bool = False) -> Any:
-    """A fast tokenizer of `transformers`.
+    """Load a fast tokenizer of `transformers`.
 
     Args:
-        name: a folder, or a name on the hub, see `hub.parted`. What looks like a path never goes to the hub.
-        revision: of a hub tokenizer.
-        local_only: take only what is on this machine.
+        name: folder, or name on the hub (see `hub.split_revision`); a name that looks like a path is never looked up
+            on the hub.
+        revision: revision of a hub tokenizer.
+        local_only: only use files on this machine.
 
     Raises:
-        UserError: it cannot be loaded, brings code, is not a fast one, or lacks a special token that masking needs.
+        UserError: the tokenizer cannot be loaded, contains code, is not fast, or lacks a special token that masking
+            needs.
     """
     if not name:
         raise UserError("the tokenizer has no name; give a folder or a hub name")
@@ -58,16 +60,16 @@ def load_tokenizer(name: str, revision: str = "main", local_only: bool = False) 
         raise
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, TypeError and bare Exceptions
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{name}: holds no tokenizer that can be loaded ({reason})") from None
-    return _checked(tokenizer, name)
+        raise UserError(f"{name}: contains no tokenizer that can be loaded ({reason})") from None
+    _require_usable(tokenizer, name)
+    return tokenizer
 
 
 def _class_of(folder: Path) -> Any:
-    """The class that `AutoTokenizer` would pick, BERT's without it: it takes two seconds to import, for torch."""
-
-    said = hub.json_object(folder / "tokenizer_config.json").get("tokenizer_class")
-    kind = hub.json_object(folder / "config.json").get("model_type")
-    if said in ("BertTokenizer", "BertTokenizerFast") and kind in ("bert", None):
+    """The class that `AutoTokenizer` would pick. BERT's is found without it: importing it takes two seconds (torch)."""
+    declared = hub.json_object(folder / "tokenizer_config.json").get("tokenizer_class")
+    model_type = hub.json_object(folder / "config.json").get("model_type")
+    if declared in ("BertTokenizer", "BertTokenizerFast") and model_type in ("bert", None):
         from transformers import BertTokenizerFast
 
         return BertTokenizerFast
@@ -77,7 +79,7 @@ def _class_of(folder: Path) -> Any:
 
 
 def _from_hub(name: str, revision: str, local_only: bool) -> Any:
-    """What the cache holds, else the hub; without a hub in reach that is said at once, not after its retries."""
+    """Load from the cache, else from the hub; an unreachable hub is reported at once, without its retries."""
     from transformers import AutoTokenizer
 
     place, revision = hub.split_revision(name, revision)
@@ -87,13 +89,13 @@ def _from_hub(name: str, revision: str, local_only: bool) -> Any:
     except (OSError, ValueError):
         if local_only or not hub.in_reach():
             raise UserError(
-                f"{name}: no such folder, not among the tokenizers downloaded before, and the hub is not in reach; "
+                f"{name}: no such folder, not among the downloaded tokenizers, and the hub is not reachable; "
                 "give the folder of a tokenizer"
             ) from None
     return AutoTokenizer.from_pretrained(place, **arguments)
 
 
-def _checked(tokenizer: Any, name: str) -> Any:
+def _require_usable(tokenizer: Any, name: str) -> None:
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"{name}: is not a fast tokenizer; convert it to a tokenizer.json first")
     for role in ("mask", "pad", "unk"):
@@ -101,18 +103,17 @@ def _checked(tokenizer: Any, name: str) -> Any:
             raise UserError(f"{name}: has no {role} token; masked language modelling needs a BERT-like tokenizer")
     ends = tokenizer("a")["input_ids"]
     if len(ends) < 2 or {ends[0], ends[-1]} - set(tokenizer.all_special_ids):
-        raise UserError(f"{name}: does not put a special token before and behind a text, as BERT's and RoBERTa's do")
+        raise UserError(f"{name}: does not put a special token at the start and end of a text, as BERT and RoBERTa do")
     if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
-        raise UserError(f"{name}: has no ordinary token in its vocabulary; is the folder whole?")
-    return tokenizer
+        raise UserError(f"{name}: has no ordinary token in its vocabulary; is the folder complete?")
 
 
 def fingerprint(tokenizer: Any) -> str:
-    """sha256 of what decides which ids a text gets, as hex: vocabulary, merges, normaliser, pre- and post-processor,
-    added tokens. Padding and truncation are states of use and change nothing.
+    """sha256 (hex) of everything that determines the ids of a text: vocabulary, merges, normaliser, pre- and
+    post-processor, added tokens. Settings of padding and truncation are not part of it.
 
     Args:
-        tokenizer: a fast tokenizer of `transformers`.
+        tokenizer: fast tokenizer of `transformers`.
     """
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
     for state in ("padding", "truncation"):
@@ -122,13 +123,13 @@ def fingerprint(tokenizer: Any) -> str:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokens of some texts, one after the other.
+    """Tokens of several texts, concatenated.
 
     Attributes:
-        lengths: int64 [texts], tokens of each, special ones included.
+        lengths: int64 [texts], number of tokens of each text, including special ones.
         input_ids: int32 [tokens].
-        word_starts: bool [tokens], the first token of each word; each special token is a word of its own.
-        truncated: bool [texts], which were longer than max_length.
+        word_starts: bool [tokens], whether a token is the first of a word; each special token is a word of its own.
+        truncated: bool [texts], whether a text was longer than max_length.
     """
 
     lengths: npt.NDArray[np.int64]
@@ -138,10 +139,10 @@ class Encoded:
 
 
 def save(tokenizer: Any, folder: Path) -> None:
-    """Saves a tokenizer of `transformers`; where the disk is full that is an OSError, as it is everywhere else."""
+    """Save a tokenizer of `transformers`; a full disk raises OSError, as it does everywhere else."""
     try:
         tokenizer.save_pretrained(folder)
-    except Exception as error:  # the library knows no other
+    except Exception as error:  # the library raises no other type
         number = re.search(r"\(os error ([0-9]+)\)", str(error))
         if number is None:
             raise
@@ -149,12 +150,12 @@ def save(tokenizer: Any, folder: Path) -> None:
 
 
 def private_backend(tokenizer: Any) -> Any:
-    """A copy of a tokenizer's Rust half without padding and truncation: no state of use is left on the shared one.
+    """Copy the Rust part of a tokenizer, without padding and truncation; the shared one stays unchanged.
 
-    `[SEP]` or `<mask>` written in a tweet is read as the text that it is.
+    `[SEP]` or `<mask>` in a tweet is read as plain text.
 
     Args:
-        tokenizer: a fast tokenizer of `transformers`, or its Rust half.
+        tokenizer: fast tokenizer of `transformers`, or its Rust part.
     """
     from tokenizers import Tokenizer
 
@@ -166,11 +167,11 @@ def private_backend(tokenizer: Any) -> Any:
 
 
 class BatchTokenizer:
-    """Encodes texts as shards hold them: cut at `max_length`, special tokens kept.
+    """Encode texts as shards contain them: truncated to `max_length`, with special tokens.
 
     Args:
-        tokenizer: a fast tokenizer of `transformers`, or its Rust half.
-        max_length: tokens of a text at most, special ones included.
+        tokenizer: fast tokenizer of `transformers`, or its Rust part.
+        max_length: maximum length of a text in tokens, including special ones.
     """
 
     def __init__(self, tokenizer: Any, max_length: int):
@@ -187,13 +188,13 @@ class BatchTokenizer:
 
     @staticmethod
     def from_file(path: Path, max_length: int) -> BatchTokenizer:
-        """An encoder from a tokenizer.json, without the weight of `transformers`."""
+        """Make an encoder from a tokenizer.json, without importing `transformers`."""
         from tokenizers import Tokenizer
 
         return BatchTokenizer(Tokenizer.from_file(str(path)), max_length)
 
     def __call__(self, texts: pa.Array | list[str]) -> Encoded:
-        """Tokens of some texts.
+        """Encode texts.
 
         Args:
             texts: string [texts], without nulls.
@@ -208,7 +209,7 @@ class BatchTokenizer:
         return Encoded(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Encoded)))
 
     def _with_ends(self, lengths: npt.NDArray[np.int64], ids: npt.NDArray[np.int32]) -> Encoded:
-        """Cuts what is too long, and puts the special tokens around each text."""
+        """Truncate long texts, and put the special tokens around each text."""
         room = self._max_length - len(self._ends)
         truncated = lengths > room
         kept = np.minimum(lengths, room)
@@ -237,26 +238,27 @@ class BatchTokenizer:
 
 
 def _word_starts(encodings: list[Any], lengths: npt.NDArray[np.int64], tokens: int) -> npt.NDArray[np.bool_]:
-    """bool [tokens], from the word ids: a change of word, or of text."""
-    # A special token's word is None, here NaN, which differs from itself: it begins a word, and so does the next.
-    words = np.array([word for encoding in encodings for word in encoding.word_ids], dtype=np.float32)
-    word_starts = np.ones(tokens, dtype=np.bool_)
-    word_starts[1:] = words[1:] != words[:-1]
+    """Whether each token is the first of a word: where the word id or the text changes; bool [tokens]."""
+    # A special token has the word id None, here -1; it is always the first of a word.
+    ids = chain.from_iterable(encoding.word_ids for encoding in encodings)
+    words = np.fromiter((-1 if word is None else word for word in ids), dtype=np.int64, count=tokens)
+    word_starts = words < 0
+    word_starts[1:] |= words[1:] != words[:-1]
     ends = np.cumsum(lengths)
     word_starts[(ends - lengths)[lengths > 0]] = True
     return word_starts
 
 
 def train_wordpiece(texts: Iterable[list[str]], vocabulary_size: int, lowercase: bool = True) -> Any:
-    """Trains a BERT tokenizer: the same texts make the same vocabulary, byte for byte.
+    """Train a BERT tokenizer: the same texts give the same vocabulary, byte for byte.
 
-    The library's own WordPiece trainer gives its pieces ids in the order of a hash map, so that two runs differ.
-    Here the alphabet, with and without `##`, gets its ids first; the merges that follow are then decided.
+    The library's own WordPiece trainer numbers its subwords in the order of a hash map, so that two runs differ. Here
+    the alphabet, with and without `##`, gets its ids first, which makes the merges deterministic.
 
     Args:
         texts: batches of cleaned tweets.
-        vocabulary_size: tokens, special ones included; fewer where the texts give fewer.
-        lowercase: whether case and accents are taken off.
+        vocabulary_size: maximum number of tokens, including special ones.
+        lowercase: whether to remove case and accents.
 
     Returns:
         A fast tokenizer of `transformers`.
@@ -271,21 +273,21 @@ def train_wordpiece(texts: Iterable[list[str]], vocabulary_size: int, lowercase:
             counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
     alphabet = _alphabet(counts, (vocabulary_size - len(SPECIAL)) // 4)
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    # A word that the alphabet cannot write would only shift the counts of its pieces.
-    sound = {word: count for word, count in counts.items() if alphabet.issuperset(word)}
+    # A word with a character outside the alphabet would only distort the counts of its subwords.
+    writable = {word: count for word, count in counts.items() if alphabet.issuperset(word)}
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     characters = sorted(alphabet)
     fixed = SPECIAL + characters + [f"##{character}" for character in characters]
     trainer = trainers.WordPieceTrainer(
         vocab_size=max(vocabulary_size, len(fixed)), special_tokens=fixed, show_progress=False, min_frequency=2
     )
-    tokenizer.train_from_iterator(_repeated(sound), trainer)
+    tokenizer.train_from_iterator(_repeated(writable), trainer)
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     return _bert_tokenizer([token for token, _ in vocabulary], lowercase)
 
 
 def _alphabet(counts: Counter[str], size: int) -> set[str]:
-    """The most frequent characters, as many as `size`."""
+    """The `size` most frequent characters."""
     characters: Counter[str] = Counter()
     for word, count in counts.items():
         for character in word:
@@ -295,7 +297,7 @@ def _alphabet(counts: Counter[str], size: int) -> set[str]:
 
 
 def _repeated(counts: dict[str, int]) -> Iterator[str]:
-    """Each word as often as it occurs, in lines of bounded length."""
+    """Repeat each word as often as it occurs, in lines of bounded length."""
     for word, count in counts.items():
         line = " ".join([word] * min(count, 1000))
         for _ in range(count // 1000):
@@ -305,7 +307,7 @@ def _repeated(counts: dict[str, int]) -> Iterator[str]:
 
 
 def _bert_tokenizer(vocabulary: list[str], lowercase: bool) -> Any:
-    """A BERT tokenizer with this vocabulary, by way of a folder: so it equals what others load from its copy."""
+    """Make a BERT tokenizer with this vocabulary, by saving and loading it, so that it equals its saved copy."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     ids = {token: number for number, token in enumerate(vocabulary)}
@@ -330,13 +332,23 @@ def _bert_tokenizer(vocabulary: list[str], lowercase: bool) -> Any:
 
 
 def special_ids(tokenizer: Any) -> list[int]:
-    """Every special token's id, [UNK]'s too, ascending."""
+    """Ids of all special tokens, including [UNK], ascending."""
     added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     return sorted(added | set(tokenizer.all_special_ids))
 
 
-def ids_of(tokenizer: Any) -> dict[str, Any]:
-    """What a manifest tells of its tokenizer, by the names of the manifest's fields."""
+class TokenizerIds(TypedDict):
+    """The part of a manifest that describes its tokenizer, see `Manifest`."""
+
+    vocabulary_size: int
+    special_ids: list[int]
+    pad_id: int
+    mask_id: int
+    unknown_id: int
+
+
+def ids_of(tokenizer: Any) -> TokenizerIds:
+    """Vocabulary size and special ids of a fast tokenizer of `transformers`."""
     return {
         "vocabulary_size": len(tokenizer),
         "special_ids": special_ids(tokenizer),

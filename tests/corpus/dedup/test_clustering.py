@@ -1,4 +1,4 @@
-"""Clusters: what a plain search finds, whatever units, ranges, memory and executor; in bounded memory."""
+"""Clusters equal those of a plain search at any units, ranges, memory and executor, in bounded memory."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def plain_search(keys: Keys) -> list[tuple[int, int, bool]]:
     read_bytes=st.sampled_from([16, 200, 2**24]),
     executor=st.sampled_from([Inline, Forgetful]),
 )
-def test_clusters_are_those_of_a_plain_search_however_the_work_is_cut(
+def test_clusters_equal_those_of_a_plain_search_however_the_work_is_divided(
     texts: list[str],
     cuts: list[int],
     entries: int,
@@ -179,7 +179,7 @@ def test_a_large_group_makes_few_pairs() -> None:
     assert not len(copies) and len(pairs) <= 2 * rows and len(heads.rows) == len(np.unique(tags))
 
 
-def test_without_bands_copies_alone_are_clusters() -> None:
+def test_without_bands_only_copies_are_clusters() -> None:
     exact = np.array([5, 6, 5, 7, 6, 5], np.uint64)
     made = found(Keys(exact, np.empty((6, 0), np.uint64), np.empty((6, 0), np.uint64)), [2, 2])
     assert made["cluster"].tolist() == [0, 1, 0, 3, 1, 0]
@@ -221,8 +221,8 @@ def test_tasks_are_submitted_as_workers_need_them(monkeypatch: pytest.MonkeyPatc
     assert executor.most == 4
 
 
-def test_planted_near_copies_are_found_and_others_kept_apart() -> None:
-    """Each text has a near-copy far behind it, one to four words replaced: similarity by exact sets is the judge."""
+def test_planted_near_copies_are_found_and_others_are_separate() -> None:
+    """Each text has a distant near-copy with one to four words replaced; the exact similarity of sets decides."""
     draw = np.random.default_rng(2)
     vocabulary = np.array([f"word{number}" for number in range(3000)])
     # Words as frequent as words are, so that strangers share some.

@@ -1,4 +1,4 @@
-"""Records put aside come back whole, bucket by bucket, in order, in bounded memory and pieces."""
+"""Records are read back completely, bucket by bucket, in order, in bounded memory and pieces."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def records_of(rows: range) -> np.ndarray:
     buffer=st.sampled_from([1, 100, 10_000]),
     read=st.sampled_from([1, 40, 10_000]),
 )
-def test_each_bucket_gives_back_what_was_added_in_order(calls: list[list[int]], buffer: int, read: int) -> None:
+def test_each_bucket_returns_its_records_in_order(calls: list[list[int]], buffer: int, read: int) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(disk_buckets, "BUFFER_BYTES", buffer)
         patch.setattr(disk_buckets, "READ_BYTES", read)
@@ -78,7 +78,7 @@ def test_files_of_others_stay(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_what_waits_to_be_written_is_bounded(tmp_path: Path) -> None:
+def test_unwritten_records_are_bounded(tmp_path: Path) -> None:
     with Buckets(tmp_path, RECORD, 3) as buckets:
         for _ in range(40):
             buckets.add(np.arange(100_000) % 3, records_of(range(100_000)))
@@ -87,6 +87,6 @@ def test_what_waits_to_be_written_is_bounded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("which", [-1, 3])
-def test_a_bucket_that_is_not_there_is_our_mistake(tmp_path: Path, which: int) -> None:
+def test_an_unknown_bucket_is_an_assertion_error(tmp_path: Path, which: int) -> None:
     with pytest.raises(AssertionError):
         Buckets(tmp_path, np.int64, 3).add(np.array([which]), np.array([1]))

@@ -1,4 +1,4 @@
-"""Copies and near-duplicates are told by hashes that are fixed for ever; sketches tell the similarity of sets."""
+"""Copies and near-duplicates are found by hashes that never change; sketches estimate the similarity of sets."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def shingles(text: str, shingle_words: int) -> set[tuple[str, ...]]:
     return {tuple(words[at : at + shingle_words]) for at in range(max(1, len(words) - shingle_words + 1))}
 
 
-def test_the_split_depends_on_text_and_seed_alone_and_has_the_share_asked_for():
+def test_the_split_depends_only_on_text_and_seed_and_has_the_requested_size():
     hashes = minhash.hash_keys(pa.array([f"tweet {number}" for number in range(20_000)]))
-    held = minhash.held_out(hashes, 1, 0.1)
-    assert 0.09 < held.mean() < 0.11
-    assert (minhash.held_out(hashes[::-1], 1, 0.1)[::-1] == held).all()
-    other = minhash.held_out(hashes, 2, 0.1)
-    assert 0.005 < (other & held).mean() < 0.015
-    assert not minhash.held_out(hashes, 1, 0.0).any()
+    drawn = minhash.in_validation_split(hashes, 1, 0.1)
+    assert 0.09 < drawn.mean() < 0.11
+    assert (minhash.in_validation_split(hashes[::-1], 1, 0.1)[::-1] == drawn).all()
+    other = minhash.in_validation_split(hashes, 2, 0.1)
+    assert 0.005 < (other & drawn).mean() < 0.015
+    assert not minhash.in_validation_split(hashes, 1, 0.0).any()
 
 
 def test_keys_are_what_they_were_in_every_version():
@@ -68,13 +68,13 @@ def test_keys_are_what_they_were_in_every_version():
 
 @settings(deadline=None)
 @given(st.lists(texts_of_words, max_size=8), texts_of_words, st.integers(1, 4))
-def test_a_texts_keys_do_not_depend_on_the_texts_beside_it(others: list[str], text: str, shingle_words: int) -> None:
+def test_the_keys_of_a_text_do_not_depend_on_other_texts(others: list[str], text: str, shingle_words: int) -> None:
     alone, among = hashed([text], shingle_words), hashed([*others, text, *others], shingle_words)
     for column in ("exact", "bands", "sketch"):
         assert (getattr(alone, column)[0] == getattr(among, column)[len(others)]).all()
 
 
-def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_block_size_does_not_change_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"number {number % 7} is {number}" for number in range(50)]
     whole = hashed(texts)
     monkeypatch.setattr(minhash, "_BLOCK_ROWS", 7)
@@ -121,7 +121,7 @@ def test_a_band_is_shared_as_often_as_minhash_promises(similarity: float) -> Non
 
 
 @pytest.mark.parametrize(("size", "tolerance"), [(3, 0.02), (12, 0.02), (30, 0.03), (100, 0.06), (1000, 0.15)])
-def test_sketches_tell_the_similarity_of_sets(size: int, tolerance: float) -> None:
+def test_sketches_estimate_the_similarity_of_sets(size: int, tolerance: float) -> None:
     draw = np.random.default_rng(size)
     texts, exact = [], []
     for _ in range(400):
@@ -150,7 +150,7 @@ def test_similarity_is_symmetric_and_between_zero_and_one(words: list[int]) -> N
 
 
 def test_a_repeated_shingle_counts_once():
-    """`ha ha` twice or three times over is the same set; an odd sketch would tell even from odd."""
+    """`ha ha` two or three times is the same set; an odd sketch would distinguish even from odd."""
     keys = hashed(["ha ha ha so", "ha ha ha ha so"])
     assert (keys.bands[0] == keys.bands[1]).all() and (keys.sketch[0] == keys.sketch[1]).all()
     assert keys.exact[0] != keys.exact[1]

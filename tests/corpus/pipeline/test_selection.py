@@ -1,4 +1,4 @@
-"""What stays is what the settings say, counted once, whatever the units and however little is in memory at a time."""
+"""Rows are kept as the settings say, and counted once, for any units and any amount of memory."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bert_tweets.config import FilterConfig, NearConfig, PrepareConfig
+from bert_tweets.config import FilterConfig, PrepareConfig
 from bert_tweets.corpus.dedup.clustering import CLUSTER
-from bert_tweets.corpus.dedup.minhash import held_out
+from bert_tweets.corpus.dedup.minhash import in_validation_split
 from bert_tweets.corpus.pipeline import selection
-from bert_tweets.corpus.pipeline.selection import FATES, Selection
-from bert_tweets.corpus.pipeline.unit_report import Report
-from bert_tweets.corpus.pipeline.worker import COPIES, FACT, FACTS, NO_DAY, Job
+from bert_tweets.corpus.pipeline.selection import FATES, FinishedUnits, Selection
+from bert_tweets.corpus.pipeline.worker import COPIES, FACT, FACTS, NO_DAY, UnitReport, unit_folder
 from bert_tweets.corpus.shards.funnel import Funnel
 from bert_tweets.corpus.sources.schema import Columns
 
@@ -45,31 +44,29 @@ COPIED_BY = [0, 3]
 def prepared(folder, units, **overrides):
     """A selection over units of rows as `ROW` draws them."""
     config = PrepareConfig(**{"max_length": 16, "validation_fraction": 0.3, **overrides})
-    job = Job(
-        str(folder), Columns("text"), "raw", "", 9, 1, 16, 99, True, NearConfig(), config.filter, author_key=b"key"
-    )
     reports, clusters, first = [], [], 0
     earliest: dict[int, int] = {}
     for number, rows in enumerate(units):
         facts, cluster = np.zeros(len(rows), FACT), np.zeros(len(rows), CLUSTER)
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             for name in ("tokens", "day", "author", "unknown", "truncated", "time_lost"):
-                facts[place][name] = row[name]
-            facts[place]["bytes"] = 10
-            origin = earliest.setdefault(row["cluster"], first + place)
-            cluster[place] = (origin, 977 * origin, row["copy"] and origin != first + place)
-        job.place(number).mkdir()
-        facts.tofile(job.place(number) / FACTS)
-        np.array(COPIED_BY, np.uint64).tofile(job.place(number) / COPIES)
+                facts[index][name] = row[name]
+            facts[index]["bytes"] = 10
+            origin = earliest.setdefault(row["cluster"], first + index)
+            cluster[index] = (origin, 977 * origin, row["copy"] and origin != first + index)
+        place = unit_folder(folder, number)
+        place.mkdir()
+        facts.tofile(place / FACTS)
+        np.array(COPIED_BY, np.uint64).tofile(place / COPIES)
         cluster.tofile(folder / f"{number}.clusters")
         clusters.append(folder / f"{number}.clusters")
-        reports.append(Report(number, len(rows) + 1, len(rows), {"empty": 1}))
+        reports.append(UnitReport(number, len(rows) + 1, len(rows), {"empty_text": 1}))
         first += len(rows)
-    return Selection(config, job, reports, clusters, folder / "work")
+    return Selection(config, FinishedUnits(folder, reports, clusters), folder / "work")
 
 
 def expected(units, config):
-    """The same, a row at a time."""
+    """The same, one row at a time."""
     rows = [row for unit in units for row in unit]
     earliest, fates = {}, []
     for number, row in enumerate(rows):
@@ -77,18 +74,18 @@ def expected(units, config):
         if row["copy"] and origin != number and config.deduplicate != "none":
             fates.append("duplicate")
         elif origin != number and config.deduplicate == "near":
-            fates.append("near-duplicate")
+            fates.append("near_duplicate")
         elif row["tokens"] < config.filter.min_tokens:
-            fates.append("fewer tokens than filter.min_tokens")
+            fates.append("too_few_tokens")
         elif config.filter.max_tokens and row["tokens"] > config.filter.max_tokens:
-            fates.append("more tokens than filter.max_tokens")
+            fates.append("too_many_tokens")
         else:
             fates.append("")
     limit = config.filter.max_tweets_per_author
     counts = Counter(author for author in [row["author"] for row in rows] + len(units) * COPIED_BY if author)
     for number, row in enumerate(rows):
         if limit and not fates[number] and counts[row["author"]] > limit:
-            fates[number] = "author of too many tweets"
+            fates[number] = "author_over_limit"
     return rows, fates
 
 
@@ -115,7 +112,7 @@ def test_every_row_has_the_fate_that_the_settings_say(
         chosen = prepared(
             tmp_path_factory.mktemp("w"), units, deduplicate=deduplicate, filter=filters, shard_tweets=shard_tweets
         )
-        funnel = Funnel()
+        funnel = Funnel(Columns("text"), "recipe")
         plans = chosen.decide(funnel)
     found = [FATES[code] for unit in range(len(units)) for code in chosen.fates(unit).tolist()]
     rows, wanted = expected(units, config)
@@ -124,9 +121,9 @@ def test_every_row_has_the_fate_that_the_settings_say(
         if want:
             assert fate == want
         else:
-            assert fate in ("train", "validation", "beyond the day's share")
+            assert fate in ("train", "validation", "day_over_limit")
             by_day[row["day"]] += 1
-            left[row["day"]] += fate != "beyond the day's share"
+            left[row["day"]] += fate != "day_over_limit"
     share = filters.max_tweets_per_day
     for day, count in by_day.items():
         assert left[day] == (min(count, share) if share and day != NO_DAY else count)
@@ -134,12 +131,12 @@ def test_every_row_has_the_fate_that_the_settings_say(
     assert funnel.read == len(rows) + len(units)
     assert {**dict.fromkeys(FATES[2:], 0), **Counter(found)} == {
         **{fate: funnel.dropped[fate] for fate in FATES[2:]},
-        **{split: funnel.splits[split]["tweets"] for split in FATES[:2] if funnel.splits[split]["tweets"]},
+        **{split: funnel.splits[split].tweets for split in FATES[:2] if funnel.splits[split].tweets},
     }
     kept = [row for row, fate in zip(rows, found, strict=True) if fate in FATES[:2]]
-    assert sum(funnel.splits[split]["tokens"] for split in FATES[:2]) == sum(row["tokens"] for row in kept)
-    assert funnel.notes["[UNK] tokens"] == sum(row["unknown"] for row in kept)
-    assert funnel.notes["truncated to max_length"] == sum(row["truncated"] for row in kept)
+    assert sum(funnel.splits[split].tokens for split in FATES[:2]) == sum(row["tokens"] for row in kept)
+    assert funnel.notes["unknown_tokens"] == sum(row["unknown"] for row in kept)
+    assert funnel.notes["truncated"] == sum(row["truncated"] for row in kept)
     _plans_hold_each_row_once(chosen, plans, units, found, shard_tweets)
 
 
@@ -161,19 +158,19 @@ def _plans_hold_each_row_once(chosen, plans, units, found, shard_tweets):
 @given(units=st.lists(st.lists(ROW, max_size=12), min_size=1, max_size=4))
 def test_a_cluster_is_on_one_side_of_the_split(tmp_path_factory, units):
     chosen = prepared(tmp_path_factory.mktemp("w"), units, deduplicate="none", validation_fraction=0.5)
-    chosen.decide(Funnel())
+    chosen.decide(Funnel(Columns("text"), "recipe"))
     for unit in range(len(units)):
-        drawn = held_out(chosen.clusters(unit)["key"], 0, 0.5)
+        drawn = in_validation_split(chosen.clusters(unit)["key"], 0, 0.5)
         assert (chosen.fates(unit) == drawn).all()
 
 
-def test_the_day_s_share_depends_on_the_seed_and_not_on_the_cutting(tmp_path):
+def test_the_sample_of_a_day_depends_on_the_seed_and_not_on_the_units(tmp_path):
     rows = [{**PLAIN, "cluster": n} for n in range(200)]
 
     def chosen(name, units, seed):
         (tmp_path / name).mkdir()
         made = prepared(tmp_path / name, units, seed=seed, filter=FilterConfig(max_tweets_per_day=50))
-        made.decide(Funnel())
+        made.decide(Funnel(Columns("text"), "recipe"))
         return np.concatenate([made.fates(unit) < 2 for unit in range(len(units))])
 
     whole = chosen("whole", [rows], 1)
@@ -182,10 +179,10 @@ def test_the_day_s_share_depends_on_the_seed_and_not_on_the_cutting(tmp_path):
     assert (chosen("seed", [rows], 2) != whole).any()
 
 
-def test_a_day_with_fewer_rows_than_its_share_keeps_all_of_them_beside_one_that_is_cut(tmp_path):
+def test_a_day_under_the_limit_keeps_all_rows_while_another_is_sampled(tmp_path):
     rows = [{**PLAIN, "cluster": n, "day": 3 if n % 10 else n // 10} for n in range(100)]
     chosen = prepared(tmp_path, [rows[:50], rows[50:]], filter=FilterConfig(max_tweets_per_day=5))
-    chosen.decide(Funnel())
+    chosen.decide(Funnel(Columns("text"), "recipe"))
     fates = np.concatenate([chosen.fates(0), chosen.fates(1)])
     left = Counter(row["day"] for row, fate in zip(rows, fates, strict=True) if fate < 2)
     assert left == {**dict.fromkeys(range(10), 1), 3: 5}
@@ -194,6 +191,6 @@ def test_a_day_with_fewer_rows_than_its_share_keeps_all_of_them_beside_one_that_
 def test_a_shard_is_closed_early_before_it_grows_too_large(tmp_path, monkeypatch):
     monkeypatch.setattr(selection, "LARGEST_SHARD", 25)
     rows = [{**PLAIN, "cluster": n} for n in range(7)]
-    plans = prepared(tmp_path, [rows[:3], rows[3:]], validation_fraction=0.0).decide(Funnel())
+    plans = prepared(tmp_path, [rows[:3], rows[3:]], validation_fraction=0.0).decide(Funnel(Columns("text"), "recipe"))
     assert [sum(piece.take for piece in plan.pieces) for plan in plans] == [2, 2, 2, 1]
-    assert [plan.name for plan in plans] == [f"train/{number:05d}.arrow" for number in range(4)]
+    assert [plan.file for plan in plans] == [f"train/{number:05d}.arrow" for number in range(4)]

@@ -1,4 +1,4 @@
-"""Gathering out of many shards: lengths alone, damage named where it is read, no end of open files."""
+"""Gather from many shards: lengths only, damage reported when it is read, few open files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_any_order_gives_the_same_tweets(shards: Path, seed: int) -> None:
         assert np.array_equal(getattr(again, field), getattr(ascending, field))
 
 
-def test_no_tweets_are_gathered_too(shards: Path) -> None:
+def test_an_empty_list_can_be_gathered(shards: Path) -> None:
     tweets = open_split(shards, Manifest.read(shards), "train").gather(np.empty(0, np.int64))
     assert isinstance(tweets, Tweets) and not len(tweets.lengths) and not len(tweets.input_ids)
 
@@ -64,7 +64,7 @@ def damage(folder: Path, name: str, change: np.ndarray, place: int) -> None:
 
 
 @pytest.mark.parametrize("offset", [-1, 10**6])
-def test_an_offset_out_of_its_shard_is_named_when_it_is_read(shards: Path, tmp_path: Path, offset: int) -> None:
+def test_an_offset_outside_its_shard_is_reported_when_it_is_read(shards: Path, tmp_path: Path, offset: int) -> None:
     folder = Path(shutil.copytree(shards, tmp_path / "copy"))
     manifest = Manifest.read(folder)
     first, second = manifest.splits["train"][:2]
@@ -76,7 +76,7 @@ def test_an_offset_out_of_its_shard_is_named_when_it_is_read(shards: Path, tmp_p
             read(np.arange(len(split)))
 
 
-def test_an_unknown_id_is_named_when_it_is_read(shards: Path, tmp_path: Path) -> None:
+def test_an_unknown_id_is_reported_when_it_is_read(shards: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(shards, tmp_path / "copy"))
     manifest = Manifest.read(folder)
     second = manifest.splits["train"][1]

@@ -1,4 +1,4 @@
-"""Verification: any damage is found, and named with its file and its row."""
+"""Verification finds any damage, and names its file and rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def found_in(folder: Path) -> list[Damage]:
     return list(damages(folder, Manifest.read(folder)))
 
 
-def test_whole_shards_are_whole(whole: Path) -> None:
+def test_undamaged_shards_have_no_damage(whole: Path) -> None:
     seen: list[int] = []
     manifest = Manifest.read(whole)
     assert list(damages(whole, manifest, seen.append)) == []
@@ -53,7 +53,7 @@ def columns_of(path: Path) -> pa.RecordBatch | None:
         return None
 
 
-def test_every_flipped_bit_is_found_and_its_row_is_among_those_named(copy: Path) -> None:
+def test_every_flipped_bit_is_found_and_its_row_is_among_the_reported_ones(copy: Path) -> None:
     entry = Manifest.read(copy).splits["train"][0]
     path = copy / entry.file
     content = path.read_bytes()
@@ -78,7 +78,7 @@ def test_every_flipped_bit_is_found_and_its_row_is_among_those_named(copy: Path)
     assert named > 30 and found_in(copy) == []
 
 
-def test_a_changed_text_or_token_is_named_to_the_row(copy: Path) -> None:
+def test_a_changed_text_is_among_the_rows_of_its_block(copy: Path) -> None:
     entry = Manifest.read(copy).splits["train"][0]
     path = copy / entry.file
     batch = columns_of(path)
@@ -87,17 +87,18 @@ def test_a_changed_text_or_token_is_named_to_the_row(copy: Path) -> None:
     place = content.index(text)
     content[place + text.index(b" ") + 1] ^= 1
     path.write_bytes(content)
-    assert [damage.rows for damage in found_in(copy)] == [(1234, 1234)]
+    ((first, last),) = [damage.rows for damage in found_in(copy)]
+    assert first <= 1234 <= last < first + 1500
 
 
-def test_strangers_and_gaps_are_named(copy: Path) -> None:
+def test_foreign_and_missing_files_are_reported(copy: Path) -> None:
     manifest = Manifest.read(copy)
     first, second = (entry.file for entry in manifest.splits["train"][:2])
     shutil.copy(copy / first, copy / "train" / "00009.arrow")
     (copy / second).unlink()
     (copy / manifest.splits["validation"][0].file).write_bytes(b"short")
     assert {(damage.file, damage.what.split()[0]) for damage in found_in(copy)} == {
-        ("train/00009.arrow", "is"),
+        ("train/00009.arrow", "does"),
         (second, "is"),
         (manifest.splits["validation"][0].file, "has"),
     }
@@ -118,7 +119,7 @@ def test_strangers_and_gaps_are_named(copy: Path) -> None:
         ("train/00000.crc32", b""),
     ],
 )
-def test_a_file_beside_the_shards_that_is_damaged_is_named(
+def test_a_damaged_file_next_to_the_shards_is_reported(
     copy: Path, file: str, content: bytes | tuple[bytes, bytes] | None
 ) -> None:
     path = copy / file
@@ -146,7 +147,7 @@ def test_a_file_beside_the_shards_that_is_damaged_is_named(
         ("mask_id", lambda mask: mask + 1, "ids are not those of the tokenizer"),
     ],
 )
-def test_what_the_manifest_tells_of_shards_and_tokenizer_is_compared_with_them(
+def test_the_counts_and_ids_of_the_manifest_are_verified(
     whole: Path, name: str, change: Callable[[Any], Any], said: str
 ) -> None:
     manifest = Manifest.read(whole)
@@ -168,7 +169,7 @@ def test_a_flipped_bit_of_the_block_checksums_is_found(copy: Path) -> None:
     assert [damage.file for damage in found_in(copy)] == ["train/00000.crc32"]
 
 
-def test_what_is_not_ours_is_named_and_no_damage(copy: Path) -> None:
+def test_foreign_files_are_reported_but_not_as_damage(copy: Path) -> None:
     (copy / "notes.txt").touch()
     (copy / "train" / "00000.arrow.bak").touch()
     (copy / "work").mkdir()
@@ -176,7 +177,9 @@ def test_what_is_not_ours_is_named_and_no_damage(copy: Path) -> None:
     found = found_in(copy)
     assert [damage.file for damage in found] == ["notes.txt", "tokenizer/more.txt", "train/00000.arrow.bak", "work"]
     assert all(damage.foreign for damage in found)
-    with pytest.raises(UserError, match=r"is whole, but holds what is not its own\n +notes.txt: .*; move it away"):
+    with pytest.raises(
+        UserError, match=r"is complete, but contains files of other origin\n +notes.txt: .*; move it away"
+    ):
         verify.stage([str(copy)])
 
 
@@ -199,10 +202,10 @@ def test_another_tokenizer_is_found(copy: Path, tmp_path: Path) -> None:
 @pytest.mark.dist
 def test_the_commands(copy: Path) -> None:
     done = run(["-m", "bert_tweets.cli", "verify", str(copy)])
-    assert done.returncode == 0 and "whole" in done.stdout
+    assert done.returncode == 0 and "complete and unchanged" in done.stdout
     shown = run(["-m", "bert_tweets.cli", "inspect", str(copy), "samples=1"])
     assert shown.returncode == 0, shown.stderr
-    for part in ("packed, as here", "[UNK]", "[CLS]", "recipe"):
+    for part in ("packed", "[UNK]", "[CLS]", "recipe"):
         assert part in shown.stdout
     entry = Manifest.read(copy).splits["train"][0]
     content = bytearray((copy / entry.file).read_bytes())

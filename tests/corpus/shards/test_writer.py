@@ -1,4 +1,4 @@
-"""Shards hold the rows that they were given, in bytes that tell nothing of how the rows came."""
+"""Shards contain the given rows, in bytes that do not depend on how the rows were divided."""
 
 from __future__ import annotations
 

@@ -13,17 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bert_tweets.common.errors import UserError
-from bert_tweets.corpus.sources import byte_stream, discovery, work_unit
+from bert_tweets.corpus.sources import byte_stream, discovery
 from bert_tweets.corpus.sources.schema import Columns
 
 
 def read_all(*paths: Path | str, unit_bytes: int = 64, **asked: str) -> tuple[list[dict[str, Any]], int, int]:
-    """All rows as dictionaries, numbered from 0 over the whole input, and how many were malformed and not UTF-8."""
+    """All rows as dictionaries, numbered from 0 over the whole input, and the numbers of invalid rows."""
     names = list(map(str, paths))
     columns = discovery.find_columns(names, asked)
     rows, malformed, not_utf8, read = [], 0, 0, 0
     for unit in discovery.units(names, columns, unit_bytes):
-        block = work_unit.read_unit(unit, columns)
+        block = discovery.read_unit(unit, columns)
         fields = {"number": (read + block.numbers).tolist()}
         fields |= {role: block.fields[role].to_pylist() for role in columns.wanted()}
         rows += [dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)]
@@ -73,34 +73,34 @@ def test_space_around_names_is_no_part_of_them(tmp_path):
         ("id,body_text\n1,a\n", "text_column=NAME$"),
     ],
 )
-def test_what_may_be_the_matter_with_a_header_is_said(tmp_path, data, said):
+def test_a_possible_problem_of_a_header_is_reported(tmp_path, data, said):
     with pytest.raises(UserError, match=said):
         discovery.find_columns([str(made(tmp_path, data))], {})
 
 
-def test_a_column_that_a_later_file_lacks_can_be_done_without(tmp_path):
+def test_a_column_that_a_later_file_lacks_can_be_switched_off(tmp_path):
     first = made(tmp_path, '{"id_str": "1", "text": "a", "user": {"id_str": "7"}}\n', "v1.jsonl")
     second = made(tmp_path, '{"id_str": "2", "text": "b", "author_id": "7"}\n', "v2.jsonl")
-    with pytest.raises(UserError, match="author_column=none does without it, or prepare such files apart"):
+    with pytest.raises(UserError, match="set author_column=none, or prepare such files separately"):
         discovery.find_columns([str(first), str(second)], {})
     assert len(texts(first, second, author="none")) == 2
 
 
-def test_none_reads_no_column_unless_one_is_called_so(tmp_path):
+def test_none_reads_no_column_unless_a_column_has_this_name(tmp_path):
     path = str(made(tmp_path, "id,text,author\n1,a,ann\n"))
     columns = discovery.find_columns([path], {"id": "none", "author": "none"})
     assert (columns.id, columns.author, columns.text) == (None, None, "text")
     path = str(made(tmp_path, "id,text,none\n1,a,x\n"))
     assert discovery.find_columns([path], {"id": "none"}).id == "none"
-    with pytest.raises(UserError, match="no column of text"):
+    with pytest.raises(UserError, match="no text column"):
         discovery.find_columns([str(made(tmp_path, "id,text\n1,a\n"))], {"text": "none"})
 
 
-def test_a_missing_column_is_told_with_those_there(tmp_path):
+def test_a_missing_column_is_reported_with_the_existing_ones(tmp_path):
     path = made(tmp_path, "content_clean,id\nx,1\n")
     with pytest.raises(UserError, match=r"no column 'content_cleaned' for the text \(did you mean 'content_clean'\?\)"):
         discovery.find_columns([str(path)], {"text": "content_cleaned"})
-    with pytest.raises(UserError, match="no column of text among content_clean, id"):
+    with pytest.raises(UserError, match="no text column among content_clean, id"):
         discovery.find_columns([str(path)], {})
 
 
@@ -110,7 +110,7 @@ def test_columns_separated_by_something_else_are_recognised(tmp_path, mark):
     assert texts(made(tmp_path, data)) == [f'x{mark} "y"', "a, b"]
 
 
-def test_the_line_that_tells_the_separator_ends_as_any_line_may(tmp_path):
+def test_the_header_may_end_with_any_line_end(tmp_path):
     assert texts(made(tmp_path, "id;text\r1;a, b\r")) == ["a, b"]
 
 
@@ -125,7 +125,7 @@ def test_every_file_must_have_the_columns_wherever_they_stand(tmp_path):
         discovery.find_columns([str(first), str(made(tmp_path, "text\nb\n", "c.csv"))], {})
 
 
-def test_a_wanted_name_that_stands_twice_is_refused(tmp_path):
+def test_a_wanted_name_that_occurs_twice_is_rejected(tmp_path):
     with pytest.raises(UserError, match="2 columns are called 'text'"):
         discovery.find_columns([str(made(tmp_path, "text,text\na,b\n"))], {})
     assert texts(made(tmp_path, "text,x,x\na,b,c\n")) == ["a"]
@@ -145,7 +145,7 @@ def test_rows_that_are_not_utf8_are_counted_and_no_other_is_lost(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_utf16_is_refused_in_one_line(tmp_path, encoding):
+def test_utf16_is_rejected_in_one_line(tmp_path, encoding):
     with pytest.raises(UserError, match="save the file as UTF-8"):
         discovery.find_columns([str(made(tmp_path, "text,id\nhello,1\n".encode(encoding)))], {})
 
@@ -158,7 +158,7 @@ def test_utf16_is_refused_in_one_line(tmp_path, encoding):
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 500, "is a spreadsheet"),
         (b"PK\x03\x04" + b"\0" * 20 + b"tweets.csv", "is a zip archive; unpack it first"),
         (b"\xfd7zXZ\x00\0\0\0", "is an xz archive"),
-        (b"PAR1", "is a Parquet file; let its name end in .parquet"),
+        (b"PAR1", "is a Parquet file; give it a name that ends in .parquet"),
     ],
 )
 @pytest.mark.parametrize("name", ["tweets.csv", "tweets.xlsx", "tweets.jsonl"])
@@ -168,12 +168,12 @@ def test_files_of_another_kind_are_named(tmp_path, start, said, name):
 
 
 @pytest.mark.parametrize("data", [b"", b"\n\n", b"\xef\xbb\xbf"])
-def test_an_empty_file_is_refused(tmp_path, data):
+def test_an_empty_file_is_rejected(tmp_path, data):
     with pytest.raises(UserError, match="is empty"):
         discovery.find_columns([str(made(tmp_path, data))], {})
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+def test_a_missing_file_and_a_folder_are_rejected(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         discovery.find_columns([str(tmp_path / "none.csv")], {})
     with pytest.raises(UserError, match="is a folder"):
@@ -205,7 +205,7 @@ def test_a_field_of_ten_megabytes_is_a_row_like_any(tmp_path):
     assert [len(text) for text in texts(path, unit_bytes=2**20)] == [1, 10_000_000, 1]
 
 
-def test_an_unclosed_quote_is_told_with_its_line(tmp_path):
+def test_an_unclosed_quote_is_reported_with_its_line(tmp_path):
     path = made(tmp_path, "text,id\n" + "fine,1\n" * 5000 + '"open,2\n' + "lost,3\n" * 5000)
     with pytest.raises(UserError, match=r"line 5002 is never closed"):
         texts(path, unit_bytes=1000)
@@ -219,25 +219,25 @@ def test_a_row_whose_open_quote_is_closed_by_a_later_tweet_is_counted_and_placed
     assert malformed == 1 and [row["number"] for row in found] == [n for n in range(26) if n != 10]
     assert [int(row["id"]) for row in found] == [n for n in range(30) if not 10 <= n <= 14]
     (unit,) = discovery.units([str(path)], Columns("text"), 2**20)
-    assert work_unit.read_unit(unit, Columns("text")).unreadable == (10,)
+    assert discovery.read_unit(unit, Columns("text")).unreadable == (10,)
     assert texts(made(tmp_path, 'text,id\n"a ""b\n"" c",1\n"q" d,2\n')) == ['a "b\n" c', "q d"]
 
 
-def test_an_open_quote_is_found_behind_doubled_ones_and_empty_lines(tmp_path):
+def test_an_open_quote_is_found_after_doubled_ones_and_empty_lines(tmp_path):
     for text in ('"a ""b""\nc" d', '"a\n ""b"" c" d', '"a\r\n" d'):
         path = made(tmp_path, f"text,id\n\nx,1\n\n\ny,2\n{text},3\n\nz,4\n")
         rows, malformed, _ = read_all(path, unit_bytes=2**20)
         assert ([row["number"] for row in rows], malformed) == ([0, 1, 3], 1)
 
 
-def test_the_first_rows_that_cannot_be_read_are_told(tmp_path):
+def test_the_first_unreadable_rows_are_reported(tmp_path):
     data = b"text,id\na,1\nb\nc\nd,\xff\ne\nf\ng,2\n"
     columns = Columns("text", "id")
     (unit,) = discovery.units([str(made(tmp_path, data))], columns)
-    assert work_unit.read_unit(unit, columns).unreadable == (1, 2, 3)
+    assert discovery.read_unit(unit, columns).unreadable == (1, 2, 3)
 
 
-def test_gzip_is_read_whole_or_refused(tmp_path):
+def test_gzip_is_read_completely_or_rejected(tmp_path):
     data = ("text,id\n" + "".join(f"tweet {number},{number}\n" for number in range(5000))).encode()
     packed = gzip.compress(data[:100]) + gzip.compress(data[100:])
     assert len(texts(made(tmp_path, packed, "a.csv.gz"), unit_bytes=1000)) == 5000
@@ -249,7 +249,7 @@ def test_gzip_is_read_whole_or_refused(tmp_path):
         texts(made(tmp_path, data, "c.csv.gz"))
 
 
-def test_a_stream_that_gives_less_than_was_asked_for_is_read_on(tmp_path, monkeypatch):
+def test_reading_continues_after_a_short_read(tmp_path, monkeypatch):
     class Drops(io.FileIO):
         def read(self, size: int | None = -1) -> bytes:
             return super().read(min(size or 0, 7))

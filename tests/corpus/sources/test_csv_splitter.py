@@ -1,4 +1,4 @@
-"""Cutting at record ends: the pieces, parsed one by one, give what the whole gives."""
+"""Cutting at record ends: the pieces, parsed one by one, give the same rows as the whole."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_fast_and_the_slow_path_agree_where_every_quote_is_well_placed(text)
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("size", [1, 2, 5, 1000])
-def test_an_unclosed_quote_is_told_with_its_line(line_end, size):
+def test_an_unclosed_quote_is_reported_with_its_line(line_end, size):
     data = line_end.join(["id,text", '1,"two', 'lines"', '2,"never closed', "3,x", ""]).encode()
     with pytest.raises(UserError, match=r"tweets\.csv: the quote that opens in line 4 is never closed"):
         cut(data, size)

@@ -1,4 +1,4 @@
-"""Which files are meant, by a name, a pattern, a folder or a URL; and what tells that one has changed."""
+"""Find files by name, pattern, folder or URL, and detect changes."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def test_patterns_name_files_in_order(tmp_path):
     for name in ("b.csv", "a.csv"):
         made(tmp_path, "text\nx\n", name)
     assert discovery.expand([str(tmp_path / "*.csv")]) == [str(tmp_path / name) for name in ("a.csv", "b.csv")]
-    with pytest.raises(UserError, match="no file is called like this"):
+    with pytest.raises(UserError, match="no file matches this pattern"):
         discovery.expand([str(tmp_path / "*.txt")])
 
 
-def test_a_pattern_reaches_into_folders_and_names_files_alone(tmp_path):
+def test_a_pattern_includes_subfolders_and_matches_only_files(tmp_path):
     (tmp_path / "2020" / "05").mkdir(parents=True)
     for name in ("a.csv", "2020/b.csv", "2020/05/c.csv", "2020/05/d.jsonl"):
         made(tmp_path, "text\nx\n", name)
@@ -43,26 +43,26 @@ def test_a_pattern_reaches_into_folders_and_names_files_alone(tmp_path):
         ("2020/**/*.jsonl", ["2020/05/d.jsonl"]),
     ):
         assert discovery.expand([f"{tmp_path}/{pattern}"]) == [str(tmp_path / name) for name in expected]
-    with pytest.raises(UserError, match="no file is called like this"):
+    with pytest.raises(UserError, match="no file matches this pattern"):
         discovery.expand([f"{tmp_path}/20*"])
 
 
-def test_files_of_a_folder_that_are_left_out_are_told_with_what_takes_them(tmp_path):
+def test_omitted_files_of_a_folder_are_reported_with_a_pattern_for_them(tmp_path):
     (tmp_path / "in" / "more[1]").mkdir(parents=True)
     names = ("more[1]/b.csv.gz", "more[1]/c.jsonl", "more[1]/notes.txt")
     for name in names:
         made(tmp_path / "in", "x", name)
     folder, told = f"{tmp_path}/in", list[str]()
     deeper = f"{folder}/**/*.csv.gz,{folder}/**/*.jsonl"
-    with pytest.raises(UserError, match="holds no file that ends in") as caught:
+    with pytest.raises(UserError, match="contains no file that ends in") as caught:
         discovery.expand([folder], told.append)
-    assert f"2 in folders inside of it; input='{deeper}' takes all" in str(caught.value) and not told
+    assert f"2 in its subfolders; input='{deeper}' reads all" in str(caught.value) and not told
     for name in ("a.csv", "a.xlsx"):
         made(tmp_path / "in", "x", name)
     assert discovery.expand([folder], told.append) == [f"{folder}/a.csv"]
     everything = f"{folder}/**/*.csv,{deeper}"
-    assert f"input='{everything}' takes all" in told[0], "those at the top, too"
-    assert "1 of its files are no tweets by their names and are left out (a.xlsx)" in told[1]
+    assert f"input='{everything}' reads all" in told[0], "those at the top, too"
+    assert "other files, which are left out: 1 (a.xlsx)" in told[1]
     assert len(discovery.expand(everything.split(","))) == 3
 
 
@@ -76,17 +76,17 @@ def test_links_that_lead_back_into_a_folder_are_not_followed_for_ever(tmp_path, 
         (tmp_path / "in" / f"back{number}").symlink_to("..")
     told = list[str]()
     assert discovery.expand([f"{tmp_path}/in"], told.append) == [f"{tmp_path}/in/a.csv"]
-    assert "not the 1 in folders inside of it" in told[0]
+    assert "not read: 1 in its subfolders" in told[0]
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
-def test_a_pipe_is_refused_before_anybody_waits_for_it(tmp_path, name):
+def test_a_pipe_is_rejected_before_it_is_read(tmp_path, name):
     os.mkfifo(tmp_path / name)
     for named in (tmp_path / name, tmp_path):
         with pytest.raises(UserError, match="is a pipe or a device; save it as a file first"):
             discovery.find_columns(discovery.expand([str(named)]), {})
     with pytest.raises(UserError, match="is a pipe or a device"):
-        discovery.file_identity(["/dev/null"])
+        discovery.file_identity("/dev/null")
 
 
 @pytest.fixture
@@ -109,34 +109,34 @@ def test_urls_are_files_folders_and_patterns_too(memory):
     assert paths == ["memory:///in/a.csv.gz", "memory:///in/b.csv", "memory:///in/c.parquet"]
     assert texts(*paths) == ["/in/a.csv.gz", "/in/b.csv", "of a table"]
     assert discovery.expand(["memory://in/*.csv*"]) == paths[:2]
-    for missing, said in (("memory://in/*.tsv", "no file is called"), ("memory://in/x.csv", "no such file")):
+    for missing, said in (("memory://in/*.tsv", "no file matches"), ("memory://in/x.csv", "no such file")):
         with pytest.raises(UserError, match=said):
             discovery.find_columns(discovery.expand([missing]), {})
     with pytest.raises(UserError, match="no such file"):
-        discovery.file_identity(["memory://in/x.csv"])
+        discovery.file_identity("memory://in/x.csv")
 
 
-def test_patterns_and_folders_of_urls_tell_of_what_lies_deeper(memory):
+def test_files_in_subfolders_of_a_url_are_reported(memory):
     for name in ("/in/a.csv", "/in/2020/b.csv", "/in/2020/c.csv"):
         memory.pipe(name, b"text\na\n")
     told = list[str]()
     assert discovery.expand(["memory://in"], told.append) == ["memory:///in/a.csv"]
-    assert "2 in folders inside of it; input='memory://in/**/*.csv' takes all" in told[0]
+    assert "2 in its subfolders; input='memory://in/**/*.csv' reads all" in told[0]
     assert len(discovery.expand(["memory://in/**/*.csv"])) == 3
     assert discovery.expand(["memory://in/*"]) == ["memory:///in/a.csv"]
 
 
-def test_a_change_of_a_file_shows_wherever_it_lies(tmp_path, memory):
+def test_a_change_of_a_file_is_detected_wherever_it_is(tmp_path, memory):
     local, url = str(made(tmp_path, "text\na\n")), "memory://a.csv"
     memory.pipe("/a.csv", b"text\na\n")
-    before = discovery.file_identity([local, url])
-    assert before == discovery.file_identity([local, url])
+    before = [discovery.file_identity(path) for path in (local, url)]
+    assert before == [discovery.file_identity(path) for path in (local, url)]
     json.dumps(before)
     Path(local).write_text("text\nb\n")
     memory.pipe("/a.csv", b"text\nb\n")
-    after = discovery.file_identity([local, url])
-    assert before[local] != after[local] and before[url] != after[url]
-    assert after[local]["bytes"] == after[url]["bytes"] == 7
+    after = [discovery.file_identity(path) for path in (local, url)]
+    assert before[0] != after[0] and before[1] != after[1]
+    assert after[0]["bytes"] == after[1]["bytes"] == 7
 
 
 def test_a_file_url_is_a_local_file(tmp_path):
@@ -152,7 +152,7 @@ def test_a_package_that_a_url_needs_is_named():
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves `files`; gives no parts of them, as many servers do not."""
+    """Serves `files`, without range requests, as many servers."""
 
     files: ClassVar[dict[str, bytes]] = {}
 
@@ -190,13 +190,13 @@ def test_files_are_read_from_the_web(web, monkeypatch):
     for url in (f"{web}/all/a.csv", f"{web}/b.csv.gz?token=[1]"):
         assert discovery.expand([url]) == [url]
         assert len(texts(url, unit_bytes=2**20)) == 30_000
-    before = discovery.file_identity([f"{web}/all/a.csv"])
+    before = discovery.file_identity(f"{web}/all/a.csv")
     files["/all/a.csv"] = data[::-1]
-    assert discovery.file_identity([f"{web}/all/a.csv"]) != before
+    assert discovery.file_identity(f"{web}/all/a.csv") != before
     for url, said in (
         ("broken.csv", "cannot be read to its end"),
         ("none.csv", "no such file"),
-        ("secret.csv", "may not be read"),
+        ("secret.csv", "permission denied"),
     ):
         with pytest.raises(UserError, match=said) as caught:
             texts(f"{web}/{url}", unit_bytes=2**20)
@@ -208,4 +208,4 @@ def test_a_server_that_does_not_answer_is_one_line():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(UserError, match="cannot be read"):
-            discovery.file_identity([f"http://127.0.0.1:{taken.getsockname()[1]}/a.csv"])
+            discovery.file_identity(f"http://127.0.0.1:{taken.getsockname()[1]}/a.csv")

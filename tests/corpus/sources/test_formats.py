@@ -70,7 +70,7 @@ def test_files_of_several_formats_are_one_input(tmp_path):
     rows = read_all(*paths)[0]
     assert [row["number"] for row in rows] == list(range(9))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no file"):
+    with pytest.raises(UserError, match="contains no file"):
         discovery.expand([str(tmp_path / "empty")])
 
 
@@ -95,7 +95,7 @@ def test_tweets_of_the_first_interface_are_read_at_full_length(tmp_path):
     assert (found.id, found.time, found.author) == ("id_str", "created_at", "user.id_str")
 
 
-def test_pages_of_the_second_interface_are_taken_apart(tmp_path):
+def test_pages_of_the_v2_api_are_split_into_tweets(tmp_path):
     page = {
         "data": [{"id": "1", "text": "a", "author_id": "9"}, {"id": "2", "text": "b", "author_id": "8"}],
         "meta": {},
@@ -110,7 +110,7 @@ def test_pages_of_the_second_interface_are_taken_apart(tmp_path):
     assert malformed == 0
 
 
-def test_what_is_called_data_beside_a_text_is_no_page(tmp_path):
+def test_a_key_data_next_to_a_text_is_not_a_page(tmp_path):
     tweets = [
         {"text": "one", "id": "1", "data": [1, 2]},
         {"text": "two", "id": "2", "data": []},
@@ -134,7 +134,7 @@ def test_what_a_page_holds_is_counted_whatever_it_is(tmp_path):
     assert (block.read, block.malformed, block.notices, block.unreadable) == (6, 2, 3, (1, 2))
 
 
-def test_retweets_are_told_from_tweets_in_the_first_interface(tmp_path):
+def test_retweets_of_the_v1_api_are_recognised(tmp_path):
     user = {"screen_name": "ann", "id_str": "7"}
     tweets = [
         {"id_str": "1", "user": user, "text": "first", "lang": "en"},
@@ -155,7 +155,7 @@ def test_a_file_of_tweets_need_not_begin_with_a_retweet(tmp_path):
     assert [row["retweet_of"] for row in read_all(first, second)[0]] == ["1", *[None] * 200, "1"]
 
 
-def test_retweets_of_the_second_interface_get_their_whole_text_where_the_page_has_it(tmp_path):
+def test_retweets_of_the_v2_api_get_their_full_text_from_the_page(tmp_path):
     def retweet(original: str) -> dict[str, object]:
         references = [{"type": "quoted", "id": "0"}, {"type": "retweeted", "id": original}]
         return {"id": "9", "author_id": "1", "text": "RT @bob: cut: o…", "referenced_tweets": references}
@@ -200,7 +200,7 @@ RETWEET_OF = [None, None, None, None, "3", "3", "3", ""]
         lambda found: str([SimpleReference(entry) for entry in found]),
     ],
 )
-def test_a_flattened_column_of_references_tells_retweets_from_replies_and_quotes(tmp_path, written):
+def test_a_flattened_column_of_references_distinguishes_retweets_from_replies_and_quotes(tmp_path, written):
     values = ["" if found is None else written(found) for found in REFERENCES]
     path = tmp_path / "a.csv"
     with path.open("w", newline="") as file:
@@ -268,7 +268,7 @@ def test_notices_of_the_stream_are_no_malformed_tweets(tmp_path):
     assert (rows.notices, rows.malformed, rows.read, rows.unreadable) == (4, 2, 8, (5, 6))
 
 
-def test_whole_numbers_of_a_table_are_written_out(tmp_path):
+def test_whole_numbers_of_a_table_have_no_decimal_point(tmp_path):
     numbers = {"id": [5.0e15, None, float("nan")], "score": [0.5, 1.0, 2e16], "is_reply": [True, False, None]}
     table = pa.table({"text": ["a", "b", "c"], **numbers})
     pyarrow.feather.write_feather(table, tmp_path / "a.arrow")
@@ -282,7 +282,7 @@ def test_whole_numbers_of_a_table_are_written_out(tmp_path):
 
 
 def test_what_is_kept_must_be_no_object_or_list_in_json_as_in_tables(tmp_path):
-    for value, said in (({"id": 1}, "an object, not text; name a key inside of it, such as place.id"), ([1], "a list")):
+    for value, said in (({"id": 1}, "an object, not text; name a key inside it, such as place.id"), ([1], "a list")):
         path = str(made(tmp_path, json_lines([{"text": "a", "place": None}, {"text": "b", "place": value}]), "a.jsonl"))
         with pytest.raises(UserError, match=f"a.jsonl: column 'place' is {said}"):
             list(discovery.read_tweets([path], discovery.find_columns([path], {}, ["place"])))
@@ -312,13 +312,13 @@ def test_no_bytes_end_in_a_traceback(tmp_path, lines, unit_bytes):
     ("name", "data", "said"),
     [
         ("a.jsonl", b"", "is empty"),
-        ("a.json", b'[{"text": "a"}]', "one JSON array"),
-        ("a.jsonl", b"text,id\na,1\n", "does not begin with JSON objects; JSON Lines hold an object a line$"),
-        ("a.json", b'{\n "text": "a"\n}\n', r"is one object written over several lines\? \(jq -c \.\)"),
+        ("a.json", b'[{"text": "a"}]', "a JSON array"),
+        ("a.jsonl", b"text,id\na,1\n", "does not begin with JSON objects; JSON Lines have one object per line$"),
+        ("a.json", b'{\n "text": "a"\n}\n', r"does an object span several lines\? \(jq -c \.\)"),
         ("a.parquet", b"text,id\na,1\n", "is not parquet data"),
         ("a.arrow", b"ARROW1 but not really", "is not arrow data"),
         ("a.jsonl.gz", b'{"text": "a"}', "is not gzip data"),
-        ("a.jsonl", b'{"id": "1"}\n', "no column of text"),
+        ("a.jsonl", b'{"id": "1"}\n', "no text column"),
     ],
 )
 def test_a_file_that_is_not_what_its_name_says_is_one_line(tmp_path, name, data, said):
@@ -327,16 +327,16 @@ def test_a_file_that_is_not_what_its_name_says_is_one_line(tmp_path, name, data,
     assert "\n" not in str(caught.value)
 
 
-def test_a_column_that_is_no_text_is_refused(tmp_path):
+def test_a_column_that_is_not_text_is_rejected(tmp_path):
     pq.write_table(pa.table({"text": [[1, 2]], "id": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="no column of text among id;"):
+    with pytest.raises(UserError, match="no text column among id;"):
         read_all(tmp_path / "a.parquet")
     with pytest.raises(UserError, match="column 'text' is list"):
         read_all(tmp_path / "a.parquet", text="text")
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
-def test_a_name_that_stands_twice_where_it_is_not_wanted_is_no_matter(tmp_path, name):
+def test_an_unused_name_may_occur_twice(tmp_path, name):
     table = pa.table([["x"], ["y"], ["a"]], names=["more", "more", "text"])
     with (tmp_path / name).open("wb") as file:
         if name == "a.parquet":
@@ -354,16 +354,16 @@ def test_every_kind_of_text_that_is_not_utf8_is_called_so(tmp_path, kind):
     broken = pa.Array.from_buffers(kind, 1, broken.buffers()) if kind == pa.string() else broken.cast(kind)
     with pa.ipc.new_file(tmp_path / "a.arrow", pa.schema({"text": kind})) as file:
         file.write(pa.record_batch({"text": broken}))
-    with pytest.raises(UserError, match="column 'text' holds bytes that are not UTF-8"):
+    with pytest.raises(UserError, match="column 'text' has bytes that are not UTF-8"):
         read_all(tmp_path / "a.arrow")
 
 
-def test_a_table_whose_text_is_not_utf8_is_refused(tmp_path):
+def test_a_table_whose_text_is_not_utf8_is_rejected(tmp_path):
     broken = pa.Array.from_buffers(pa.string(), 1, pa.array([b"caf\xe9"]).buffers())
     pq.write_table(pa.table({"text": broken}), tmp_path / "a.parquet")
     pyarrow.feather.write_feather(pa.table({"text": broken}), tmp_path / "a.arrow", compression="uncompressed")
     for name in ("a.parquet", "a.arrow"):
-        with pytest.raises(UserError, match="column 'text' holds bytes that are not UTF-8"):
+        with pytest.raises(UserError, match="column 'text' has bytes that are not UTF-8"):
             read_all(tmp_path / name)
 
 

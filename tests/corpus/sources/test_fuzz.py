@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bert_tweets.common.errors import UserError
-from bert_tweets.corpus.sources import discovery, timestamps, work_unit
+from bert_tweets.corpus.sources import discovery, timestamps
 
 CSV = 'id,text,created_at,lang\n1,"a ""quoted"", 😷\nline",2020-01-01,en\n2,café,,de\n'
 TWEET = {
@@ -48,15 +48,15 @@ serial = itertools.count()
 
 
 def survives(folder: Path, ending: str, data: bytes, unit_bytes: int = 2**20) -> bool:
-    """Reads a file with these bytes; False when it ended in one line."""
+    """Read a file with these bytes; False if it ended in one line."""
     path = folder / f"{next(serial)}{ending}"
     path.write_bytes(data)
     try:
         paths = discovery.expand([str(path)])
-        assert discovery.file_identity(paths)[str(path)]["bytes"] == len(data)
+        assert discovery.file_identity(paths[0])["bytes"] == len(data)
         columns = discovery.find_columns(paths, {})
         for number, unit in enumerate(discovery.units(paths, columns, unit_bytes)):
-            rows = work_unit.read_unit(unit, columns)
+            rows = discovery.read_unit(unit, columns)
             assert unit.number == number and set(rows.fields) == set(columns.wanted())
             for role, field in rows.fields.items():
                 field.validate(full=True)
@@ -156,6 +156,7 @@ def test_odd_names_of_files(tmp_path):
     for name in ("\0", "a" * 5000, "no-such://a/b.csv", "://", "::", "http://", "memory://", "~nobody-here/x.csv"):
         with pytest.raises(UserError) as caught:
             paths = discovery.expand([name])
-            discovery.file_identity(paths)
+            for path in paths:
+                discovery.file_identity(path)
             discovery.find_columns(paths, {})
         assert "\n" not in str(caught.value)

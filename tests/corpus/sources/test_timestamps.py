@@ -45,7 +45,7 @@ def test_what_is_understood(written, expected):
     texts = pa.array([written])
     (time,) = timestamps.parse_times(texts).to_pylist()
     assert (time and time.replace(tzinfo=None).isoformat()) == expected
-    assert timestamps.not_understood(texts, timestamps.parse_times(texts)).to_pylist() == [
+    assert timestamps.not_parsed(texts, timestamps.parse_times(texts)).to_pylist() == [
         expected is None and written != ""
     ]
 
@@ -64,7 +64,7 @@ def test_what_is_understood(written, expected):
         ("1/2/1998", None, None),
     ],
 )
-def test_days_and_months_as_numbers_are_read_in_the_order_that_is_told(written, month_first, day_first):
+def test_numeric_days_and_months_are_read_in_the_given_order(written, month_first, day_first):
     texts = pa.array([written, "x"])
     for time_format, expected in (("mdy", month_first), ("dmy", day_first)):
         (time, none) = timestamps.parse_times(texts, time_format).to_pylist()
@@ -75,7 +75,7 @@ def test_a_column_may_write_its_times_in_several_ways():
     texts = pa.array(["2018-10-10", "", None, "1539202764", "Wed Oct 10 20:19:24 +0000 2018", "3/4/2018", "?"])
     parsed = timestamps.parse_times(texts, "dmy")
     assert [time and time.month for time in parsed.to_pylist()] == [10, None, None, 10, 10, 4, None]
-    assert timestamps.not_understood(texts, parsed).to_pylist() == [False] * 6 + [True]
+    assert timestamps.not_parsed(texts, parsed).to_pylist() == [False] * 6 + [True]
 
 
 @given(st.lists(st.datetimes(datetime.datetime(1970, 1, 1), datetime.datetime(2099, 1, 1)), max_size=5))

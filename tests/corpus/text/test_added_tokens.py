@@ -92,7 +92,7 @@ def test_the_most_frequent_become_tokens_and_ties_go_by_code_point(stock: dict[s
     st.lists(st.lists(st.sampled_from(["😂", "👾", "👻", "👩‍💻", "🇺🇸", "word", "7"]), max_size=8), max_size=12),
     st.data(),
 )
-def test_the_choice_is_that_of_a_count_by_hand_however_the_texts_are_cut(
+def test_the_choice_equals_a_plain_count_however_the_texts_are_divided(
     stock: dict[str, Any], tweets: list[list[str]], data: st.DataObject
 ) -> None:
     glue = data.draw(st.sampled_from([" ", "x"]))
@@ -105,7 +105,7 @@ def test_the_choice_is_that_of_a_count_by_hand_however_the_texts_are_cut(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_added_tokens_are_ordinary_ones_behind_the_last_id(family: str, stock: Any, extended: Any) -> None:
+def test_added_tokens_are_ordinary_ones_after_the_last_id(family: str, stock: Any, extended: Any) -> None:
     before, after = stock[family], extended[family]
     tokens = added(after)
     assert after.convert_tokens_to_ids(tokens) == list(range(len(before), len(after)))
@@ -141,14 +141,14 @@ def test_an_emoji_is_a_word_of_its_own_and_the_words_around_are_what_they_were(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @given(text=st.text(st.characters(exclude_categories=["Cs"], max_codepoint=0x1FFF), max_size=40))
-def test_text_without_emoji_has_the_tokens_that_it_had(stock: Any, extended: Any, family: str, text: str) -> None:
+def test_text_without_emoji_keeps_its_tokens(stock: Any, extended: Any, family: str, text: str) -> None:
     assert (
         BatchTokenizer(extended[family], 64)([text]).input_ids.tolist()
         == BatchTokenizer(stock[family], 64)([text]).input_ids.tolist()
     )
 
 
-def test_both_ways_of_writing_an_emoji_reach_one_token_where_selectors_are_dropped(stock: Any) -> None:
+def test_both_forms_of_an_emoji_reach_one_token_if_selectors_are_dropped(stock: Any) -> None:
     for written in ("❤️ ❤️ 👍", "❤ 👍 ❤", "❤ ❤️ 👍"):
         tokenizer = add_emoji(stock["uncased"], [pa.array([written])], 1)
         assert added(tokenizer) == ["❤"]
@@ -156,7 +156,7 @@ def test_both_ways_of_writing_an_emoji_reach_one_token_where_selectors_are_dropp
 
 
 @pytest.mark.parametrize("family", ["cased", "byte-level"])
-def test_both_ways_of_writing_an_emoji_are_tokens_where_selectors_are_kept(family: str, stock: Any) -> None:
+def test_both_forms_of_an_emoji_are_tokens_if_selectors_are_kept(family: str, stock: Any) -> None:
     tokenizer = add_emoji(stock[family], [pa.array(["❤️ ❤️ ❤️ 👍 👍 ❤︎"])], 1)
     assert added(tokenizer) == ["❤", "❤️"]
     assert words(tokenizer, "x ❤ ❤️")[1:] == [["❤"], ["❤️"]]
@@ -164,13 +164,13 @@ def test_both_ways_of_writing_an_emoji_are_tokens_where_selectors_are_kept(famil
     assert pieces[0] == pieces[1]
 
 
-def test_selectors_inside_of_an_emoji_make_two_tokens_everywhere(stock: Any) -> None:
+def test_selectors_inside_an_emoji_make_two_tokens_everywhere(stock: Any) -> None:
     for tokenizer in stock.values():
         found = add_emoji(tokenizer, [pa.array(["🏳️‍🌈 1️⃣ 1️⃣"])], 2)
         assert added(found) == ["1⃣", "1️⃣", "🏳‍🌈", "🏳️‍🌈"]
 
 
-def test_what_the_tokenizer_knows_is_left_to_it() -> None:
+def test_emoji_that_the_tokenizer_knows_are_not_added() -> None:
     knows = train_wordpiece([["😂 ❤ mask"] * 50], 100)
     assert "😂" in knows.get_vocab()
     found = add_emoji(knows, [pa.array(["😂 😂 😂 ❤️ ❤️ 👾 👻 👾"])], 1)
@@ -182,7 +182,7 @@ def test_what_the_tokenizer_knows_is_left_to_it() -> None:
     assert added(add_emoji(knows, [pa.array(["😂 😂 👾"])], 1)) == ["👾"]
 
 
-def test_what_would_be_cut_by_an_added_emoji_is_added_with_it(stock: Any) -> None:
+def test_an_emoji_that_contains_an_added_one_is_added_too(stock: Any) -> None:
     whole = add_tokens(stock["uncased"], {"👩‍💻": "woman personal computer"})
     found = add_emoji(whole, [pa.array(["👩‍💻 👩"])], 5)
     assert added(found) == ["👩‍💻", "👩"] and words(found, "👩‍💻 👩") == [["👩‍💻"], ["👩"]]
@@ -247,11 +247,11 @@ def test_added_to_twice_the_base_is_the_first_one(stock: Any) -> None:
 
 
 def test_tokens_that_cannot_be_added_are_refused(stock: Any, extended: Any) -> None:
-    with pytest.raises(UserError, match="no ids behind its last one"):
+    with pytest.raises(UserError, match="ids of new tokens do not follow its last one"):
         add_tokens(stock["uncased"], {"a": "letter"})
     damaged = add_tokens(stock["uncased"], {"😷": "mask"})
     damaged.init_kwargs[SETTING]["names"]["🔥"] = "fire"
-    with pytest.raises(UserError, match="names other added tokens"):
+    with pytest.raises(UserError, match="are not those of its vocabulary"):
         recipe_of("", "", damaged)
 
 

@@ -36,13 +36,13 @@ def installed() -> None:
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("noise", ["{}", *NOISE])
-def test_languages_are_told_and_what_is_no_word_does_not_matter(noise):
+def test_languages_are_detected_from_words_only(noise):
     found = language.detect(pa.array([noise.format(text) for text in TWEETS.values()]))
     assert found.to_pylist() == list(TWEETS)
 
 
 @pytest.mark.usefixtures("installed")
-def test_where_there_is_nothing_to_tell_by_the_answer_is_null():
+def test_without_words_the_language_is_null():
     texts = ["", None, "😂", "https://t.co/a", "@ann @bob", "123 !!", "http @user", "ok"]
     texts += [
         "@je_ne_sais_pas_quoi @vous_etes_la",
@@ -61,7 +61,7 @@ def test_any_text_has_a_language_or_none(texts):
     assert all(code is None or (len(code) == 2 and code.islower()) for code in found.to_pylist())
 
 
-def test_a_language_stands_for_its_regions_and_a_region_for_itself():
+def test_a_language_includes_its_regions_and_a_region_only_itself():
     spoken = pa.array(["en", "EN ", "en-GB", "en_US", "eng", "de-en", "", None])
     for wanted, expected in (
         (["en"], [True, True, True, True, False, False, False, False]),
@@ -72,14 +72,14 @@ def test_a_language_stands_for_its_regions_and_a_region_for_itself():
 
 
 @pytest.mark.usefixtures("installed")
-def test_languages_that_the_detector_does_not_know_are_told_with_those_it_knows():
+def test_unknown_languages_are_reported_with_the_known_ones():
     language.require_known(["en", "DE"])
-    with pytest.raises(UserError, match=r"filter\.languages: english, en-GB: .* knows .*\bde, .*\ben, ") as caught:
+    with pytest.raises(UserError, match=r"filter\.languages: english, en-GB: not known .*\bde, .*\ben, ") as caught:
         language.require_known(["english", "de", "en-GB"])
     assert "\n" not in str(caught.value)
 
 
-def test_without_the_extra_the_remedy_is_told(monkeypatch):
+def test_a_missing_extra_is_reported_with_the_command_to_install_it(monkeypatch):
     language._detector.cache_clear()
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     with pytest.raises(UserError, match=r"pip install 'bert_tweets\[language\]'"):

@@ -1,4 +1,4 @@
-"""Presets of other authors give what their authors publish; emoji go the way that is asked for, and swallow no word."""
+"""Presets of other authors match their publications; emoji are handled as requested, without [UNK] words."""
 
 from __future__ import annotations
 
@@ -174,15 +174,15 @@ def test_auto_picks_by_tokenizer():
         assert {cleaning.resolve("auto", one) for one in tokenizers} == {preset}
 
 
-def test_an_unknown_preset_is_told_in_one_line():
+def test_an_unknown_preset_is_reported_in_one_line():
     for call in (lambda: cleaning.resolve("tweet", None), lambda: cleaning.clean(pa.array(["a"]), "tweet")):
-        with pytest.raises(UserError, match=r"no recipe is called 'tweet' \(did you mean 'tweets'") as error:
+        with pytest.raises(UserError, match=r"there is no preset 'tweet' \(did you mean 'tweets'") as error:
             call()
         assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("preset", "module"), [("bertweet", "nltk"), ("bertweet", "emoji"), ("tweets+names", "emoji")])
-def test_a_missing_library_is_told_in_one_line(monkeypatch, preset, module):
+def test_a_missing_library_is_reported_in_one_line(monkeypatch, preset, module):
     require_libraries_of(preset)
     forget_names()
     monkeypatch.setitem(sys.modules, module, None)
@@ -237,18 +237,18 @@ APART = [preset for preset in cleaning.PRESETS if preset not in ("raw", "timelms
 @pytest.mark.parametrize("preset", APART)
 @settings(max_examples=100, deadline=None)
 @given(parts=GLUED)
-def test_no_emoji_swallows_the_word_beside_it(tiny_tokenizer, preset, parts):
+def test_no_emoji_turns_the_adjacent_word_into_unk(tiny_tokenizer, preset, parts):
     require_libraries_of(preset)
     assert lost_words(parts, preset, tiny_tokenizer) == []
 
 
-def test_left_alone_it_does(tiny_tokenizer):
+def test_unseparated_emoji_turn_adjacent_words_into_unk(tiny_tokenizer):
     assert lost_words(["virus", "👾"], "raw", tiny_tokenizer) == ["virus"]
 
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("preset", APART)
-def test_no_emoji_swallows_the_word_beside_it_in_berts_own_vocabulary(real_data, preset):
+def test_no_emoji_turns_the_adjacent_word_into_unk_in_berts_own_vocabulary(real_data, preset):
     require_libraries_of(preset)
     bert = load_tokenizer(str(real_data.parent / "models" / "minilm-l6"))
     for emoji in EMOJI:

@@ -1,4 +1,4 @@
-"""A span is carried across cleaning to the text that it covered, or is said to be lost."""
+"""A span is aligned with the cleaned text, or reported as lost."""
 
 from __future__ import annotations
 

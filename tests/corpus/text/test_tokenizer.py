@@ -43,7 +43,7 @@ def byte_level(tmp_path_factory):
 
 
 def words(tokenizer, text: str, max_length: int = 128) -> list[str]:
-    """The pieces of each word joined by `|`, as word_starts tells them."""
+    """The subwords of each word by word_starts, separated by `|`."""
     encoded = BatchTokenizer(tokenizer, max_length)([text])
     pieces = tokenizer.convert_ids_to_tokens(encoded.input_ids.tolist())
     found: list[str] = []
@@ -66,7 +66,7 @@ def test_the_fingerprint_survives_saving_padding_and_truncation(tiny_tokenizer, 
     assert fingerprint(load_tokenizer(str(tmp_path / "two"))) == before
 
 
-def test_the_fingerprint_tells_another_tokenizer(tiny_tokenizer):
+def test_another_tokenizer_has_another_fingerprint(tiny_tokenizer):
     others = [
         train_wordpiece([generated_tweets(400)], 241),
         train_wordpiece([generated_tweets(400)], 240, lowercase=False),
@@ -93,7 +93,7 @@ def test_special_tokens_written_in_a_tweet_are_text(tiny_tokenizer):
     assert [number for number in ids if number in (2, 3, 4)] == [2, 3]
 
 
-def test_encoding_leaves_no_state_behind(tiny_tokenizer):
+def test_encoding_does_not_change_the_tokenizer(tiny_tokenizer):
     tiny_tokenizer.backend_tokenizer.no_truncation()
     before = tiny_tokenizer.backend_tokenizer.to_str()
     BatchTokenizer(tiny_tokenizer, 4)(["some text"] * 3)
@@ -141,25 +141,25 @@ def test_flat_arrays_are_what_the_tokenizer_says_of_each_text(tiny_tokenizer, te
     assert encoded.input_ids.dtype == np.int32 and encoded.lengths.dtype == np.int64
 
 
-def test_a_name_that_cannot_be_loaded_is_told_in_one_line(tmp_path, monkeypatch):
+def test_a_name_that_cannot_be_loaded_is_reported_in_one_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"\./nothing: no such folder"):
         load_tokenizer("./nothing")
     with pytest.raises(UserError, match="no such folder"):
         load_tokenizer(str(tmp_path / "nothing"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no tokenizer that can be loaded") as error:
+    with pytest.raises(UserError, match="contains no tokenizer that can be loaded") as error:
         load_tokenizer(str(tmp_path / "empty"))
     assert "\n" not in str(error.value)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     started = time.monotonic()
-    with pytest.raises(UserError, match="the hub is not in reach"):
+    with pytest.raises(UserError, match="the hub is not reachable"):
         load_tokenizer("somebody/some-tokenizer-that-nobody-has")
-    with pytest.raises(UserError, match="the hub is not in reach"):
+    with pytest.raises(UserError, match="the hub is not reachable"):
         load_tokenizer("somebody/some-tokenizer-that-nobody-has", local_only=True)
     assert time.monotonic() - started < 20
 
 
-def test_a_tokenizer_without_a_mask_token_is_refused(tiny_tokenizer, tmp_path):
+def test_a_tokenizer_without_a_mask_token_is_rejected(tiny_tokenizer, tmp_path):
     tiny_tokenizer.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     del config["mask_token"]
@@ -170,7 +170,7 @@ def test_a_tokenizer_without_a_mask_token_is_refused(tiny_tokenizer, tmp_path):
         load_tokenizer(str(tmp_path))
 
 
-def test_a_slow_tokenizer_is_refused(tmp_path):
+def test_a_slow_tokenizer_is_rejected(tmp_path):
     import transformers
 
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CanineTokenizer"}))

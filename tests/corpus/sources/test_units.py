@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bert_tweets.common.errors import UserError
-from bert_tweets.corpus.sources import csv_source, discovery, table_source, work_unit
+from bert_tweets.corpus.sources import csv_source, discovery, table_source
 from bert_tweets.corpus.sources.schema import Columns
 from tests.corpus.sources.test_csv_source import made, read_all
 
@@ -75,7 +75,7 @@ def test_json_cut_into_units_of_any_size_gives_the_same_rows(tmp_path, lines, un
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text('ab,"\n\r😷', max_size=9), min_size=1), st.integers(1, 30))
-def test_units_are_whole_records_about_as_long_as_asked_for(tmp_path, texts, unit_bytes):
+def test_units_are_whole_records_of_about_the_requested_size(tmp_path, texts, unit_bytes):
     file = io.StringIO()
     csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows([("text",), *((text,) for text in texts)])
     found = list(discovery.units([str(made(tmp_path, file.getvalue()))], Columns("text"), unit_bytes))
@@ -87,7 +87,7 @@ def test_units_are_whole_records_about_as_long_as_asked_for(tmp_path, texts, uni
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "a.arrow"])
-def test_a_unit_is_small_travels_and_reads_the_same_twice(tmp_path, name):
+def test_a_unit_is_small_can_be_pickled_and_reads_the_same_twice(tmp_path, name):
     if name.endswith(("parquet", "arrow")):
         path = write_table(tmp_path / name, 50, 20)
     elif name.endswith("csv"):
@@ -100,13 +100,13 @@ def test_a_unit_is_small_travels_and_reads_the_same_twice(tmp_path, name):
     for unit in cut:
         packed = pickle.dumps(unit)
         assert len(packed) < 1000
-        first, second = work_unit.read_unit(unit, columns), work_unit.read_unit(pickle.loads(packed), columns)
+        first, second = discovery.read_unit(unit, columns), discovery.read_unit(pickle.loads(packed), columns)
         assert first.fields == second.fields and (first.numbers == second.numbers).all()
         assert first.numbers[0] == 0
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
-def test_large_groups_of_a_table_are_several_units_and_none_reaches_over_two(tmp_path, name, monkeypatch):
+def test_large_groups_of_a_table_are_several_units_each_within_one_group(tmp_path, name, monkeypatch):
     monkeypatch.setattr(table_source, "BATCH_ROWS", 30)
     path = write_table(tmp_path / name, 170, 100)
     columns = discovery.find_columns([str(path)], {})
@@ -114,24 +114,24 @@ def test_large_groups_of_a_table_are_several_units_and_none_reaches_over_two(tmp
     assert [tuple(unit.payload) for unit in cut] == [
         (0, 0, 30), (0, 30, 30), (0, 60, 30), (0, 90, 10), (1, 0, 30), (1, 30, 30), (1, 60, 10),
     ]  # fmt: skip
-    assert [row for unit in cut for row in work_unit.read_unit(unit, columns).fields["id"].to_pylist()] == [
+    assert [row for unit in cut for row in discovery.read_unit(unit, columns).fields["id"].to_pylist()] == [
         str(number) for number in range(170)
     ]
 
 
-def test_a_table_that_changed_after_it_was_cut_is_refused(tmp_path):
+def test_a_table_that_changed_after_it_was_cut_is_rejected(tmp_path):
     path = write_table(tmp_path / "a.parquet", 50, 20)
     columns = discovery.find_columns([str(path)], {})
     *_, last = discovery.units([str(path)], columns)
     write_table(path, 45, 20)
-    with pytest.raises(UserError, match="has other rows than before"):
-        work_unit.read_unit(last, columns)
+    with pytest.raises(UserError, match="has changed while it was read"):
+        discovery.read_unit(last, columns)
     path.unlink()
     with pytest.raises(UserError, match="no such file"):
-        work_unit.read_unit(last, columns)
+        discovery.read_unit(last, columns)
 
 
-def test_units_of_several_files_are_numbered_through_and_zipped_ones_cut_alike(tmp_path):
+def test_units_are_numbered_across_files_and_compressed_files_are_cut_alike(tmp_path):
     data = ("text,id\n" + "".join(f"tweet {number},{number}\n" for number in range(300))).encode()
     plain, zipped = made(tmp_path, data, "a.csv"), made(tmp_path, gzip.compress(data), "b.csv.gz")
     cut = list(discovery.units([str(plain), str(zipped)], Columns("text", "id"), 500))
