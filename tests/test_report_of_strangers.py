@@ -9,27 +9,31 @@ from typing import Any
 import pytest
 
 from bert_tweets import report
-from tests.test_report import EVALUATION, FUNNEL, NEVER, RUN, WORDS, Page, page_of, study, word
+from bert_tweets.corpus.shards.funnel import SplitCounts
+from bert_tweets.corpus.sources.schema import Columns
+from tests.test_report import EVALUATION, METRICS_LINE, NEVER, RUN, WORDS, Page, funnel_record, page_of, study, word
 
 CLOSING = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'"
 
 
 def test_markup_of_a_stranger_is_text_wherever_it_stands(tmp_path: Path) -> None:
     clean, poisoned = tmp_path / "clean", tmp_path / "poisoned"
-    clean.mkdir(), poisoned.mkdir()
+    clean.mkdir()
+    poisoned.mkdir()
     plain = {**WORDS, "words": {"mask": word(200)}}
     tags = page_of(study(clean, words=plain)).tags
     base = {**EVALUATION["base"], "name": CLOSING}
     evaluation = {**EVALUATION, "verdict": CLOSING, "notes": [CLOSING], "base": base}
     evaluation["model"] = {**EVALUATION["model"], "name": CLOSING}
     near = {"neighbours": [[CLOSING, 0.9], ["b", 0.5]], "base_neighbours": [[NEVER, 0.8], ["c", 0.4]]}
-    words = {**WORDS, "words": {CLOSING: word(200, **near)}, "layers": [CLOSING], "base": CLOSING}
+    words = {**WORDS, "words": {CLOSING: word(200, **near)}, "vectors_layer": CLOSING, "base": CLOSING}
     run = {**RUN, "model": CLOSING, "device": CLOSING, "versions": {CLOSING: CLOSING}}
     arguments = study(poisoned, evaluation=evaluation, words=words, run=run)
-    funnel = {**FUNNEL, "dropped": {CLOSING: 100}, "notes": {CLOSING: 7}}
-    funnel["splits"] = {**FUNNEL["splits"], CLOSING: {"tweets": 1, "tokens": 1}}
+    splits = {"train": SplitCounts(899, 9000), CLOSING: SplitCounts(1, 1)}
+    funnel = funnel_record(columns=Columns(CLOSING), splits=splits, unreadable=[CLOSING], examples={CLOSING: CLOSING})
     (poisoned / "shards" / "funnel.json").write_text(json.dumps(funnel))
-    (poisoned / "words" / "embed.json").write_text(json.dumps({"settings": {"words": [CLOSING], "seed": CLOSING}}))
+    embed = {"settings": {"words": [CLOSING], "seed": CLOSING}, "data": CLOSING, "weights": {}}
+    (poisoned / "words" / "embed.json").write_text(json.dumps(embed))
     page = page_of([*arguments, f"title={CLOSING}"])
     assert page.tags.count("script") == tags.count("script")
     assert "img" not in page.tags and not page.loads
@@ -47,17 +51,16 @@ def broken() -> dict[str, tuple[str, Any]]:
         "a list": ("run/run.json", [RUN]),
         "losses of text": ("run/run.json", {**RUN, "validation_loss": NEVER}),
         "lines that are lists": ("run/metrics.jsonl", [1, 2]),
-        "lines of other fields": ("run/metrics.jsonl", {"step": 1}),
+        "lines of other fields": ("run/metrics.jsonl", {**METRICS_LINE, "steps": 1}),
         "validation of other fields": ("run/validation.jsonl", {"epoch": 1}),
-        "a funnel of text": ("shards/funnel.json", {**FUNNEL, "read": "all", "kept": None}),
-        "a funnel of lists": ("shards/funnel.json", {**FUNNEL, "dropped": [1]}),
+        "a funnel of text": ("shards/funnel.json", {**funnel_record(), "read": "all", "kept": None}),
+        "a funnel of lists": ("shards/funnel.json", {**funnel_record(), "dropped": [1]}),
         "words that are numbers": ("words/summary.json", {**WORDS, "words": 3}),
-        "models of numbers": ("words/summary.json", {**WORDS, "models": 3}),
         "neighbours of text": ("words/summary.json", {**WORDS, "words": {"mask": word(3, neighbours="ab")}}),
         "no weights": ("words/summary.json", {**WORDS, "weights": None}),
         "figures of text": ("eval/metrics.json", {**EVALUATION, "model": {**EVALUATION["model"], "loss": "low"}}),
         "no difference": ("eval/metrics.json", {**EVALUATION, "difference": {"loss": 1}}),
-        "settings of text": ("words/embed.json", {"settings": "none"}),
+        "settings of text": ("words/embed.json", {"settings": "none", "data": "", "weights": {}}),
     }
 
 

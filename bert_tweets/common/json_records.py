@@ -79,7 +79,7 @@ def _parse(value: Any, declared: Any, where: str) -> Any:
             return kind(value)
         except ValueError:
             raise ValueError(f"{where} is not one of {', '.join(str(one.value) for one in kind)}") from None
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and value.bit_length() < 1024:
         return float(value)
     expected: Any = list if kind is tuple else kind
     if type(value) is not expected:

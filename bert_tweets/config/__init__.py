@@ -4,7 +4,7 @@
 single value is validated (type, choices, bounds); the method `problems` reports conflicts between settings.
 """
 
-from .fields import PERIODS, setting, settings_group
+from .fields import PERIODS, Settings, setting, settings_group
 from .prepare import FilterConfig, InspectConfig, NearConfig, PrepareConfig, VerifyConfig
 from .train import (
     DataConfig,
@@ -55,6 +55,7 @@ __all__ = [
     "RunConfig",
     "ScheduleConfig",
     "ScratchConfig",
+    "Settings",
     "TrainConfig",
     "ValidationConfig",
     "VerifyConfig",

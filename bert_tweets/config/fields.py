@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+# The settings of a stage by name, as JSON and YAML hold them; settings of a group are nested.
+Settings = dict[str, Any]
+
 
 def setting(
     default: Any,

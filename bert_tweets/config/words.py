@@ -299,7 +299,7 @@ class ReportConfig:
     map_points: int = setting(
         2000, "maximum number of occurrences of a word on its map, chosen at random", unit="points", at_least=10
     )
-    pictures: bool = setting(True, "also write each figure as PNG and SVG")
+    pictures: bool = setting(True, "also write each figure as PNG, SVG and PDF")
     seed: int = setting(0, "random seed of the samples on maps", at_least=0)
 
 

@@ -1,73 +1,61 @@
-"""Beside the page: methods, references, the study's record, pictures; only files of ours are written over."""
+"""Files next to the page: methods, references, a record of the study, figures. Files of others are left alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-from bert_tweets.common.errors import UserError, without_secrets
+from bert_tweets.common.errors import UserError
+from bert_tweets.common.json_records import parse_record
 from bert_tweets.common.output_folder import from_json, to_json, write_atomic
 
-from .charts import file_names, without_mentions
-from .html import Charts, column_title
-from .inputs import Material
+from .drawing import Picture, draw_map
+from .inputs import Study
 from .maps import WordMap
-from .matplotlib_charts import print_chart, print_map
-from .methods import MADE_BY, METHODS_MARK, methods, reproduction
-from .references import BIB_MARK, bibliography, used
+from .mentions import without_mentions
+from .methods import METHODS_MARK, methods
+from .names import column_title, file_names
+from .references import BIB_MARK, bibliography, works_used
+from .reproduction import MADE_BY, reproduction
 
-# What a page of ours begins with.
-PAGE_MARK = '<meta name="generator" content="bert_tweets">'
+PAGE_MARK = '<meta name="generator" content="bert_tweets">'  # begins a page of ours
 
-METHODS, REFERENCES, REPRODUCE, PICTURES, INDEX = (
-    "methods.md",
-    "references.bib",
-    "reproduce.json",
-    "pictures",
-    "pictures.json",
-)
+METHODS, REFERENCES, REPRODUCE, PICTURES = "methods.md", "references.bib", "reproduce.json", "pictures"
+INDEX = "pictures.json"
 
 Files = dict[str, bytes]
 
 
-def texts(material: Material) -> Files:
-    """The three texts, by name."""
+class PictureIndex(TypedDict):
+    """pictures.json: name, title and text alternative of each figure, and all files of the folder."""
+
+    made_by: str
+    pictures: list[dict[str, str]]
+    files: list[str]
+
+
+def texts(study: Study) -> Files:
+    """The three text files, by name."""
     return {
-        METHODS: methods(material).encode(),
-        REFERENCES: bibliography(used(material)).encode(),
-        REPRODUCE: to_json(_without_secrets(reproduction(material))),
+        METHODS: methods(study).encode(),
+        REFERENCES: bibliography(works_used(study)).encode(),
+        REPRODUCE: to_json(reproduction(study)),
     }
 
 
-def pictures(material: Material, charts: Charts) -> Files:
-    """Each picture as PNG and SVG, and an index of what each shows; by name.
-
-    Raises:
-        UserError: matplotlib is not installed.
-    """
-    drawn: Files = {}
-    index: list[dict[str, str]] = []
-    for chart in charts.all:
-        index.append({"name": chart.name, "title": chart.title, "shows": chart.alt})
-        drawn |= {f"{chart.name}.{ending}": data for ending, data in print_chart(chart).items()}
-    for name, word, column in _map_pictures(material.maps):
-        title = without_mentions(f"{word.word}, by {column_title(column)}")
-        shows = f"Occurrences of {without_mentions(word.word)}, a map a model, coloured by {column_title(column)}."
-        index.append({"name": name, "title": title, "shows": shows})
-        drawn |= {f"{name}.{ending}": data for ending, data in print_map(word, column, title).items()}
-    return {**drawn, INDEX: to_json({"made_by": MADE_BY, "pictures": index})}
-
-
-def _map_pictures(maps: list[WordMap]) -> Iterator[tuple[str, WordMap, str]]:
-    for name, word in zip(file_names("map", [word.word for word in maps]), maps, strict=True):
+def map_pictures(maps: list[WordMap]) -> Iterator[Picture]:
+    """The maps of each word, once for each column that points can be coloured by."""
+    for prefix, word in zip(file_names("map", [word.word for word in maps]), maps, strict=True):
         for column in word.columns:
-            (suffix,) = file_names("by", [column_title(column)])
-            yield f"{name}-{suffix}", word, column
+            title = column_title(column)
+            (name,) = file_names(f"{prefix}-by", [title])
+            shows = f"Occurrences of {word.word}, one map per model, coloured by {title}."
+            yield draw_map(word, column, name, *without_mentions([f"{word.word}, by {title}", shows]))
 
 
 def require_ours(page: Path) -> None:
-    """Refuses to write over what others made.
+    """Refuse to overwrite files that report did not write.
 
     Raises:
         UserError: names the file.
@@ -78,64 +66,56 @@ def require_ours(page: Path) -> None:
     marks[page.parent / REPRODUCE] = f'"made_by": "{MADE_BY}"'
     for path, mark in marks.items():
         if path.is_file() and mark not in path.read_text(encoding="utf-8", errors="replace")[:1000]:
-            raise UserError(f"{path}: is no report of ours; name a file in another folder with output=")
+            raise UserError(f"{path}: was not written by report; name a file in another folder with output=")
     folder = page.parent / PICTURES
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a file in another folder with output=")
-    ours = _listed(folder)
-    strangers = sorted(path.name for path in folder.glob("*") if path.name not in ours and path.name != INDEX)
-    strangers = [name for name in strangers if not name.endswith(".unfinished")]
-    if strangers:
-        raise UserError(f"{folder}: holds other files ({strangers[0]}); name a file in another folder with output=")
+    ours = {*_indexed_files(folder), INDEX}
+    others = sorted(path.name for path in folder.glob("*") if path.name not in ours and path.suffix != ".unfinished")
+    if others:
+        raise UserError(f"{folder}: holds other files ({others[0]}); name a file in another folder with output=")
 
 
-def write_companions(page: Path, document: str, beside: Files, drawn: Files) -> None:
-    """Writes each file whole or not at all, the page last; pictures of an earlier report that are no more go.
+def write_files(page: Path, document: str, companions: Files, pictures: Sequence[Picture]) -> None:
+    """Write each file atomically, the page last, and delete the figures of an earlier report that are gone.
 
     Args:
-        page: the page's path.
+        page: path of the page.
         document: the page.
-        beside: the texts, by name.
-        drawn: the pictures and their index, by name.
+        companions: the text files, by name.
+        pictures: the figures; empty: leave the folder of figures as it is.
+
+    Raises:
+        UserError: a file cannot be written.
     """
     folder = page.parent / PICTURES
+    drawn = {f"{one.name}.{ending}": data for one in pictures for ending, data in one.files.items()}
+    entries = [{"name": one.name, "title": one.title, "shows": one.alt} for one in pictures]
+    index = PictureIndex(made_by=MADE_BY, pictures=entries, files=sorted(drawn))
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        before = _listed(folder)
         if drawn:
             folder.mkdir(exist_ok=True)
-            # The index is the claim on a name, and comes before the file.
-            names = sorted({*before, *drawn} - {INDEX})
-            write_atomic(folder / INDEX, to_json({"made_by": MADE_BY, "files": names}))
-        for name in sorted(drawn.keys() - {INDEX}):
-            write_atomic(folder / name, drawn[name])
-        if drawn:
-            write_atomic(folder / INDEX, drawn[INDEX])
-            for name in before - drawn.keys():
+            earlier = _indexed_files(folder)
+            # A file is ours from when the index names it, so the index comes first.
+            write_atomic(folder / INDEX, to_json({**index, "files": sorted({*earlier, *drawn})}))
+            for name, data in drawn.items():
+                write_atomic(folder / name, data)
+            for name in earlier - drawn.keys():
                 (folder / name).unlink(missing_ok=True)
-        for name, data in beside.items():
+            write_atomic(folder / INDEX, to_json(index))
+        for name, data in companions.items():
             write_atomic(page.parent / name, data)
         write_atomic(page, document.encode())
     except OSError as error:
         raise UserError(f"{page}: cannot be written: {error.strerror}") from None
 
 
-def _listed(folder: Path) -> set[str]:
-    """Files of pictures that an index of ours names."""
+def _indexed_files(folder: Path) -> set[str]:
+    """Names of the files that our index of the folder lists."""
     try:
-        index = from_json((folder / INDEX).read_bytes())
-        if index.get("made_by") != MADE_BY:
-            return set()
-        named = {f"{one['name']}.{ending}" for one in index.get("pictures", []) for ending in ("png", "svg")}
-        # No name leads out of the folder.
-        return {name for name in {*named, *index.get("files", [])} if name == Path(name).name}
-    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        index = parse_record(from_json((folder / INDEX).read_bytes()), PictureIndex, INDEX)
+    except (OSError, ValueError):
         return set()
-
-
-def _without_secrets(value: Any) -> Any:
-    if isinstance(value, str):
-        return without_secrets(value)
-    if isinstance(value, dict):
-        return {key: _without_secrets(inner) for key, inner in value.items()}
-    return [_without_secrets(inner) for inner in value] if isinstance(value, list) else value
+    # No name may lead out of the folder.
+    return {name for name in index["files"] if name == Path(name).name} if index["made_by"] == MADE_BY else set()

@@ -1,4 +1,4 @@
-"""The libraries of the extra `words`, which the page and its pictures are made with."""
+"""The optional libraries that a report needs; all are in the extra `words`."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ from importlib.util import find_spec
 
 from bert_tweets.common.errors import UserError
 
-_MODULES = {"jinja2": "jinja2", "plotly": "plotly", "scikit-learn": "sklearn", "matplotlib": "matplotlib"}
 
-
-def require_libraries(maps: bool = True, pictures: bool = True) -> None:
-    """Checks that the libraries of a report are installed, without importing them.
+def require_libraries(maps: bool = True, tsne: bool = False) -> None:
+    """Check that the libraries of a report are installed, without importing them.
 
     Args:
-        maps: whether the page has maps of words.
-        pictures: whether pictures are drawn beside the page.
+        maps: the page has maps of words.
+        tsne: the maps are made by t-SNE.
 
     Raises:
-        UserError: names every library that is missing.
+        UserError: names every missing library.
     """
-    spared = {"scikit-learn": not maps, "matplotlib": not pictures}
-    missing = [name for name, module in _MODULES.items() if not spared.get(name) and find_spec(module) is None]
+    needed = {"jinja2": True, "matplotlib": True, "plotly": maps, "sklearn": maps and tsne}
+    missing = [name for name, is_needed in needed.items() if is_needed and find_spec(name) is None]
     if missing:
-        raise missing_extra(*missing)
+        raise missing_extra(*(name.replace("sklearn", "scikit-learn") for name in missing))
 
 
 def missing_extra(*libraries: str) -> UserError:

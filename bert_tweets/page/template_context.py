@@ -1,212 +1,168 @@
-"""Context: what the page's template shows, as texts and numbers that are ready to be read."""
+"""Template context: the texts of the page besides tables and charts."""
 
 from __future__ import annotations
 
-import re
-from typing import Any
+from dataclasses import dataclass
+from enum import StrEnum
 
-from bert_tweets.corpus.shards.funnel import NOTE_TEXTS, REASON_TEXTS
+from bert_tweets.words.analysis.records import MatchedOn, Verdict
+from bert_tweets.words.analysis.verdicts import matched_on_text, verdict_label
+from bert_tweets.words.store.summary import Neighbour, Summary, WordSummary
 
-from . import analysis_tables
-from .inputs import Material
+from .inputs import Change, Study
+from .tables import Table
 
-TOO_RARE = 20
-
-
-def template_context(material: Material) -> dict[str, Any]:
-    """All that the template names but the charts.
-
-    Raises:
-        ValueError, TypeError, LookupError: the material has other fields than the stages leave.
-    """
-    change = material.change
-    words = _words(material.words)
-    return {
-        "title": material.title,
-        "run": material.run,
-        "verdict": _verdict(material),
-        "facts": _facts(material),
-        "funnel": funnel_rows(material.funnel),
-        "funnel_notes": _notes(material.funnel),
-        "evaluation": _evaluation(material.evaluation),
-        "words": words,
-        "study": material.words,
-        "begun_from": short_name(material.run["model"]),
-        "base": short_name(material.words["base"]) if material.words and material.words["base"] else None,
-        "seeds_of_models": _seeds_of_models(material.words),
-        "commands": material.commands,
-        "seeds": material.seeds,
-        "fall": _fall(material.run),
-        "claims": analysis_tables.claims(change),
-        "compared": change is not None,
-        "by": change.by if change else "",
-        "rare": [f"{word['name']} ({_how_rare(word)})" for word in words if word["flag"]],
-        "ranks": analysis_tables.rank_rows(change) if change else [],
-        "pairs": analysis_tables.pair_rows(change) if change else [],
-        "senses": analysis_tables.sense_rows(change.senses if change else None),
-        "criterion": analysis_tables.usual_criterion(change.senses) if change and change.senses else None,
-        "regression": analysis_tables.regression_rows(change.regression if change else None),
-        "matched_on": analysis_tables.matched_on(change),
-        "has_controls": bool(change and change.controls),
-    }
+MIN_FOUND = 20
+# Order of the findings: changes first.
+_ORDER = [
+    Verdict.CHANGED,
+    Verdict.NOT_COMPARABLE,
+    Verdict.DIFFERS_AS_ORDINARY,
+    Verdict.NO_DIFFERENCE,
+    Verdict.TOO_FEW,
+]
 
 
-def _how_rare(word: dict[str, Any]) -> str:
-    return f"{word['found']:,} found" if word["flag"] == "too rare" else str(word["flag"])
+class Flag(StrEnum):
+    """Why there are no reliable figures of a word."""
+
+    NOT_FOUND = "not in the tweets"
+    UNKNOWN = "lost to [UNK]"
+    RARE = "too rare"
 
 
-def _seeds_of_models(summary: dict[str, Any] | None) -> int | None:
-    """Training seeds behind the before and after; None where there is no before."""
-    return len(summary["models"]) if summary and summary["base"] else None
+@dataclass(frozen=True)
+class Fact:
+    """A number of the first screen, and its meaning."""
+
+    number: str
+    meaning: str
 
 
-def short_name(name: str) -> str:
-    """A model's name for readers: of a path its last two parts, for the rest is the writer's own disk."""
-    parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
-    return "/".join(parts[-2:]) or name
+@dataclass(frozen=True)
+class Finding:
+    """The omnibus test of a word: its verdict, the sentences on it, and the numbers of tweets and groups."""
+
+    word: str
+    label: str
+    has_changed: bool
+    statement: str
+    size: str
 
 
-def _comparable(evaluation: dict[str, Any]) -> bool:
-    return bool(evaluation["base"] and evaluation["base"].get("comparable") and evaluation["difference"])
+@dataclass(frozen=True)
+class WordCard:
+    """The neighbours of a word before and after, and those that both models have."""
+
+    name: str
+    flag: str
+    counts: str
+    before: list[Neighbour]
+    after: list[Neighbour]
+    shared: list[str]
 
 
-def _verdict(material: Material) -> str:
-    evaluation = material.evaluation
-    if evaluation is None:
-        return "Whether adaptation helped was not evaluated: run bert-tweets evaluate and make the report again."
-    return str(evaluation["verdict"])
-
-
-def _facts(material: Material) -> list[dict[str, str]]:
-    """The numbers of the first screen."""
-    run, facts = material.run, []
-    if material.funnel:
-        facts.append(_fact(f"{material.funnel['kept']:,}", f"tweets kept of {material.funnel['read']:,} rows"))
-    facts.append(_fact(f"{run['steps']:,}", "training steps" + (", stopped early" if run.get("stopped_early") else "")))
-    facts.append(_fact(f"{run['tokens']:,}", "tokens read in training"))
-    evaluation = material.evaluation
-    if evaluation:
-        after = f"{evaluation['model']['accuracy']:.1%}"
-        if _comparable(evaluation):
-            facts.append(_fact(f"{100 * evaluation['base']['accuracy']:.1f} → {after}", "masked tokens guessed right"))
-        else:
-            facts.append(_fact(after, "masked tokens guessed right by the adapted model"))
-    if material.words:
-        found = sum(record["found"] for record in material.words["words"].values())
-        count = len(material.words["words"])
-        facts.append(_fact(f"{found:,}", f"occurrences of {count} {'word' if count == 1 else 'words'} embedded"))
-    return facts
-
-
-def _fact(number: str, meaning: str) -> dict[str, str]:
-    return {"number": number, "meaning": meaning}
-
-
-def _fall(run: dict[str, Any]) -> dict[str, str] | None:
-    """Validation loss at the start and at its best."""
-    if run.get("validation_loss") is None or run.get("start_validation_loss") is None:
-        return None
-    return {"start": f"{run['start_validation_loss']:.3f}", "best": f"{run['validation_loss']:.3f}"}
-
-
-def funnel_rows(funnel: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """What was read, dropped and kept: name, count, kind (read, dropped, kept, split) and share, top first."""
-    if not funnel:
-        return []
-    read = max(1, funnel["read"])
-    rows = [("rows read", funnel["read"], "read")]
-    rows += [
-        (f"dropped: {REASON_TEXTS[reason]}", count, "dropped") for reason, count in funnel["dropped"].items() if count
+def findings(change: Change | None) -> list[Finding]:
+    """The answers about each word, from the tests over all groups."""
+    rows = sorted(change.omnibus if change else [], key=lambda row: _ORDER.index(row["verdict"]))
+    return [
+        Finding(
+            word=row["word"],
+            label=verdict_label(row["verdict"]),
+            has_changed=row["verdict"] == Verdict.CHANGED,
+            # No line break within "p = 0.01".
+            statement=(row["statement"] or "").replace(" = ", "\u00a0=\u00a0"),
+            size=f"{row['n']:,} tweets of {_groups(row['groups'])}.",
+        )
+        for row in rows
     ]
-    rows.append(("tweets kept", funnel["kept"], "kept"))
-    named = {"train": "for training", "validation": "held out for validation"}
-    rows += [(named.get(split, split), part["tweets"], "split") for split, part in funnel["splits"].items()]
-    return [{"name": name, "count": count, "kind": kind, "share": f"{count / read:.1%}"} for name, count, kind in rows]
 
 
-def _notes(funnel: dict[str, Any] | None) -> list[str]:
-    return [f"{NOTE_TEXTS[note]}: {count:,}" for note, count in funnel["notes"].items() if count] if funnel else []
+def _groups(groups: list[str]) -> str:
+    return ", ".join(groups) if len(groups) < 9 else f"{len(groups)} groups, {groups[0]} to {groups[-1]}"
 
 
-def _evaluation(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
-    if evaluation is None:
-        return None
-    base, difference = evaluation["base"], evaluation["difference"]
-    comparable = _comparable(evaluation)
-    return {
-        "notes": evaluation["notes"],
-        "model": _figures(evaluation["model"]),
-        "base": _figures(base) if comparable else None,
-        # A base that is not comparable shows no figure that somebody could subtract.
-        "not_comparable": (base.get("reason") or "its figures mean something else")
-        if base and not comparable
-        else None,
-        "base_name": short_name(base["name"]) if base else None,
-        "difference": {
-            "loss": f"{difference['loss']:+.4f}",
-            "interval": f"{difference['low']:+.4f} to {difference['high']:+.4f}",
-            "accuracy": f"{100 * difference['accuracy']:+.2f} points",
-            "clusters": difference["clusters"],
-            "samples": difference["samples"],
-        }
-        if comparable
-        else None,
-    }
+def facts(study: Study) -> list[Fact]:
+    """The numbers of the first screen."""
+    run, evaluation, words = study.run, study.evaluation, study.words
+    shown = []
+    if study.funnel:
+        shown.append(Fact(f"{study.funnel.kept:,}", f"tweets kept of {study.funnel.read:,} rows"))
+    shown.append(Fact(f"{run.steps:,}", "training steps" + (", stopped early" if run.stopped_early else "")))
+    shown.append(Fact(f"{run.tokens:,}", "training tokens"))
+    if evaluation:
+        after = f"{evaluation.model.accuracy:.1%}"
+        if evaluation.base:
+            number = f"{100 * evaluation.base.accuracy:.1f} → {after}"
+            shown.append(Fact(number, "masked tokens predicted correctly, before and after"))
+        else:
+            shown.append(Fact(after, "masked tokens predicted correctly by the adapted model"))
+    if words:
+        found, count = sum(word.found for word in words.words.values()), len(words.words)
+        shown.append(Fact(f"{found:,}", f"occurrences of {count} {'word' if count == 1 else 'words'} embedded"))
+    return shown
 
 
-def _figures(figures: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "name": short_name(figures["name"]),
-        "loss": f"{figures['loss']:.4f}",
-        "interval": f"{figures['low']:.4f} to {figures['high']:.4f}",
-        "perplexity": f"{figures['perplexity']:.2f}",
-        "accuracy": f"{figures['accuracy']:.2%}",
-        "masked_tokens": figures["masked_tokens"],
-        "tweets": figures["tweets"],
-    }
+def flag(word: WordSummary) -> Flag | None:
+    if not word.matches:
+        return Flag.NOT_FOUND
+    if word.unknown and not word.found:
+        return Flag.UNKNOWN
+    return Flag.RARE if word.found < MIN_FOUND else None
 
 
-def _words(summary: dict[str, Any] | None) -> list[dict[str, Any]]:
-    if summary is None:
-        return []
-    return [_word(name, record, bool(summary["base"])) for name, record in summary["words"].items()]
+def rare_words(summary: Summary | None) -> list[str]:
+    """Words without reliable figures, each with the reason."""
+    flagged = [(name, word, flag(word)) for name, word in (summary.words if summary else {}).items()]
+    return [f"{name} ({f'{word.found:,} found' if why == Flag.RARE else why})" for name, word, why in flagged if why]
 
 
-def _word(name: str, record: dict[str, Any], has_base: bool) -> dict[str, Any]:
-    before = {word for word, _ in record["base_neighbours"]}
-    after = {word for word, _ in record["neighbours"]}
-    overlap = record["drift"]["neighbour_overlap"]["by_seed"][0] if record["drift"] else None
-    return {
-        **{key: record[key] for key in ("found", "truncated", "unknown", "tweets", "clusters")},
-        "name": name,
-        "matches": record["matches"],
-        "sampled": record["matches"] > record["found"] + record["truncated"] + record["unknown"],
-        "flag": _flag(record),
-        "before": [_neighbour(pair, has_base and pair[0] not in after) for pair in record["base_neighbours"]],
-        "after": [_neighbour(pair, has_base and pair[0] not in before) for pair in record["neighbours"]],
-        "overlap": None if overlap is None else f"{overlap:.0%}",
-        "before_after": record["drift"],
-        "beside": _beside(record["drift"]),
-    }
+def occurrence_table(summary: Summary) -> Table:
+    rows = []
+    for name, word in summary.words.items():
+        found = f"{word.found:,}" + (f" of {word.matches:,}" if word.matches > word.sampled else "")
+        counts = [f"{count:,}" for count in (word.truncated, word.unknown, word.tweets, word.clusters)]
+        kept = [_kept(word) or "–"] if summary.base else []
+        rows.append([name, found, *counts, *kept, flag(word) or ""])
+    columns = ["word", "found", "truncated", "lost to [UNK]", "tweets", "near-duplicate clusters"]
+    columns += ["neighbours kept"] if summary.base else []
+    return Table(
+        caption="Occurrences of each word",
+        columns=[*columns, "note"],
+        numeric=range(1, len(columns)),
+        rows=rows,
+        note="Truncated: the word is beyond the maximum length of a tweet in the shards. Lost to [UNK]: the tokenizer "
+        f"cannot represent it. Too rare: found fewer than {MIN_FOUND} times, so that its neighbours are unreliable."
+        + (" Neighbours kept: share of neighbours that are the same before and after." if summary.base else ""),
+    )
 
 
-def _beside(before_after: dict[str, Any] | None) -> str | None:
-    """A word's overlap of neighbours beside the control words'."""
-    one = (before_after or {}).get("neighbour_overlap")
-    if not one or not one.get("control_quantiles") or one.get("rank") is None:
-        return None
-    low, middle, high = one["control_quantiles"]
-    return f"ordinary words keep {middle:.0%} ({low:.0%} to {high:.0%}); rank {one['rank']} of {one['num_ranked']}"
+def word_cards(summary: Summary) -> list[WordCard]:
+    return [_card(name, word) for name, word in summary.words.items() if word.found]
 
 
-def _flag(record: dict[str, Any]) -> str | None:
-    """What keeps a word from being shown like the others."""
-    if not record["matches"]:
-        return "not in the tweets"
-    if record["unknown"] and not record["found"]:
-        return "lost to [UNK]"
-    return "too rare" if record["found"] < TOO_RARE else None
+def _card(name: str, word: WordSummary) -> WordCard:
+    counts = f"{word.found:,} found"
+    if word.matches > word.sampled:
+        counts += f", a sample of {word.matches:,}"
+    if kept := _kept(word):
+        counts += f", {kept} of the neighbours kept"
+    overlap = word.drift.neighbour_overlap if word.drift else None
+    if overlap and overlap.control_quantiles and overlap.rank is not None:
+        low, median, high = overlap.control_quantiles
+        counts += (
+            f"; control words keep {median:.0%} ({low:.0%} to {high:.0%}); rank {overlap.rank} of {overlap.num_ranked}"
+        )
+    after = {neighbour for neighbour, _ in word.neighbours}
+    shared = [neighbour for neighbour, _ in word.base_neighbours if neighbour in after]
+    return WordCard(name, flag(word) or "", counts, word.base_neighbours, word.neighbours, shared)
 
 
-def _neighbour(pair: list[Any], differs: bool) -> dict[str, Any]:
-    return {"word": pair[0], "cosine": f"{pair[1]:.2f}", "differs": differs}
+def _kept(word: WordSummary) -> str | None:
+    return None if word.neighbour_overlap is None else f"{word.neighbour_overlap:.0%}"
+
+
+def matched_on(change: Change) -> str:
+    """The properties in which control words match a word; of several answers the one that claims least."""
+    matches = [row["matched_on"] for row in change.rows if row["controls"]]
+    return matched_on_text(min(matches, key=len, default=[MatchedOn.FREQUENCY]))

@@ -1,67 +1,49 @@
-"""Charts of the study itself: the losses of its training, and what became of the rows that were read."""
+"""Charts of the corpus and the training."""
 
 from __future__ import annotations
 
-from typing import Any
+from bert_tweets.corpus.shards.funnel import Funnel
 
-from .charts import BLUE, GREY, ORANGE, Chart, Series
+from .charts import BLUE, GREY, ORANGE, Chart, Series, transposed
+from .inputs import Study
+from .tables import funnel_rows
 
 
-def loss_chart(training: list[dict[str, Any]], validation: list[dict[str, Any]], best_step: int | None) -> Chart:
-    """Training loss and validation loss by step, the exported step marked.
-
-    Args:
-        training: lines of metrics.jsonl.
-        validation: lines of validation.jsonl.
-        best_step: whose weights were exported; None when there was no validation.
-    """
+def loss_chart(study: Study) -> Chart:
+    """Training and validation loss by step, with a star at the exported step."""
+    training = [(line["step"], loss) for line in study.training if (loss := line["loss_mean"]) is not None]
+    validation = [(line["step"], loss) for line in study.validation if (loss := line["validation_loss"]) is not None]
     series = []
-    for lines, key, name, colour in (
-        (training, "loss_mean", "training", BLUE),
-        (validation, "validation_loss", "validation", ORANGE),
-    ):
-        if lines:
-            steps, losses = [line["step"] for line in lines], [line[key] for line in lines]
+    for name, points, colour in (("training", training, BLUE), ("validation", validation, ORANGE)):
+        if points:
+            steps, losses = transposed(points)
             series.append(Series(name, "line", steps, losses, colour=colour))
-    best = [line for line in validation if line["step"] == best_step]
-    if best:
-        loss = best[0]["validation_loss"]
-        series.append(Series(f"exported: step {best_step}", "star", [best_step], [loss], colour=ORANGE))
-    ends = [f"{one.name} from {one.y[0]:.3f} to {one.y[-1]:.3f}" for one in series if one.kind == "line"]
+    ends = [f"{one.name} from {one.y[0]:.3f} to {one.y[-1]:.3f}" for one in series]
+    for step, loss in validation:
+        if step == study.run.best_step:
+            series.append(Series(f"exported: step {step}", "star", [step], [loss], colour=ORANGE))
     return Chart(
         name="loss",
         title="Loss by optimizer step",
         alt=f"Loss by optimizer step: {'; '.join(ends) or 'nothing was logged'}.",
         series=series,
         x_title="optimizer step",
-        y_title="loss, nats a masked token",
+        y_title="loss (nats per masked token)",
         legend=True,
     )
 
 
-def funnel_chart(rows: list[dict[str, Any]]) -> Chart:
-    """Bars of what was read, dropped and kept.
-
-    Args:
-        rows: each with `name`, `count` and `kind` (read, dropped, kept, split), top first.
-    """
-    colours = {"read": GREY, "dropped": ORANGE, "kept": BLUE, "split": BLUE}
-    named = {"read": "read", "dropped": "dropped", "kept": "kept", "split": "kept"}
-    series = [
-        Series(
-            named[row["kind"]],
-            "bar",
-            [row["count"]],
-            [row["name"]],
-            colour=colours[row["kind"]],
-            notes=[f"{row['count']:,}"],
-        )
-        for row in rows
-    ]
+def funnel_chart(funnel: Funnel) -> Chart:
+    """Bars of the rows read, dropped and kept."""
+    rows = funnel_rows(funnel)
+    colours = {"read": GREY, "dropped": ORANGE, "kept": BLUE}
     return Chart(
         name="funnel",
         title="Rows read, dropped and kept",
-        alt=f"Bars of {len(rows)} counts, from rows read to tweets used; the table that follows has the numbers.",
-        series=series,
+        alt=f"Bars of {len(rows)} counts, from rows read to tweets used; the table below has the numbers.",
+        series=[
+            Series(kind, "bar", [count], [name], colour=colours[kind], notes=[f"{count:,}"])
+            for name, count, kind in rows
+        ],
         horizontal=True,
     )

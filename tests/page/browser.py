@@ -1,4 +1,4 @@
-"""A headless Chromium in which a page is opened the way its reader opens it: from a file, without a network."""
+"""A headless Chromium that opens a page from a file, without a network."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Opened:
     """A page in the browser.
 
     Attributes:
-        page: Playwright's.
-        said: what came up on the console, and errors that nobody caught.
-        asked: addresses that the page asked for.
+        page: Playwright's page.
+        messages: console messages and uncaught errors.
+        requests: requested addresses.
     """
 
     page: Any
-    said: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """Chromium; skips where there is none, or no Playwright to drive it."""
+    """Chromium; skips the test if it or Playwright is not installed."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = next((found for name in _NAMES if (found := shutil.which(name))), None)
     if path is None:
@@ -45,13 +45,13 @@ def browser() -> Iterator[Any]:
 
 @contextmanager
 def opened(started: Any, path: Path, scheme: str = "light", width: int = 1100) -> Iterator[Opened]:
-    """A page, loaded and drawn."""
+    """A page, loaded and drawn, which has maps."""
     context = started.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
     result = Opened(context.new_page())
-    result.page.on("console", lambda message: result.said.append(message.text))
-    result.page.on("pageerror", lambda error: result.said.append(str(error)))
-    result.page.on("request", lambda request: result.asked.append(request.url))
+    result.page.on("console", lambda message: result.messages.append(message.text))
+    result.page.on("pageerror", lambda error: result.messages.append(str(error)))
+    result.page.on("request", lambda request: result.requests.append(request.url))
     result.page.goto(path.as_uri())
-    result.page.wait_for_selector("#map-0 .point, #figure-loss .main-svg")
+    result.page.wait_for_selector("#map-0 .point")
     yield result
     context.close()

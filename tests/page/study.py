@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from bert_tweets.words.analysis.records import (
     ChangeRow,
     Contrast,
     ControlRow,
-    Criterion,
     ExchangeUnit,
     MatchedOn,
     Measure,
@@ -28,7 +26,9 @@ from bert_tweets.words.analysis.records import (
     WordSenses,
 )
 from bert_tweets.words.analysis.verdicts import Answers, change_statement
-from tests.test_report import EVALUATION, RUN, WORDS, word
+from bert_tweets.words.statistics.mixture_clusters import Criterion
+from bert_tweets.words.store.folder import read_embed_record, write_embed_record
+from tests.test_report import EVALUATION, RUN, WORDS, word, write_lines
 from tests.test_report import study as plain_study
 
 YEARS = ["2018", "2019", "2020", "2021"]
@@ -41,41 +41,40 @@ def write(folder: Path, words: int = 4, points: int = 60, text: bool = False, au
     folder.mkdir(parents=True, exist_ok=True)
     names = [NAMES[n] if n < len(NAMES) else f"word{n}" for n in range(words)]
     random = np.random.default_rng(0)
-    training = [
-        {"step": 10 * n, "loss_mean": 1.9 + 1.6 * 0.9**n + 0.04 * random.standard_normal()} for n in range(1, 51)
-    ]
     arguments = plain_study(folder, EVALUATION, summary(names, points), {**RUN, "best_step": 400, "steps": 500})
-    validation = [{"step": 50 * n, "epoch": 0, "validation_loss": 2.2 + 1.5 * 0.75**n} for n in range(11)]
-    for name, lines in (("metrics", training), ("validation", validation)):
-        (folder / f"run/{name}.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
-    (folder / "words/embed.json").write_text(json.dumps({"settings": {"words": names, "seed": 3}}))
+    training = [1.9 + 1.6 * 0.9**n + 0.04 * random.standard_normal() for n in range(1, 51)]
+    write_lines(folder, training, [2.2 + 1.5 * 0.95**n for n in range(51)])
+    write_embed_record(folder / "words", {"settings": {"words": names, "seed": 3}, "data": "", "weights": {}})
     write_occurrences(folder / "words/occurrences.parquet", names, points, text)
     write_change(folder, names, points, authors)
     return [*arguments, f"change={folder / 'change'}"]
 
 
 def summary(names: list[str], points: int) -> dict[str, Any]:
-    """summary.json with the figures of before and after, beside controls and three seeds; the last word is rare."""
+    """summary.json with drift, control words and three training seeds; the last word is rare."""
     random = np.random.default_rng(1)
     words = {}
     for number, name in enumerate(names):
         kept = [round(0.2 + 0.1 * (number % 7) + 0.02 * seed, 3) for seed in range(3)]
-        shape = {"by_seed": kept, "control_quantiles": [0.5, 0.7, 0.9], "rank": 3 + number, "num_ranked": 201}
-        alike = {
+        overlap = {"by_seed": kept, "control_quantiles": [0.5, 0.7, 0.9], "rank": 3 + number, "num_ranked": 201}
+        correlation = {
             "by_seed": [round(0.4 + share / 2, 3) for share in kept],
             "control_quantiles": [0.6, 0.8, 0.95],
             "rank": 5,
             "num_ranked": 201,
         }
-        near = [[f"near{n}", round(0.9 - n / 20, 2)] for n in random.permutation(12)[:10].tolist()]
-        before = [[f"near{n}", round(0.9 - n / 20, 2)] for n in random.permutation(12)[:10].tolist()]
+        near, before = (
+            [[f"near{n}", round(0.9 - n / 20, 2)] for n in random.permutation(12)[:10].tolist()] for _ in range(2)
+        )
         words[name] = word(
             points if number < len(names) - 1 else 12,
             neighbours=near,
             base_neighbours=before,
-            drift={"neighbour_overlap": shape, "distance_correlation": alike},
+            drift={"neighbour_overlap": overlap, "distance_correlation": correlation},
         )
-    more = {"models": ["a", "b", "c"], "correction": "all-but-the-top", "layers": ["mean(9,10,11,12)"]}
+    models = ["run/model", "run2/model", "run3/model"]
+    layer = "mean(9,10,11,12)"
+    more = {"models": models, "correction": "all-but-the-top", "layers": [layer], "vectors_layer": layer}
     return {**WORDS, "words": words, **more}
 
 
@@ -140,8 +139,8 @@ def write_change(folder: Path, names: list[str], points: int, authors: bool) -> 
     records.write_regression(
         change, [regression(name, term) for name in names[:-1] for term in ("party", "year", "links")]
     )
-    made_from = json.loads((folder / "words/embed.json").read_text())
-    records.write_settings(change, records.AnalyzeRecord(AnalyzeConfig(by="year"), made_from))
+    made_from = read_embed_record(folder / "words")
+    records.write_settings(change, records.AnalyzeRecord(AnalyzeConfig(by="year"), dict(made_from)))
     table = pq.read_table(folder / "words/occurrences.parquet", columns=["word", "tweet_id", "start", "end", "model"])
     table = table.filter(pa.compute.equal(table["model"], "model"))
     numbers = [place % 2 for place in range(len(table))]

@@ -1,4 +1,4 @@
-"""What the page says of a whole study, and the files beside it: whole, ours, and without names of accounts."""
+"""The page of a whole study and the files next to it: complete, never those of others, and without account names."""
 
 from __future__ import annotations
 
@@ -11,36 +11,47 @@ from typing import Any
 import pytest
 
 from bert_tweets import report
-from bert_tweets.page.charts import file_names, spread_out, without_mentions
+from bert_tweets.page.charts import spread_out
+from bert_tweets.page.drawing import ENDINGS
+from bert_tweets.page.mentions import without_mentions
+from bert_tweets.page.names import file_names, short_name
 from bert_tweets.page.references import works
-from bert_tweets.page.template_context import short_name
+from bert_tweets.words.analysis import records
+from bert_tweets.words.analysis.records import MatchedOn
+from bert_tweets.words.store.folder import EmbedRecord, write_embed_record
 from tests.page import study
 from tests.test_report import Page, assert_refused
 
 LARGEST = 10_000_000
 
 
-def made(folder: Path, *more: str, **how: Any) -> Page:
+def page_of(folder: Path, *more: str, **how: Any) -> Page:
     report.main([*study.write(folder, **how), *more])
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
 
-def test_the_first_screen_says_what_may_be_claimed(tmp_path: Path) -> None:
-    text = made(tmp_path, words=5).text.replace("\u00a0", " ")
-    first = text.partition("Where each occurrence stands")[0]
+def test_findings_come_first(tmp_path: Path) -> None:
+    text = page_of(tmp_path, words=5).text.replace("\u00a0", " ")
+    first = text.partition("Maps of occurrences")[0]
     assert "which suggests a change of meaning: rank 1 among 214 control words" in first
     assert "No evidence that the use of coffee differs" in first and "60 tweets of 2018, 2019, 2020, 2021" in first
     assert "Too rare for any statement: goal (12 found)" in first
-    # What changed comes first.
+    # Changes come first.
     assert first.index("The use of mask") < first.index("the use of coffee")
-    parts = ("Change over time", "Beside ordinary words", "mask: 2 usage clusters", "links (q = 0.004)", "partial R²")
+    parts = (
+        "Change over time",
+        "Comparison with control words",
+        "mask: 2 usage clusters",
+        "links (q = 0.004)",
+        "partial R²",
+    )
     for part in parts:
         assert part in text, part
-    assert "trained 3 times" in text and "ordinary words keep 70% (50% to 90%); rank 3 of 201" in text
+    assert "trained 3 times" in text and "control words keep 70% (50% to 90%); rank 3 of 201" in text
 
 
 @pytest.mark.parametrize("missing", ["controls", "senses", "regression", "analyze"])
-def test_it_shows_what_is_there(tmp_path: Path, missing: str) -> None:
+def test_sections_without_records_are_left_out(tmp_path: Path, missing: str) -> None:
     arguments = study.write(tmp_path, words=3, points=30)
     (tmp_path / f"change/{missing}.json").unlink()
     report.main(arguments)
@@ -54,41 +65,42 @@ def test_it_shows_what_is_there(tmp_path: Path, missing: str) -> None:
     assert all((part in text) == (name != missing) for name, part in said.items())
 
 
-def test_a_change_beside_the_words_is_found(tmp_path: Path) -> None:
+def test_findings_in_the_folder_of_words_are_found(tmp_path: Path) -> None:
     *arguments, _ = study.write(tmp_path, words=3, points=30)
     (tmp_path / "change/change.json").rename(tmp_path / "words/change.json")
     report.main(arguments)
-    assert "What may be said" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Findings" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "not compared" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_one_seed_is_called_so(tmp_path: Path) -> None:
+def test_a_single_training_seed_is_reported(tmp_path: Path) -> None:
     arguments = study.write(tmp_path, words=3, points=30)
     summary = json.loads((tmp_path / "words/summary.json").read_text())
-    (tmp_path / "words/summary.json").write_text(json.dumps({**summary, "models": ["a"]}))
+    (tmp_path / "words/summary.json").write_text(json.dumps({**summary, "models": ["run/model"]}))
     report.main(arguments)
     assert "One seed:" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "one training seed" in (tmp_path / "methods.md").read_text()
 
 
-def test_change_of_other_words_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_findings_from_other_vectors_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = study.write(tmp_path, words=3, points=30)
-    (tmp_path / "words/embed.json").write_text(json.dumps({"settings": {"words": ["zebra"], "seed": 3}}))
+    made_from: EmbedRecord = {"settings": {"words": ["zebra"]}, "data": "", "weights": {}}
+    write_embed_record(tmp_path / "words", made_from)
     assert_refused(arguments, capsys, "was made from other vectors")
     assert_refused([one for one in arguments if not one.startswith("words=")], capsys, "give words= too")
 
 
 @pytest.mark.parametrize("text", [False, True])
-def test_tweets_are_shown_only_when_asked_and_accounts_never(tmp_path: Path, text: bool) -> None:
-    page = made(tmp_path, f"include_text={str(text).lower()}", words=3, points=30, text=True)
+def test_text_of_tweets_is_opt_in_and_accounts_are_never_named(tmp_path: Path, text: bool) -> None:
+    page = page_of(tmp_path, f"include_text={str(text).lower()}", words=3, points=30, text=True)
     raw = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert ("thinks that the" in raw) == text and ("@user thinks" in raw) == text
-    assert ("holds no tweet's text" in page.text) != text
+    assert ("contains no text of tweets" in page.text) != text
     for path in tmp_path.glob("*.*"):
         assert "some_body" not in path.read_text(encoding="utf-8"), path
 
 
-def test_accounts_are_masked_in_all_that_is_passed_around(tmp_path: Path) -> None:
+def test_no_published_file_names_an_account(tmp_path: Path) -> None:
     arguments = study.write(tmp_path, words=3, points=30)
     for path in [*tmp_path.glob("*/*.json"), *tmp_path.glob("*/*.jsonl")]:
         path.write_text(re.sub(r"\bmask\b", "@zz_alice", path.read_text().replace('"party', '"@zz_bob')))
@@ -98,40 +110,43 @@ def test_accounts_are_masked_in_all_that_is_passed_around(tmp_path: Path) -> Non
     for path in names:
         assert "zz_alice" not in path.name
         if path.is_file() and path.suffix != ".png":
-            assert not re.search("zz_(alice|bob)", path.read_text(encoding="utf-8")), path
+            assert not re.search(b"zz_(alice|bob)", path.read_bytes()), path
 
 
-def test_methods_cite_what_references_hold_and_no_more(tmp_path: Path) -> None:
-    made(tmp_path, words=3, points=30)
+def test_methods_cite_exactly_the_works_in_the_references(tmp_path: Path) -> None:
+    page_of(tmp_path, words=3, points=30)
     text, bib = (tmp_path / "methods.md").read_text(), (tmp_path / "references.bib").read_text()
     cited = set(re.findall(r"@([a-z]+\d{4}[a-z]+)", text))
     assert cited == set(re.findall(r"^@\w+\{(\w+),", bib, re.M)) == set(re.findall(r"`(\w+\d{4}\w+)`", text))
     assert {"mu2018allbutthetop", "szekely2013energy", "winkler2015block", "freedman1983nonstochastic"} <= cited
     assert "vandermaaten2008tsne" not in cited
     for part in (
-        "1,000 rows read, 900 tweets",
+        "Of 1,000 rows, 900 tweets",
         "9,999 permutations",
         "mean(9,10,11,12)",
         "whole authors",
-        "weights of sha256 before",
+        "weights with sha256 before",
     ):
         assert part in text, part
     assert not re.search(r"\bNone\b|nan", text)
 
 
-def test_what_was_not_known_is_said(tmp_path: Path) -> None:
+def test_limitations_are_listed(tmp_path: Path) -> None:
     arguments = study.write(tmp_path, words=3, points=30, authors=False)
     report.main(arguments)
     text = (tmp_path / "methods.md").read_text()
-    assert "Authors of all tweets" in text and "winkler2015block" not in text
-    assert "not all control words are matched on it" in text
-    change = tmp_path / "change/change.json"
-    change.write_text(change.read_text().replace('"subwords"', '"subwords", "part of speech"'))
+    assert "Some authors are unknown" in text and "winkler2015block" not in text
+    assert "Not all control words are matched on part of speech" in text
+    change = tmp_path / "change"
+    rows = records.read_change(change)
+    records.write_change(
+        change, [{**row, "matched_on": [*row["matched_on"], MatchedOn.PART_OF_SPEECH]} for row in rows]
+    )
     report.main(arguments)
-    assert "not all control words are matched on it" not in (tmp_path / "methods.md").read_text()
+    assert "Not all control words are matched on part of speech" not in (tmp_path / "methods.md").read_text()
 
 
-def test_a_rank_among_too_few_controls_is_none(tmp_path: Path) -> None:
+def test_a_rank_needs_enough_control_words(tmp_path: Path) -> None:
     arguments = study.write(tmp_path, words=3, points=30)
     report.main(arguments)
     page = tmp_path / "report.html"
@@ -140,17 +155,17 @@ def test_a_rank_among_too_few_controls_is_none(tmp_path: Path) -> None:
     change.write_text(json.dumps([{**row, "controls": 150} for row in json.loads(change.read_text())]))
     report.main(arguments)
     assert "1 of 215" not in page.read_text() and "1 of 151" not in page.read_text()
-    assert "Fewer than 200 control words matched, so that no change" in (tmp_path / "methods.md").read_text()
+    assert "Fewer than 200 control words matched, so no change" in (tmp_path / "methods.md").read_text()
 
 
-def test_every_work_is_an_entry_that_a_paper_can_cite() -> None:
+def test_every_bibtex_entry_is_complete() -> None:
     for key, entry in works().items():
         assert entry.startswith("@") and entry.count("{") == entry.count("}") and key[-1].isalpha(), key
         assert all(re.search(rf"^  {name} = \{{.+\}}", entry, re.M) for name in ("author", "title", "year")), key
 
 
-def test_the_record_names_all_that_it_takes_to_do_it_again(tmp_path: Path) -> None:
-    made(tmp_path, words=3, points=30)
+def test_the_record_suffices_to_repeat_the_study(tmp_path: Path) -> None:
+    page_of(tmp_path, words=3, points=30)
     record = json.loads((tmp_path / "reproduce.json").read_text())
     assert [line.split()[1] for line in record["commands"]] == ["train", "embed", "analyze"]
     assert record["seeds"] == {"train": 0, "embed": 3, "analyze": 0}
@@ -164,15 +179,13 @@ def test_the_record_names_all_that_it_takes_to_do_it_again(tmp_path: Path) -> No
     assert [test["word"] for test in tested] == ["mask", "virus", "zoom"] and record["funnel"][0]["count"] == 1000
 
 
-def test_each_picture_is_a_file_and_the_same_each_time(tmp_path: Path) -> None:
+def test_pictures_are_reproducible_files(tmp_path: Path) -> None:
     arguments = [word for word in study.write(tmp_path, words=2, points=20) if word != "pictures=false"]
     report.main(arguments)
     folder = tmp_path / "pictures"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     index = json.loads(before["pictures.json"])["pictures"]
-    assert {f"{one['name']}.{ending}" for one in index for ending in ("png", "svg")} == before.keys() - {
-        "pictures.json"
-    }
+    assert {f"{one['name']}.{ending}" for one in index for ending in ENDINGS} == before.keys() - {"pictures.json"}
     kinds = {
         "loss",
         "funnel",
@@ -184,7 +197,7 @@ def test_each_picture_is_a_file_and_the_same_each_time(tmp_path: Path) -> None:
     }
     assert kinds <= {one["name"] for one in index}
     assert all(data.startswith(b"\x89PNG") for name, data in before.items() if name.endswith("png"))
-    # A picture that is no more is taken away; one of somebody else's is not written over.
+    # A figure that is gone is deleted.
     (tmp_path / "change/senses.json").unlink()
     report.main(arguments)
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -196,7 +209,7 @@ def test_each_picture_is_a_file_and_the_same_each_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["methods.md", "references.bib", "reproduce.json", "pictures/loss.png", "pictures/me.txt"]
 )
-def test_files_of_others_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_files_of_others_are_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     arguments = study.write(tmp_path, words=2, points=20)
     (tmp_path / "pictures").mkdir()
     (tmp_path / name).write_text("my own")
@@ -204,8 +217,8 @@ def test_files_of_others_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFi
     assert (tmp_path / name).read_text() == "my own" and not (tmp_path / "report.html").exists()
 
 
-@pytest.mark.parametrize("library", ["matplotlib", "sklearn.decomposition"])
-def test_without_the_extra_nothing_is_written(
+@pytest.mark.parametrize("library", ["matplotlib", "plotly.offline"])
+def test_nothing_is_written_without_the_extra(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
     arguments = [word for word in study.write(tmp_path, words=2, points=20) if word != "pictures=false"]
@@ -228,7 +241,7 @@ def test_without_the_extra_nothing_is_written(
         ("analyze", {"settings": "none"}),
     ],
 )
-def test_records_of_other_shapes_are_one_line(
+def test_a_damaged_record_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, record: Any
 ) -> None:
     arguments = study.write(tmp_path, words=2, points=20)
@@ -238,26 +251,26 @@ def test_records_of_other_shapes_are_one_line(
 
 
 def test_twenty_words_stay_small(tmp_path: Path) -> None:
-    made(tmp_path, "include_text=true", words=20, points=2000, text=True)
+    page_of(tmp_path, "include_text=true", words=20, points=2000, text=True)
     size = (tmp_path / "report.html").stat().st_size
     assert size < LARGEST
     print(f"20 words of 2,000 occurrences, two models, with text: {size:,} bytes")
 
 
-def test_names_of_files_are_plain_and_differ() -> None:
+def test_file_names_are_plain_and_distinct() -> None:
     names = file_names("map", ["mask", "Mask", "😷", "@alice", "../x", "a b", "été"])
     assert len(set(names)) == 7 and all(re.fullmatch(r"map-[\w-]+", name) for name in names)
     assert "alice" not in " ".join(names)
 
 
-def test_labels_that_would_touch_are_moved_apart() -> None:
+def test_overlapping_labels_are_moved_apart() -> None:
     assert spread_out([0.0, 1.0], 0.1) == [0.0, 1.0]
     assert spread_out([0.5, 0.5, 0.5], 0.1) == pytest.approx([0.4, 0.5, 0.6])
     placed = sorted(spread_out([0.30, 0.31, 0.52, 0.45, 0.9], 0.1))
     assert all(after - before >= 0.1 - 1e-9 for before, after in pairwise(placed))
 
 
-def test_masking_reaches_all_that_a_record_holds() -> None:
+def test_mentions_are_masked_everywhere_in_a_record() -> None:
     record = {"@a_1": [("see @b", 1), {"c": "no.mail@example.org"}], "d": None}
     assert without_mentions(record) == {"@user": [["see @user", 1], {"c": "no.mail@example.org"}], "d": None}
     assert without_mentions("どうも@carl RT@dora: (@@eve) @fred@gus x@") == "どうも@user RT@user: (@user) @user x@"
@@ -267,5 +280,5 @@ def test_masking_reaches_all_that_a_record_holds() -> None:
     ("name", "shown"),
     [("bert-base-uncased", "bert-base-uncased"), ("org/name", "org/name"), ("/home/me/run/model", "run/model")],
 )
-def test_the_writers_disk_is_nobodys_business(name: str, shown: str) -> None:
+def test_the_name_of_a_model_does_not_show_the_disk(name: str, shown: str) -> None:
     assert short_name(name) == short_name(name + "/") == shown

@@ -1,4 +1,4 @@
-"""The page in a real browser: offline, by keyboard, for those who do not see it, at night, on a phone and on paper."""
+"""The page in a real browser: offline, by keyboard, with a screen reader, in dark mode, on a phone and on paper."""
 
 from __future__ import annotations
 
@@ -39,19 +39,21 @@ CONTRAST = """() => {
   }
   return found;
 }"""
-# What a screen reader is told of each picture, table and control.
-NAMES = """() => [...document.querySelectorAll("table, select, .js-plotly-plot, .wide, #map-key")].map((node) => {
-  const told = node.closest("[role=img]");
+# The accessible name of each chart, map, table and control.
+NAMES = """() => [...document.querySelectorAll(
+  "table, select, .chart, .js-plotly-plot, .wide, #map-key"
+)].map((node) => {
+  const picture = node.closest("[role=img]");
   const name = node.tagName === "TABLE" ? node.caption && node.caption.textContent
     : node.tagName === "SELECT" ? node.labels[0] && node.labels[0].firstChild.textContent
-    : (told || node).getAttribute("aria-label");
+    : (picture || node).getAttribute("aria-label");
   return (name || "").trim();
 })"""
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of every kind of picture and table."""
+    """A page with every kind of chart and table."""
     folder = tmp_path_factory.mktemp("study")
     report.main([*study.write(folder, words=4, points=60, text=True), "include_text=true"])
     return folder / "report.html"
@@ -65,35 +67,47 @@ def started() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def day(started: Any, page: Path) -> Iterator[Opened]:
-    """The page in light, which tests share: to load it takes seconds."""
+    """The page in light mode; shared, because it takes seconds to load."""
     with opened(started, page) as one:
         yield one
 
 
 @pytest.fixture(scope="module")
 def night(started: Any, page: Path) -> Iterator[Opened]:
-    """The page in dark, shared too."""
+    """The page in dark mode; shared."""
     with opened(started, page, "dark") as one:
         yield one
 
 
-def test_it_asks_for_nothing_and_complains_of_nothing(day: Opened, page: Path) -> None:
+def test_it_loads_nothing_and_logs_nothing(day: Opened, page: Path) -> None:
     for select in ("#map-word", "#map-colour"):
         for value in day.page.eval_on_selector_all(f"{select} option", "all => all.map((one) => one.index)"):
             day.page.select_option(select, index=value)
-    assert day.said == []
-    assert day.asked == [page.as_uri()]
+    assert day.messages == []
+    assert day.requests == [page.as_uri()]
     assert day.page.locator("#maps figure").count() == 2
 
 
-def test_every_picture_is_drawn(day: Opened) -> None:
-    drawn = day.page.eval_on_selector_all(".js-plotly-plot", "all => all.map((one) => one.id)")
-    empty = day.page.eval_on_selector_all(
-        ".js-plotly-plot",
-        "all => all.filter((one) => !one.querySelector('.trace, .point, .bars')).map((one) => one.id)",
+def test_every_chart_and_map_is_drawn(day: Opened) -> None:
+    """Each chart has marks, and text that is text."""
+    counts = day.page.eval_on_selector_all(
+        ".chart svg",
+        "all => all.map((one) => [one.querySelectorAll('path').length, one.querySelectorAll('text').length])",
     )
-    kinds = {name.partition("-")[2].partition("-")[0] for name in drawn}
-    assert {"loss", "funnel", "words", "neighbours", "distances", "change", "senses"} <= kinds and empty == []
+    # Loss, funnel, two of drift, ranks, four of pairs, three of senses.
+    assert len(counts) == 12 and all(marks > 4 and texts > 2 for marks, texts in counts)
+    assert day.page.locator(".js-plotly-plot .point").count() > 20
+
+
+def test_ids_are_unique(day: Opened) -> None:
+    """Also those within charts, which a browser would resolve to the first chart that has them."""
+    ids = day.page.eval_on_selector_all("main [id]:not(.maps *)", "all => all.map((one) => one.id)")
+    assert len(ids) > 20 and len(set(ids)) == len(ids)
+
+
+def test_charts_follow_the_colours_of_the_page(day: Opened, night: Opened) -> None:
+    fill = "getComputedStyle(document.querySelector('.chart .legend text, .chart text')).fill"
+    assert day.page.evaluate(fill) != night.page.evaluate(fill)
 
 
 def chosen(one: Opened, word: int, colour: int) -> None:
@@ -101,7 +115,7 @@ def chosen(one: Opened, word: int, colour: int) -> None:
     one.page.select_option("#map-colour", index=colour)
 
 
-def test_a_point_tells_what_it_is_with_accounts_masked(day: Opened) -> None:
+def test_hover_shows_a_point_with_accounts_masked(day: Opened) -> None:
     chosen(day, 0, 0)
     day.page.locator("#map-0 .point").nth(7).hover(force=True)
     day.page.wait_for_selector("#map-0 .hovertext")
@@ -115,25 +129,25 @@ def test_a_point_tells_what_it_is_with_accounts_masked(day: Opened) -> None:
     assert day.page.locator("#map-1 .hovertext").first.text_content() == said
 
 
-def test_the_choosers_work_by_keyboard(day: Opened) -> None:
+def test_menus_work_by_keyboard(day: Opened) -> None:
     chosen(day, 0, 0)
-    before = day.page.locator("#map-told").text_content()
+    before = day.page.locator("#map-status").text_content()
     day.page.focus("#map-word")
     day.page.keyboard.press("ArrowDown")
     day.page.keyboard.press("Tab")
     assert day.page.evaluate("document.activeElement.id") == "map-colour"
     day.page.keyboard.press("ArrowDown")
-    told = day.page.locator("#map-told").text_content()
-    assert before.startswith("mask") and told.startswith("virus") and told.endswith("coloured by party.")
+    after = day.page.locator("#map-status").text_content()
+    assert before.startswith("mask") and after.startswith("virus") and after.endswith("coloured by party.")
     assert "red" in day.page.locator("#map-key").text_content()
     assert "virus" in day.page.get_attribute("#map-0", "aria-label")
-    # Both tables that are folded away and those that are too wide can be reached.
+    # Folded tables can be opened.
     day.page.focus("summary")
     day.page.keyboard.press("Enter")
     assert day.page.evaluate("document.querySelector('details').open")
 
 
-def test_those_who_do_not_see_it_are_told(day: Opened) -> None:
+def test_every_element_has_an_accessible_name(day: Opened) -> None:
     names = day.page.evaluate(NAMES)
     levels = day.page.eval_on_selector_all("h1, h2, h3, h4", "all => all.map((one) => Number(one.tagName[1]))")
     assert day.page.get_attribute("html", "lang") == "en"
@@ -143,7 +157,7 @@ def test_those_who_do_not_see_it_are_told(day: Opened) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_can_be_read(day: Opened, night: Opened, scheme: str) -> None:
+def test_every_text_has_enough_contrast(day: Opened, night: Opened, scheme: str) -> None:
     one = day if scheme == "light" else night
     found = one.page.evaluate(CONTRAST)
     paper = one.page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -154,7 +168,7 @@ def test_every_text_can_be_read(day: Opened, night: Opened, scheme: str) -> None
 
 def test_it_fits_a_phone(day: Opened) -> None:
     day.page.set_viewport_size({"width": 360, "height": 800})
-    # Pictures are drawn anew once the window has its new size.
+    # Maps are redrawn once the window has its new size.
     widest = "Math.max(...[...document.querySelectorAll('.main-svg')].map((one) => one.clientWidth))"
     wait_for(lambda: day.page.evaluate(widest) <= 360)
     assert day.page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -172,4 +186,4 @@ def test_it_prints(night: Opened) -> None:
     night.page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert not night.page.evaluate("document.querySelector('details').open")
     assert night.page.pdf(format="A4").startswith(b"%PDF")
-    assert night.said == []
+    assert night.messages == []

@@ -1,4 +1,4 @@
-"""Maps: each model in a space of its own, the same occurrences in the same order, the same bytes each time."""
+"""Maps: a projection per model, the same occurrences in the same order, reproducible."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def wanted(folder: Path, **more: Any) -> MapSpec:
+def spec(folder: Path, **more: Any) -> MapSpec:
     return MapSpec(["mask", "virus", "zoom"], TITLES, change=folder / "change", **more)
 
 
@@ -38,7 +38,7 @@ def vectors_of(folder: Path, word: str, model: str) -> np.ndarray[Any, Any]:
 
 @pytest.mark.parametrize("model", [0, 1])
 def test_a_map_is_the_principal_components_of_one_model(folder: Path, model: int) -> None:
-    (first, *_) = word_maps(folder / "words", wanted(folder))
+    (first, *_) = word_maps(folder / "words", spec(folder))
     vectors = vectors_of(folder, "mask", list(TITLES)[model])
     centred = vectors - vectors.mean(axis=0)
     left, values, _ = np.linalg.svd(centred, full_matrices=False)
@@ -51,28 +51,22 @@ def test_a_map_is_the_principal_components_of_one_model(folder: Path, model: int
     assert first.spaces[model].explained == pytest.approx((values[:2] ** 2).sum() / (values**2).sum(), abs=1e-6)
 
 
-def test_a_sample_is_the_same_in_both_models_and_each_time(folder: Path) -> None:
-    few = word_maps(folder / "words", wanted(folder, points=30))
-    again = word_maps(folder / "words", wanted(folder, points=30))
-    other = word_maps(folder / "words", wanted(folder, points=30, seed=1))
+def test_a_sample_is_the_same_for_both_models_and_reproducible(folder: Path) -> None:
+    few = word_maps(folder / "words", spec(folder, points=30))
+    again = word_maps(folder / "words", spec(folder, points=30))
+    other = word_maps(folder / "words", spec(folder, points=30, seed=1))
     assert [(len(one.spaces[0].points), one.total) for one in few] == [(30, 80), (30, 80), (12, 12)]
     assert map_data(few) == map_data(again) != map_data(other)
     assert few[0].spaces[0].points.shape == few[0].spaces[1].points.shape
 
 
-def test_how_the_file_is_read_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = map_data(word_maps(folder / "words", wanted(folder, points=30, include_text=True)))
-    monkeypatch.setattr("bert_tweets.page.maps._BATCH", 7)
-    assert map_data(word_maps(folder / "words", wanted(folder, points=30, include_text=True))) == whole
-
-
-def test_maps_of_many_words_share_the_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_maps_of_many_words_share_the_points(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bert_tweets.page.maps._ALL_POINTS", 60)
-    assert [len(one.spaces[0].points) for one in word_maps(folder / "words", wanted(folder))] == [20, 20, 12]
+    assert [len(one.spaces[0].points) for one in word_maps(folder / "words", spec(folder))] == [20, 20, 12]
 
 
-def test_columns_and_extracts_belong_to_their_points(folder: Path) -> None:
-    (one, *_) = word_maps(folder / "words", wanted(folder, points=30, include_text=True, senses={"mask": ["a", "b"]}))
+def test_columns_and_excerpts_belong_to_their_points(folder: Path) -> None:
+    (one, *_) = word_maps(folder / "words", spec(folder, points=30, include_text=True, senses={"mask": ["a", "b"]}))
     numbers = [int(text.rstrip("…").partition("number ")[2].partition(" ")[0] or -1) for text in one.texts]
     parties = [one.columns["group.party"].codes[place] for place in range(30)]
     expected = {0: "red", 1: "blue", 2: None}
@@ -84,8 +78,8 @@ def test_columns_and_extracts_belong_to_their_points(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("away", range(52, 64))
-def test_no_cut_parts_an_account_from_its_mark(tmp_path: Path, away: int) -> None:
-    """An extract that begins within `@some_body` holds no `ome_body`."""
+def test_no_cut_separates_a_mention_from_its_at_sign(tmp_path: Path, away: int) -> None:
+    """An excerpt that begins within `@some_body` does not hold `ome_body`."""
     study.write(tmp_path, words=2, points=6, text=True)
     path = tmp_path / "words/occurrences.parquet"
     table = pq.read_table(path)
@@ -97,22 +91,22 @@ def test_no_cut_parts_an_account_from_its_mark(tmp_path: Path, away: int) -> Non
             place, table.schema.field(name), pa.array([value] * len(table), table.schema.types[place])
         )
     pq.write_table(table, path)
-    data = map_data(word_maps(tmp_path / "words", wanted(tmp_path, include_text=True)))
+    data = map_data(word_maps(tmp_path / "words", spec(tmp_path, include_text=True)))
     assert data[0]["texts"] and all("mask" in text and "ありがとう@user" in text for text in data[0]["texts"])
     assert not any("body" in text for text in data[0]["texts"])
 
 
-def test_text_that_was_not_kept_is_not_shown_in_silence(tmp_path: Path) -> None:
+def test_missing_text_is_an_error(tmp_path: Path) -> None:
     study.write(tmp_path, words=2, points=20)
-    with pytest.raises(UserError, match="holds no text"):
-        word_maps(tmp_path / "words", wanted(tmp_path, include_text=True))
+    with pytest.raises(UserError, match="has no text"):
+        word_maps(tmp_path / "words", spec(tmp_path, include_text=True))
 
 
-def test_text_is_read_only_when_asked_for(folder: Path) -> None:
-    assert all(one.texts == [] for one in word_maps(folder / "words", wanted(folder)))
+def test_text_is_read_only_if_asked_for(folder: Path) -> None:
+    assert all(one.texts == [] for one in word_maps(folder / "words", spec(folder)))
 
 
-def test_of_several_layers_one_is_drawn(tmp_path: Path) -> None:
+def test_one_of_several_layers_is_drawn(tmp_path: Path) -> None:
     study.write(tmp_path, words=2, points=20)
     path = tmp_path / "words/occurrences.parquet"
     table = pq.read_table(path)
@@ -121,13 +115,13 @@ def test_of_several_layers_one_is_drawn(tmp_path: Path) -> None:
     vectors = layers[0].schema.get_field_index("vector")
     turned = pa.array([value[::-1] for value in table["vector"].to_pylist()], pa.list_(pa.float32()))
     pq.write_table(pa.concat_tables([layers[0], layers[1].set_column(vectors, "vector", turned)]), path)
-    last, asked = (word_maps(tmp_path / "words", wanted(tmp_path, layer=layer)) for layer in (None, "2"))
-    assert map_data(last) == map_data(word_maps(tmp_path / "words", wanted(tmp_path, layer="12")))
+    last, asked = (word_maps(tmp_path / "words", spec(tmp_path, layer=layer)) for layer in (None, "2"))
+    assert map_data(last) == map_data(word_maps(tmp_path / "words", spec(tmp_path, layer="12")))
     assert map_data(last) != map_data(asked) and last[0].total == 20
 
 
-def test_t_sne_has_no_variance_to_tell(folder: Path) -> None:
-    maps = word_maps(folder / "words", wanted(folder, projection="tsne", points=20))
+def test_tsne_has_no_explained_variance(folder: Path) -> None:
+    maps = word_maps(folder / "words", spec(folder, projection="tsne", points=20))
     assert all(space.explained is None for one in maps for space in one.spaces)
     assert np.abs(maps[0].spaces[0].points).max() == 1.0
 
@@ -138,5 +132,14 @@ def test_equal_vectors_are_one_point(tmp_path: Path) -> None:
     table = pq.read_table(path)
     place = table.schema.get_field_index("vector")
     pq.write_table(table.set_column(place, "vector", pa.array([[1.0] * 16] * len(table), pa.list_(pa.float32()))), path)
-    (one, *_) = word_maps(tmp_path / "words", wanted(tmp_path))
+    (one, *_) = word_maps(tmp_path / "words", spec(tmp_path))
     assert (one.spaces[0].points == 0).all() and one.spaces[0].explained == 0
+
+
+def test_unpaired_occurrences_are_an_error(tmp_path: Path) -> None:
+    study.write(tmp_path, words=2, points=20)
+    path = tmp_path / "words/occurrences.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.take(pa.array(range(len(table) - 1, -1, -1))).slice(1), path)
+    with pytest.raises(UserError, match="occurrences of virus differ between models"):
+        word_maps(tmp_path / "words", spec(tmp_path))

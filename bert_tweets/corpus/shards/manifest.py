@@ -14,6 +14,7 @@ from typing import Any
 
 from bert_tweets.common.errors import UserError
 from bert_tweets.common.json_records import add_checksum, parse_record, verify_checksum
+from bert_tweets.config import Settings
 from bert_tweets.corpus.text.recipe import FORMAT_VERSION, Recipe
 
 MANIFEST_FILE = "manifest.json"
@@ -130,7 +131,7 @@ class Manifest:
     splits: dict[str, list[ShardEntry]]
     groups: list[str] = field(default_factory=list)
     lengths: dict[str, list[int]] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Settings = field(default_factory=dict)
     tokenizer_files: dict[str, str] = field(default_factory=dict)
 
     def rows(self, split: str) -> int:

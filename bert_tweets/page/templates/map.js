@@ -1,15 +1,17 @@
-// The maps: one word at a time, each model in its own projection, coloured by what the reader chooses.
+// Maps: one word at a time, each model in its own projection, coloured by a column that the reader chooses.
 (() => {
   "use strict";
   const words = JSON.parse(document.getElementById("map-data").textContent);
   const find = (id) => document.getElementById(id);
   const chosenWord = find("map-word"), chosenColour = find("map-colour");
+  const panels = [...find("maps").children];
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const COLOURS = ["#3b82c4", "#d97706", "#0f9d76", "#c76a9d", "#cc4c1a"];
   const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross"];
   const SIGNS = ["●", "■", "◆", "▲", "✚"];
-  // Old to new; its far end stands out from the paper.
+  // Early to late; the late end has the most contrast.
   const RAMPS = { light: ["#9ecae1", "#4292c6", "#084081"], dark: ["#2b5f94", "#5aa2dd", "#d6ecff"] };
+  const PRINTED = 308; // pixels of a map on paper, which is narrower than a screen
   let printing = false;
 
   const unpacked = (text, Kind) => new Kind(Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0)).buffer);
@@ -24,9 +26,9 @@
     ]));
   }
 
-  function told(column, point) {
+  function valueOf(column, point) {
     const code = column.codes[point];
-    return code < 0 ? "not known" : column.names.length ? column.names[code] : date(code);
+    return code < 0 ? "unknown" : column.names.length ? column.names[code] : date(code);
   }
 
   function wrapped(text) {
@@ -39,7 +41,7 @@
 
   function hoverOf(word, columns, count) {
     return Array.from({ length: count }, (_, point) => {
-      const parts = Object.entries(columns).map(([name, column]) => `${plain(title(name))}: ${plain(told(column, point))}`);
+      const parts = Object.entries(columns).map(([name, column]) => `${plain(title(name))}: ${plain(valueOf(column, point))}`);
       if (word.texts.length) parts.unshift(wrapped(word.texts[point]));
       return parts.join("<br>") || `occurrence ${point + 1}`;
     });
@@ -90,63 +92,42 @@
       item.append(days.length ? date(days[0]) + " " : "", ramp, days.length ? " " + date(days[days.length - 1]) : "");
       entries.push(item);
     }
-    if (column && column.codes.some((code) => code < 0)) entry("#7d8590", "×", "not known");
+    if (column && column.codes.some((code) => code < 0)) entry("#7d8590", "×", "unknown");
     key.replaceChildren(...entries);
   }
 
-  function panelsFor(count) {
-    const holder = find("maps");
-    while (holder.children.length > count) holder.lastElementChild.remove();
-    while (holder.children.length < count) {
-      const figure = document.createElement("figure"), map = document.createElement("div");
-      map.className = "map";
-      map.id = `map-${holder.children.length}`;
-      map.setAttribute("role", "img");
-      figure.append(document.createElement("figcaption"), map);
-      holder.append(figure);
-    }
-    return [...holder.children];
-  }
-
-  let leading = false;
+  let isLeading = false;
   function link(map, others) {
-    // The same occurrence lights up in the other model's map.
+    // Highlight the same occurrence in the other model's map.
     map.on("plotly_hover", (event) => {
-      if (leading) return;
-      leading = true;
+      if (isLeading) return;
+      isLeading = true;
       const { curveNumber, pointNumber } = event.points[0];
       others.forEach((other) => Plotly.Fx.hover(other, [{ curveNumber, pointNumber }]));
-      leading = false;
+      isLeading = false;
     });
     map.on("plotly_unhover", () => others.forEach((other) => Plotly.Fx.unhover(other)));
   }
 
   function render() {
     const word = words[chosenWord.selectedIndex], columns = columnsOf(word);
-    const panels = panelsFor(word.spaces.length), count = unpacked(word.spaces[0].x, Int16Array).length;
+    const count = unpacked(word.spaces[0].x, Int16Array).length;
     const hover = hoverOf(word, columns, count), by = title(chosenColour.value);
     drawKey(columns, word);
     panels.forEach((panel, number) => {
       const space = word.spaces[number], [caption, map] = panel.children, share = document.createElement("span");
-      share.textContent = space.explained === null ? "" : ` · the axes hold ${Math.round(100 * space.explained)} % of the variance`;
+      share.textContent = space.explained === null ? "" : ` · ${Math.round(100 * space.explained)} % of the variance`;
       caption.replaceChildren(space.title, share);
       map.setAttribute("aria-label", `Map of ${count} occurrences of ${word.word} in ${space.title}, coloured by ${by}.`);
       const axis = { visible: false, range: [-32500, 32500], fixedrange: true };
       const layout = {
         xaxis: axis, yaxis: { ...axis, scaleanchor: "x" }, margin: { l: 0, r: 0, t: 0, b: 0 }, autosize: true, hovermode: "closest",
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", dragmode: false, font: { family: "system-ui, sans-serif", size: 12 },
-        hoverlabel: { align: "left" },
+        hoverlabel: { align: "left" }, ...(printing ? { width: PRINTED, height: PRINTED } : {}),
       };
-      const first = !map.classList.contains("js-plotly-plot");
       Plotly.react(map, tracesOf(word, space, number, columns, hover), layout, { displayModeBar: false, responsive: true });
-      if (first) map.dataset.fresh = "yes";
     });
-    const maps = panels.map((panel) => panel.children[1]);
-    maps.filter((map) => map.dataset.fresh).forEach((map) => {
-      delete map.dataset.fresh;
-      link(map, maps.filter((other) => other !== map));
-    });
-    find("map-told").textContent =
+    find("map-status").textContent =
       `${word.word}: ${count.toLocaleString("en")} occurrences` +
       (count < word.total ? `, a sample of ${word.total.toLocaleString("en")}` : "") + `, coloured by ${by}.`;
   }
@@ -157,4 +138,6 @@
   addEventListener("beforeprint", () => { printing = true; render(); });
   addEventListener("afterprint", () => { printing = false; render(); });
   render();
+  const maps = panels.map((panel) => panel.children[1]);
+  maps.forEach((map) => link(map, maps.filter((other) => other !== map)));
 })();

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from bert_tweets.common.errors import UserError
 from bert_tweets.common.json_records import Record, parse_record
 from bert_tweets.common.output_folder import from_json, write_json_atomic
-from bert_tweets.config import AnalyzeConfig
+from bert_tweets.config import AnalyzeConfig, Settings
 from bert_tweets.words.statistics.mixture_clusters import Criterion
 from bert_tweets.words.store.folder import EmbedRecord
 
@@ -232,7 +232,7 @@ class WordSenses(TypedDict):
 class SettingsFile(TypedDict):
     """analyze.json: the settings without paths, and the embed.json of each folder that was compared."""
 
-    settings: dict[str, Any]
+    settings: Settings
     words: EmbedRecord
     control_words: NotRequired[EmbedRecord]
 
@@ -252,9 +252,14 @@ class AnalyzeRecord:
     control_words: EmbedRecord | None = None
 
     def to_json(self) -> SettingsFile:
-        settings = {name: value for name, value in asdict(self.settings).items() if name not in _PATHS}
+        settings = settings_without_paths(self.settings)
         record: SettingsFile = {"settings": settings, "words": self.words}
         return record if self.control_words is None else {**record, "control_words": self.control_words}
+
+
+def settings_without_paths(settings: AnalyzeConfig) -> Settings:
+    """The settings of analyze, as analyze.json keeps them."""
+    return {name: value for name, value in asdict(settings).items() if name not in _PATHS}
 
 
 def read_change(folder: Path) -> list[ChangeRow]:

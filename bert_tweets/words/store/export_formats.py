@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bert_tweets.common.arrays import Floats, Ints
+from bert_tweets.words.statistics.principal_components import principal_components
 
 
 def write_word2vec_text(path: Path, names: Sequence[str], vectors: Floats) -> None:
@@ -73,21 +74,10 @@ def flat_table(rows: pa.Table, vectors: Floats) -> pa.Table:
     if "time" in columns:
         # pandas has no timestamps in seconds.
         columns["time"] = pc.cast(columns["time"], pa.timestamp("us", tz="UTC"))
-    projected = _projected(vectors)
+    projected, _ = principal_components(vectors)
     columns |= {"projection_x": pa.array(projected[:, 0]), "projection_y": pa.array(projected[:, 1])}
     columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), max(vectors.shape[1], 1))
     return pa.table(columns)
-
-
-def _projected(vectors: Floats) -> Floats:
-    """The first two principal components, float32 [rows, 2]; the largest entry of each axis is positive."""
-    if not len(vectors):
-        return np.zeros((0, 2), np.float32)
-    points = vectors - vectors.mean(axis=0, dtype=np.float64)
-    axes = np.linalg.eigh(points.T @ points)[1][:, ::-1][:, :2]
-    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    projected: Floats = (points @ axes).astype(np.float32)
-    return projected
 
 
 def _known(vectors: Floats) -> Ints:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import TypedDict, TypeVar
 
 from bert_tweets.common.errors import UserError
 from bert_tweets.common.json_records import parse_record
 from bert_tweets.common.output_folder import from_json, write_json_atomic
+from bert_tweets.config import Settings
 
 OCCURRENCES, SUMMARY, EMBED_RECORD = "occurrences.parquet", "summary.json", "embed.json"
 VECTORS, BASE_VECTORS, STATIC_VECTORS = "vectors.txt", "base_vectors.txt", "static_vectors.txt"
@@ -18,7 +19,7 @@ Record = TypeVar("Record")
 class EmbedRecord(TypedDict):
     """embed.json: settings without `output`, fingerprint of the tweets, and identity of the weights by model name."""
 
-    settings: dict[str, Any]
+    settings: Settings
     data: str
     weights: dict[str, str]
 
