@@ -96,11 +96,11 @@ class Comparison:
         return {PLAIN: self.plain} | {name: partial(self.fast, settings[name]) for name in names if name != PLAIN}
 
     def _shape(self, precision: str) -> Shape:
-        from bert_tweets.engine.precision import PRODUCTS
+        from bert_tweets.engine.precision import COMPUTE_DTYPES
 
         config = load_model(self.config().model, self.manifest).model.config
         size = config.hidden_size // config.num_attention_heads
-        return Shape(self.world.device.type, PRODUCTS[precision], size, self.manifest.max_length)
+        return Shape(self.world.device.type, COMPUTE_DTYPES[precision], size, self.manifest.max_length)
 
     def fast(self, settings: dict[str, Any]) -> tuple[Training, TrainStep]:
         """Our training run with these settings."""

@@ -33,10 +33,10 @@ from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.data.batches import MicroBatch
 from bert_tweets.distributed.world import World, world_from_environment
 from bert_tweets.engine.precision import autocast
-from bert_tweets.words.embedding.drift import compared
-from bert_tweets.words.embedding.extractor import Reader
+from bert_tweets.words.embedding.drift import sample_for_distances
+from bert_tweets.words.embedding.extractor import Extractor
 from bert_tweets.words.embedding.parquet_writer import OccurrenceWriter
-from bert_tweets.words.embedding.pipeline import answer_of, reader_of
+from bert_tweets.words.embedding.pipeline import load_extractor, model_result
 from bert_tweets.words.embedding.study import Study
 from bert_tweets.words.embedding.study_builder import find_study, words_of_study
 
@@ -56,7 +56,7 @@ class Recorder:
         return torch.zeros(len(layers), len(positions), self.width, device=positions.device)
 
 
-def micro_batches(reader: Reader, study: Study) -> list[MicroBatch]:
+def micro_batches(reader: Extractor, study: Study) -> list[MicroBatch]:
     """The micro-batches that embed makes, on the device."""
     recorder = Recorder(reader.module.model, reader.width)
     recording = replace(reader, module=recorder)  # type: ignore[arg-type]
@@ -66,7 +66,7 @@ def micro_batches(reader: Reader, study: Study) -> list[MicroBatch]:
     return recorder.batches
 
 
-def forward(reader: Reader, batches: list[MicroBatch], fused: bool) -> None:
+def forward(reader: Extractor, batches: list[MicroBatch], fused: bool) -> None:
     """Run the model alone: every token's states at the last layer."""
     last = int(reader.module.model.config.num_hidden_layers)
     with torch.inference_mode(), autocast(reader.device, reader.precision):
@@ -78,23 +78,23 @@ def forward(reader: Reader, batches: list[MicroBatch], fused: bool) -> None:
                 reader.module.hidden_states(batch)
 
 
-def embed(config: EmbedConfig, manifest: Manifest, study: Study, reader: Reader, folder: Path) -> None:
+def embed(config: EmbedConfig, manifest: Manifest, study: Study, reader: Extractor, folder: Path) -> None:
     """Run embed for one model, from packing to the Parquet file."""
-    sample = compared(study.occurrences, [word.key for word in study.embedded], config.seed)
+    sample = sample_for_distances(study.occurrences, [word.key for word in study.embedded], config.seed)
     streams = [
         reader.vectors(study.corpus, occurrences) for occurrences in (study.background_occurrences, study.occurrences)
     ]
     names = [word.text for word in study.embedded]
     columns = (len(study.words), config.include_text, manifest.groups)
     with OccurrenceWriter(folder / "occurrences.parquet", study.corpus, names, *columns) as writer:
-        answer_of(config, manifest, study, reader, config.model[0], "model", streams, writer, sample)
+        model_result(config, manifest, study, reader, config.model[0], "model", streams, writer, sample)
 
 
 def measure(config: EmbedConfig, world: World, turns: int) -> Row:
     """Time all variants; return their seconds by turn, and the columns that all rows share."""
     manifest = Manifest.read(config.data.path)
     study = find_study(config, manifest, words_of_study(config, manifest, None), world, None)
-    reader = reader_of(config, manifest, config.model[0], world)
+    reader = load_extractor(config, manifest, config.model[0], world)
     batches = micro_batches(reader, study)
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     with tempfile.TemporaryDirectory() as folder:

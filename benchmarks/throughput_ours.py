@@ -23,7 +23,7 @@ from bert_tweets.data.batches import Step
 from bert_tweets.distributed import world as ranks
 from bert_tweets.distributed.world import World
 from bert_tweets.engine import ddp
-from bert_tweets.engine.precision import PRODUCTS
+from bert_tweets.engine.precision import COMPUTE_DTYPES
 from bert_tweets.model.attention import backend_names
 from bert_tweets.training.build import Training, build
 from bert_tweets.training.flops import matrix_peak
@@ -121,7 +121,7 @@ def require_training(gradient_norms: list[float]) -> None:
 
 def measured_peak(device: torch.device, precision: str) -> float:
     """FLOP/s of the best of twelve square products of random matrices, of a size that fills the device."""
-    dtype = PRODUCTS[precision]
+    dtype = COMPUTE_DTYPES[precision]
     size, best = (8192, 0.0) if device.type == "cuda" else (1024, 0.0)
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     for _ in range(12):

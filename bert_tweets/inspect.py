@@ -46,11 +46,11 @@ def _show_words(config: InspectConfig, manifest: Manifest, folder: Path) -> None
     from rich.table import Table
     from rich.text import Text
 
-    from bert_tweets.words.occurrences.counts import census
-    from bert_tweets.words.occurrences.queries import asked_for, with_words_of_file
+    from bert_tweets.words.occurrences.counts import count_occurrences
+    from bert_tweets.words.occurrences.queries import chosen_words, with_words_of_file
 
     with read_errors(config.path):
-        counts = census(folder, manifest, asked_for(with_words_of_file(config)))
+        counts = count_occurrences(folder, manifest, chosen_words(with_words_of_file(config)))
     columns = ("matches", "found", "truncated", "lost to [UNK]", "subwords", "tweets", "clusters", "authors")
     table = Table("word", box=None)
     for name in columns:

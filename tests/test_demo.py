@@ -15,7 +15,7 @@ from bert_tweets import demo
 from bert_tweets.common.errors import UserError
 from bert_tweets.config import AnalyzeConfig, DemoConfig
 from bert_tweets.demo import _DAYS, _EVERYDAY, _KINDS, _START, CHANGE, CHANGING, STABLE, generate
-from bert_tweets.words.analysis.verdicts import FEWEST_CONTROLS
+from bert_tweets.words.analysis.verdicts import MIN_CONTROLS
 from tests.processes import run, warm_commands
 
 
@@ -53,7 +53,7 @@ def test_each_word_has_enough_control_words_in_every_year() -> None:
 
     for word in (*CHANGING, *STABLE):
         alike = [other for other in _EVERYDAY.split() if sum(of(other)) <= 2 * sum(of(word)) <= 4 * sum(of(other))]
-        assert sum(min(of(other)) >= AnalyzeConfig().min_clusters for other in alike) >= FEWEST_CONTROLS, word
+        assert sum(min(of(other)) >= AnalyzeConfig().min_clusters for other in alike) >= MIN_CONTROLS, word
 
 
 @pytest.mark.dist

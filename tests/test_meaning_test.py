@@ -16,7 +16,7 @@ from bert_tweets import cli
 from bert_tweets.common.errors import UserError
 from bert_tweets.meaning_test import stage
 from bert_tweets.words.meaning_test.pair_files import read_pairs
-from bert_tweets.words.statistics.pair_metrics import auc_of, cosines
+from bert_tweets.words.statistics.pair_metrics import cosines, weighted_auc
 from tests.helpers import make_shards
 from tests.test_evaluate import export_scratch
 
@@ -99,7 +99,7 @@ def test_scores_are_those_of_the_plain_model(tmp_path: Path, models: tuple[Path,
             states = model(**encoded, output_hidden_states=True).hidden_states[1][0]
         vectors.append(states[mine].mean(dim=0).numpy())
     expected = cosines(np.array(vectors[::2]), np.array(vectors[1::2]))
-    auc = auc_of(expected, pair_file.same, np.ones((1, 30)))[0]
+    auc = weighted_auc(expected, pair_file.same, np.ones((1, 30)))[0]
     assert found["tests"][0]["model"]["auc"][0] == pytest.approx(auc, abs=1e-3)
     predicted = expected >= found["thresholds"]["model"]["threshold"]
     assert found["tests"][0]["model"]["accuracy"][0] == pytest.approx((predicted == pair_file.same).mean(), abs=1 / 29)

@@ -30,7 +30,7 @@ _TWEETS_AT_ONCE = 8192
 Gather = Callable[[list[int]], Callable[[], list[list[int]]]]
 
 
-def never() -> bool:
+def no_stop_request() -> bool:
     """Default of `StepLoader`: no stop is requested."""
     return False
 
@@ -85,7 +85,7 @@ class StepLoader:
         workers: int = 0,
         pin: bool = False,
         data: str = "",
-        asked: Callable[[], bool] = never,
+        asked: Callable[[], bool] = no_stop_request,
     ):
         self.split, self.stream, self.masking, self.layout = split, stream, masking, layout
         self.sampler = Sampler(stream, split, rank, world_size)

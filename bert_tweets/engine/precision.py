@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 # dtype of matrix products, set by autocast or by the weights.
-PRODUCTS = {
+COMPUTE_DTYPES = {
     "fp32": torch.float32,
     "tf32": torch.float32,
     "bf16": torch.bfloat16,
@@ -20,7 +20,7 @@ PRODUCTS = {
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """The context of a forward pass: bf16 and fp16 by autocast over fp32 weights; nothing otherwise."""
-    return torch.autocast(device.type, PRODUCTS[precision]) if precision in ("bf16", "fp16") else nullcontext()
+    return torch.autocast(device.type, COMPUTE_DTYPES[precision]) if precision in ("bf16", "fp16") else nullcontext()
 
 
 def allow_tf32(precision: str) -> None:

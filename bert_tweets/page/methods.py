@@ -8,7 +8,7 @@ from bert_tweets.corpus.shards.funnel import REASON_TEXTS, Funnel
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.training.records import Evaluation, RunSummary
 from bert_tweets.words.analysis.records import ExchangeUnit, MatchedOn
-from bert_tweets.words.analysis.verdicts import FEWEST_CONTROLS, exchange_unit_text, matched_on_text
+from bert_tweets.words.analysis.verdicts import MIN_CONTROLS, exchange_unit_text, matched_on_text
 from bert_tweets.words.store.summary import Summary
 
 from .inputs import Change, Study
@@ -159,8 +159,8 @@ def _comparison(change: Change) -> str:
     most = max(row["controls"] for row in tested)
     if not most:
         return f"{text} No control words were compared, so no change of meaning is claimed."
-    if most < FEWEST_CONTROLS:
-        return f"{text} Fewer than {FEWEST_CONTROLS} control words matched, so no change of meaning is claimed."
+    if most < MIN_CONTROLS:
+        return f"{text} Fewer than {MIN_CONTROLS} control words matched, so no change of meaning is claimed."
     return (
         f"{text} A change of meaning is claimed only for words that also rank among the first of up to {most:,} "
         f"control words matched on {matched_on_text(omnibus[0]['matched_on'] if omnibus else [MatchedOn.FREQUENCY])}."
@@ -198,9 +198,9 @@ def _limitations(study: Study) -> Iterator[str]:
         tested = change.tested
         if any(row["exchange_unit"] != ExchangeUnit.AUTHORS for row in tested):
             yield "Some authors are unknown; an author of several such tweets counts as several authors."
-        if any(row["controls"] < FEWEST_CONTROLS for row in tested):
+        if any(row["controls"] < MIN_CONTROLS for row in tested):
             yield (
-                f"Fewer than {FEWEST_CONTROLS} control words matched some words, so whether their use differs by more "
+                f"Fewer than {MIN_CONTROLS} control words matched some words, so whether their use differs by more "
                 "than that of ordinary words is unknown."
             )
         if any(row["controls"] and MatchedOn.PART_OF_SPEECH not in row["matched_on"] for row in tested):

@@ -12,7 +12,7 @@ from bert_tweets.config import TrainConfig
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.shards.reader import Split, open_split
 from bert_tweets.data.layout import Layout, fixed_shape, row_length_of
-from bert_tweets.data.loader import StepLoader, never
+from bert_tweets.data.loader import StepLoader, no_stop_request
 from bert_tweets.data.masking import Masking, masking_for
 from bert_tweets.data.permutation import Stream, stream_of
 from bert_tweets.distributed.download import fetch_and_check
@@ -21,7 +21,7 @@ from bert_tweets.engine.base import Engine
 from bert_tweets.engine.ddp import DDPEngine
 from bert_tweets.engine.deepspeed import DeepSpeedEngine
 from bert_tweets.engine.deepspeed_config import deepspeed_settings, zero_stage
-from bert_tweets.engine.precision import PRODUCTS, MasterWeights, allow_tf32
+from bert_tweets.engine.precision import COMPUTE_DTYPES, MasterWeights, allow_tf32
 from bert_tweets.model.attention import Shape, backend_for
 from bert_tweets.model.loading import LoadedModel, load_model
 from bert_tweets.model.masked_lm import PackedMaskedLM
@@ -97,7 +97,7 @@ def build(
     manifest: Manifest,
     world: World,
     loaded: LoadedModel | None = None,
-    should_stop: Callable[[], bool] = never,
+    should_stop: Callable[[], bool] = no_stop_request,
 ) -> Training:
     """Make the parts of a run; its process group has started.
 
@@ -167,7 +167,7 @@ def _has_sharded_weights(config: TrainConfig) -> bool:
 
 
 def _module(config: TrainConfig, loaded: LoadedModel, layout: Layout, world: World) -> PackedMaskedLM:
-    dtype, compiled = PRODUCTS[config.precision], is_compiled(config, world)
+    dtype, compiled = COMPUTE_DTYPES[config.precision], is_compiled(config, world)
     shape = Shape.of(loaded.model.config, world.device.type, dtype, layout.row_length, compiled)
     backend = backend_for(config.model.attention, shape)
     recompute = config.model.checkpoint_activations

@@ -19,7 +19,7 @@ from bert_tweets.distributed import world as ranks
 from bert_tweets.distributed.download import check_local
 from bert_tweets.distributed.world import World
 from bert_tweets.engine.deepspeed_config import zero_stage
-from bert_tweets.engine.precision import PRODUCTS
+from bert_tweets.engine.precision import COMPUTE_DTYPES
 from bert_tweets.model.attention import Shape, backend_for
 from bert_tweets.model.loading import empty_model
 
@@ -128,7 +128,7 @@ def step_shape(config: TrainConfig, manifest: Manifest, world: World) -> StepSha
     attention = config.model.attention
     if kind == "cpu":
         compiled = is_compiled(config, world)
-        shape = Shape(kind, PRODUCTS[config.precision], _HEAD_SIZE, layout.row_length, compiled=compiled)
+        shape = Shape(kind, COMPUTE_DTYPES[config.precision], _HEAD_SIZE, layout.row_length, compiled=compiled)
         attention = backend_for(attention, shape).name
     elif attention == "auto":
         attention = _ON_GPU

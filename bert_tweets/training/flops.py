@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from bert_tweets.engine.precision import PRODUCTS
+from bert_tweets.engine.precision import COMPUTE_DTYPES
 
 # Peak of dense matrix products (bf16 and fp16, without sparsity) from the datasheets, FLOP/s.
 _DATASHEET = {
@@ -48,7 +48,7 @@ def matrix_peak(device: torch.device, precision: str) -> float:
     The datasheet's figure for a known GPU in 16 bits, else the best of a few timed products; call
     `engine.precision.allow_tf32` before.
     """
-    dtype = PRODUCTS[precision]
+    dtype = COMPUTE_DTYPES[precision]
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         known = [peak for part, peak in _DATASHEET.items() if part in name]

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from bert_tweets.engine.deepspeed import BUCKET
-from bert_tweets.engine.precision import PRODUCTS
+from bert_tweets.engine.precision import COMPUTE_DTYPES
 from bert_tweets.model.attention.bucketed_cpu import WIDTH_STEP
 from bert_tweets.model.encoder import LIKE_BERT
 from bert_tweets.model.loss import ROWS_AT_ONCE
@@ -113,7 +113,7 @@ def dtype_sizes(precision: str, variant: EngineVariant) -> DTypeSizes | None:
     if variant.stage and precision == "fp16":
         return DTypeSizes(2, 2, 2, True)
     # ZeRO's optimizer works on flat copies of its own, in fp32 too.
-    return DTypeSizes(FP32, FP32, PRODUCTS[precision].itemsize, bool(variant.stage))
+    return DTypeSizes(FP32, FP32, COMPUTE_DTYPES[precision].itemsize, bool(variant.stage))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bert_tweets.engine.precision import PRODUCTS, autocast
+from bert_tweets.engine.precision import COMPUTE_DTYPES, autocast
 from bert_tweets.model.attention import Shape, backend_for
 from bert_tweets.model.masked_lm import PackedMaskedLM
 from tests.devices import each_device
@@ -22,7 +22,7 @@ ERRORS = {"fp32": (1e-5, 1e-4), "bf16": (1e-2, 5e-2)}
 
 def loss_and_gradients(device: torch.device, precision: str, compiled: bool) -> tuple[Tensor, dict[str, Tensor]]:
     shape = Shape(
-        device.type, PRODUCTS[precision], SIZES["hidden_size"] // SIZES["num_attention_heads"], 32, False, True
+        device.type, COMPUTE_DTYPES[precision], SIZES["hidden_size"] // SIZES["num_attention_heads"], 32, False, True
     )
     module = PackedMaskedLM(packed_model("bert"), backend_for("auto", shape), compiled).to(device)
     batch = capacity(packed(tweets_of(LENGTHS)), 24)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bert_tweets.engine.precision import PRODUCTS, MasterWeights, autocast
+from bert_tweets.engine.precision import COMPUTE_DTYPES, MasterWeights, autocast
 from bert_tweets.model.attention import Shape, backend_named, backend_names
 from bert_tweets.model.masked_lm import PackedMaskedLM
 from tests.model.test_masked_lm import LENGTHS, capacity
@@ -20,7 +20,7 @@ Found = tuple[Tensor, dict[str, Tensor]]
 
 
 def usable(precision: str) -> list[str]:
-    shape = Shape("cpu", PRODUCTS[precision], head_size=8, row_length=32, windowed=True)
+    shape = Shape("cpu", COMPUTE_DTYPES[precision], head_size=8, row_length=32, windowed=True)
     return [name for name in backend_names() if not backend_named(name).missing(shape)]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_tweets.config import OptimizerConfig, ScheduleConfig
-from bert_tweets.engine.precision import PRODUCTS
+from bert_tweets.engine.precision import COMPUTE_DTYPES
 from bert_tweets.training.flops import flops_per_token, matrix_peak
 from bert_tweets.training.lr_schedule import schedule_of
 from bert_tweets.training.optimizer import choose_trainable, make_optimizer
@@ -112,6 +112,6 @@ def test_the_peak_is_measured_in_the_precision_of_the_products(monkeypatch: pyte
             return torch.ones(1, 1)
 
     monkeypatch.setattr(torch, "randn", lambda *size, device: torch.ones(2, 2).as_subclass(Recorded))
-    for precision in PRODUCTS:
+    for precision in COMPUTE_DTYPES:
         matrix_peak(torch.device("cpu"), precision)
     assert list(dict.fromkeys(multiplied)) == [torch.float32, torch.bfloat16, torch.float16]

@@ -24,7 +24,7 @@ _FIRST_MARK, _LAST_MARK = 0xE0F0, 0xF8F0
 _ATTACHED = re.compile("[\u0300-\u036f\u200d\ufe00-\ufe0f]+")
 
 
-def carried(texts: list[str], start: Ints, end: Ints, preset: str) -> tuple[list[str], Ints, Ints]:
+def align_spans(texts: list[str], start: Ints, end: Ints, preset: str) -> tuple[list[str], Ints, Ints]:
     """Clean texts, and find the span of each in the result.
 
     Args:

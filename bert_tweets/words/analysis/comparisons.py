@@ -22,7 +22,7 @@ from bert_tweets.words.statistics.permutation_test import PermutationTest, permu
 
 from .occurrence_table import WordSample
 from .records import ChangeRow, Contrast, ControlRow, MatchedOn, Measure
-from .verdicts import FEWEST_CONTROLS, Answers, change_statement
+from .verdicts import MIN_CONTROLS, Answers, change_statement
 
 Groups = tuple[int, ...]
 
@@ -87,7 +87,7 @@ class Rank:
     @property
     def share(self) -> float:
         """The rank as a share of all ranked words; 1 with too few control words."""
-        return self.rank / (self.controls + 1) if self.rank and self.controls >= FEWEST_CONTROLS else 1.0
+        return self.rank / (self.controls + 1) if self.rank and self.controls >= MIN_CONTROLS else 1.0
 
 
 def group_pairs(contrasts: str, by: str, groups: Sequence[int]) -> tuple[Contrast, list[tuple[int, int]]]:
@@ -206,7 +206,7 @@ def match_controls(
         if own <= 2 * other <= 4 * own and min(control.sample.subwords, 3) == min(sample.subwords, 3):
             matched.append(control)
     same = [control for control in matched if control.sample.part_of_speech == sample.part_of_speech]
-    if sample.part_of_speech and len(same) >= FEWEST_CONTROLS:
+    if sample.part_of_speech and len(same) >= MIN_CONTROLS:
         return same, list(MatchedOn)
     return matched, [MatchedOn.FREQUENCY, MatchedOn.SUBWORDS] if sample.subwords else [MatchedOn.FREQUENCY]
 

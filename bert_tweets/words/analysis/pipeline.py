@@ -17,7 +17,7 @@ from .comparisons import Comparison, ControlResult, change_rows, compare_control
 from .occurrence_table import OccurrenceTable, with_vectors, word_samples
 from .records import ChangeRow, ControlRow, ExchangeUnit, MatchedOn, RegressionRow
 from .regressions import regress_words
-from .verdicts import FEWEST_CONTROLS
+from .verdicts import MIN_CONTROLS
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ def _notes(
             "with many of them counts several times"
         )
     words = len({each.sample.word for each in tested})
-    if controls < FEWEST_CONTROLS:
+    if controls < MIN_CONTROLS:
         notes.append(
-            f"{controls} control words, and {FEWEST_CONTROLS} are needed to distinguish a change of meaning from the "
+            f"{controls} control words, and {MIN_CONTROLS} are needed to distinguish a change of meaning from the "
             "drift in the contexts of every word; embed with controls=250 or more (a file of spans has none), or set "
             "control_words=FOLDER"
         )

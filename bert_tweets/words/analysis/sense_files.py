@@ -14,7 +14,7 @@ from bert_tweets.common.terminal import ProgressBar
 from bert_tweets.config import AnalyzeConfig
 from bert_tweets.words.occurrences.groups import group_by_column, labels
 from bert_tweets.words.store.export_formats import write_word2vec_text
-from bert_tweets.words.store.reader import VectorStore, asked, open_vectors, vectors_of
+from bert_tweets.words.store.reader import VectorStore, chosen_words_of, open_vectors, vectors_of
 
 from .records import SENSE_TABLE, SENSE_VECTORS, WordSenses
 from .sense_report import COLUMNS, SenseModel, add_nearest_words, add_q_values, describe_senses, fit_senses
@@ -42,7 +42,7 @@ def analyze_senses(folder: Path, config: AnalyzeConfig) -> dict[str, WordSenses]
     column = group_by_column(config.by)
     names = sorted({group for group in groups_of_rows(store.read([column]), config.by) if group is not None})
     with ProgressBar("senses") as advance, pq.ParquetWriter(folder / SENSE_TABLE, sense_schema()) as writer:
-        for word, rows in rows_by_word(store, asked(store), [*COLUMNS, column]):
+        for word, rows in rows_by_word(store, chosen_words_of(store), [*COLUMNS, column]):
             if not len(rows):
                 # All its occurrences are lost to [UNK] or truncated.
                 continue

@@ -17,7 +17,7 @@ from bert_tweets.common.hashing import generator
 from bert_tweets.words.statistics.exchangeable_units import Exchange, Units, earliest_per_cluster
 from bert_tweets.words.statistics.mixture_clusters import FittedSenses, find_senses
 from bert_tweets.words.statistics.permutation_test import q_values
-from bert_tweets.words.store.reader import VectorStore, asked, centroids_of, control_mean
+from bert_tweets.words.store.reader import VectorStore, centroids_of, chosen_words_of, control_mean
 from bert_tweets.words.store.vector_space import Vectors
 
 from .occurrence_table import text_numbers, times_of, unit_order, units_of
@@ -190,7 +190,7 @@ def add_nearest_words(records: dict[str, WordSenses], models: Sequence[SenseMode
         models: senses of these words.
         store: vectors of all words of the folder, control words included.
     """
-    means, own = centroids_of(store), set(asked(store))
+    means, own = centroids_of(store), set(chosen_words_of(store))
     known = np.flatnonzero(~np.isnan(means).any(axis=1))
     origin = control_mean(store.space, means[[row for row in known.tolist() if store.words[row] not in own]])
     others = Vectors(store.space, means[known])

@@ -15,7 +15,7 @@ from bert_tweets.words.statistics.mixture_clusters import MIN_STABILITY, Criteri
 from .records import ChangeRow, ExchangeUnit, MatchedOn, Reason, RegressionRow, Verdict, WordSenses
 
 # With fewer, the first twentieth cannot be distinguished from chance with any certainty.
-FEWEST_CONTROLS = 200
+MIN_CONTROLS = 200
 
 _LABELS = {
     Verdict.CHANGED: "changed",
@@ -60,7 +60,7 @@ class Answers:
     @property
     def beyond_ordinary(self) -> bool | None:
         """Whether the use differs by more than that of ordinary words; None without a difference or enough controls."""
-        return self.stands_out if self.difference and self.controls >= FEWEST_CONTROLS else None
+        return self.stands_out if self.difference and self.controls >= MIN_CONTROLS else None
 
     @property
     def verdict(self) -> Verdict:
@@ -95,7 +95,7 @@ def reason_text(reason: Reason) -> str:
 
 def rank_text(row: ChangeRow | RegressionRow) -> str | None:
     """The rank of a row among its control words, `3 of 258` with the word counted; None with too few of them."""
-    return f"{row['rank_among_controls']} of {row['controls'] + 1}" if row["controls"] >= FEWEST_CONTROLS else None
+    return f"{row['rank_among_controls']} of {row['controls'] + 1}" if row["controls"] >= MIN_CONTROLS else None
 
 
 def groups_text(row: ChangeRow) -> str:
@@ -123,7 +123,7 @@ def change_statement(row: ChangeRow) -> str:
     if verdict == Verdict.NOT_COMPARABLE:
         return (
             f"{first} It cannot be compared with ordinary words: {row['controls']} control words match, and "
-            f"{FEWEST_CONTROLS} are needed."
+            f"{MIN_CONTROLS} are needed."
         )
     matched_on = matched_on_text(row["matched_on"])
     rank = f"rank {row['rank_among_controls']} among {row['controls']} control words matched on {matched_on}"

@@ -34,7 +34,7 @@ Values = list[float | None]
 FEWEST, MOST = 10, 500
 
 
-def compared(occurrences: Occurrences, keys: Sequence[str], seed: int) -> list[Ints]:
+def sample_for_distances(occurrences: Occurrences, keys: Sequence[str], seed: int) -> list[Ints]:
     """Choose the occurrences of each word whose distances are compared: found ones, one per near-duplicate cluster.
 
     Copies coincide in every space, which would look like agreement.

@@ -92,7 +92,7 @@ class Readout:
 
 
 @dataclass(frozen=True)
-class Reader:
+class Extractor:
     """A model, and how it is run over tweets.
 
     The vector of an occurrence is made in this order: states of its tokens at each layer; their mean over the layers

@@ -18,7 +18,7 @@ from bert_tweets.corpus.shards.reader import verify
 from bert_tweets.data.layout import Layout, row_length_of
 from bert_tweets.distributed.download import check_local, fetch_and_check
 from bert_tweets.distributed.world import World, process_group
-from bert_tweets.engine.precision import PRODUCTS
+from bert_tweets.engine.precision import COMPUTE_DTYPES
 from bert_tweets.model.attention import Shape, backend_for
 from bert_tweets.model.loading import load_model, weights_identity
 from bert_tweets.model.masked_lm import PackedMaskedLM
@@ -31,8 +31,8 @@ from bert_tweets.words.store.summary import Neighbour, Summary, write_summary
 from bert_tweets.words.store.vector_space import Vectors, VectorSpace
 
 from .background_writer import BackgroundWriter
-from .drift import RowCollector, SeedDrift, compared, distance_ranks, measure_drift
-from .extractor import Centroids, Reader, resolve_layers
+from .drift import RowCollector, SeedDrift, distance_ranks, measure_drift, sample_for_distances
+from .extractor import Centroids, Extractor, resolve_layers
 from .gather_ordered import Chunks, gather_ordered
 from .neighbours import background_mean, nearest
 from .parquet_writer import OccurrenceWriter
@@ -88,27 +88,29 @@ def embed(
     with process_group(world):
         fetch_and_check(models, manifest, world)
         study = find_study(config, manifest, words, world, spans)
-        selected = compared(study.occurrences, [word.key for word in study.embedded], config.seed)
+        selected = sample_for_distances(study.occurrences, [word.key for word in study.embedded], config.seed)
         with _writer(config, manifest, study, world, folder) as writer:
             for role, name in roles.items():
                 logger.info(f"embedding with {name}")
-                reader = reader_of(config, manifest, name, world)
-                _require_alike(reader, name, results.get(MODEL))
+                extractor = load_extractor(config, manifest, name, world)
+                _require_alike(extractor, name, results.get(MODEL))
                 substitutes = None
                 if role == MODEL and config.substitutes:
-                    substitutes = _substitutes(config, study, reader, world, folder)
+                    substitutes = _substitutes(config, study, extractor, world, folder)
                     without_head = name if substitutes is None else None
                 streams = [
                     gather_ordered(
-                        reader.vectors(study.corpus, some, world.work_split), f"{role}-{kind}", world, folder
+                        extractor.vectors(study.corpus, some, world.work_split), f"{role}-{kind}", world, folder
                     )
                     for kind, some in (("background", study.background_occurrences), ("words", study.occurrences))
                 ]
                 if not writer:
                     continue
-                result = answer_of(config, manifest, study, reader, name, role, streams, writer, selected, substitutes)
+                result = model_result(
+                    config, manifest, study, extractor, name, role, streams, writer, selected, substitutes
+                )
                 if role == MODEL:
-                    _write_vectors(folder / STATIC_VECTORS, study, _static(study, reader))
+                    _write_vectors(folder / STATIC_VECTORS, study, _static(study, extractor))
                 if config.base and role != BASE:
                     drift.append(measure_drift(results[BASE], result))
                 # The distances of a model are compared with those of the base only.
@@ -123,12 +125,14 @@ def embed(
     return summary
 
 
-def _substitutes(config: EmbedConfig, study: Study, reader: Reader, world: World, folder: Path) -> Substitutes | None:
+def _substitutes(
+    config: EmbedConfig, study: Study, extractor: Extractor, world: World, folder: Path
+) -> Substitutes | None:
     """The substitutes of the chosen words; None if the model's head is not trained."""
-    if not reader.has_trained_head:
+    if not extractor.has_trained_head:
         return None
     return substitutes_of(
-        reader, study.corpus, study.occurrences, len(study.words), config.substitutes, study.tokenizer, world, folder
+        extractor, study.corpus, study.occurrences, len(study.words), config.substitutes, study.tokenizer, world, folder
     )
 
 
@@ -144,33 +148,33 @@ def _writer(
     )
 
 
-def reader_of(config: EmbedConfig, manifest: Manifest, name: str, world: World) -> Reader:
+def load_extractor(config: EmbedConfig, manifest: Manifest, name: str, world: World) -> Extractor:
     """Load a model on its device, to be run over tweets of the manifest's recipe."""
     loaded = load_model(ModelConfig(name=name), manifest, config.seed)
     model = loaded.model
     layers = resolve_layers(config.layers, int(model.config.num_hidden_layers), name)
     layout = Layout(row_length_of(config.data, manifest), config.tokens_per_device, manifest.pad_id)
-    shape = Shape.of(model.config, world.device.type, PRODUCTS[config.precision], layout.row_length)
+    shape = Shape.of(model.config, world.device.type, COMPUTE_DTYPES[config.precision], layout.row_length)
     module = PackedMaskedLM(model, backend_for("auto", shape)).to(world.device).eval()
     made = (config.layer_pooling, config.pooling, loaded.has_trained_head)
-    return Reader(module, layers, layout, config.precision, world.device, *made)
+    return Extractor(module, layers, layout, config.precision, world.device, *made)
 
 
-def _require_alike(reader: Reader, name: str, first: ModelResult | None) -> None:
+def _require_alike(extractor: Extractor, name: str, first: ModelResult | None) -> None:
     """Check that training seeds are of one model: the same layers and width."""
-    if first and (first.layers, first.centroids.values.shape[1]) != (reader.labels, reader.width):
+    if first and (first.layers, first.centroids.values.shape[1]) != (extractor.labels, extractor.width):
         raise UserError(
             f"model: {first.name} has vectors of {', '.join(first.layers)} and width "
-            f"{first.centroids.values.shape[1]}, {name} of {', '.join(reader.labels)} and {reader.width}; give several "
-            "models only if they are training seeds of one"
+            f"{first.centroids.values.shape[1]}, {name} of {', '.join(extractor.labels)} and {extractor.width}; "
+            "give several models only if they are training seeds of one"
         )
 
 
-def answer_of(
+def model_result(
     config: EmbedConfig,
     manifest: Manifest,
     study: Study,
-    reader: Reader,
+    extractor: Extractor,
     name: str,
     role: str,
     streams: Sequence[Chunks],
@@ -184,22 +188,22 @@ def answer_of(
     word whose distances are compared.
     """
     of_background, of_words = streams
-    others, correction = _fit_background(config.correction, study, reader, of_background)
+    others, correction = _fit_background(config.correction, study, extractor, of_background)
     space = VectorSpace(
         weights_identity(name),
         manifest.recipe.hash,
-        reader.labels[-1],
+        extractor.labels[-1],
         config.pooling,
         correction.kind,
         correction.of_label(-1).hash,
     )
-    centroids = Centroids(len(study.embedded), reader.width)
-    collector = RowCollector(selected if config.base else [], reader.width)
+    centroids = Centroids(len(study.embedded), extractor.width)
+    collector = RowCollector(selected if config.base else [], extractor.width)
     with BackgroundWriter() as background:
         for rows, raw in of_words:
             vectors = correction.transform(raw)
             background.submit(
-                writer.write, study.occurrences, rows, vectors, role, reader.labels, correction.kind, substitutes
+                writer.write, study.occurrences, rows, vectors, role, extractor.labels, correction.kind, substitutes
             )
             found = study.occurrences.status[rows] == FOUND
             if not np.isfinite(vectors[found]).all():
@@ -211,13 +215,13 @@ def answer_of(
     means = Vectors(space, centroids.means())
     ranks = [distance_ranks(Vectors(space, collector.of_word(word)), origin) for word in range(len(collector.selected))]
     neighbours = _neighbours(study, means, background_vectors, config.neighbours)
-    return ModelResult(name, reader.labels, means, neighbours, ranks)
+    return ModelResult(name, extractor.labels, means, neighbours, ranks)
 
 
-def _fit_background(kind: str, study: Study, reader: Reader, vectors: Chunks) -> tuple[Floats, Postprocessor]:
+def _fit_background(kind: str, study: Study, extractor: Extractor, vectors: Chunks) -> tuple[Floats, Postprocessor]:
     """The corrected centroids of the background words, at the highest layer, and the fitted correction."""
-    fit = PostprocessorFit(kind, len(reader.labels), reader.width)
-    centroids = Centroids(len(study.background.words), reader.width)
+    fit = PostprocessorFit(kind, len(extractor.labels), extractor.width)
+    centroids = Centroids(len(study.background.words), extractor.width)
     for rows, chunk in vectors:
         found = study.background_occurrences.status[rows] == FOUND
         fit.partial_fit(chunk[found])
@@ -238,8 +242,8 @@ def _neighbours(study: Study, words: Vectors, others: Vectors, count: int) -> li
     ]
 
 
-def _static(study: Study, reader: Reader) -> Floats:
-    matrix = reader.module.model.get_input_embeddings().weight.detach().float().cpu().numpy()
+def _static(study: Study, extractor: Extractor) -> Floats:
+    matrix = extractor.module.model.get_input_embeddings().weight.detach().float().cpu().numpy()
     return static_vectors(matrix, most_common_tokens(study.corpus, study.occurrences, len(study.words)))
 
 

@@ -24,7 +24,7 @@ from bert_tweets.words.occurrences.find import (
 )
 from bert_tweets.words.occurrences.groups import group_column, labels, require_groups
 from bert_tweets.words.occurrences.matching import ChosenWord
-from bert_tweets.words.occurrences.queries import asked_for
+from bert_tweets.words.occurrences.queries import chosen_words
 from bert_tweets.words.occurrences.select import choose_occurrences, gather_rows
 from bert_tweets.words.occurrences.span_corpus import SpanCorpus
 
@@ -43,7 +43,7 @@ def words_of_study(config: EmbedConfig, manifest: Manifest, spans: SpanCorpus | 
     """
     if config.by:
         group_column(config.by, manifest.groups, config.occurrences or config.data.path)
-    return [*spans.words] if spans else asked_for(config)
+    return [*spans.words] if spans else chosen_words(config)
 
 
 def find_study(

@@ -18,7 +18,7 @@ from bert_tweets.data.batches import MicroBatch
 from bert_tweets.distributed.world import World
 from bert_tweets.words.occurrences.find import Corpus, Occurrences
 
-from .extractor import Reader, Readout, TokenPositions
+from .extractor import Extractor, Readout, TokenPositions
 from .gather_ordered import gather_ordered
 
 # How a vocabulary marks a token that begins a word; WordPiece marks a continuation instead.
@@ -48,7 +48,7 @@ class Substitutes:
 
 
 def substitutes_of(
-    reader: Reader,
+    reader: Extractor,
     corpus: Corpus,
     occurrences: Occurrences,
     num_chosen: int,

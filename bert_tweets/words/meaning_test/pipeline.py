@@ -19,19 +19,19 @@ from bert_tweets.config import EmbedConfig, MeaningTestConfig, ModelConfig
 from bert_tweets.distributed.download import check_local, fetch_and_check
 from bert_tweets.distributed.world import World, process_group
 from bert_tweets.model.loading import weights_identity
-from bert_tweets.words.embedding.extractor import Reader, layer_labels
-from bert_tweets.words.embedding.pipeline import reader_of
+from bert_tweets.words.embedding.extractor import Extractor, layer_labels
+from bert_tweets.words.embedding.pipeline import load_extractor
 from bert_tweets.words.embedding.study import BASE, MODEL
 from bert_tweets.words.occurrences.find import FOUND
 from bert_tweets.words.occurrences.span_corpus import SpanCorpus, spans_for
 from bert_tweets.words.occurrences.span_file import SpanFile
 from bert_tweets.words.statistics.pair_metrics import (
-    Frozen,
+    ChosenThreshold,
+    bootstrap_weights,
     choose_threshold,
     cosines,
     pair_scores,
-    resampled,
-    with_intervals,
+    percentile_intervals,
 )
 from bert_tweets.words.store.reader import NOT_FINITE
 
@@ -159,15 +159,15 @@ def _as_spans(files: Sequence[Pairs]) -> SpanFile:
     )
 
 
-def _reader(config: MeaningTestConfig, spans: SpanCorpus, name: str, world: World) -> Reader:
+def _reader(config: MeaningTestConfig, spans: SpanCorpus, name: str, world: World) -> Extractor:
     """Load a model to read each of the layers in the settings, or every layer if none are given."""
     shared = {key: getattr(config, key) for key in ("layers", "pooling", "seed", "tokens_per_device", "precision")}
-    reader = reader_of(EmbedConfig(model=[name], layer_pooling="none", **shared), spans.manifest, name, world)
+    reader = load_extractor(EmbedConfig(model=[name], layer_pooling="none", **shared), spans.manifest, name, world)
     every = list(range(int(reader.module.model.config.num_hidden_layers) + 1))
     return reader if config.layers else replace(reader, layers=every)
 
 
-def _cosines(reader: Reader, spans: SpanCorpus, config: MeaningTestConfig) -> Cosines:
+def _cosines(reader: Extractor, spans: SpanCorpus, config: MeaningTestConfig) -> Cosines:
     """Cosines of all pairs by layer; if the settings give no layers, also those of the mean that embed uses."""
     labels = list(reader.labels)
     last_four = reader.layers[max(1, len(reader.layers) - 4) :]
@@ -186,7 +186,7 @@ def _cosines(reader: Reader, spans: SpanCorpus, config: MeaningTestConfig) -> Co
     return dict(zip(labels, values.T, strict=True))
 
 
-def _choose(by_layer: Cosines, train: Pairs, part: slice, found: Bools) -> Frozen:
+def _choose(by_layer: Cosines, train: Pairs, part: slice, found: Bools) -> ChosenThreshold:
     there = found[part]
     if len(set(train.same[there].tolist())) < 2:
         raise UserError(
@@ -198,7 +198,7 @@ def _choose(by_layer: Cosines, train: Pairs, part: slice, found: Bools) -> Froze
 def _test(
     test: Pairs,
     values: dict[str, Doubles],
-    thresholds: dict[str, Frozen],
+    thresholds: dict[str, ChosenThreshold],
     found: Bools,
     in_train: int,
     config: MeaningTestConfig,
@@ -209,7 +209,7 @@ def _test(
         raise UserError(f"{test.path}: in no pair do both words have tokens of their own, so nothing can be scored")
     words, same = [test.words[row] for row in rows.tolist()], test.same[rows]
     # The same resamples for both models, so that their difference is paired.
-    weights = resampled(words, config.bootstrap_samples, generator(config.seed, "words of the meaning test"))
+    weights = bootstrap_weights(words, config.bootstrap_samples, generator(config.seed, "words of the meaning test"))
     scores = {role: pair_scores(values[role][rows], same, thresholds[role].threshold, weights) for role in values}
     has_base = BASE in scores
     result = PairTest(
@@ -220,9 +220,9 @@ def _test(
         scored=len(rows),
         words=len(set(words)),
         same_fraction=float(same.mean()),
-        model=with_intervals(scores[MODEL]),
-        base=with_intervals(scores[BASE]) if has_base else None,
-        difference=with_intervals(scores[MODEL] - scores[BASE]) if has_base else None,
+        model=percentile_intervals(scores[MODEL]),
+        base=percentile_intervals(scores[BASE]) if has_base else None,
+        difference=percentile_intervals(scores[MODEL] - scores[BASE]) if has_base else None,
         notes=[],
     )
     return replace(result, notes=test_notes(result))

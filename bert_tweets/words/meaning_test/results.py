@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bert_tweets.common.output_folder import write_json_atomic
-from bert_tweets.words.statistics.pair_metrics import FEW_WORDS, Frozen
+from bert_tweets.words.statistics.pair_metrics import FEW_WORDS, ChosenThreshold
 
 MEANING = "meaning.json"
 
@@ -45,7 +45,7 @@ class MeaningTest:
     model: str
     base: str | None
     train: str
-    thresholds: dict[str, Frozen]
+    thresholds: dict[str, ChosenThreshold]
     pooling: str
     seed: int
     bootstrap_samples: int

@@ -46,7 +46,7 @@ class WordCount:
         return sum(self.statuses.values())
 
 
-def census(folder: Path, manifest: Manifest, words: Sequence[ChosenWord]) -> list[WordCount]:
+def count_occurrences(folder: Path, manifest: Manifest, words: Sequence[ChosenWord]) -> list[WordCount]:
     """Count the occurrences of words.
 
     Args:

@@ -145,7 +145,7 @@ def as_wide_in_re2(expression: str) -> str:
     return "".join(found)
 
 
-def asked_for(config: Any) -> list[ChosenWord]:
+def chosen_words(config: Any) -> list[ChosenWord]:
     """The chosen words of the settings: words, lemmas and patterns, in this order.
 
     Args:

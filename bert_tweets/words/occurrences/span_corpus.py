@@ -18,7 +18,7 @@ from bert_tweets.corpus.shards.manifest import SPLITS, Manifest, ShardEntry
 from bert_tweets.corpus.shards.reader import Tweets, shard_schema
 from bert_tweets.corpus.text.cleaning import PRESETS, duplicate_key, rules_fingerprint
 from bert_tweets.corpus.text.recipe import Recipe
-from bert_tweets.corpus.text.span_alignment import carried
+from bert_tweets.corpus.text.span_alignment import align_spans
 from bert_tweets.corpus.text.tokenizer import BatchTokenizer, fingerprint, ids_of, load_tokenizer, private_backend
 from bert_tweets.model.loading import own_recipe, positions_of
 
@@ -123,7 +123,7 @@ def span_corpus(file: SpanFile, recipe: Recipe, tokenizer: Any, most: int) -> Sp
     """
     texts, start, end = file.texts.to_pylist(), file.start, file.end
     if recipe.clean in PRESETS:
-        texts, start, end = carried(texts, start, end, recipe.clean)
+        texts, start, end = align_spans(texts, start, end, recipe.clean)
     cleaned = pa.array(texts, pa.string())
     most = min(most, _LONGEST)
     windows, status, positions = make_windows(texts, start, end, tokenizer, most)

@@ -25,7 +25,7 @@ def cosines(first: Floats, second: Floats) -> Doubles:
 
 
 @dataclass(frozen=True)
-class Frozen:
+class ChosenThreshold:
     """The layer and threshold chosen on the training pairs, which stay fixed.
 
     Attributes:
@@ -40,7 +40,7 @@ class Frozen:
     auc: float
 
 
-def choose_threshold(scores: dict[str, Doubles], same: Ints) -> Frozen:
+def choose_threshold(scores: dict[str, Doubles], same: Ints) -> ChosenThreshold:
     """Choose the layer and threshold with the largest macro-F1; among equals, the first layer and lowest threshold.
 
     Args:
@@ -50,7 +50,7 @@ def choose_threshold(scores: dict[str, Doubles], same: Ints) -> Frozen:
     return max((_best(layer, values, same) for layer, values in scores.items()), key=lambda one: one.macro_f1)
 
 
-def _best(layer: str, scores: Doubles, same: Ints) -> Frozen:
+def _best(layer: str, scores: Doubles, same: Ints) -> ChosenThreshold:
     values, group = np.unique(scores, return_inverse=True)
     positives = np.bincount(group, same, len(values))
     negatives = np.bincount(group, 1 - same, len(values))
@@ -60,8 +60,8 @@ def _best(layer: str, scores: Doubles, same: Ints) -> Frozen:
     best = int(results.argmax())
     middles = (values[1:] + values[:-1]) / 2
     thresholds = np.concatenate([[-1.0], middles, [np.nextafter(values[-1], 2)]])
-    auc = float(auc_of(scores, same, np.ones((1, len(same))))[0])
-    return Frozen(layer, float(thresholds[best]), float(results[best]), auc)
+    auc = float(weighted_auc(scores, same, np.ones((1, len(same))))[0])
+    return ChosenThreshold(layer, float(thresholds[best]), float(results[best]), auc)
 
 
 def _macro_f1(hits: Doubles, alarms: Doubles, positives: Doubles, negatives: Doubles) -> Doubles:
@@ -73,7 +73,7 @@ def _macro_f1(hits: Doubles, alarms: Doubles, positives: Doubles, negatives: Dou
     return result
 
 
-def auc_of(scores: Doubles, same: Ints, weights: Doubles) -> Doubles:
+def weighted_auc(scores: Doubles, same: Ints, weights: Doubles) -> Doubles:
     """The share of pairs of judgements that the scores order correctly, ties halved (Mann and Whitney 1947).
 
     Args:
@@ -115,10 +115,10 @@ def _scores(scores: Doubles, same: Ints, threshold: float, weights: Doubles) -> 
     right = hits + negatives - alarms
     with np.errstate(invalid="ignore"):
         accuracy = right / (positives + negatives)
-    return np.stack([_macro_f1(hits, alarms, positives, negatives), accuracy, auc_of(scores, same, weights)])
+    return np.stack([_macro_f1(hits, alarms, positives, negatives), accuracy, weighted_auc(scores, same, weights)])
 
 
-def resampled(words: Sequence[str], times: int, random: np.random.Generator) -> Doubles:
+def bootstrap_weights(words: Sequence[str], times: int, random: np.random.Generator) -> Doubles:
     """Draw bootstrap weights of the pairs: words are drawn with replacement, with all their pairs.
 
     Pairs of one word are dependent (Field and Welsh 2007, "Bootstrapping clustered data", JRSS B 69): TempoWiC's
@@ -135,7 +135,7 @@ def resampled(words: Sequence[str], times: int, random: np.random.Generator) -> 
     return np.concatenate([np.ones((1, len(words))), draws[:, number]])
 
 
-def with_intervals(values: Doubles) -> dict[str, list[float | None]]:
+def percentile_intervals(values: Doubles) -> dict[str, list[float | None]]:
     """The value and the 95 % percentile bounds of each measure.
 
     Args:

@@ -170,7 +170,7 @@ def centroids_of(source: VectorStore) -> Floats:
         return (sums / counts[:, None]).astype(np.float32)
 
 
-def asked(source: VectorStore) -> list[str]:
+def chosen_words_of(source: VectorStore) -> list[str]:
     """The chosen words of a source, that is, those that are not control words."""
     rows = source.read(["word", "control"], found=False)
     if "control" in rows.column_names:

@@ -21,7 +21,14 @@ from bert_tweets.words.analysis.sense_report import COLUMNS, SenseModel, add_q_v
 from bert_tweets.words.occurrences.groups import group_by_column, group_column, groups_among
 from bert_tweets.words.store import export_formats
 from bert_tweets.words.store.folder import EMBED_RECORD
-from bert_tweets.words.store.reader import VectorStore, asked, centroids_of, control_mean, open_vectors, vectors_of
+from bert_tweets.words.store.reader import (
+    VectorStore,
+    centroids_of,
+    chosen_words_of,
+    control_mean,
+    open_vectors,
+    vectors_of,
+)
 from bert_tweets.words.store.vector_space import Vectors, VectorSpace
 
 _SUFFIXES = (".txt", ".bin", ".npz", ".safetensors", ".parquet")
@@ -87,7 +94,7 @@ class WordVectors:
     def chosen_words(self) -> list[str]:
         """The words that are not control words."""
         available = set(self.words)
-        return [word for word in asked(self._source) if word in available]
+        return [word for word in chosen_words_of(self._source) if word in available]
 
     def __len__(self) -> int:
         return len(self.words)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_tweets.corpus.text.span_alignment import carried
+from bert_tweets.corpus.text.span_alignment import align_spans
 
 SPANS = [
     # preset, text with the span in brackets, what is there afterwards ("" for lost)
@@ -42,7 +42,7 @@ def test_a_span_stays_with_its_word(preset: str, marked: str, expected: str) -> 
     start = marked.index("[")
     end = marked.index("]") - 1
     text = marked.replace("[", "", 1).replace("]", "", 1)
-    (cleaned,), begins, ends = carried([text], np.array([start]), np.array([end]), preset)
+    (cleaned,), begins, ends = align_spans([text], np.array([start]), np.array([end]), preset)
     assert (cleaned[begins[0] : ends[0]] if begins[0] >= 0 else "") == expected
     if expected == "mask" and text.split().count("mask") > 1:
         assert cleaned[: begins[0]].count("mask") == text[:start].count("mask")
@@ -72,5 +72,5 @@ def test_a_word_between_spaces_is_never_lost(before: list[str], after: list[str]
     front = "".join(before) + " "
     text = f"{front}zebra {''.join(after)}"
     for preset in ("tweets", "timelms", "raw"):
-        cleaned, begins, ends = carried([text], np.array([len(front)]), np.array([len(front) + 5]), preset)
+        cleaned, begins, ends = align_spans([text], np.array([len(front)]), np.array([len(front) + 5]), preset)
         assert cleaned[0][begins[0] : ends[0]] == "zebra"

@@ -23,7 +23,7 @@ from bert_tweets.words.analysis.records import (
     WordSenses,
 )
 from bert_tweets.words.analysis.verdicts import (
-    FEWEST_CONTROLS,
+    MIN_CONTROLS,
     Answers,
     change_statement,
     criterion_text,
@@ -37,7 +37,7 @@ from bert_tweets.words.analysis.verdicts import (
 )
 
 DIFFERENCES = (True, False, None)
-CONTROLS = (0, FEWEST_CONTROLS - 1, FEWEST_CONTROLS)
+CONTROLS = (0, MIN_CONTROLS - 1, MIN_CONTROLS)
 
 
 def change_row(answers: Answers, **more: Any) -> ChangeRow:
@@ -104,7 +104,7 @@ def regression_row(**more: Any) -> RegressionRow:
 def test_change_of_meaning_is_claimed_only_if_both_answers_are_yes() -> None:
     for difference, controls, stands_out in product(DIFFERENCES, CONTROLS, (False, True)):
         answers = Answers(difference, controls, stands_out)
-        both = difference is True and controls >= FEWEST_CONTROLS and stands_out
+        both = difference is True and controls >= MIN_CONTROLS and stands_out
         text = change_statement(change_row(answers))
         assert (answers.verdict == Verdict.CHANGED) == both == bool(answers.beyond_ordinary)
         assert bool(re.search("meaning|chang", text)) == both, text

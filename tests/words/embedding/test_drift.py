@@ -14,9 +14,9 @@ from bert_tweets.words.embedding import drift
 from bert_tweets.words.embedding.drift import (
     RowCollector,
     SeedDrift,
-    compared,
     distance_ranks,
     rank_correlation,
+    sample_for_distances,
     summarize_drift,
 )
 from bert_tweets.words.occurrences.find import FOUND, TRUNCATED, Occurrences, Places
@@ -66,10 +66,10 @@ def test_few_occurrences_have_no_ranks() -> None:
 
 def test_copies_and_occurrences_that_are_not_found_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     some = occurrences([0, 1, 0, 0, 1, 0], [5, 5, 5, 7, 8, 9], [FOUND, FOUND, FOUND, FOUND, TRUNCATED, FOUND])
-    rows = compared(some, ["a", "b", "c"], 0)
+    rows = sample_for_distances(some, ["a", "b", "c"], 0)
     assert [part.tolist() for part in rows] == [[0, 3, 5], [1], []]
     monkeypatch.setattr(drift, "MOST", 2)
-    drawn = {tuple(compared(some, ["a", "b", "c"], seed)[0].tolist()) for seed in range(20)}
+    drawn = {tuple(sample_for_distances(some, ["a", "b", "c"], seed)[0].tolist()) for seed in range(20)}
     assert len(drawn) > 1 and all(len(one) == 2 and set(one) < {0, 3, 5} for one in drawn)
 
 

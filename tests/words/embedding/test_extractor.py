@@ -19,7 +19,7 @@ from bert_tweets.data.layout import Layout
 from bert_tweets.model.attention import backend_named
 from bert_tweets.model.loading import load_model
 from bert_tweets.model.masked_lm import PackedMaskedLM
-from bert_tweets.words.embedding.extractor import Centroids, Reader, layer_labels, prefetch_one, resolve_layers
+from bert_tweets.words.embedding.extractor import Centroids, Extractor, layer_labels, prefetch_one, resolve_layers
 from bert_tweets.words.occurrences import find as occurrences_module
 from bert_tweets.words.occurrences.find import FOUND, Occurrences, align, find, open_corpus
 from bert_tweets.words.occurrences.matching import words_of
@@ -39,13 +39,13 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, Split, Oc
     return manifest, corpus, align(corpus, find(corpus, words_of(WORDS)), tokenizer, manifest.unknown_id)
 
 
-def reader(manifest: Manifest, tokens_per_device: int, layers: list[int], row_length: int = 0) -> Reader:
+def reader(manifest: Manifest, tokens_per_device: int, layers: list[int], row_length: int = 0) -> Extractor:
     model = load_model(ModelConfig(name="scratch"), manifest).model
     layout = Layout(row_length or manifest.max_length, tokens_per_device, manifest.pad_id)
-    return Reader(PackedMaskedLM(model).eval(), layers, layout, "fp32", torch.device("cpu"))
+    return Extractor(PackedMaskedLM(model).eval(), layers, layout, "fp32", torch.device("cpu"))
 
 
-def vectors(read: Reader, corpus: Split, found: Occurrences) -> Floats:
+def vectors(read: Extractor, corpus: Split, found: Occurrences) -> Floats:
     chunks = list(read.vectors(corpus, found))
     assert [rows.start for rows, _ in chunks[1:]] == [rows.stop for rows, _ in chunks[:-1]]
     return np.concatenate([chunk for _, chunk in chunks])

@@ -18,7 +18,7 @@ from bert_tweets.data.layout import Layout
 from bert_tweets.distributed.world import World
 from bert_tweets.model.loading import load_model
 from bert_tweets.model.masked_lm import PackedMaskedLM
-from bert_tweets.words.embedding.extractor import Reader
+from bert_tweets.words.embedding.extractor import Extractor
 from bert_tweets.words.embedding.substitutes import Substitutes, substitutes_of, word_tokens
 from bert_tweets.words.occurrences import find as occurrences_module
 from bert_tweets.words.occurrences.find import FOUND, align, find, open_corpus
@@ -48,7 +48,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def predict(study: Any, tokens_per_device: int = 4096) -> Substitutes:
     layout = Layout(study.manifest.max_length, tokens_per_device, study.manifest.pad_id)
-    read = Reader(PackedMaskedLM(study.model).eval(), [1], layout, "fp32", torch.device("cpu"))
+    read = Extractor(PackedMaskedLM(study.model).eval(), [1], layout, "fp32", torch.device("cpu"))
     world = World(0, 0, 1, 1, torch.device("cpu"))
     return substitutes_of(read, study.corpus, study.found, TARGETS, COUNT, study.tokenizer, world, Path())
 

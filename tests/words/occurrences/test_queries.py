@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bert_tweets.common.errors import UserError
 from bert_tweets.config import EmbedConfig
 from bert_tweets.words.occurrences.matching import ChosenWord, Word, words_of
-from bert_tweets.words.occurrences.queries import Lemma, Pattern, asked_for, with_words_of_file
+from bert_tweets.words.occurrences.queries import Lemma, Pattern, chosen_words, with_words_of_file
 
 
 def found(target: ChosenWord, text: str) -> list[str]:
@@ -132,7 +132,7 @@ def test_words_lemmas_and_patterns_have_names(tmp_path: Path) -> None:
     file.write_text("\ufeff#metoo\n\n new  york \nmask\n", encoding="utf-8")
     config = EmbedConfig(words=["mask", "Mask"], words_file=str(file), lemmas={"virus": ["virus", "covid"]})
     config.patterns = {"covid": "covid(-?19)?"}
-    chosen = asked_for(with_words_of_file(config))
+    chosen = chosen_words(with_words_of_file(config))
     assert [word.text for word in chosen] == ["mask", "#metoo", "new york", "virus", "covid"]
     assert [word.covers("covid") for word in chosen] == [False, False, False, True, True]
 
@@ -151,7 +151,7 @@ def test_words_lemmas_and_patterns_have_names(tmp_path: Path) -> None:
 )
 def test_no_words_or_ambiguous_names_are_rejected(settings: dict[str, object]) -> None:
     with pytest.raises(UserError, match=r"words|lemmas"):
-        asked_for(EmbedConfig(**settings))
+        chosen_words(EmbedConfig(**settings))
 
 
 def test_a_file_of_words_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:

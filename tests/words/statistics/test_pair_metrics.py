@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from bert_tweets.words.statistics.pair_metrics import (
-    auc_of,
+    bootstrap_weights,
     choose_threshold,
     cosines,
     pair_scores,
-    resampled,
-    with_intervals,
+    percentile_intervals,
+    weighted_auc,
 )
 
 PAIRS = st.lists(st.tuples(st.integers(-5, 5), st.booleans()), min_size=2, max_size=30)
@@ -59,13 +59,13 @@ def test_the_layer_is_the_best_and_the_first_among_equals() -> None:
 
 def test_the_sign_of_the_scores_is_not_flipped() -> None:
     same, scores = np.array([1, 1, 0, 0]), np.array([0.1, 0.2, 0.8, 0.9])
-    assert auc_of(scores, same, np.ones((1, 4))).tolist() == [0]
+    assert weighted_auc(scores, same, np.ones((1, 4))).tolist() == [0]
     assert choose_threshold({"1": scores}, same).auc == 0
 
 
 def test_words_are_drawn_with_all_their_pairs() -> None:
     words = ["a"] * 3 + ["b"] + ["c"] * 6
-    weights = resampled(words, 4000, np.random.default_rng(0))
+    weights = bootstrap_weights(words, 4000, np.random.default_rng(0))
     assert weights.shape == (4001, 10) and (weights[0] == 1).all()
     assert (weights[:, :3] == weights[:, :1]).all() and (weights[:, 4:] == weights[:, 4:5]).all()
     assert (weights[:, [0, 3, 4]].sum(axis=1) == 3).all() and weights[1:].mean() == pytest.approx(1, abs=0.03)
@@ -81,7 +81,9 @@ def test_intervals_over_words_cover_the_truth_and_those_over_pairs_do_not() -> N
         scores = np.where(right, same, 1 - same).astype(float)
         row = []
         for names in (words, list(map(str, range(600)))):
-            bounds = with_intervals(pair_scores(scores, same, 0.5, resampled(names, 400, random)))["accuracy"]
+            bounds = percentile_intervals(pair_scores(scores, same, 0.5, bootstrap_weights(names, 400, random)))[
+                "accuracy"
+            ]
             low, high = bounds[1], bounds[2]
             assert low is not None and high is not None
             row.append(low <= 0.7 <= high)
@@ -92,7 +94,9 @@ def test_intervals_over_words_cover_the_truth_and_those_over_pairs_do_not() -> N
 
 def test_an_undefined_measure_is_none() -> None:
     same, scores = np.ones(4, np.int64), np.arange(4.0)
-    found = with_intervals(pair_scores(scores, same, 1.5, resampled(list("aabb"), 50, np.random.default_rng(0))))
+    found = percentile_intervals(
+        pair_scores(scores, same, 1.5, bootstrap_weights(list("aabb"), 50, np.random.default_rng(0)))
+    )
     assert found["auc"] == [None, None, None] and found["accuracy"][0] == 0.5
 
 
