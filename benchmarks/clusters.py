@@ -26,7 +26,8 @@ import pyarrow.csv
 from benchmarks.common import exit_with_help, folder_bytes
 from bert_tweets.common.executors import Inline, Workers
 from bert_tweets.common.hashing import mix
-from bert_tweets.corpus.dedup.clustering import CLUSTER, find_clusters, write_keys
+from bert_tweets.corpus.dedup.clustering import CLUSTER, find_clusters
+from bert_tweets.corpus.dedup.key_file import write_keys
 from bert_tweets.corpus.dedup.minhash import Keys, MinHash, banding, hash_keys
 from bert_tweets.corpus.text.cleaning import clean, duplicate_key
 

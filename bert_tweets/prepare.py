@@ -54,7 +54,7 @@ def prepare(config: PrepareConfig) -> Manifest:
 
     preparation = Preparation.of(config, _warn)
     record = prepare_record(preparation)
-    if output_folder.is_up_to_date(config.output, RECORD_FILE, record, "prepare", record_differences):
+    if output_folder.is_up_to_date(config.output, RECORD_FILE, {**record}, "prepare", record_differences):
         manifest = _require_complete(Path(config.output))
         with contextlib.suppress(OSError):
             # A run that was killed at its very end leaves it.

@@ -75,11 +75,11 @@ def inspect(
     require_tokenizer(folder, manifest)
     funnel = Funnel.from_file(folder / FUNNEL_FILE)
     split = open_split(folder, manifest, "train")
-    chosen = permute(np.arange(min(len(split), max_tweets)), len(split), seed, 0)
+    sample = permute(np.arange(min(len(split), max_tweets)), len(split), seed, 0)
     backend = private_backend(load_tokenizer(str(folder / TOKENIZER_FOLDER), local_only=True))
     lengths, worst = [], Counter[str]()
-    for first in range(0, len(chosen), _TWEETS_AT_ONCE):
-        rows = chosen[first : first + _TWEETS_AT_ONCE]
+    for first in range(0, len(sample), _TWEETS_AT_ONCE):
+        rows = sample[first : first + _TWEETS_AT_ONCE]
         tweets = split.gather(rows)
         owner = np.repeat(np.arange(len(rows)), tweets.lengths)
         some = np.unique(owner[tweets.input_ids == manifest.unknown_id])
@@ -87,13 +87,13 @@ def inspect(
         lengths.append(tweets.lengths)
         advance(len(rows))
     return Inspection(
-        tweets=len(chosen),
+        tweets=len(sample),
         lengths=percentiles(manifest.lengths["train"]),
         padding=padding_of(np.concatenate(lengths), batch_size, manifest.max_length),
         unknown_tokens=funnel.unknown_token_share,
         unknown_tweets=funnel.unknown_tweet_share,
         worst_words=worst.most_common(_WORST_WORDS),
-        samples=[(text, backend.encode(text).tokens) for text in split.texts(chosen[:samples])],
+        samples=[(text, backend.encode(text).tokens) for text in split.texts(sample[:samples])],
     )
 
 

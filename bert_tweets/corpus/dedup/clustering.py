@@ -19,10 +19,8 @@ from bert_tweets.common.executors import Workers
 from .candidate_pairs import PAIR, Pairs, find_pairs, pair_files, write_units
 from .connected_components import Components
 from .disk_buckets import READ_BYTES, Buckets
-from .key_file import Ints, KeyFile, write_keys
+from .key_file import Ints, KeyFile
 from .minhash import Hashes, jaccard
-
-__all__ = ["CLUSTER", "find_clusters", "write_keys"]
 
 # A row's cluster: its earliest row, the hash of that row's text, and whether an earlier row has the same text.
 CLUSTER = np.dtype([("cluster", "<i8"), ("key", "<u8"), ("copy", "?")])

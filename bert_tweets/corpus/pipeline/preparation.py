@@ -1,4 +1,4 @@
-"""What one prepare works on, and how its texts become tokens: both are determined once and passed down."""
+"""Settings, files and columns of one prepare, and how its texts become tokens: determined once and passed down."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LEARNT_FROM = 1_000_000
 
 @dataclass(frozen=True)
 class Preparation:
-    """What one prepare works on.
+    """Settings and input of one prepare.
 
     Attributes:
         config: settings.

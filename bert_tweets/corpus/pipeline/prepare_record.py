@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -14,7 +15,6 @@ from bert_tweets.common.output_folder import Difference, differences
 from bert_tweets.config import PrepareConfig
 from bert_tweets.corpus.sources.byte_stream import is_url
 from bert_tweets.corpus.sources.discovery import FileIdentity, file_identity
-from bert_tweets.corpus.sources.schema import Columns
 from bert_tweets.corpus.text import cleaning
 from bert_tweets.corpus.text.recipe import FORMAT_VERSION
 
@@ -27,7 +27,7 @@ class PrepareRecord(TypedDict):
     Keys:
         settings: settings, without secrets and without those that do not affect the result.
         input: identity of each file, by its name without secrets.
-        columns: columns that were read.
+        columns: name of each column that was read, and of `groups`, by role.
         recipe: fingerprint of the cleaning rules, and sha256 of each file of a local tokenizer.
         format: format version of the shards.
         author_salt_scrypt: slow hash of the author salt, to recognise the same one.
@@ -36,26 +36,26 @@ class PrepareRecord(TypedDict):
 
     settings: dict[str, Any]
     input: dict[str, FileIdentity]
-    columns: Columns
+    columns: dict[str, Any]
     recipe: dict[str, str]
     format: int
     author_salt_scrypt: NotRequired[str]
     work: NotRequired[int]
 
 
-def prepare_record(preparation: Preparation) -> dict[str, Any]:
-    """The record of a preparation as JSON, see `PrepareRecord`."""
+def prepare_record(preparation: Preparation) -> PrepareRecord:
+    """The record of a preparation."""
     config = preparation.config
     record = PrepareRecord(
         settings=recorded_settings(config),
         input=_identities(preparation.paths),
-        columns=preparation.columns,
+        columns=asdict(preparation.columns),
         recipe=_recipe_identity(config),
         format=FORMAT_VERSION,
     )
     if config.author_salt:
         record["author_salt_scrypt"] = _salt_hash(config.author_salt)
-    return {**record, "columns": asdict(preparation.columns)}
+    return record
 
 
 def recorded_settings(config: PrepareConfig) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def recorded_settings(config: PrepareConfig) -> dict[str, Any]:
     return settings
 
 
-def require_unchanged(paths: list[str], record: dict[str, Any]) -> None:
+def require_unchanged(paths: list[str], record: PrepareRecord) -> None:
     """Raise Interrupted if a local file is no longer the one in the record."""
     for path in paths:
         # A URL may be described differently by the next server.
@@ -76,7 +76,7 @@ def require_unchanged(paths: list[str], record: dict[str, Any]) -> None:
             raise Interrupted(f"{path}: changed while it was read; leave it alone, and run the same command again")
 
 
-def record_differences(there: dict[str, Any], now: dict[str, Any]) -> list[Difference]:
+def record_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
     """Differences between the record of existing output and the current one, for people."""
     if there.get("format") != now.get("format"):
         return [Difference("another version of this program made it")]
@@ -87,7 +87,7 @@ def record_differences(there: dict[str, Any], now: dict[str, Any]) -> list[Diffe
     after = _comparable(parse_record(now, PrepareRecord, "the record"))
     found = [
         Difference("author_salt (another one there)") if one.key == "author_salt_scrypt" else one
-        for one in differences(_without_input(before), _without_input(after))
+        for one in differences({**before, "input": {}}, {**after, "input": {}})
     ]
     for name in sorted(before["input"].keys() | after["input"].keys()):
         if before["input"].get(name) != after["input"].get(name):
@@ -129,10 +129,6 @@ def _comparable(record: PrepareRecord) -> PrepareRecord:
     settings["input"] = [absolute(name) for name in settings["input"]]
     identities = {absolute(name): identity for name, identity in record["input"].items()}
     return {**record, "settings": settings, "input": identities}
-
-
-def _without_input(record: PrepareRecord) -> dict[str, Any]:
-    return {**record, "columns": asdict(record["columns"]), "input": {}}
 
 
 def _difference_of_file(name: str, there: FileIdentity | None, now: FileIdentity | None) -> Difference:

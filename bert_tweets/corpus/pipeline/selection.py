@@ -89,7 +89,7 @@ def fate_file(work: Path, unit: int) -> Path:
 
 @dataclass(frozen=True)
 class FinishedUnits:
-    """What the workers left of the units.
+    """The units after the work of the workers.
 
     Attributes:
         folder: folder of the units.

@@ -61,7 +61,7 @@ class Unit:
 
 
 class FileIdentity(TypedDict):
-    """What shows whether a file is still the same.
+    """Identity of a file, by which a change is detected.
 
     Keys:
         bytes: size; None if the server of a URL does not report it.
@@ -298,7 +298,7 @@ def commonest(paths: list[str], columns: Columns, role: str) -> list[str]:
 
 
 def reading_advice(paths: list[str]) -> str:
-    """What to check if rows of these files cannot be read."""
+    """Advice on what to check if rows of these files cannot be read."""
     if all(_kind(path) == "json" for path in paths):
         return "does each line contain one JSON object with a text, in UTF-8?"
     return "was the file saved as CSV in UTF-8, with quotes around texts that contain commas or line ends?"

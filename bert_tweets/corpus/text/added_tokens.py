@@ -70,8 +70,8 @@ def add_emoji(tokenizer: Any, texts: Iterable[pa.Array], size: int) -> Any:
     Raises:
         UserError: tokens cannot be added to the tokenizer.
     """
-    chosen = _choose(_count(texts), tokenizer, size)
-    return add_tokens(tokenizer, {token: emoji_name(token) for token in chosen}) if chosen else tokenizer
+    tokens = _choose(_count(texts), tokenizer, size)
+    return add_tokens(tokenizer, {token: emoji_name(token) for token in tokens}) if tokens else tokenizer
 
 
 def add_tokens(tokenizer: Any, names: dict[str, str]) -> Any:

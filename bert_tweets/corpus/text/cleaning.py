@@ -273,10 +273,10 @@ def _for_plain(rules: Rules) -> Rules:
 
 def _where(rows: pa.Array, texts: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array:
     """Texts, string [rows], with `change` applied to some rows, bool [rows]."""
-    chosen = texts.filter(rows)
-    if not len(chosen):
+    selected = texts.filter(rows)
+    if not len(selected):
         return texts
-    return change(chosen) if len(chosen) == len(texts) else pc.replace_with_mask(texts, rows, change(chosen))
+    return change(selected) if len(selected) == len(texts) else pc.replace_with_mask(texts, rows, change(selected))
 
 
 def _replace(texts: pa.Array, pattern: str, replacement: str) -> pa.Array:

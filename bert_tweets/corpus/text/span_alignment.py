@@ -68,9 +68,9 @@ def _marked(text: str, start: int, end: int, before: str, after: str) -> str:
 
 def _between(cleaned: str, marked: str, opening: str, closing: str) -> tuple[int, int]:
     """Position, in the cleaned text, of what is between the marks; (-1, -1) if it is empty or the texts differ."""
-    front, _, rest = marked.partition(opening)
-    inside, found, behind = rest.partition(closing)
-    parts = ["".join(part.split()) for part in (front, inside, behind)]
+    before, _, rest = marked.partition(opening)
+    inside, found, after = rest.partition(closing)
+    parts = ["".join(part.split()) for part in (before, inside, after)]
     if not found or not parts[1] or "".join(parts) != "".join(cleaned.split()):
         return -1, -1
     places = [place for place, character in enumerate(cleaned) if not character.isspace()]

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from bert_tweets.common.executors import Workers
 from bert_tweets.corpus.dedup import candidate_pairs, clustering, disk_buckets
-from bert_tweets.corpus.dedup.clustering import CLUSTER, find_clusters, write_keys
+from bert_tweets.corpus.dedup.clustering import CLUSTER, find_clusters
 from bert_tweets.corpus.dedup.connected_components import Components, unite
+from bert_tweets.corpus.dedup.key_file import write_keys
 from bert_tweets.corpus.dedup.minhash import Keys, MinHash, jaccard
 
 THRESHOLD = 0.6
