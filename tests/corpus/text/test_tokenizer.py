@@ -126,7 +126,13 @@ def test_words_of_a_byte_level_tokenizer(byte_level):
     assert len(joined) == 5
 
 
-# Cleaned texts hold no special tokens.
+def test_each_special_token_is_a_word_of_its_own(byte_level):
+    encoded = BatchTokenizer(byte_level, 16)(["", "", "photographers photographers"])
+    assert encoded.word_starts[:5].all() and encoded.word_starts[-1]
+    assert not encoded.word_starts.all(), "a word of several subwords"
+
+
+# Cleaned texts contain no special tokens.
 @given(st.lists(st.text(max_size=30).filter(lambda text: "[" not in text), min_size=1, max_size=5))
 def test_flat_arrays_are_what_the_tokenizer_says_of_each_text(tiny_tokenizer, texts):
     encoded = BatchTokenizer(tiny_tokenizer, 16)(texts)
