@@ -1,4 +1,4 @@
-"""The page stands alone, escapes what it shows, and claims no gain that was not measured."""
+"""The page is self-contained, escapes all texts, and claims no improvement that was not measured."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def funnel_record(**changes: Any) -> dict[str, Any]:
 
 
 class Page(HTMLParser):
-    """What a browser would load from elsewhere, and the text that it would show."""
+    """The external resources that a browser would load, and the text that it would show."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -181,7 +181,7 @@ def page_of(arguments: list[str]) -> Page:
     return Page(Path(output).read_text(encoding="utf-8"))
 
 
-def test_the_page_stands_alone(tmp_path: Path) -> None:
+def test_the_page_is_self_contained(tmp_path: Path) -> None:
     page = page_of(study(tmp_path))
     assert page.loads == [] and "link" not in page.tags and "iframe" not in page.tags
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -191,7 +191,7 @@ def test_the_page_stands_alone(tmp_path: Path) -> None:
     ]
 
 
-def test_it_shows_what_was_done_and_found(tmp_path: Path) -> None:
+def test_the_page_shows_settings_and_results(tmp_path: Path) -> None:
     text = page_of(study(tmp_path)).text
     for part in (
         "Adaptation helped: the loss fell.",
@@ -210,7 +210,7 @@ def test_it_shows_what_was_done_and_found(tmp_path: Path) -> None:
     assert "dropped: empty" not in text
 
 
-def test_what_is_new_is_marked(tmp_path: Path) -> None:
+def test_new_and_lost_neighbours_are_marked(tmp_path: Path) -> None:
     study_arguments = study(tmp_path)
     report.main(study_arguments)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -234,7 +234,7 @@ def test_words_are_escaped_and_accounts_masked(tmp_path: Path) -> None:
         assert account not in raw
 
 
-def test_a_base_that_is_not_comparable_shows_no_gain(tmp_path: Path) -> None:
+def test_no_figure_of_a_base_that_is_not_comparable_is_shown(tmp_path: Path) -> None:
     verdict = "Whether adaptation helped cannot be said."
     base = {"base": None, "difference": None, "excluded_base": {"name": "some-bert", "reason": "it has no head"}}
     page = page_of(study(tmp_path, {**EVALUATION, **base, "outcome": "base not comparable", "verdict": verdict}))
@@ -243,12 +243,12 @@ def test_a_base_that_is_not_comparable_shows_no_gain(tmp_path: Path) -> None:
         assert figure not in page.text, figure
 
 
-def test_no_gain_is_claimed_for_a_head_that_was_learnt(tmp_path: Path) -> None:
+def test_a_new_head_is_not_adaptation(tmp_path: Path) -> None:
     page = page_of(study(tmp_path, run={**RUN, "has_trained_head": False}))
     assert "not adaptation to tweets" in page.text
 
 
-def test_a_run_alone_makes_a_page(tmp_path: Path) -> None:
+def test_a_run_alone_is_enough_for_a_page(tmp_path: Path) -> None:
     run, *_, output, _ = study(tmp_path)
     (tmp_path / "shards/funnel.json").unlink()
     (tmp_path / "run/validation.jsonl").unlink()
@@ -259,7 +259,7 @@ def test_a_run_alone_makes_a_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("remove", "said"),
+    ("remove", "message"),
     [
         ("run/run.json", "train has not finished"),
         ("run/config.yaml", "incomplete"),
@@ -268,48 +268,48 @@ def test_a_run_alone_makes_a_page(tmp_path: Path) -> None:
     ],
 )
 def test_unfinished_folders_end_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], remove: str, said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], remove: str, message: str
 ) -> None:
     arguments = study(tmp_path)
     (tmp_path / remove).unlink()
-    assert_refused(arguments, capsys, said)
+    assert_rejected(arguments, capsys, message)
     assert not (tmp_path / "report.html").exists()
 
 
 @pytest.mark.parametrize("key", ["run", "evaluation", "words"])
 def test_missing_folders_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str) -> None:
-    assert_refused([*study(tmp_path), f"{key}={tmp_path / 'nowhere'}"], capsys, "no such folder")
+    assert_rejected([*study(tmp_path), f"{key}={tmp_path / 'nowhere'}"], capsys, "no such folder")
 
 
-def test_figures_of_other_shards_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert_refused(study(tmp_path, {**EVALUATION, "recipe": "other"}), capsys, "other shards")
+def test_figures_of_other_shards_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert_rejected(study(tmp_path, {**EVALUATION, "recipe": "other"}), capsys, "other shards")
 
 
 @pytest.mark.parametrize(
-    ("weights", "said"),
+    ("weights", "message"),
     [({"model": "other", "base": "before"}, "another model"), ({"model": "after", "base": "other"}, "started from")],
 )
-def test_figures_of_other_models_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: dict[str, str], said: str
+def test_figures_of_other_models_are_rejected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: dict[str, str], message: str
 ) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    assert_refused(study(tmp_path / "a", evaluation={**EVALUATION, "weights": weights}), capsys, said)
-    assert_refused(study(tmp_path / "b", words={**WORDS, "weights": weights}), capsys, said)
+    assert_rejected(study(tmp_path / "a", evaluation={**EVALUATION, "weights": weights}), capsys, message)
+    assert_rejected(study(tmp_path / "b", words={**WORDS, "weights": weights}), capsys, message)
 
 
-def test_only_a_page_of_ours_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_a_page_by_report_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = study(tmp_path)
     page_of(arguments)
     page_of(arguments)
     notes = tmp_path / "notes.txt"
     notes.write_text("all of my notes")
     others = [word for word in arguments if not word.startswith("output=")]
-    assert_refused([*others, f"output={notes}"], capsys, "was not written by report")
+    assert_rejected([*others, f"output={notes}"], capsys, "was not written by report")
     assert notes.read_text() == "all of my notes"
 
 
-def test_a_sample_and_a_lost_word_are_called_so(tmp_path: Path) -> None:
+def test_samples_and_lost_words_are_labelled(tmp_path: Path) -> None:
     words = {
         "mask": word(200, matches=4656),
         "😷": word(0, unknown=274, matches=274),
@@ -321,22 +321,22 @@ def test_a_sample_and_a_lost_word_are_called_so(tmp_path: Path) -> None:
     assert "too rare" not in text.replace("Too rare", "")
 
 
-def test_damaged_json_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_json_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = study(tmp_path)
     (tmp_path / "words/summary.json").write_text("{")
-    assert_refused(arguments, capsys, "damaged")
+    assert_rejected(arguments, capsys, "damaged")
 
 
 @pytest.mark.parametrize("library", ["jinja2", "matplotlib"])
-def test_without_the_extra_it_says_what_to_install(
+def test_the_error_without_the_extra_says_what_to_install(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, library, None)
-    assert_refused(study(tmp_path), capsys, "pip install 'bert_tweets[words]'")
+    assert_rejected(study(tmp_path), capsys, "pip install 'bert_tweets[words]'")
 
 
-def assert_refused(arguments: list[str], capsys: pytest.CaptureFixture[str], said: str) -> None:
+def assert_rejected(arguments: list[str], capsys: pytest.CaptureFixture[str], message: str) -> None:
     with pytest.raises(SystemExit) as ended:
         report.main(arguments)
     error = capsys.readouterr().err
-    assert ended.value.code == 2 and said in error and error.count("\n") == 1
+    assert ended.value.code == 2 and message in error and error.count("\n") == 1

@@ -20,7 +20,7 @@ from bert_tweets.words.analysis import records
 from bert_tweets.words.analysis.records import MatchedOn
 from bert_tweets.words.store.folder import EmbedRecord, write_embed_record
 from tests.page import study
-from tests.test_report import Page, assert_refused
+from tests.test_report import Page, assert_rejected
 
 LARGEST = 10_000_000
 
@@ -56,13 +56,13 @@ def test_sections_without_records_are_left_out(tmp_path: Path, missing: str) -> 
     (tmp_path / f"change/{missing}.json").unlink()
     report.main(arguments)
     text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
-    said = {
+    titles = {
         "controls": "Grey:",
         "senses": "Usage clusters",
         "regression": "Regression on",
         "analyze": "Change over time",
     }
-    assert all((part in text) == (name != missing) for name, part in said.items())
+    assert all((part in text) == (name != missing) for name, part in titles.items())
 
 
 def test_findings_in_the_folder_of_words_are_found(tmp_path: Path) -> None:
@@ -86,8 +86,8 @@ def test_findings_from_other_vectors_are_rejected(tmp_path: Path, capsys: pytest
     arguments = study.write(tmp_path, words=3, points=30)
     made_from: EmbedRecord = {"settings": {"words": ["zebra"]}, "data": "", "weights": {}}
     write_embed_record(tmp_path / "words", made_from)
-    assert_refused(arguments, capsys, "was made from other vectors")
-    assert_refused([one for one in arguments if not one.startswith("words=")], capsys, "give words= too")
+    assert_rejected(arguments, capsys, "was made from other vectors")
+    assert_rejected([one for one in arguments if not one.startswith("words=")], capsys, "give words= too")
 
 
 @pytest.mark.parametrize("text", [False, True])
@@ -213,7 +213,7 @@ def test_files_of_others_are_not_overwritten(tmp_path: Path, capsys: pytest.Capt
     arguments = study.write(tmp_path, words=2, points=20)
     (tmp_path / "pictures").mkdir()
     (tmp_path / name).write_text("my own")
-    assert_refused(arguments, capsys, "in another folder")
+    assert_rejected(arguments, capsys, "in another folder")
     assert (tmp_path / name).read_text() == "my own" and not (tmp_path / "report.html").exists()
 
 
@@ -224,7 +224,7 @@ def test_nothing_is_written_without_the_extra(
     arguments = [word for word in study.write(tmp_path, words=2, points=20) if word != "pictures=false"]
     there = set(tmp_path.iterdir())
     monkeypatch.setitem(__import__("sys").modules, library, None)
-    assert_refused(arguments, capsys, "pip install 'bert_tweets[words]'")
+    assert_rejected(arguments, capsys, "pip install 'bert_tweets[words]'")
     assert set(tmp_path.iterdir()) == there
 
 
@@ -246,7 +246,7 @@ def test_a_damaged_record_is_one_line(
 ) -> None:
     arguments = study.write(tmp_path, words=2, points=20)
     (tmp_path / f"change/{name}.json").write_text(json.dumps(record))
-    assert_refused(arguments, capsys, "change")
+    assert_rejected(arguments, capsys, "change")
     assert not (tmp_path / "report.html").exists()
 
 

@@ -119,14 +119,14 @@ def test_hover_shows_a_point_with_accounts_masked(day: Opened) -> None:
     chosen(day, 0, 0)
     day.page.locator("#map-0 .point").nth(7).hover(force=True)
     day.page.wait_for_selector("#map-0 .hovertext")
-    said = day.page.locator("#map-0 .hovertext").first.text_content()
-    assert "time: 20" in said and "usage cluster: mask#" in said and "party:" in said
-    assert "@user thinks that the mask" in said and "some_body" not in said
+    text = day.page.locator("#map-0 .hovertext").first.text_content()
+    assert "time: 20" in text and "usage cluster: mask#" in text and "party:" in text
+    assert "@user thinks that the mask" in text and "some_body" not in text
     # Markup of a tweet is text.
-    assert "<b>of it</b>" in said.replace("\u00a0", " ")
+    assert "<b>of it</b>" in text.replace("\u00a0", " ")
     # The same occurrence, in the other model's map.
     day.page.wait_for_selector("#map-1 .hovertext")
-    assert day.page.locator("#map-1 .hovertext").first.text_content() == said
+    assert day.page.locator("#map-1 .hovertext").first.text_content() == text
 
 
 def test_menus_work_by_keyboard(day: Opened) -> None:

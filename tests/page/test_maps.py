@@ -115,9 +115,9 @@ def test_one_of_several_layers_is_drawn(tmp_path: Path) -> None:
     vectors = layers[0].schema.get_field_index("vector")
     turned = pa.array([value[::-1] for value in table["vector"].to_pylist()], pa.list_(pa.float32()))
     pq.write_table(pa.concat_tables([layers[0], layers[1].set_column(vectors, "vector", turned)]), path)
-    last, asked = (word_maps(tmp_path / "words", spec(tmp_path, layer=layer)) for layer in (None, "2"))
+    last, second = (word_maps(tmp_path / "words", spec(tmp_path, layer=layer)) for layer in (None, "2"))
     assert map_data(last) == map_data(word_maps(tmp_path / "words", spec(tmp_path, layer="12")))
-    assert map_data(last) != map_data(asked) and last[0].total == 20
+    assert map_data(last) != map_data(second) and last[0].total == 20
 
 
 def test_tsne_has_no_explained_variance(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Records that somebody else wrote: the page shows no markup of theirs, and what is not as it should be is one line."""
+"""Untrusted records: their markup is shown as text, and a damaged one ends in a one-line error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.test_report import EVALUATION, METRICS_LINE, NEVER, RUN, WORDS, Page,
 CLOSING = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'"
 
 
-def test_markup_of_a_stranger_is_text_wherever_it_stands(tmp_path: Path) -> None:
+def test_markup_in_any_text_is_shown_as_text(tmp_path: Path) -> None:
     clean, poisoned = tmp_path / "clean", tmp_path / "poisoned"
     clean.mkdir()
     poisoned.mkdir()
@@ -43,7 +43,7 @@ def test_markup_of_a_stranger_is_text_wherever_it_stands(tmp_path: Path) -> None
 
 
 def broken() -> dict[str, tuple[str, Any]]:
-    """What a stranger may have put in the place of a record, by a name for the test."""
+    """Damaged files and their contents, by test name."""
     return {
         "nothing in it": ("run/run.json", {}),
         "steps of text": ("run/run.json", {**RUN, "steps": "many"}),
@@ -65,29 +65,27 @@ def broken() -> dict[str, tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("case", broken(), ids=str)
-def test_records_of_other_fields_or_types_are_one_line(
+def test_records_with_other_fields_or_types_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
     arguments = study(tmp_path)
     file, record = broken()[case]
     (tmp_path / file).write_text(json.dumps(record))
-    refused(arguments, tmp_path, capsys)
+    assert_one_line(arguments, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("file", ["run/run.json", "eval/metrics.json", "run/metrics.jsonl", "shards/funnel.json"])
 @pytest.mark.parametrize(
     "data", [b"[" * 100_000, b"\xff\xfe{}", b"1" * 10_000, b'{"a": '], ids=["deep", "bytes", "long", "cut off"]
 )
-def test_what_is_no_json_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, data: bytes
-) -> None:
+def test_invalid_json_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, data: bytes) -> None:
     arguments = study(tmp_path)
     (tmp_path / file).write_bytes(data)
-    refused(arguments, tmp_path, capsys)
+    assert_one_line(arguments, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("number", ["1e999", "-Infinity", "NaN", "9" * 400])
-def test_numbers_of_any_size_are_shown_or_refused(
+def test_numbers_of_any_size_are_shown_or_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], number: str
 ) -> None:
     arguments = study(tmp_path)
@@ -102,9 +100,9 @@ def test_numbers_of_any_size_are_shown_or_refused(
         Page((tmp_path / "report.html").read_text(encoding="utf-8"))
 
 
-def refused(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def assert_one_line(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         report.main(arguments)
-    told = capsys.readouterr().err
-    assert caught.value.code == 2 and told.startswith("error: ") and told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
     assert not (folder / "report.html").exists()
