@@ -116,7 +116,7 @@ def draw_map(word: WordMap, column: str, name: str, title: str, alt: str) -> Pic
         ramp = LinearSegmentedColormap.from_list("time", _RAMP)
         figure.suptitle(_label(title), fontsize=11, fontweight="bold", x=0.01, ha="left")
         for axes, space in zip(panels, word.spaces, strict=True):
-            axes.set_title(space.title, fontweight="normal")
+            axes.set_title(space.title, fontsize="medium", fontweight="normal")
             axes.set(xticks=[], yticks=[], aspect="equal", xlim=(-1.08, 1.08), ylim=(-1.08, 1.08))
             axes.spines[:].set(visible=True, color="#d9dee3")
             axes.grid(False)

@@ -37,7 +37,7 @@ def methods(study: Study) -> str:
         parts += [_comparison(change)]
         parts += [_senses(change)] if change.senses else []
         parts += [_regression(change)] if change.regression else []
-    text = f"{METHODS_MARK}\n\n# Methods\n\n{' '.join(parts)}\n"
+    text = "\n\n".join([METHODS_MARK, "# Methods", *parts]) + "\n"
     unknown = list(_limitations(study))
     if unknown:
         text += "\n# Limitations\n\n" + "".join(f"- {line}\n" for line in unknown)
@@ -170,10 +170,10 @@ def _comparison(change: Change) -> str:
 def _senses(change: Change) -> str:
     several = sum(one["count"] > 1 for one in change.senses.values())
     return (
-        "Usage clusters were fitted without knowledge of the groups with scikit-learn [@pedregosa2011sklearn]. Their "
-        f"number is {usual_criterion(change.senses)} [@hubert1985partitions]. {several} of {len(change.senses)} words "
-        "have more than one. Intervals of shares are Wilson's [@wilson1927inference] at an effective sample size over "
-        "whole units [@korn1998proportions]."
+        "Usage clusters were fitted without knowledge of the groups with scikit-learn [@pedregosa2011sklearn]. "
+        f"Criterion for their number: {usual_criterion(change.senses)} [@hubert1985partitions]. {several} of "
+        f"{len(change.senses)} words have more than one. Intervals of shares are Wilson's [@wilson1927inference] at an "
+        "effective sample size over whole units [@korn1998proportions]."
     )
 
 
