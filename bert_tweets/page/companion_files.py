@@ -11,7 +11,7 @@ from bert_tweets.common.json_records import parse_record
 from bert_tweets.common.output_folder import from_json, to_json, write_atomic
 
 from .drawing import Picture, draw_map
-from .inputs import Study
+from .inputs import StudyRecords
 from .maps import WordMap
 from .mentions import without_mentions
 from .methods import METHODS_MARK, methods
@@ -35,7 +35,7 @@ class PictureIndex(TypedDict):
     files: list[str]
 
 
-def texts(study: Study) -> Files:
+def texts(study: StudyRecords) -> Files:
     """The three text files, by name."""
     return {
         METHODS: methods(study).encode(),

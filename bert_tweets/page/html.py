@@ -15,7 +15,7 @@ from bert_tweets.config import PERIODS
 from . import analysis_charts, tables, template_context
 from .charts import Chart
 from .drawing import Picture, draw_chart
-from .inputs import Study
+from .inputs import StudyRecords
 from .libraries import missing_extra
 from .maps import WordMap
 from .mentions import without_mentions
@@ -26,7 +26,7 @@ from .training_charts import funnel_chart, loss_chart
 _MAX_COORDINATE = 30_000
 
 
-def render(study: Study, with_files: bool) -> tuple[str, list[Picture]]:
+def render(study: StudyRecords, with_files: bool) -> tuple[str, list[Picture]]:
     """Render the page.
 
     Args:
@@ -67,7 +67,7 @@ def render(study: Study, with_files: bool) -> tuple[str, list[Picture]]:
     return page, [picture for drawn in pictures.values() for picture in drawn]
 
 
-def _charts(study: Study) -> dict[str, list[Chart]]:
+def _charts(study: StudyRecords) -> dict[str, list[Chart]]:
     """The charts of each section."""
     change = study.change
     return {
@@ -80,7 +80,7 @@ def _charts(study: Study) -> dict[str, list[Chart]]:
     }
 
 
-def _context(study: Study) -> Mapping[str, object]:
+def _context(study: StudyRecords) -> Mapping[str, object]:
     """The variables of the template, but for charts and maps."""
     change, words, evaluation = study.change, study.words, study.evaluation
     controls = bool(change and change.controls)
@@ -101,7 +101,7 @@ def _context(study: Study) -> Mapping[str, object]:
         "rare": template_context.rare_words(words),
         "min_found": template_context.MIN_FOUND,
         "was_compared": change is not None,
-        "findings": template_context.findings(change),
+        "findings": template_context.word_findings(change),
         "by": change.by if change else "",
         "in_time": change is not None and change.by in PERIODS,
         "has_controls": controls,

@@ -93,7 +93,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyRecords:
     """The records of a study.
 
     Attributes:
@@ -124,7 +124,7 @@ class Study:
     projection: str = "pca"
 
 
-def read_study(config: ReportConfig) -> Study:
+def read_study(config: ReportConfig) -> StudyRecords:
     """Read the records that the settings name.
 
     Raises:
@@ -163,7 +163,7 @@ def read_study(config: ReportConfig) -> Study:
         if change.settings:
             recorded = records.settings_without_paths(change.settings)
             stages.append(_stage(AnalyzeConfig, recorded, output=config.change or config.words, words=config.words))
-    return Study(
+    return StudyRecords(
         title=config.title,
         run=run,
         config=training,

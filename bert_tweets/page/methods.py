@@ -11,7 +11,7 @@ from bert_tweets.words.analysis.records import ExchangeUnit, MatchedOn
 from bert_tweets.words.analysis.verdicts import MIN_CONTROLS, exchange_unit_text, matched_on_text
 from bert_tweets.words.store.summary import Summary
 
-from .inputs import Change, Study
+from .inputs import Change, StudyRecords
 from .mentions import without_mentions
 from .names import short_name
 from .references import CORRECTIONS, has_distance_correlation, works, works_used
@@ -27,7 +27,7 @@ _DEDUPLICATION = {
 }
 
 
-def methods(study: Study) -> str:
+def methods(study: StudyRecords) -> str:
     """The contents of methods.md; works are cited as [@key]."""
     change = study.change
     parts = [_data(study.funnel, study.manifest, study.run), _training(study)]
@@ -66,7 +66,7 @@ def _data(funnel: Funnel | None, manifest: Manifest | None, run: RunSummary) -> 
     return text
 
 
-def _training(study: Study) -> str:
+def _training(study: StudyRecords) -> str:
     run, config = study.run, study.config
     rate, decay, masking = config.optimizer.learning_rate, config.optimizer.weight_decay, config.masking
     text = (
@@ -185,7 +185,7 @@ def _regression(change: Change) -> str:
     )
 
 
-def _limitations(study: Study) -> Iterator[str]:
+def _limitations(study: StudyRecords) -> Iterator[str]:
     """What a reviewer would ask for and the study cannot answer."""
     words, change = study.words, study.change
     if not study.evaluation:

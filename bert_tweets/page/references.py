@@ -7,7 +7,7 @@ from importlib.resources import files
 from bert_tweets.words.analysis.records import ExchangeUnit
 from bert_tweets.words.store.summary import Summary
 
-from .inputs import Study
+from .inputs import StudyRecords
 
 BIB_MARK = "% Written by bert_tweets report: the works that this study used."
 
@@ -15,7 +15,7 @@ BIB_MARK = "% Written by bert_tweets report: the works that this study used."
 CORRECTIONS = {"all-but-the-top": "mu2018allbutthetop", "standardize": "timkey2021rogue"}
 
 
-def works_used(study: Study) -> list[str]:
+def works_used(study: StudyRecords) -> list[str]:
     """Keys of the works that the study used, in the order of its methods."""
     words, change = study.words, study.change
     keys = ["devlin2019bert", "paszke2019pytorch", "wolf2020transformers", "loshchilov2019adamw"]

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from bert_tweets.common.errors import without_secrets
 
-from .inputs import Change, Study
+from .inputs import Change, StudyRecords
 from .mentions import map_texts, without_mentions
 from .tables import funnel_rows
 
@@ -25,7 +25,7 @@ _TEST_KEYS = (
 _REGRESSION_KEYS = (*("word", "term", "statistic", "estimate", "p_value", "q_value", "permutations", "exchange_unit"),)
 
 
-def reproduction(study: Study) -> Mapping[str, object]:
+def reproduction(study: StudyRecords) -> Mapping[str, object]:
     """The record, without secrets and mentions."""
     run, words = study.run, study.words
     system = {"system": platform.system(), "processor": platform.machine(), "python": platform.python_version()}
@@ -63,7 +63,7 @@ def _versions() -> Iterator[tuple[str, str]]:
             continue
 
 
-def _exclusions(study: Study) -> Iterator[Mapping[str, object]]:
+def _exclusions(study: StudyRecords) -> Iterator[Mapping[str, object]]:
     """What is not in the figures, and why: rows, occurrences and comparisons."""
     for reason, count in study.funnel.dropped.items() if study.funnel else ():
         if count:

@@ -9,7 +9,7 @@ from bert_tweets.words.analysis.records import MatchedOn, Verdict
 from bert_tweets.words.analysis.verdicts import matched_on_text, verdict_label
 from bert_tweets.words.store.summary import Neighbour, Summary, WordSummary
 
-from .inputs import Change, Study
+from .inputs import Change, StudyRecords
 from .tables import Table
 
 MIN_FOUND = 20
@@ -40,7 +40,7 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class Finding:
+class WordFinding:
     """The omnibus test of a word: its verdict, the sentences on it, and the numbers of tweets and groups."""
 
     word: str
@@ -62,11 +62,11 @@ class WordCard:
     shared: list[str]
 
 
-def findings(change: Change | None) -> list[Finding]:
+def word_findings(change: Change | None) -> list[WordFinding]:
     """The answers about each word, from the tests over all groups."""
     rows = sorted(change.omnibus if change else [], key=lambda row: _ORDER.index(row["verdict"]))
     return [
-        Finding(
+        WordFinding(
             word=row["word"],
             label=verdict_label(row["verdict"]),
             has_changed=row["verdict"] == Verdict.CHANGED,
@@ -82,7 +82,7 @@ def _groups(groups: list[str]) -> str:
     return ", ".join(groups) if len(groups) < 9 else f"{len(groups)} groups, {groups[0]} to {groups[-1]}"
 
 
-def facts(study: Study) -> list[Fact]:
+def facts(study: StudyRecords) -> list[Fact]:
     """The numbers of the first screen."""
     run, evaluation, words = study.run, study.evaluation, study.words
     shown = []

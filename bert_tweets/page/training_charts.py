@@ -5,11 +5,11 @@ from __future__ import annotations
 from bert_tweets.corpus.shards.funnel import Funnel
 
 from .charts import BLUE, GREY, ORANGE, Chart, Series, transposed
-from .inputs import Study
+from .inputs import StudyRecords
 from .tables import funnel_rows
 
 
-def loss_chart(study: Study) -> Chart:
+def loss_chart(study: StudyRecords) -> Chart:
     """Training and validation loss by step, with a star at the exported step."""
     training = [(line["step"], loss) for line in study.training if (loss := line["loss_mean"]) is not None]
     validation = [(line["step"], loss) for line in study.validation if (loss := line["validation_loss"]) is not None]

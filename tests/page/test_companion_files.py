@@ -131,6 +131,15 @@ def test_methods_cite_exactly_the_works_in_the_references(tmp_path: Path) -> Non
     assert not re.search(r"\bNone\b|nan", text)
 
 
+def test_deepspeed_is_cited_if_it_was_used(tmp_path: Path) -> None:
+    arguments = study.write(tmp_path, words=2, points=6)
+    config = tmp_path / "run/config.yaml"
+    config.write_text(config.read_text().replace("name: ddp", "name: deepspeed"))
+    report.main(arguments)
+    assert "with DeepSpeed [@rajbhandari2020zero]" in (tmp_path / "methods.md").read_text()
+    assert "rajbhandari2020zero" in (tmp_path / "references.bib").read_text()
+
+
 def test_limitations_are_listed(tmp_path: Path) -> None:
     arguments = study.write(tmp_path, words=3, points=30, authors=False)
     report.main(arguments)
