@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from bert_tweets import report
 from bert_tweets.common import errors
 from bert_tweets.common.errors import UserError
 from bert_tweets.common.json_records import add_checksum
@@ -23,6 +22,7 @@ from bert_tweets.common.subprocesses import command, shell_line
 from bert_tweets.config import PrepareConfig, TrainConfig, parser
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.shards.reader import open_split
+from bert_tweets.page import inputs
 from bert_tweets.training import checkpoint
 from tests.poison import Poison, poisoned_file
 from tests.training.runs import record_of
@@ -205,7 +205,7 @@ URL = f"https://me:{SECRET}@tweets.example/t.csv?key={SECRET}"
 def test_a_printed_command_contains_no_password() -> None:
     line = shell_line(command("prepare", [f"input=[{URL}]", "output=shards"]))
     assert SECRET not in line and "https://tweets.example/t.csv" in line
-    assert SECRET not in report._joined([f"input=[{URL}]"])
+    assert SECRET not in inputs._quoted([f"input=[{URL}]"])
 
 
 def test_an_error_message_contains_no_password(capsys: pytest.CaptureFixture[str]) -> None:
