@@ -37,16 +37,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of some groups of one word's occurrences.
+    """A comparison of some groups of one word's occurrences; None where there are too few occurrences.
 
     Attributes:
-        sample: occurrences of the word.
         contrast: OMNIBUS, or how the pair was chosen.
-        groups: numbers of the groups.
-        energy: energy distance; None if there are too few occurrences.
-        prototype: debiased squared distance of means; for more than two groups, its weighted mean over pairs. None if
-            there are too few occurrences.
-        test: test of the energy distance; None if there are too few occurrences.
+        energy: energy distance.
+        prototype: debiased squared distance of means; for more than two groups, its weighted mean over pairs.
+        test: test of the energy distance.
     """
 
     sample: WordSample
@@ -59,12 +56,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ControlResult:
-    """The estimates of one control word.
-
-    Attributes:
-        sample: occurrences of the control word.
-        estimates: energy distances by groups that could be compared; in a regression, partial R² by (term,).
-    """
+    """Estimates of a control word: energy distances by comparable groups; in a regression, partial R² by (term,)."""
 
     sample: WordSample
     estimates: dict[Groups, float] = field(default_factory=dict)
@@ -91,13 +83,7 @@ class Rank:
 
 
 def group_pairs(contrasts: str, by: str, groups: Sequence[int]) -> tuple[Contrast, list[tuple[int, int]]]:
-    """The contrast and the pairs of groups, which are in order; no pairs of two groups, which the omnibus test covers.
-
-    Args:
-        contrasts: the setting of that name.
-        by: the setting of that name.
-        groups: numbers of the groups.
-    """
+    """The contrast and the pairs of groups, in order; no pairs of two groups, which the omnibus test covers."""
     contrast = Contrast(contrasts) if contrasts != "auto" else Contrast.ADJACENT if by in PERIODS else Contrast.ALL
     if len(groups) < 3:
         return contrast, []
@@ -109,13 +95,7 @@ def group_pairs(contrasts: str, by: str, groups: Sequence[int]) -> tuple[Contras
 
 
 def compare_groups(sample: WordSample, vectors: Floats, config: AnalyzeConfig) -> list[Comparison]:
-    """Compare all groups of a word that have enough occurrences, then pairs of groups.
-
-    Args:
-        sample: occurrences of the word.
-        vectors: float32 [occurrences, width], their vectors in one model.
-        config: the settings.
-    """
+    """Compare all groups of a word that have enough occurrences, then pairs; `vectors` is float32 [occurrences, width]."""
     comparable = sample.comparable_groups(config.min_clusters)
     present = np.flatnonzero(sample.tweets).tolist()
     contrast, pairs = group_pairs(config.contrasts, config.by, present)
@@ -172,14 +152,7 @@ def compare_control(sample: WordSample, vectors: Floats, requested: set[Groups],
 def rank_among_controls(
     sample: WordSample, estimate: float | None, key: Groups, controls: Sequence[ControlResult]
 ) -> Rank:
-    """Rank an estimate of a word among those of its matched control words.
-
-    Args:
-        sample: occurrences of the word.
-        estimate: estimate of the word, None if it has none.
-        key: key of the estimate in `ControlResult.estimates`.
-        controls: all control words.
-    """
+    """Rank a word's estimate among those of its matched control words, which are keyed as in `ControlResult.estimates`."""
     comparable = [control for control in controls if key in control.estimates] if estimate is not None else []
     matched, matched_on = match_controls(sample, comparable)
     if estimate is None or not matched:
@@ -193,10 +166,8 @@ def match_controls(
     """Select control words with half to twice the word's frequency and as many subwords (three or more are equal).
 
     If there are enough of them with the word's part of speech, only these are selected. Frequencies are numbers of
-    places in all tweets if those of all words are known, else numbers of embedded clusters.
-
-    Returns:
-        The control words, and the properties in which they match the word.
+    places in all tweets if those of all words are known, else numbers of embedded clusters. Also returns the
+    properties in which they match the word.
     """
     known = sample.matches and all(control.sample.matches for control in controls)
     own = sample.matches if known else sample.frequency
@@ -212,12 +183,7 @@ def match_controls(
 
 
 def control_rows(controls: Sequence[ControlResult], names: Sequence[str]) -> list[ControlRow]:
-    """The rows of controls.json.
-
-    Args:
-        controls: the control words.
-        names: names of the groups.
-    """
+    """The rows of controls.json."""
     return [
         {
             "word": control.sample.word,
@@ -235,14 +201,7 @@ def control_rows(controls: Sequence[ControlResult], names: Sequence[str]) -> lis
 def change_rows(
     comparisons: Sequence[Comparison], controls: Sequence[ControlResult], names: Sequence[str], config: AnalyzeConfig
 ) -> list[ChangeRow]:
-    """The rows of change.json: each comparison with its verdict, given all others and the control words.
-
-    Args:
-        comparisons: the comparisons of all words.
-        controls: the control words.
-        names: names of the groups.
-        config: the settings.
-    """
+    """The rows of change.json: each comparison with its verdict, given all others and the control words."""
     tests = [comparison.test for comparison in comparisons if comparison.test]
     found = q_values(np.array([test.p_value for test in tests]))
     # The level at which one more test would be a finding.

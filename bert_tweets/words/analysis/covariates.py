@@ -114,13 +114,7 @@ def _doubles(column: pa.ChunkedArray) -> Doubles:
 def has_common_levels(covariates: Sequence[Covariate], rows: Ints, unit: Ints, min_occurrences: int) -> Bools:
     """Select rows whose levels have enough occurrences, from at least two units; bool [rows].
 
-    Leaving out the rows of one level may make another level rare, and so on.
-
-    Args:
-        covariates: the covariates; numeric ones are ignored.
-        rows: int64 [rows], rows of the table.
-        unit: int64 [rows], the unit of each row.
-        min_occurrences: smallest number of occurrences of a level.
+    Leaving out the rows of one level may make another level rare, and so on. `rows` and `unit` are int64 [rows].
     """
     selected = np.ones(len(rows), np.bool_)
     categorical = [each for each in covariates if each.levels is not None]

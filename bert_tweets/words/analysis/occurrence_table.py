@@ -79,11 +79,9 @@ class OccurrenceTable:
     """The found occurrences of one model in a folder of embed.
 
     Args:
-        folder: folder written by embed.
         model: name of the model in the table: model, base, model.2, …
         by: a period or a group column.
         layer: name of the layer in the table; empty: the only one.
-        covariates: covariates of the regression.
 
     Raises:
         UserError: the folder has no such model, layer or column, has vectors of several layers, or is damaged.
@@ -190,10 +188,7 @@ def word_samples(
     """Sample each word: the earliest occurrence of each near-duplicate cluster, in one of the groups.
 
     Args:
-        table: the occurrences.
         label: int64 [occurrences], the number of each occurrence's group, -1 if it is in none.
-        groups: number of groups.
-        config: the settings.
         controls: sample the control words of the table instead of the other words.
     """
     cluster, author, time = (table.numbers(name) for name in ("cluster", "author", "time"))

@@ -318,11 +318,6 @@ def _read_if_there(path: Path, declared: type[Record]) -> Record | None:
 
 
 def _read(path: Path, declared: type[Record]) -> Record:
-    """Read a JSON file as a declared type.
-
-    Raises:
-        UserError: the file cannot be read, is damaged, or was written by another version.
-    """
     try:
         return parse_record(from_json(path.read_bytes()), declared, path.name)
     except (OSError, ValueError) as error:

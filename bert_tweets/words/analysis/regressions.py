@@ -53,13 +53,7 @@ class _TermResult:
 
 
 def regress_words(table: OccurrenceTable, controls: OccurrenceTable, config: AnalyzeConfig) -> list[RegressionRow]:
-    """Regress each word's vectors on the covariates; returns the rows of regression.json.
-
-    Args:
-        table: the occurrences of the words.
-        controls: the occurrences of the control words; it may be the same table.
-        config: the settings.
-    """
+    """The rows of regression.json: regress each word's vectors on the covariates; `controls` may be the same table."""
     results: list[tuple[WordSample, RegressionRow]] = []
     with ProgressBar("regressions") as advance:
         for sample, vectors in with_vectors(table, word_samples(table, _complete(table), 1, config)):

@@ -24,14 +24,7 @@ _ROWS_AT_ONCE = 100_000
 
 
 def analyze_senses(folder: Path, config: AnalyzeConfig) -> dict[str, WordSenses]:
-    """Find and describe the senses of each word; write their occurrences and vectors.
-
-    Args:
-        folder: folder for the files.
-        config: the settings.
-
-    Returns:
-        The records of senses.json, by word.
+    """Find and describe the senses of each word, and write their occurrences and vectors; returns them by word.
 
     Raises:
         UserError: the folder of words is damaged, or scikit-learn is not installed.

@@ -35,7 +35,6 @@ class SenseModel:
     """The senses of a word's occurrences.
 
     Attributes:
-        word: the word.
         fitted: senses of one occurrence of each near-duplicate cluster.
         max_senses: largest number of senses that was tried.
         rows: pyarrow Table of the occurrences of the fit, by unit.
@@ -66,11 +65,8 @@ def fit_senses(
     """Find the senses of a word, without groups, in the earliest occurrence of each near-duplicate cluster.
 
     Args:
-        word: the word.
         rows: its found occurrences in one model, with those of COLUMNS that are available.
         vectors: float32 [occurrences, width], their vectors.
-        max_senses: largest number of senses.
-        seed: seed of the search and of the sample.
         max_occurrences: largest number of near-duplicate clusters; of more, a random sample is used.
     """
     cluster = rows.column("cluster").to_numpy()
@@ -95,15 +91,7 @@ def fit_senses(
 def describe_senses(
     model: SenseModel, groups: Sequence[str | None], names: Sequence[str], permutations: int, seed: int
 ) -> WordSenses:
-    """The record of a word in senses.json, without nearest words and q-values.
-
-    Args:
-        model: senses of the word.
-        groups: group of each row of the model; None if it has none.
-        names: names of the groups, in order.
-        permutations: number of permutations per test of an association.
-        seed: seed of the permutations.
-    """
+    """The record of a word in senses.json, without nearest words and q-values; the group of some rows may be None."""
     fitted, rows = model.fitted, model.rows
     sizes = np.bincount(fitted.labels, minlength=len(model.centroids))
     associations = _associations(model, permutations, seed)
@@ -151,7 +139,6 @@ def share_interval(member: Bools, unit: Ints, in_group: Bools, confidence: float
         member: bool [occurrences], whether an occurrence has the sense.
         unit: int64 [occurrences], authors or near-duplicate clusters.
         in_group: bool [occurrences], whether an occurrence is in the group.
-        confidence: coverage of the interval.
     """
     from scipy.stats import t
 
@@ -183,13 +170,7 @@ def add_q_values(records: Sequence[WordSenses]) -> None:
 
 
 def add_nearest_words(records: dict[str, WordSenses], models: Sequence[SenseModel], store: VectorStore) -> None:
-    """Add to every sense the words of the folder with the nearest centroids, by cosine; see `control_mean`.
-
-    Args:
-        records: records of senses.json, by word.
-        models: senses of these words.
-        store: vectors of all words of the folder, control words included.
-    """
+    """Add to every sense the words of the folder, control words included, with the nearest centroids by cosine."""
     means, own = centroids_of(store), set(chosen_words_of(store))
     known = np.flatnonzero(~np.isnan(means).any(axis=1))
     origin = control_mean(store.space, means[[row for row in known.tolist() if store.words[row] not in own]])

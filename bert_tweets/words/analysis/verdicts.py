@@ -133,12 +133,7 @@ def change_statement(row: ChangeRow) -> str:
 
 
 def regression_statement(row: RegressionRow, fdr: float) -> str:
-    """The association of a covariate with a word's use, in a sentence.
-
-    Args:
-        row: the row, with its q-value and rank.
-        fdr: the level of the false discovery rate.
-    """
+    """The association of a covariate with a word's use, in a sentence, from a row with its q-value and rank."""
     term, word = row["term"], row["word"]
     if row["p_value"] is None or row["q_value"] is None:
         assert row["reason"] is not None

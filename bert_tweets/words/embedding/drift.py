@@ -37,15 +37,8 @@ FEWEST, MOST = 10, 500
 def sample_for_distances(occurrences: Occurrences, keys: Sequence[str], seed: int) -> list[Ints]:
     """Choose the occurrences of each word whose distances are compared: found ones, one per near-duplicate cluster.
 
-    Copies coincide in every space, which would look like agreement.
-
-    Args:
-        occurrences: occurrences of the words.
-        keys: key of each word.
-        seed: seed of the sample of words with more than `MOST` clusters.
-
-    Returns:
-        For each word int64 rows in ascending order, at most `MOST`.
+    Copies coincide in every space, which would look like agreement. Returns int64 rows of each word in ascending order,
+    at most `MOST`, a seeded sample of more.
     """
     found = np.flatnonzero(occurrences.status == FOUND)
     word, cluster = occurrences.places.word[found], occurrences.cluster[found]
@@ -62,12 +55,7 @@ def sample_for_distances(occurrences: Occurrences, keys: Sequence[str], seed: in
 
 
 class RowCollector:
-    """Keeps the vectors of selected rows of a stream of all rows.
-
-    Args:
-        selected: int64 rows of each word.
-        width: width of a vector.
-    """
+    """Keeps the vectors of selected rows, int64 rows of each word, of a stream of all rows."""
 
     def __init__(self, selected: Sequence[Ints], width: int):
         self.selected = selected
@@ -87,9 +75,7 @@ class RowCollector:
 def distance_ranks(vectors: Vectors, origin: Doubles | None) -> Floats | None:
     """Rank the cosine distances between the vectors of a word; None for fewer than `FEWEST` vectors.
 
-    Args:
-        vectors: vectors of a word's occurrences.
-        origin: float64 [width], subtracted first, as for neighbours.
+    `origin`, float64 [width], is subtracted first, as for neighbours.
 
     Returns:
         float32 [rows · (rows - 1) / 2], from 1, in the order of `numpy.triu_indices`; ties have their mean rank.
@@ -126,12 +112,7 @@ def measure_drift(base: ModelResult, model: ModelResult) -> SeedDrift:
 
 
 def summarize_drift(seeds: Sequence[SeedDrift], num_chosen: int) -> list[WordDrift]:
-    """The drift of each chosen word, ranked among the control words.
-
-    Args:
-        seeds: drift by training seed; control words follow the chosen words.
-        num_chosen: number of chosen words.
-    """
+    """The drift of each chosen word, ranked among the control words, which follow the chosen words in `seeds`."""
     overlaps = [seed.neighbour_overlap for seed in seeds]
     correlations = [seed.distance_correlation for seed in seeds]
     return [

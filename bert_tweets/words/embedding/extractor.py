@@ -31,10 +31,7 @@ Array = npt.NDArray[Any]
 def resolve_layers(layers: list[int], num_layers: int, name: str) -> list[int]:
     """The layers that the setting `layers` selects, counted from 0 (the embeddings), ascending, each once.
 
-    Args:
-        layers: the setting; negative ones count from the end; empty: the last four, or as many as there are.
-        num_layers: number of layers of the model, without the embeddings.
-        name: name of the model, for the message.
+    Negative ones count from the end; an empty list selects the last four, or as many as there are.
 
     Raises:
         UserError: there is no such layer.
@@ -104,7 +101,6 @@ class Extractor:
         layers: the layers to read, see `resolve_layers`.
         layout: size of the micro-batches.
         precision: fp32 or bf16.
-        device: device of the module.
         layer_pooling: mean: one vector over all layers; none: one of each layer.
         pooling: over an occurrence's tokens: mean, first, or max (of each dimension).
         has_trained_head: whether the model came with its masked-LM head.
@@ -149,11 +145,7 @@ class Extractor:
     ) -> Iterator[tuple[slice, Array]]:
         """Run tweets through the model, some thousand at a time, and reduce what is read at each occurrence's tokens.
 
-        Args:
-            gather: returns the tokens of some tweets, by index.
-            tokens: the occurrences' tokens.
-            readout: what is read there.
-            share: share of the micro-batches to run.
+        `gather` returns the tokens of some tweets, by index; `share` is the share of the micro-batches to run.
 
         Returns:
             Slices of the occurrences, in order, with their rows, [occurrences of the slice, ...].
@@ -220,11 +212,7 @@ class Extractor:
 
 
 class AsyncCopy:
-    """A copy of a tensor to the CPU that does not stall its device.
-
-    Args:
-        values: tensor on any device.
-    """
+    """A copy of a tensor to the CPU that does not stall its device."""
 
     def __init__(self, values: Tensor):
         self._values = values.to("cpu", non_blocking=True)
@@ -268,12 +256,7 @@ def pool_subwords(states: Tensor, counts: Ints, pooling: str) -> Floats:
 
 
 class Centroids:
-    """Means of vectors by word, accumulated chunk by chunk.
-
-    Args:
-        words: number of words.
-        width: width of a vector.
-    """
+    """Means of vectors by word, accumulated chunk by chunk."""
 
     def __init__(self, words: int, width: int):
         self._sums = torch.zeros(words, width, dtype=torch.float64)

@@ -28,7 +28,6 @@ def gather_ordered(mine: Chunks, name: str, world: World, folder: Path) -> Chunk
         mine: contiguous slices in ascending order with their values, [rows, ...]; rows of another rank are missing:
             NaN, or -1 in an array of integers. Neighbouring ranks may share a slice.
         name: name of the values, for files: other ranks may compute the next ones before rank 0 has read these.
-        world: the ranks.
         folder: folder that all ranks see; the files stay there until rank 0 has read them.
 
     Returns:

@@ -40,16 +40,9 @@ class Background:
 
 
 def background(corpus: Corpus, chosen_words: Sequence[ChosenWord], tweets: int, minimum: int, seed: int) -> Background:
-    """The words and hashtags of a seeded sample of tweets.
+    """The words and hashtags of a seeded sample of tweets that occur at least `minimum` times in it.
 
     A word consists of letters, at least two; mentions, links and the chosen words are excluded.
-
-    Args:
-        corpus: the tweets.
-        chosen_words: the chosen words.
-        tweets: number of tweets to sample.
-        minimum: minimum number of occurrences of a word in these tweets.
-        seed: seed of the sample.
     """
     size = min(tweets, len(corpus))
     chosen = np.sort(generator(seed, "background").choice(len(corpus), size, replace=False))
@@ -87,10 +80,7 @@ def _word_pattern() -> re.Pattern[str]:
 def nearest(words: Vectors, others: Vectors, count: int) -> list[list[tuple[int, float]]]:
     """The nearest background words of each word, by cosine after `background_mean` is subtracted.
 
-    Args:
-        words: centroids of the words; NaN for a word that was not found.
-        others: centroids of the background words, in the same space; NaN likewise.
-        count: number of neighbours of a word.
+    The arguments are centroids in one space, NaN for a word that was not found.
 
     Returns:
         For each word its neighbours as (row of `others`, cosine), nearest first; empty for a word that was not found.

@@ -56,16 +56,7 @@ def occurrence_schema(include_text: bool, groups: Sequence[str] = ()) -> pa.Sche
 
 
 class OccurrenceWriter(AbstractContextManager["OccurrenceWriter"]):
-    """Streams rows of occurrences.parquet.
-
-    Args:
-        path: the file.
-        corpus: the tweets.
-        names: names of chosen words, then control words.
-        num_chosen: number of chosen words.
-        include_text: whether to write the cleaned text.
-        groups: names of the columns kept by prepare.
-    """
+    """Streams rows of occurrences.parquet; `names` are those of chosen words, then of control words."""
 
     def __init__(
         self,
@@ -97,17 +88,7 @@ class OccurrenceWriter(AbstractContextManager["OccurrenceWriter"]):
         correction: str = "none",
         substitutes: Substitutes | None = None,
     ) -> None:
-        """Write a slice of the occurrences, a row per layer.
-
-        Args:
-            occurrences: the occurrences.
-            rows: the slice.
-            vectors: its vectors, float32 [rows, layers, width].
-            model: role of the model.
-            layers: names of the layers.
-            correction: name of the correction.
-            substitutes: substitutes of all occurrences; None: the column is null.
-        """
+        """Write a slice of the occurrences with its vectors, float32 [rows, layers, width], a row per layer."""
         count = rows.stop - rows.start
         if not count:
             return

@@ -64,9 +64,6 @@ def embed(
     """Embed the words and write the files of the output folder. Every rank calls it, and runs its share of the tweets.
 
     Args:
-        config: the settings.
-        manifest: manifest of the shards.
-        world: the ranks.
         folder: folder for the files, made by rank 0 and visible to all ranks.
         spans: the spans of `occurrences=`, in place of shards; the manifest is theirs.
 

@@ -30,13 +30,7 @@ _ROWS = 1024
 
 
 class PostprocessorFit:
-    """Fits a correction to vectors that come chunk by chunk, in float64.
-
-    Args:
-        kind: name of the correction.
-        labels: number of layers that are written; each is fitted separately.
-        width: width of a vector.
-    """
+    """Fits a correction to vectors that come chunk by chunk, in float64, for each of the written layers separately."""
 
     def __init__(self, kind: str, labels: int, width: int):
         self.kind, self.count = kind, 0

@@ -17,12 +17,7 @@ def most_common_tokens(corpus: Corpus, occurrences: Occurrences, words: int) -> 
     """The token ids that each word's found occurrences have most often; empty for a word that was not found.
 
     A word may have several tokenisations (case, spaces within a phrase); of equally frequent ones the one with the
-    smaller ids counts.
-
-    Args:
-        corpus: the tweets.
-        occurrences: occurrences in them.
-        words: number of words; occurrences of words with higher numbers are ignored.
+    smaller ids counts. Occurrences of words with numbers from `words` on are ignored.
     """
     counted: list[Counter[Tokens]] = [Counter() for _ in range(words)]
     ends = np.cumsum(occurrences.subword_counts)
@@ -48,16 +43,9 @@ def most_common_tokens(corpus: Corpus, occurrences: Occurrences, words: int) -> 
 
 
 def static_vectors(matrix: Floats, tokens: Sequence[Tokens]) -> Floats:
-    """The mean of the rows of a model's input embedding matrix for each word; NaN for a word without tokens.
+    """The mean of the rows of a model's input embedding matrix for each word; float32 [words, width], NaN without tokens.
 
-    Positions, the embeddings' LayerNorm and corrections are not applied.
-
-    Args:
-        matrix: float32 [vocabulary, width].
-        tokens: token ids of each word.
-
-    Returns:
-        float32 [words, width].
+    Positions, the embeddings' LayerNorm and corrections are not applied. `matrix` is float32 [vocabulary, width].
     """
     vectors = np.full((len(tokens), matrix.shape[1]), np.nan, np.float32)
     for word, ids in enumerate(tokens):

@@ -26,11 +26,9 @@ class Study:
         corpus: the tweets of both splits.
         words: the chosen words.
         control_words: the control words, numbered after the chosen words.
-        background: the words that neighbours are chosen from.
         occurrences: occurrences of chosen words and control words.
         background_occurrences: occurrences of the background words, by their number there.
         matches: int64 [chosen words and control words], number of places in all tweets, before `max_occurrences`.
-        tokenizer: tokenizer of the tweets.
     """
 
     corpus: Corpus
@@ -54,7 +52,6 @@ class ModelResult:
 
     Attributes:
         name: folder or hub name of the model.
-        layers: values of the column `layer`.
         centroids: mean vectors of chosen words and control words; NaN if a word was not found.
         neighbours: nearest background words of each word.
         distance_ranks: of each word, see `drift.distance_ranks`.

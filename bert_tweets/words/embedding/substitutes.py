@@ -61,17 +61,8 @@ def substitutes_of(
 
     This is the masking and ranking of Amrami and Goldberg 2018, "Word sense induction with neural biLM and symmetric
     patterns", proposed for language models before BERT. A word is a token of two letters or more that begins one:
-    neither a continuation nor a special token. Every rank calls it, and runs its share.
-
-    Args:
-        reader: a model with a trained head.
-        corpus: the tweets.
-        occurrences: occurrences in them; those of words from number `num_chosen` on (control words) are skipped.
-        num_chosen: number of chosen words.
-        count: number of substitutes of an occurrence.
-        tokenizer: tokenizer of the shards.
-        world: the ranks.
-        folder: folder for intermediate files, on a disk that all ranks see.
+    neither a continuation nor a special token. Every rank calls it, and runs its share. Control words, with numbers
+    from `num_chosen` on, are skipped; `folder` is for intermediate files, on a disk that all ranks see.
 
     Returns:
         The substitutes on rank 0; on the others without any.
@@ -103,9 +94,7 @@ def substitutes_of(
 def word_tokens(tokenizer: Any, size: int) -> tuple[Bools, pa.Array]:
     """Which tokens are words, bool [size], and the word of each, string [size], empty if it is not a word.
 
-    Args:
-        tokenizer: fast tokenizer of `transformers`.
-        size: number of tokens of the model, which may be more than the tokenizer's.
+    `size` is the number of tokens of the model, which may be more than the tokenizer's.
     """
     known = min(len(tokenizer), size)
     tokens = tokenizer.convert_ids_to_tokens(list(range(known)))
@@ -121,14 +110,9 @@ def word_tokens(tokenizer: Any, size: int) -> tuple[Bools, pa.Array]:
 
 
 def mask_words(corpus: Corpus, occurrences: Occurrences, first: Ints, mask_id: int, rows: Ints) -> Tweets:
-    """The tokens of the tweets of some occurrences, with the word's tokens replaced by one mask token.
+    """The tokens of the tweets of some found occurrences, with the word's tokens replaced by one mask token.
 
-    Args:
-        corpus: the tweets.
-        occurrences: occurrences in them.
-        first: int64 [occurrences], position of the word's first token.
-        mask_id: id of the mask token.
-        rows: int64, indices of found occurrences.
+    `first` is int64 [occurrences], the position of the word's first token; `rows` are int64 indices of occurrences.
     """
     tweets, counts = corpus.gather(occurrences.places.tweet[rows]), occurrences.subword_counts[rows]
     at = np.cumsum(tweets.lengths) - tweets.lengths + first[rows]
@@ -150,9 +134,7 @@ def single_tokens(corpus: Corpus, occurrences: Occurrences, first: Ints, rows: s
 def without_original(ids: Ints, original: Ints) -> Ints:
     """Move the original word's token to the end of its row.
 
-    Args:
-        ids: int64 [rows, count], token ids, likeliest first.
-        original: int64 [rows], token id of the word; -1 if it is not a single token.
+    `ids` is int64 [rows, count], likeliest first; `original` int64 [rows], -1 if the word is not a single token.
     """
     order = np.argsort(ids == original[:, None], axis=1, kind="stable")
     return np.take_along_axis(ids, order, axis=1)

@@ -36,7 +36,6 @@ class Pairs:
     """Pairs of a file, in its order.
 
     Attributes:
-        path: the file.
         words: the word of each pair, lower case, without surrounding spaces.
         texts: both texts of the first pair, of the second, …; [2 * pairs].
         start, end: int64 [2 * pairs], span of the word in characters, end excluded.
@@ -75,7 +74,6 @@ def read_pairs(path: str, labels: str = "") -> Pairs:
     """Read a file of pairs and their labels.
 
     Args:
-        path: the file.
         labels: file with a label per line, T or F or 1 or 0, or with id, tab and label; empty: the labels are in the
             pairs themselves, or in the file next to them as WiC (`train.gold.txt`) and TempoWiC (`train.labels.tsv`)
             name it.

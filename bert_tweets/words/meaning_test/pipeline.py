@@ -46,12 +46,7 @@ Cosines = dict[str, Doubles]
 
 @dataclass(frozen=True)
 class PairSets:
-    """The files of a meaning test.
-
-    Attributes:
-        train: pairs to choose layer and threshold on.
-        tests: pairs to test them on.
-    """
+    """The files of a meaning test: pairs to choose layer and threshold on, and pairs to test them on."""
 
     train: Pairs
     tests: list[Pairs]

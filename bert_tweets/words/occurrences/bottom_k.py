@@ -31,12 +31,9 @@ class BottomKSampler:
     limit: int
 
     def select(self, word: Ints, group: Ints, tweet: Ints, start: Ints) -> Ints:
-        """Indices of the places to keep, ascending; all arrays are int64 [places].
+        """Indices of the places to keep, ascending; `tweet` and `start` are a place's position in all tweets.
 
-        Args:
-            word: index of each place's word.
-            group: number of each place's group.
-            tweet, start: position of each place in all tweets.
+        All arrays are int64 [places].
         """
         if not self.limit or not len(word):
             return np.arange(len(word))

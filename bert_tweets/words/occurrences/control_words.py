@@ -104,15 +104,12 @@ def choose_controls(
     """Choose up to `count` control words per chosen word: half to twice as frequent, with as many subwords.
 
     Words of the same part of speech come first, others only if these are too few. Apart from that, one random order of
-    all words decides, so that similar chosen words share their control words.
+    all words decides, so that similar chosen words share their control words. Neither the chosen words nor words with
+    one of their names are chosen.
 
     Args:
         counted: all words of the tweets, see `count_words`.
-        chosen_words: the chosen words; neither they nor words with one of their names are chosen.
-        criteria: properties of each chosen word.
-        count: maximum number of control words per chosen word.
         count_subwords: number of tokens of each of some words within running text; 0 if the tokenizer lacks the word.
-        seed: seed of the order.
 
     Returns:
         The control words of all chosen words, each once, in alphabetical order.
@@ -186,14 +183,7 @@ def _most_common(forms: dict[str, int]) -> tuple[str, ...]:
 def find_controls(
     corpus: Corpus, controls: Sequence[ControlWord], sampler: BottomKSampler, share: WorkSplit = ALL_WORK
 ) -> Places:
-    """Sample each control word's places in a share of the tweets; `start` and `end` are its index among the words.
-
-    Args:
-        corpus: the tweets.
-        controls: the control words.
-        sampler: sampler with a salt per control word.
-        share: share of the tweets.
-    """
+    """Sample each control word's places in a share of the tweets; `start` and `end` are its index among the words."""
     forms = pa.array([form for control in controls for form in control.forms], pa.string())
     number = np.repeat(np.arange(len(controls)), [len(control.forms) for control in controls])
     kept, pending = [Places.from_rows([])], 0

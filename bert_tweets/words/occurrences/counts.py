@@ -49,11 +49,6 @@ class WordCount:
 def count_occurrences(folder: Path, manifest: Manifest, words: Sequence[ChosenWord]) -> list[WordCount]:
     """Count the occurrences of words.
 
-    Args:
-        folder: folder of the shards.
-        manifest: their manifest.
-        words: words to look for.
-
     Raises:
         UserError: the shards or their tokenizer are damaged.
     """

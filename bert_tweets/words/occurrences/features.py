@@ -30,8 +30,6 @@ def context_columns(corpus: Corpus, places: Places, tweets: pa.Table, first: Int
     """The columns of `CONTEXT`.
 
     Args:
-        corpus: the tweets.
-        places: places of the words.
         tweets: columns `text` and `retweet_of` of each place's tweet.
         first: int64 [places], see `Occurrences.first_positions`.
     """

@@ -147,12 +147,7 @@ def search(
 ) -> tuple[Places, Ints]:
     """Sample each word's places in a share of the tweets, in each group separately, in bounded memory.
 
-    Args:
-        corpus: the tweets.
-        words: words to look for.
-        sampler: sampler with a salt per word.
-        by: period or group column that defines the groups; empty: all tweets are one group.
-        share: share of the tweets.
+    The groups are those of the period or group column `by`; if it is empty, all tweets are one group.
 
     Returns:
         The sampled places, and the number of places of each word, int64 [words].
@@ -201,27 +196,16 @@ def shard_parts(corpus: Corpus, share: WorkSplit, name: str) -> Iterator[tuple[i
 
 
 def sample(places: Places, keys: Sequence[str], limit: int, seed: int) -> Places:
-    """A uniform sample of each word's places; a function of seed and word, not of the other words.
+    """A uniform sample of each word's places, ordered by tweet; a function of seed and word, not of the other words.
 
-    Args:
-        places: the places, ordered by tweet.
-        keys: key of each word.
-        limit: maximum number of places of a word; 0: no limit.
-        seed: seed of the sample.
+    `limit` is the maximum number of places of a word; 0: no limit.
     """
     sampler = BottomKSampler(salts_of(seed, keys), limit)
     return places.take(sampler.select(places.word, np.zeros_like(places.word), places.tweet, places.start))
 
 
 def align(corpus: Corpus, places: Places, tokenizer: Any, unknown_id: int) -> Occurrences:
-    """Find the tokens of each place.
-
-    Args:
-        corpus: the tweets.
-        places: places ordered by tweet.
-        tokenizer: fast tokenizer of `transformers` that made the shards.
-        unknown_id: id of its [UNK].
-    """
+    """Find the tokens of places that are ordered by tweet, with the `transformers` tokenizer that made the shards."""
     backend = private_backend(tokenizer)
     parts = [_align_chunk(corpus, places.take(rows), backend, unknown_id) for rows in tweet_chunks(places.tweet)]
     kinds = {"status": np.int8, "cluster": np.int64, "subword_counts": np.int64, "subword_positions": np.int64}
@@ -246,13 +230,7 @@ def places_in_share(places: Places, share: WorkSplit) -> Places:
 
 
 def tweet_columns(corpus: Corpus, tweets: Ints, names: list[str]) -> pa.Table:
-    """Columns of some tweets.
-
-    Args:
-        corpus: the tweets.
-        tweets: int64 [rows], indices in ascending order; may repeat.
-        names: names of columns of a shard.
-    """
+    """Columns of some tweets, int64 [rows], indices in ascending order; may repeat."""
     parts = []
     ends = np.cumsum([shard.rows for shard in corpus.shards])
     homes = np.searchsorted(ends, tweets, side="right")

@@ -17,8 +17,7 @@ from bert_tweets.config import PERIODS
 def group_by_column(by: str) -> str:
     """The column of shards and of occurrences.parquet that `by` refers to: `time`, or `group.NAME`.
 
-    Args:
-        by: a period or a group column, with or without `group.`.
+    `by` is a period or a group column, with or without `group.`.
     """
     return "time" if by in PERIODS else f"group.{by.removeprefix('group.')}"
 
@@ -30,11 +29,6 @@ def groups_among(columns: Iterable[str]) -> list[str]:
 
 def group_column(by: str, groups: Sequence[str], where: str) -> str:
     """Like `group_by_column`, but check that the column exists.
-
-    Args:
-        by: a period or a group column, with or without `group.`.
-        groups: names of the existing group columns.
-        where: folder or file that has them, for the message.
 
     Raises:
         UserError: there is no such column.
@@ -54,16 +48,7 @@ def labels(column: pa.ChunkedArray, by: str) -> pa.ChunkedArray:
 
 
 def require_groups(names: Sequence[str], by: str, where: str) -> None:
-    """Check that there are occurrences of at least two groups.
-
-    Args:
-        names: names of their groups.
-        by: the period or column that they are grouped by.
-        where: folder or file of the occurrences, for the message.
-
-    Raises:
-        UserError: there are fewer than two groups.
-    """
+    """Raise UserError if there are occurrences of fewer than two groups."""
     if len(names) < 2:
         what = f"{len(names)} {by}" if by in PERIODS else f"{len(names)} value(s) of {by}"
         raise UserError(f"{where}: all occurrences are of {what}: nothing to compare; choose another by=")

@@ -15,11 +15,7 @@ _KINDS = {"NN": "noun", "VB": "verb", "JJ": "adjective", "RB": "adverb", "MD": "
 
 
 def part_of_speech(word: str) -> str | None:
-    """noun, verb, adjective, adverb, pronoun or other; None if the lexicon is not installed or lacks the word.
-
-    Args:
-        word: the word, case-folded (see `matching.fold`).
-    """
+    """noun, verb, adjective, adverb, pronoun or other; None without a lexicon, or if it lacks the case-folded word."""
     tag = _lexicon().get(word)
     return None if tag is None else _KINDS.get(tag[:2], "other")
 

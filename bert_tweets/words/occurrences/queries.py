@@ -107,11 +107,7 @@ class Pattern:
         return whole_matches(self._compiled, text)
 
     def checked(self) -> Pattern:
-        """Check the expression.
-
-        Raises:
-            UserError: it is not valid, or matches the empty text.
-        """
+        """Raise UserError if the expression is not valid, or matches the empty text."""
         where = f"patterns: {self.text}: {self.expression!r}"
         try:
             empty = self._compiled.fullmatch("")
@@ -176,11 +172,7 @@ def with_words_of_file(config: Config) -> Config:
 
 
 def require_unique_names(chosen_words: Sequence[ChosenWord]) -> None:
-    """Check that there are chosen words, with different names in a file of vectors.
-
-    Raises:
-        UserError: there are none, or two names are the same.
-    """
+    """Raise UserError if there are no chosen words, or two have the same name in a file of vectors."""
     if not chosen_words:
         raise UserError("words: there are no words; write words=mask,virus")
     names: dict[str, str] = {}

@@ -39,7 +39,6 @@ class Choice:
     """What is embedded.
 
     Attributes:
-        control_words: control words, numbered after the chosen words.
         places: places of chosen words and control words, ordered by tweet.
         matches: int64 [chosen words and control words], number of places of each in all tweets.
     """
@@ -54,13 +53,7 @@ def choose_occurrences(
 ) -> Choice:
     """Find the chosen words, sample their places, and choose control words. Every rank calls it.
 
-    Args:
-        config: the settings.
-        corpus: the tweets.
-        words: the chosen words.
-        tokenizer: fast tokenizer of `transformers` that made the shards.
-        unknown_id: id of its [UNK].
-        world: the ranks.
+    `tokenizer` is the fast tokenizer of `transformers` that made the shards.
     """
     keys = [word.key for word in words]
     sampler = BottomKSampler(salts_of(config.seed, keys), config.max_occurrences)

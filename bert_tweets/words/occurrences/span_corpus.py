@@ -34,12 +34,7 @@ _LONGEST = 512
 
 
 class Texts:
-    """Tweets in memory, as a `Corpus`.
-
-    Args:
-        columns: columns of the tweets as in a shard, without tokens.
-        tokens: their tokens.
-    """
+    """Tweets in memory, as a `Corpus`; the columns are those of a shard, without tokens."""
 
     def __init__(self, columns: pa.RecordBatch, tokens: Tweets):
         self._columns, self._tokens = columns, tokens
@@ -72,7 +67,6 @@ class SpanCorpus:
             cleaned, for the background words.
         background: the latter alone; their index in `corpus` is `len(occurrences)` higher.
         occurrences: the spans, in the order of the file.
-        tokenizer: fast tokenizer of `transformers`.
     """
 
     words: list[Word]
@@ -84,11 +78,9 @@ class SpanCorpus:
 
 
 def open_spans(path: str, models: Sequence[str]) -> SpanCorpus:
-    """Read a file of spans, cleaned and tokenised for the first of some models.
+    """Read a file of spans, cleaned and tokenised for the first of some models (folders or hub names).
 
-    Args:
-        path: the file.
-        models: model folders or hub names; windows are as short as the one with the fewest positions needs.
+    Windows are as short as the model with the fewest positions needs.
 
     Raises:
         UserError: the file, a model or its recipe cannot be used.
@@ -113,14 +105,7 @@ def spans_for(file: SpanFile, models: Sequence[str]) -> SpanCorpus:
 
 
 def span_corpus(file: SpanFile, recipe: Recipe, tokenizer: Any, most: int) -> SpanCorpus:
-    """Clean and tokenise the texts of a file, and find the tokens of its spans.
-
-    Args:
-        file: the spans.
-        recipe: recipe of the model.
-        tokenizer: fast tokenizer of `transformers` of that recipe.
-        most: maximum number of tokens.
-    """
+    """Clean and tokenise the texts of a file with a fast tokenizer of that recipe, and find the tokens of its spans."""
     texts, start, end = file.texts.to_pylist(), file.start, file.end
     if recipe.clean in PRESETS:
         texts, start, end = align_spans(texts, start, end, recipe.clean)
@@ -151,12 +136,10 @@ def span_corpus(file: SpanFile, recipe: Recipe, tokenizer: Any, most: int) -> Sp
 def make_windows(
     texts: Sequence[str], start: Ints, end: Ints, tokenizer: Any, most: int
 ) -> tuple[Tweets, npt.NDArray[np.int8], list[Ints]]:
-    """Tokenise texts; long ones become a window of the span and as much as fits on both sides of it.
+    """Tokenise cleaned texts; long ones become a window of the span and as much as fits on both sides of it.
 
     Args:
-        texts: the texts, cleaned.
         start, end: int64 [texts], span in characters; -1 if cleaning removed it.
-        tokenizer: fast tokenizer of `transformers`.
         most: maximum number of tokens of a window, including special ones.
 
     Returns:

@@ -34,13 +34,9 @@ class DistanceMatrix:
 
 
 def pairwise_distances(vectors: Floats, unit: Ints, squared: bool = False, rows_at_once: int = 512) -> DistanceMatrix:
-    """Compute the Euclidean distances between vectors, or their squares.
+    """Compute the Euclidean distances between vectors, float32 [occurrences, width], or their squares.
 
-    Args:
-        vectors: float32 [occurrences, width].
-        unit: int64 [occurrences], the unit of each occurrence, ascending.
-        squared: compute squared distances.
-        rows_at_once: number of rows of the matrix to compute at once; bounds the memory.
+    `unit` is int64 [occurrences], ascending; `rows_at_once` rows of the matrix at a time bound the memory.
     """
     points = vectors.astype(np.float64)
     points -= points.mean(axis=0)
@@ -69,13 +65,7 @@ def energy_statistic(distances: DistanceMatrix, units: Units, labels: Ints | Non
     distances between two groups it is twice the debiased squared distance of means,
     |m_a − m_b|² − tr S_a / n_a − tr S_b / n_b.
 
-    Args:
-        distances: distances between the occurrences.
-        units: units of the occurrences.
-        labels: int64 [times, occurrences], groups of the occurrences; None: the labels of `units`, once.
-
-    Returns:
-        float64 [times].
+    `labels` is int64 [times, occurrences], or None for the labels of `units`, once. Returns float64 [times].
     """
     matrix, groups = distances.matrix, units.groups
     labels = units.label[None] if labels is None else labels

@@ -24,7 +24,6 @@ def earliest_per_cluster(cluster: Ints, time: Ints, random: np.random.Generator)
     Args:
         cluster: int64 [occurrences].
         time: int64 [occurrences]; the largest int64 where it is unknown.
-        random: the generator for equal times.
 
     Returns:
         int64 [clusters], rows in ascending order.
@@ -34,14 +33,7 @@ def earliest_per_cluster(cluster: Ints, time: Ints, random: np.random.Generator)
 
 
 def sample_per_owner(owner: Ints, limit: int, random: np.random.Generator) -> Ints:
-    """Draw at most `limit` rows of each owner; select all rows if the limit is 0.
-
-    Args:
-        owner: int64 [rows].
-
-    Returns:
-        int64 [selected rows], in ascending order.
-    """
+    """Draw at most `limit` rows of each owner, int64 [rows], or all rows if it is 0; int64 [rows drawn], ascending."""
     return _sample(owner, np.full(int(owner.max(initial=-1)) + 1, limit), random) if limit else np.arange(len(owner))
 
 
@@ -52,11 +44,7 @@ def equalize_unit_sizes(unit: Ints, units_per_size: int, random: np.random.Gener
     that outweighs all others would decide the result. From the largest down, units are cut to the size of the smallest
     of the next `units_per_size` units. If fewer are left at the end, they are cut to their smallest.
 
-    Args:
-        unit: int64 [rows], ascending from 0.
-
-    Returns:
-        int64 [selected rows], in ascending order.
+    `unit` is int64 [rows], ascending from 0. Returns int64 [rows drawn], ascending.
     """
     sizes = np.bincount(unit)
     order = np.argsort(-sizes, kind="stable")
@@ -123,13 +111,9 @@ class Units:
 
 @dataclass(frozen=True)
 class _Stratum:
-    """Units that exchange their profiles with each other.
+    """Units that exchange their profiles: int64 [units, places], the labels of each unit.
 
-    Attributes:
-        profiles: int64 [units, places], the labels of each unit.
-        rows: int64 [rows], numbers of the occurrences.
-        owner: int64 [rows], the number of each row's unit in the stratum.
-        place: int64 [rows], the place of each row in the profile of its unit.
+    `rows`, `owner` and `place`, int64 [rows], are occurrences, their units in the stratum and places in the profile.
     """
 
     profiles: Ints
@@ -142,13 +126,10 @@ class Exchange:
     """Exchange of labels between whole units, under the hypothesis that use does not differ by group.
 
     If each unit is in one group, labels are exchanged among all units. If some are in several (an author who writes in
-    many months), the labels of a unit stay together and are exchanged among units with equally many occurrences:
-    whole-block exchange, which needs blocks of equal size (Winkler et al. 2015, "Multi-level block permutation",
-    NeuroImage 123). Nothing is shuffled within a unit: the drift of one author is no evidence of that of others.
-
-    Args:
-        units: units of the occurrences.
-        equal_sizes: exchange only among units with equally many occurrences in any case.
+    many months), or with `equal_sizes`, the labels of a unit stay together and are exchanged among units with equally
+    many occurrences: whole-block exchange, which needs blocks of equal size (Winkler et al. 2015, "Multi-level block
+    permutation", NeuroImage 123). Nothing is shuffled within a unit: the drift of one author is no evidence of that of
+    others.
     """
 
     def __init__(self, units: Units, equal_sizes: bool = False):
@@ -175,11 +156,8 @@ class Exchange:
     def shuffles(self, count: int, random: np.random.Generator, numbers: int = 0) -> Iterator[Ints]:
         """Exchange the labels at random `count` times; yields int64 [some of the times, occurrences].
 
-        Args:
-            count: number of random exchanges.
-            random: the generator.
-            numbers: how many numbers the caller computes from one exchange, which bounds the size of a batch; 0: one
-                for each occurrence and group.
+        `numbers`, how many numbers the caller computes from one exchange, bounds the size of a batch; 0: one for each
+        occurrence and group.
         """
         step = max(1, _LABELS_AT_ONCE // (numbers or len(self.units) * self.units.groups))
         for first in range(0, count, step):

@@ -84,7 +84,6 @@ def find_senses(
         vectors: float32 [occurrences, width], vectors of one model, one for each near-duplicate cluster.
         word: the word; random halvings depend on it and on the seed.
         max_senses: largest number of senses to try.
-        seed: seed of halvings and resamples.
         unit: int64 [occurrences], authors where they are known, from 0; None: each occurrence is a unit.
 
     Raises:
@@ -181,10 +180,6 @@ def _valley_p_value(clusters: list[Doubles], held_out: Doubles) -> float:
     between lower than at the lower end. So of the held-out occurrences in the middle window and in the emptier outer
     one, at least half would be in the middle: the p-value is a binomial tail, the larger of the two
     (Berger 1982, intersection–union).
-
-    Args:
-        clusters: float64 [occurrences, components] of each of two clusters.
-        held_out: float64 [others, components], held-out occurrences that were assigned to these two.
     """
     from scipy.stats import binom
 

@@ -39,11 +39,7 @@ class PartialTerm:
 
 
 class Design:
-    """The centred columns of the covariates, by term.
-
-    Args:
-        terms: columns of each term, float64 [rows, columns].
-    """
+    """The centred columns of the covariates, by term: float64 [rows, columns] each."""
 
     def __init__(self, terms: Sequence[Doubles]):
         self._terms = [term - term.mean(axis=0) for term in terms]

@@ -43,9 +43,7 @@ class ChosenThreshold:
 def choose_threshold(scores: dict[str, Doubles], same: Ints) -> ChosenThreshold:
     """Choose the layer and threshold with the largest macro-F1; among equals, the first layer and lowest threshold.
 
-    Args:
-        scores: cosines by layer, float64 [pairs] each, without NaN.
-        same: int64 [pairs], 1 for the same meaning, else 0.
+    `scores` are cosines by layer, float64 [pairs] without NaN; `same` is int64 [pairs], 1 for the same meaning, else 0.
     """
     return max((_best(layer, values, same) for layer, values in scores.items()), key=lambda one: one.macro_f1)
 
@@ -76,13 +74,8 @@ def _macro_f1(hits: Doubles, alarms: Doubles, positives: Doubles, negatives: Dou
 def weighted_auc(scores: Doubles, same: Ints, weights: Doubles) -> Doubles:
     """The share of pairs of judgements that the scores order correctly, ties halved (Mann and Whitney 1947).
 
-    Args:
-        scores: float64 [pairs].
-        same: int64 [pairs].
-        weights: float64 [times, pairs], weight of each pair.
-
-    Returns:
-        float64 [times]; NaN where all judgements are the same.
+    `scores`: float64 [pairs]; `same`: int64 [pairs]; `weights`: float64 [times, pairs]. Returns float64 [times]; NaN
+    where all judgements are the same.
     """
     order = np.argsort(scores, kind="stable")
     firsts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
@@ -96,14 +89,7 @@ def weighted_auc(scores: Doubles, same: Ints, weights: Doubles) -> Doubles:
 
 
 def pair_scores(scores: Doubles, same: Ints, threshold: float, weights: Doubles) -> Doubles:
-    """Compute MEASURES with weighted pairs; float64 [measures, times].
-
-    Args:
-        scores: float64 [pairs], cosines of the chosen layer.
-        same: int64 [pairs].
-        threshold: the chosen threshold.
-        weights: float64 [times, pairs], weight of each pair.
-    """
+    """Compute MEASURES of cosines, float64 [pairs], with weights, float64 [times, pairs]; float64 [measures, times]."""
     blocks = np.array_split(weights, -(-weights.size // _WEIGHTS_AT_ONCE))
     return np.concatenate([_scores(scores, same, threshold, block) for block in blocks], axis=1)
 
@@ -136,11 +122,9 @@ def bootstrap_weights(words: Sequence[str], times: int, random: np.random.Genera
 
 
 def percentile_intervals(values: Doubles) -> dict[str, list[float | None]]:
-    """The value and the 95 % percentile bounds of each measure.
+    """The value and the 95 % percentile bounds of each measure; resamples in which it is undefined (NaN) are left out.
 
-    Args:
-        values: float64 [measures, 1 + times], first the value of the actual pairs; resamples in which a measure is
-            undefined (NaN) are left out of its bounds.
+    `values` is float64 [measures, 1 + times], first the value of the actual pairs.
     """
     return {name: [_number(one[0]), *_bounds(one[1:])] for name, one in zip(MEASURES, values, strict=True)}
 

@@ -48,14 +48,7 @@ def min_attainable_p(exchange: Exchange, permutations: int) -> float:
 def permutation_test(
     distances: DistanceMatrix, units: Units, permutations: int, random: np.random.Generator
 ) -> PermutationTest:
-    """Test whether groups differ by more than if whole units had been assigned to them at random.
-
-    Args:
-        distances: distances between the occurrences.
-        units: units of the occurrences, at least two in each group.
-        permutations: number of permutations, R.
-        random: the generator.
-    """
+    """Test whether groups, of at least two units each, differ by more than if units were assigned to them at random."""
     exchange = Exchange(units)
     observed = energy_statistic(distances, units)[0]
     shuffles = exchange.shuffles(permutations, random)
@@ -66,11 +59,7 @@ def permutation_test(
 
 
 def q_values(p_values: Doubles) -> Doubles:
-    """The smallest false discovery rate at which each test is a finding (Benjamini and Hochberg 1995).
-
-    Args:
-        p_values: float64 [tests]; may be empty.
-    """
+    """The smallest false discovery rate at which each test is a finding (Benjamini and Hochberg 1995); float64 [tests]."""
     from scipy.stats import false_discovery_control
 
     adjusted: Doubles = false_discovery_control(p_values) if len(p_values) else p_values

@@ -8,15 +8,10 @@ from bert_tweets.common.arrays import Floats
 
 
 def principal_components(vectors: Floats) -> tuple[Floats, float]:
-    """Project vectors onto their first two principal components.
+    """Project vectors, float32 [rows, width], onto their first two principal components.
 
-    The largest entry of each axis is positive, so that the same vectors always give the same points.
-
-    Args:
-        vectors: float32 [rows, width].
-
-    Returns:
-        The points, float32 [rows, 2], and the share of the variance that they keep, 0 if all vectors are equal.
+    The largest entry of each axis is positive, so that the same vectors always give the same points. Returns them,
+    float32 [rows, 2], and the share of the variance that they keep, 0 if all vectors are equal.
     """
     if not len(vectors):
         return np.zeros((0, 2), np.float32), 0.0

@@ -15,14 +15,9 @@ from bert_tweets.words.statistics.principal_components import principal_componen
 
 
 def write_word2vec_text(path: Path, names: Sequence[str], vectors: Floats) -> None:
-    """Write word2vec text: `count width`, then a line per word with its numbers.
+    """Write word2vec text: `count width`, then a line per word with its vector, float32 [words, width].
 
     A space within a phrase is written `_`; a word without a vector (NaN) is left out.
-
-    Args:
-        path: the file.
-        names: the words.
-        vectors: float32 [words, width].
     """
     found = _known(vectors)
     lines = [f"{len(found)} {vectors.shape[1]}"]
@@ -60,14 +55,10 @@ def write_safetensors(path: Path, names: Sequence[str], vectors: Floats, space: 
 
 
 def flat_table(rows: pa.Table, vectors: Floats) -> pa.Table:
-    """A table of found occurrences for Embedding Atlas and data frames.
+    """A table of found occurrences and their vectors, float32 [rows, width], for Embedding Atlas and data frames.
 
     Group columns are called `group_NAME`, because a point would need quotes in SQL; `projection_x` and `projection_y`
-    are the first two principal components of these vectors; `vector` is a list of fixed size.
-
-    Args:
-        rows: the occurrences, with a column `vector`, which is replaced.
-        vectors: float32 [rows, width], their vectors.
+    are the first two principal components of these vectors; `vector`, which is replaced, is a list of fixed size.
     """
     names = [name for name in rows.column_names if name != "vector"]
     columns = {name.replace("group.", "group_"): rows.column(name) for name in names}

@@ -33,9 +33,6 @@ class VectorStore:
     Attributes:
         path: path of occurrences.parquet.
         role: value of the column `model`: model, model.2, base.
-        space: the space.
-        summary: content of summary.json.
-        columns: names of the file's columns.
         words: all words of the file, in order of appearance; the same for each model.
     """
 
@@ -107,7 +104,6 @@ def open_vectors(
     """Open a folder written by embed; reads only names.
 
     Args:
-        folder: the folder.
         model: value of the column `model`: model, base, model.2 for a further training seed.
         layer: value of the column `layer`, `mean(9,10,11,12)` or `12`; None: the only one.
         correction: value of the column `correction`; None: the only one.
@@ -183,11 +179,8 @@ def control_mean(space: VectorSpace, controls: Floats) -> Doubles | None:
     """The origin to subtract before cosines: the mean of the control words; None for too few, or a corrected space.
 
     Contextual vectors share a large direction, which makes all cosines similar (Mu and Viswanath 2018,
-    "All-but-the-top", section 3). The mean of a few chosen words would be about these words.
-
-    Args:
-        space: space of the vectors.
-        controls: float32 [control words, width], their centroids.
+    "All-but-the-top", section 3). The mean of a few chosen words would be about these words. `controls` are the
+    centroids of the control words, float32 [control words, width].
     """
     if space.correction != "none" or len(controls) < _FEWEST_CONTROLS:
         return None

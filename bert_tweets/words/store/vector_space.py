@@ -35,11 +35,7 @@ class VectorSpace:
     correction_hash: str = ""
 
     def require_same(self, other: VectorSpace) -> None:
-        """Check that another space is the same.
-
-        Raises:
-            UserError: it is not; names the properties that differ.
-        """
+        """Raise UserError if another space is not the same, and name the properties that differ."""
         names = [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
         if names:
             parts = "; ".join(f"{name}: {getattr(self, name)}, {getattr(other, name)}" for name in names)
@@ -51,12 +47,7 @@ class VectorSpace:
 
 @dataclass(frozen=True)
 class Vectors:
-    """Vectors of one space.
-
-    Attributes:
-        space: the space.
-        values: float32 [rows, width]; a row of NaN is a word without a vector.
-    """
+    """Vectors of one space, float32 [rows, width]; a row of NaN is a word without a vector."""
 
     space: VectorSpace
     values: Floats
@@ -67,9 +58,7 @@ class Vectors:
     def cosines(self, other: Vectors, origin: Doubles | None = None) -> Doubles:
         """Cosines of each row with each other row: float64 [rows, other rows]; NaN if one has no vector.
 
-        Args:
-            other: vectors of the same space.
-            origin: float64 [width], subtracted from both first; None: no origin.
+        `origin`, float64 [width] or None, is subtracted from both first.
 
         Raises:
             UserError: they are of different spaces.

@@ -70,7 +70,6 @@ class WordVectors:
         """Open a folder written by embed.
 
         Args:
-            folder: path of the folder.
             model: model, base, or model.2 for a further training seed.
             layer: name of the layer in the table, `mean(9,10,11,12)` or `12`; None: the only one.
             correction: name of the correction in the table; None: the only one.
@@ -106,11 +105,7 @@ class WordVectors:
         return isinstance(word, str) and word in self._numbers
 
     def __getitem__(self, word: str) -> Floats:
-        """The word's centroid, float32 [width].
-
-        Raises:
-            UnknownWord: it is not in the folder, or was not found in the tweets.
-        """
+        """The word's centroid, float32 [width]; raises UnknownWord if it is not in the folder or was not found in the tweets."""
         vector: Floats = self.centroids[self._number(word)]
         return vector
 
@@ -165,10 +160,8 @@ class WordVectors:
     def occurrences(self, word: str, found: bool = True) -> pa.Table:
         """The word's rows of occurrences.parquet in this space, without their vectors.
 
-        Args:
-            word: the word.
-            found: only occurrences that have a vector, in the order of `vectors`; False: all occurrences, also
-                truncated ones and those lost to [UNK].
+        By default only occurrences that have a vector, in the order of `vectors`; `found=False` adds truncated ones and
+        those lost to [UNK].
         """
         self._require(word)
         columns = [name for name in self._source.columns if name != "vector"]
@@ -183,10 +176,7 @@ class WordVectors:
         """The word's senses, as in senses.json of analyze; q-values are over the tests of this word alone.
 
         Args:
-            word: the word.
             by: day, week, month, year or a group column, for shares by group; empty: no shares.
-            max_senses: largest number of senses.
-            seed: seed of the search.
 
         Raises:
             UserError: scikit-learn is not installed, or there is no such group column.
@@ -204,7 +194,6 @@ class WordVectors:
         """The word's rows of change.json; q-values are over all words, as in analyze.
 
         Args:
-            word: the word.
             by: day, week, month, year or a group column.
             settings: further settings of analyze.
 
@@ -225,7 +214,6 @@ class WordVectors:
         frames.
 
         Args:
-            path: path of the file.
             senses: also write the senses of each chosen word: `virus#1`; in .parquet a column `sense`.
 
         Raises:
