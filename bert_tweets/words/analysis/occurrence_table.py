@@ -108,8 +108,7 @@ class OccurrenceTable:
     @cached_property
     def words(self) -> list[str]:
         """The words, in order of appearance."""
-        words: list[str] = self.columns.column("word").unique().to_pylist()
-        return words
+        return list(self.columns.column("word").unique().to_pylist())
 
     @cached_property
     def word_numbers(self) -> Ints:

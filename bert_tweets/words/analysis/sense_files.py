@@ -84,8 +84,7 @@ def groups_of_rows(rows: pa.Table, by: str) -> list[str | None]:
     name = group_by_column(by)
     if name not in rows.column_names:
         return [None] * len(rows)
-    groups: list[str | None] = labels(rows.column(name), by).to_pylist()
-    return groups
+    return list(labels(rows.column(name), by).to_pylist())
 
 
 def _sense_table(model: SenseModel, rows: pa.Table, role: str) -> pa.Table:

@@ -233,8 +233,7 @@ def _rank_biserial(member: Doubles, column: pa.Array) -> Doubles:
     inside = member.sum(axis=1)
     outside = member.shape[1] - inside
     larger = member @ ranks - inside * (inside + 1) / 2
-    result: Doubles = 2 * larger / (inside * outside) - 1
-    return result
+    return np.asarray(2 * larger / (inside * outside) - 1)
 
 
 def _cramers_v(member: Doubles, column: pa.Array) -> Doubles:
@@ -246,8 +245,7 @@ def _cramers_v(member: Doubles, column: pa.Array) -> Doubles:
     expected = inside * totals / size
     # Over the sense and its complement, whose counts differ from the expected ones by the same amount.
     squares = ((counts - expected) ** 2 * (1 / expected + 1 / (totals - expected))).sum(axis=1)
-    result: Doubles = np.sqrt(squares / size)
-    return result
+    return np.asarray(np.sqrt(squares / size))
 
 
 def _frequent_substitutes(rows: pa.Table, member: Bools) -> list[tuple[str, int]]:

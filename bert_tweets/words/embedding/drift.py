@@ -105,10 +105,7 @@ class SeedDrift:
 def measure_drift(base: ModelResult, model: ModelResult) -> SeedDrift:
     names = ([[name for name, _ in near] for near in one.neighbours] for one in (base, model))
     ranks = zip(base.distance_ranks, model.distance_ranks, strict=True)
-    return SeedDrift(
-        [overlap(*pair) for pair in zip(*names, strict=True)],
-        [rank_correlation(*pair) for pair in ranks],
-    )
+    return SeedDrift([overlap(*pair) for pair in zip(*names, strict=True)], [rank_correlation(*pair) for pair in ranks])
 
 
 def summarize_drift(seeds: Sequence[SeedDrift], num_chosen: int) -> list[WordDrift]:

@@ -106,8 +106,7 @@ def background_mean(others: Vectors) -> Doubles | None:
     known = others.values[~np.isnan(others.values).any(axis=1)]
     if others.space.correction != NONE or not len(known):
         return None
-    mean: Doubles = known.mean(axis=0, dtype=np.float64)
-    return mean
+    return np.asarray(known.mean(axis=0, dtype=np.float64))
 
 
 def overlap(before: list[str], after: list[str]) -> float | None:

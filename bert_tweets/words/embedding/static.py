@@ -43,7 +43,7 @@ def most_common_tokens(corpus: Corpus, occurrences: Occurrences, words: int) -> 
 
 
 def static_vectors(matrix: Floats, tokens: Sequence[Tokens]) -> Floats:
-    """The mean of the rows of a model's input embedding matrix for each word; float32 [words, width], NaN without tokens.
+    """The mean of the rows of a model's input embeddings for each word: float32 [words, width], NaN without tokens.
 
     Positions, the embeddings' LayerNorm and corrections are not applied. `matrix` is float32 [vocabulary, width].
     """

@@ -271,11 +271,7 @@ def _align_chunk(corpus: Corpus, places: Places, backend: Any, unknown_id: int) 
     status = np.select([beyond, unknown | (subwords == 0)], [TRUNCATED, UNKNOWN], FOUND).astype(np.int8)
     clusters = columns.column("cluster").to_numpy()
     return Occurrences(
-        places,
-        status,
-        clusters[home],
-        np.where(status == FOUND, subwords, 0),
-        position[status[owner] == FOUND],
+        places, status, clusters[home], np.where(status == FOUND, subwords, 0), position[status[owner] == FOUND]
     )
 
 

@@ -59,5 +59,4 @@ def group_numbers(names: pa.ChunkedArray) -> Ints:
     coded = names.combine_chunks().dictionary_encode()
     digests = (hashlib.sha256(name.encode()).digest() for name in coded.dictionary.to_pylist())
     codes = np.array([0, *(int.from_bytes(digest[:7], "little") + 1 for digest in digests)], np.int64)
-    found: Ints = codes[np.asarray(pc.fill_null(coded.indices, -1)) + 1]
-    return found
+    return np.asarray(codes[np.asarray(pc.fill_null(coded.indices, -1)) + 1])

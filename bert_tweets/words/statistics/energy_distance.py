@@ -86,15 +86,13 @@ def energy_statistic(distances: DistanceMatrix, units: Units, labels: Ints | Non
     pairs = sizes**2 - (by_unit**2).sum(axis=0, dtype=np.float64)
     all_pairs = len(matrix) ** 2 - (np.bincount(units.unit).astype(np.float64) ** 2).sum()
     between = (total - sums.sum(axis=1)) / (all_pairs - pairs.sum(axis=1))
-    result: Doubles = 2 * (between - (_shares(sizes) * sums / pairs).sum(axis=1))
-    return result
+    return np.asarray(2 * (between - (_shares(sizes) * sums / pairs).sum(axis=1)))
 
 
 def _shares(sizes: Doubles) -> Doubles:
     """The weight of each group's inner distance; the weights add up to one along the last axis."""
     weights = sizes * (sizes.sum(axis=-1, keepdims=True) - sizes)
-    shares: Doubles = weights / weights.sum(axis=-1, keepdims=True)
-    return shares
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,7 @@ def find_senses(
             def assign(rows: Floats, mixture: Any = mixture, place: Ints = place) -> Ints:
                 if not len(rows):
                     return np.empty(0, np.int64)
-                labels: Ints = place[mixture.predict(pca.transform(rows.astype(np.float64)))]
-                return labels
+                return np.asarray(place[mixture.predict(pca.transform(rows.astype(np.float64)))])
 
             return FittedSenses(place[found], p_values, Criterion.VALLEYS, stability, assign)
     return _single_sense(len(points), Criterion.VALLEYS, p_values)

@@ -75,8 +75,7 @@ def _span(columns: Doubles, lengths: Doubles | None = None) -> Doubles:
     if not there.any():
         return columns[:, :0]
     left, values, _ = np.linalg.svd(columns[:, there] / lengths[there], full_matrices=False)
-    span: Doubles = left[:, values > _RANK_TOLERANCE]
-    return span
+    return np.asarray(left[:, values > _RANK_TOLERANCE])
 
 
 @dataclass(frozen=True)
@@ -195,5 +194,4 @@ class Regression:
                 of_all = (moved**2).sum(axis=(0, 2), dtype=np.float64)
                 statistic = of_term / (of_residuals + (share**2).sum() - of_all + of_term)
                 beyond[number] += int((statistic >= observed[number] * (1 - _TIE)).sum())
-        p_values: Doubles = (beyond + 1) / (permutations + 1)
-        return p_values
+        return np.asarray((beyond + 1) / (permutations + 1))

@@ -67,8 +67,7 @@ def _macro_f1(hits: Doubles, alarms: Doubles, positives: Doubles, negatives: Dou
     misses, rejections = positives - hits, negatives - alarms
     with np.errstate(invalid="ignore"):
         of_same, of_other = 2 * hits / (2 * hits + misses + alarms), 2 * rejections / (2 * rejections + misses + alarms)
-    result: Doubles = (np.nan_to_num(of_same) + np.nan_to_num(of_other)) / 2
-    return result
+    return np.asarray((np.nan_to_num(of_same) + np.nan_to_num(of_other)) / 2)
 
 
 def weighted_auc(scores: Doubles, same: Ints, weights: Doubles) -> Doubles:

@@ -59,8 +59,7 @@ def permutation_test(
 
 
 def q_values(p_values: Doubles) -> Doubles:
-    """The smallest false discovery rate at which each test is a finding (Benjamini and Hochberg 1995); float64 [tests]."""
+    """The smallest false discovery rate at which each test is a finding (Benjamini and Hochberg 1995), float64."""
     from scipy.stats import false_discovery_control
 
-    adjusted: Doubles = false_discovery_control(p_values) if len(p_values) else p_values
-    return adjusted
+    return np.asarray(false_discovery_control(p_values) if len(p_values) else p_values)

@@ -171,8 +171,7 @@ def chosen_words_of(source: VectorStore) -> list[str]:
     rows = source.read(["word", "control"], found=False)
     if "control" in rows.column_names:
         rows = rows.filter(pc.invert(pc.fill_null(rows.column("control"), False)))
-    words: list[str] = rows.column("word").unique().to_pylist()
-    return words
+    return list(rows.column("word").unique().to_pylist())
 
 
 def control_mean(space: VectorSpace, controls: Floats) -> Doubles | None:
@@ -184,5 +183,4 @@ def control_mean(space: VectorSpace, controls: Floats) -> Doubles | None:
     """
     if space.correction != "none" or len(controls) < _FEWEST_CONTROLS:
         return None
-    mean: Doubles = controls.mean(axis=0, dtype=np.float64)
-    return mean
+    return np.asarray(controls.mean(axis=0, dtype=np.float64))

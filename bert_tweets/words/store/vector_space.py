@@ -74,5 +74,4 @@ class Vectors:
 
 def _unit(vectors: Floats, origin: Doubles | None) -> Doubles:
     values = vectors.astype(np.float64) if origin is None else vectors - origin
-    unit: Doubles = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
-    return unit
+    return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12))

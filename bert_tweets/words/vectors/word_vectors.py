@@ -105,9 +105,8 @@ class WordVectors:
         return isinstance(word, str) and word in self._numbers
 
     def __getitem__(self, word: str) -> Floats:
-        """The word's centroid, float32 [width]; raises UnknownWord if it is not in the folder or was not found in the tweets."""
-        vector: Floats = self.centroids[self._number(word)]
-        return vector
+        """The word's centroid, float32 [width]; an UnknownWord is not in the folder, or was not found in the tweets."""
+        return np.asarray(self.centroids[self._number(word)])
 
     @cached_property
     def centroids(self) -> Floats:
@@ -291,8 +290,7 @@ class WordVectors:
     @cached_property
     def _found(self) -> Bools:
         """bool [words of the source], whether a word has a mean."""
-        found: Bools = np.asarray(~np.isnan(self._means).any(axis=1))
-        return found
+        return np.asarray(~np.isnan(self._means).any(axis=1))
 
     @cached_property
     def _vectors(self) -> Vectors:
