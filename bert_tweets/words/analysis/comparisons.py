@@ -95,7 +95,7 @@ def group_pairs(contrasts: str, by: str, groups: Sequence[int]) -> tuple[Contras
 
 
 def compare_groups(sample: WordSample, vectors: Floats, config: AnalyzeConfig) -> list[Comparison]:
-    """Compare all groups of a word that have enough occurrences, then pairs, by vectors, float32 [occurrences, width]."""
+    """Compare all groups of a word with enough occurrences, then pairs, by vectors: float32 [occurrences, width]."""
     comparable = sample.comparable_groups(config.min_clusters)
     present = np.flatnonzero(sample.tweets).tolist()
     contrast, pairs = group_pairs(config.contrasts, config.by, present)
@@ -152,7 +152,7 @@ def compare_control(sample: WordSample, vectors: Floats, requested: set[Groups],
 def rank_among_controls(
     sample: WordSample, estimate: float | None, key: Groups, controls: Sequence[ControlResult]
 ) -> Rank:
-    """Rank a word's estimate among those with the same key in `ControlResult.estimates` of its matched control words."""
+    """Rank an estimate among those of matched control words; the key is that of `ControlResult.estimates`."""
     comparable = [control for control in controls if key in control.estimates] if estimate is not None else []
     matched, matched_on = match_controls(sample, comparable)
     if estimate is None or not matched:

@@ -24,11 +24,7 @@ _SECONDS_PER_DAY = 86_400
 
 
 def covariate_column(name: str, names: Sequence[str], path: Path) -> str:
-    """The column of a covariate in the table.
-
-    Raises:
-        UserError: the table has no such column.
-    """
+    """The column of a covariate in the table; raises UserError if there is none."""
     if name in PERIODS or name == TIME:
         return TIME
     if name in _COLUMNS and name in names:
@@ -82,11 +78,7 @@ class Covariate:
 
 
 def covariate(name: str, column: pa.ChunkedArray) -> Covariate:
-    """Make a covariate from its column.
-
-    Raises:
-        UserError: the column has a type that cannot be a covariate.
-    """
+    """Make a covariate from its column; raises UserError if it has a type that cannot be a covariate."""
     if name in PERIODS:
         column = pc.strftime(column.cast(pa.timestamp("s")), format=PERIODS[name])
     kind = column.type

@@ -237,7 +237,7 @@ def prefetch_one(items: Iterable[Item]) -> Iterator[Item]:
 
 
 def pool_subwords(states: Tensor, counts: Ints, pooling: str) -> Floats:
-    """Pool the states of each occurrence's tokens to a vector.
+    """Pool the states of each occurrence's tokens to a vector: float32 [occurrences, labels, width].
 
     On the CPU, which adds in a fixed order: on a GPU the last bits would change from run to run.
 
@@ -245,9 +245,6 @@ def pool_subwords(states: Tensor, counts: Ints, pooling: str) -> Floats:
         states: float32 [tokens, labels, width].
         counts: int64 [occurrences], number of tokens of each, at least one.
         pooling: mean, first (only the first token is given), or max.
-
-    Returns:
-        float32 [occurrences, labels, width].
     """
     if int(counts.sum()) == len(counts):
         return states.numpy()

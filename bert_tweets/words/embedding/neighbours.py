@@ -80,13 +80,10 @@ def _word_pattern() -> re.Pattern[str]:
 def nearest(words: Vectors, others: Vectors, count: int) -> list[list[tuple[int, float]]]:
     """The nearest background words of each word, by cosine after `background_mean` is subtracted.
 
-    The arguments are centroids in one space, NaN for a word that was not found.
+    The arguments are centroids in one space, else UserError is raised; NaN for a word that was not found.
 
     Returns:
         For each word its neighbours as (row of `others`, cosine), nearest first; empty for a word that was not found.
-
-    Raises:
-        UserError: they are in different spaces.
     """
     known = np.flatnonzero(~np.isnan(others.values).any(axis=1))
     cosines = words.cosines(others.take(known), background_mean(others))

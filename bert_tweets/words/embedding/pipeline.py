@@ -47,11 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 def models_by_role(config: EmbedConfig) -> dict[str, str]:
-    """The models by role: base first, then `model`, `model.2`, … for further training seeds.
-
-    Raises:
-        UserError: a model is given twice.
-    """
+    """The models by role: base first, then `model`, `model.2`, … by training seed; UserError if one is given twice."""
     if len(set(config.model)) < len(config.model):
         raise UserError("model: the same model is given twice; give one model per training seed")
     models = {MODEL if not number else f"{MODEL}.{number + 1}": name for number, name in enumerate(config.model)}

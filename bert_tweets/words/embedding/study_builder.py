@@ -36,11 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 def words_of_study(config: EmbedConfig, manifest: Manifest, spans: SpanCorpus | None) -> list[ChosenWord]:
-    """The chosen words; mistakes in the settings show before anything is read.
-
-    Raises:
-        UserError: there are no words, or no column to group by.
-    """
+    """The chosen words; UserError if there are none, or no column to group by, before anything is read."""
     if config.by:
         group_column(config.by, manifest.groups, config.occurrences or config.data.path)
     return [*spans.words] if spans else chosen_words(config)

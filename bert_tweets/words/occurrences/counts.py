@@ -47,11 +47,7 @@ class WordCount:
 
 
 def count_occurrences(folder: Path, manifest: Manifest, words: Sequence[ChosenWord]) -> list[WordCount]:
-    """Count the occurrences of words.
-
-    Raises:
-        UserError: the shards or their tokenizer are damaged.
-    """
+    """Count the occurrences of words; raises UserError if the shards or their tokenizer are damaged."""
     require_tokenizer(folder, manifest)
     corpus = open_corpus(str(folder), manifest)
     tokenizer = load_tokenizer(str(folder / TOKENIZER_FOLDER), local_only=True)

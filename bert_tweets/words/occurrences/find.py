@@ -36,25 +36,20 @@ class Corpus(Protocol):
     @property
     def shards(self) -> Sequence[Any]:
         """The shards; each has `rows`, its number of tweets."""
-        ...
 
     def __len__(self) -> int: ...
 
     def batch(self, shard: int) -> pa.RecordBatch:
         """The columns of a shard."""
-        ...
 
     def first_row(self, shard: int) -> int:
         """The index of a shard's first tweet."""
-        ...
 
     def gather(self, indices: Ints) -> Tweets:
         """The tokens of some tweets."""
-        ...
 
     def lengths_of(self, indices: Ints) -> Ints:
         """The number of tokens of each of some tweets."""
-        ...
 
 
 def open_corpus(folder: str, manifest: Manifest) -> Split:

@@ -28,11 +28,7 @@ def groups_among(columns: Iterable[str]) -> list[str]:
 
 
 def group_column(by: str, groups: Sequence[str], where: str) -> str:
-    """Like `group_by_column`, but check that the column exists.
-
-    Raises:
-        UserError: there is no such column.
-    """
+    """Like `group_by_column`, but raise UserError if the column, in the folder or file `where`, does not exist."""
     if by not in PERIODS and by.removeprefix("group.") not in groups:
         raise UserError(
             f"by={by}: neither one of {', '.join(PERIODS)} nor a group column of {where}"

@@ -40,29 +40,23 @@ class ChosenWord(Protocol):
     @property
     def text(self) -> str:
         """Its name, NFC, without surrounding spaces."""
-        ...
 
     @property
     def key(self) -> str:
         """The case-folded name, the same for all spellings of the name."""
-        ...
 
     @property
     def parts(self) -> frozenset[str]:
         """The case-folded words in it, which are trivially similar to it."""
-        ...
 
     def covers(self, word: str) -> bool:
         """Whether a folded word, without its context, is one of its occurrences."""
-        ...
 
     def candidates(self, texts: pa.Array) -> pa.Array:
         """Which texts may hold it: bool [rows], a superset of those where `spans` finds it."""
-        ...
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Start and end in characters of each of its places in a text, without overlaps."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,6 @@ class Word:
 
     @property
     def key(self) -> str:
-        """The case-folded word, the same for all its spellings."""
         return fold(self.text)
 
     @property
@@ -92,30 +85,23 @@ class Word:
     def covers(self, word: str) -> bool:
         return word == self.key
 
-    @property
-    def is_symbol(self) -> bool:
-        return is_symbol(self.text)
-
     @cached_property
     def pattern(self) -> str:
         """A regular expression, without word boundaries, with the same meaning in Python's `re` and in RE2."""
         # Cleaning removes joiners from words; the raw recipe keeps them, and its text may be decomposed.
-        spellings = [self.text] if self.is_symbol else [self.text, self.text.translate(_WITHOUT_JOINERS)]
+        spellings = [self.text] if is_symbol(self.text) else [self.text, self.text.translate(_WITHOUT_JOINERS)]
         forms = dict.fromkeys(unicodedata.normalize(form, s) for s in spellings for form in ("NFC", "NFD"))
-        return _I.sub(
-            _only_this_i, "|".join(_symbol_pattern(form) if self.is_symbol else _text_pattern(form) for form in forms)
-        )
+        as_pattern = _symbol_pattern if is_symbol(self.text) else _text_pattern
+        return _I.sub(_only_this_i, "|".join(map(as_pattern, forms)))
 
     @cached_property
     def _compiled(self) -> re.Pattern[str]:
         return re.compile(self.pattern, re.IGNORECASE)
 
     def candidates(self, texts: pa.Array) -> pa.Array:
-        """Which texts may hold the word: bool [rows], a superset of those where `spans` finds it."""
         return pc.match_substring_regex(texts, self.pattern, ignore_case=True)
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Start and end in characters of each of its places in a text, without overlaps."""
         return whole_matches(self._compiled, text)
 
 

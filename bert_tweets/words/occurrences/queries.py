@@ -142,10 +142,7 @@ def as_wide_in_re2(expression: str) -> str:
 
 
 def chosen_words(config: Any) -> list[ChosenWord]:
-    """The chosen words of the settings: words, lemmas and patterns, in this order.
-
-    Args:
-        config: settings with `words`, `lemmas` and `patterns`; a file of words is read by `with_words_of_file`.
+    """The chosen words of the settings: words (of a file too, see `with_words_of_file`), lemmas, patterns, in order.
 
     Raises:
         UserError: there are none, two have the same name, or an expression is not valid.
@@ -161,11 +158,7 @@ def chosen_words(config: Any) -> list[ChosenWord]:
 
 
 def with_words_of_file(config: Config) -> Config:
-    """Add the words of `words_file` to the words of the settings, which then determine everything.
-
-    Raises:
-        UserError: see `words_of_file`.
-    """
+    """Add the words of `words_file` to the words of the settings, which then determine everything."""
     if not config.words_file:
         return config
     return replace(config, words=[*config.words, *words_of_file(config.words_file)], words_file="")

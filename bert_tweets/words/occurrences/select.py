@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -71,7 +72,7 @@ def choose_occurrences(
             for number, word in enumerate(words)
         ]
         counted = _count_on_all_ranks(corpus, world)
-        count_subwords = _SubwordCounter(private_backend(tokenizer), unknown_id)
+        count_subwords = partial(_count_subwords, private_backend(tokenizer), unknown_id)
         controls = choose_controls(counted, words, wanted, config.controls, count_subwords, config.seed)
     return _with_controls(config, corpus, controls, Choice(controls, places, matches), world)
 
@@ -116,15 +117,8 @@ def _count_on_all_ranks(corpus: Corpus, world: World) -> pa.Table:
     return sum_counts([pa.table({"values": together.cast(pa.string()), "counts": counts})])
 
 
-@dataclass(frozen=True)
-class _SubwordCounter:
-    """Counts the tokens of words within running text; 0 if one is [UNK]."""
-
-    backend: Any
-    unknown_id: int
-
-    def __call__(self, words: list[str]) -> list[int]:
-        # Byte-level tokens include the space before a word.
-        texts = [f" {word}" for word in words]
-        encodings = self.backend.encode_batch(texts, add_special_tokens=False)
-        return [0 if self.unknown_id in encoding.ids else len(encoding.ids) for encoding in encodings]
+def _count_subwords(backend: Any, unknown_id: int, words: list[str]) -> list[int]:
+    """The number of tokens of each word within running text; 0 if one is [UNK]."""
+    # Byte-level tokens include the space before a word.
+    encodings = backend.encode_batch([f" {word}" for word in words], add_special_tokens=False)
+    return [0 if unknown_id in encoding.ids else len(encoding.ids) for encoding in encodings]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import SimpleNamespace
 from typing import Any
 
@@ -195,11 +195,7 @@ def _columns(file: SpanFile, texts: pa.Array, cluster: Ints) -> pa.RecordBatch:
 
 
 def _concatenated(first: Tweets, second: Tweets) -> Tweets:
-    return Tweets(
-        np.concatenate([first.lengths, second.lengths]),
-        np.concatenate([first.input_ids, second.input_ids]),
-        np.concatenate([first.word_starts, second.word_starts]),
-    )
+    return Tweets(*(np.concatenate([getattr(first, f.name), getattr(second, f.name)]) for f in fields(Tweets)))
 
 
 def _manifest(file: SpanFile, recipe: Recipe, tokenizer: Any, longest: int) -> Manifest:

@@ -107,10 +107,6 @@ class JackknifeVariance:
     pairs: float
     linear: float
 
-    @property
-    def standard_error(self) -> float:
-        return math.sqrt(self.pairs + self.linear)
-
     def interval(self, estimate: float, confidence: float = 0.95) -> tuple[float, float]:
         """The effects that are compatible with the estimate, each at the variance that it would have.
 

@@ -130,8 +130,7 @@ def level_of_each_count(max_senses: int) -> float:
 
 def min_occurrences(max_senses: int) -> int:
     """Occurrences that two senses need: half are held out, and two thirds of a sense are in the window on its peak."""
-    in_window = np.ceil(-np.log2(_LEVEL / 2 / max(max_senses - 1, 1)))
-    return int(2 * 2 * 1.5 * in_window)
+    return int(2 * 2 * 1.5 * np.ceil(-np.log2(level_of_each_count(max_senses) / 2)))
 
 
 def _random_halves(unit: Ints, random: np.random.Generator) -> tuple[Ints, Ints]:

@@ -29,20 +29,12 @@ def write_embed_record(folder: Path, record: EmbedRecord) -> None:
 
 
 def read_embed_record(folder: str | Path) -> EmbedRecord:
-    """Read embed.json.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
+    """Read embed.json; raises UserError if it is missing or damaged."""
     return read_file(folder, EMBED_RECORD, EmbedRecord)
 
 
 def read_file(folder: str | Path, name: str, declared: type[Record]) -> Record:
-    """Read a JSON file of the folder as the type that it is declared to be.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
+    """Read a JSON file of the folder as its declared type; raises UserError if it is missing or damaged."""
     path = Path(folder) / name
     try:
         return parse_record(from_json(path.read_bytes()), declared, name)

@@ -87,11 +87,7 @@ def vectors_of(rows: pa.Table | pa.RecordBatch) -> Floats:
 
 
 def table_in(folder: str | Path) -> Path:
-    """The path of occurrences.parquet in a folder.
-
-    Raises:
-        UserError: there is no such file.
-    """
+    """The path of occurrences.parquet in a folder; raises UserError if there is no such file."""
     path = Path(folder) / OCCURRENCES
     if not path.is_file():
         raise UserError(f"{folder}: has no {OCCURRENCES}; give a folder written by embed")

@@ -128,9 +128,5 @@ def write_summary(folder: Path, summary: Summary) -> None:
 
 
 def read_summary(folder: str | Path) -> Summary:
-    """Read summary.json.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
+    """Read summary.json; raises UserError if it is missing or damaged."""
     return read_file(folder, SUMMARY, Summary)

@@ -58,10 +58,7 @@ class Vectors:
     def cosines(self, other: Vectors, origin: Doubles | None = None) -> Doubles:
         """Cosines of each row with each other row: float64 [rows, other rows]; NaN if one has no vector.
 
-        `origin`, float64 [width] or None, is subtracted from both first.
-
-        Raises:
-            UserError: they are of different spaces.
+        `origin`, float64 [width] or None, is subtracted from both first. Raises UserError for different spaces.
         """
         self.space.require_same(other.space)
         mine = _unit(self.values, origin)

@@ -174,8 +174,7 @@ class WordVectors:
     def senses(self, word: str, by: str = "", max_senses: int = 5, seed: int = 0) -> WordSenses:
         """The word's senses, as in senses.json of analyze; q-values are over the tests of this word alone.
 
-        Args:
-            by: day, week, month, year or a group column, for shares by group; empty: no shares.
+        `by` is day, week, month, year or a group column, for shares by group; empty: no shares.
 
         Raises:
             UserError: scikit-learn is not installed, or there is no such group column.
