@@ -37,7 +37,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of some groups of one word's occurrences; None where there are too few occurrences.
+    """A comparison of some groups of one word's occurrences; None where there are too few of them.
 
     Attributes:
         contrast: OMNIBUS, or how the pair was chosen.
@@ -95,7 +95,7 @@ def group_pairs(contrasts: str, by: str, groups: Sequence[int]) -> tuple[Contras
 
 
 def compare_groups(sample: WordSample, vectors: Floats, config: AnalyzeConfig) -> list[Comparison]:
-    """Compare all groups of a word with enough occurrences, then pairs, by vectors: float32 [occurrences, width]."""
+    """Compare all groups of a word with enough occurrences, then pairs; `vectors` is float32 [occurrences, width]."""
     comparable = sample.comparable_groups(config.min_clusters)
     present = np.flatnonzero(sample.tweets).tolist()
     contrast, pairs = group_pairs(config.contrasts, config.by, present)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from bert_tweets.common.errors import UserError
 from bert_tweets.common.terminal import ProgressBar
 from bert_tweets.config import PERIODS, AnalyzeConfig
 from bert_tweets.words.occurrences.groups import require_groups
-from bert_tweets.words.store.vector_space import VectorSpace
 
 from .comparisons import Comparison, ControlResult, change_rows, compare_control, compare_groups, control_rows
 from .occurrence_table import OccurrenceTable, with_vectors, word_samples
@@ -45,7 +44,11 @@ def analyze(config: AnalyzeConfig) -> Findings:
     """
     table = _open_table(config.words, config)
     others = _open_table(config.control_words, config) if config.control_words else table
-    _require_same_space(table.store.space, others.store.space, config)
+    if different := table.store.space.differences(others.store.space):
+        raise UserError(
+            f"{config.control_words}: its vectors are in another space than those of {config.words} (different "
+            f"{', '.join(different)}); embed both with the same model, layers and shards"
+        )
     if table.store.summary.data != others.store.summary.data:
         # The number of places of a word in other tweets does not say how frequent it is in these.
         table.word_records = others.word_records = {}
@@ -78,16 +81,6 @@ def analyze(config: AnalyzeConfig) -> Findings:
 
 def _open_table(folder: str, config: AnalyzeConfig) -> OccurrenceTable:
     return OccurrenceTable(folder, config.model, config.by, config.layer, config.covariates)
-
-
-def _require_same_space(words: VectorSpace, controls: VectorSpace, config: AnalyzeConfig) -> None:
-    names = [field.name for field in fields(VectorSpace)]
-    different = [name for name in names if getattr(words, name) != getattr(controls, name)]
-    if different:
-        raise UserError(
-            f"{config.control_words}: its vectors are in another space than those of {config.words} (different "
-            f"{', '.join(different)}); embed both with the same model, layers and shards"
-        )
 
 
 def _notes(

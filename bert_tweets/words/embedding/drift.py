@@ -55,7 +55,7 @@ def sample_for_distances(occurrences: Occurrences, keys: Sequence[str], seed: in
 
 
 class RowCollector:
-    """Keeps the vectors of selected rows, int64 rows of each word, of a stream of all rows."""
+    """Keeps the vectors of selected rows (int64, for each word) of a stream of all rows."""
 
     def __init__(self, selected: Sequence[Ints], width: int):
         self.selected = selected

@@ -80,7 +80,7 @@ def _word_pattern() -> re.Pattern[str]:
 def nearest(words: Vectors, others: Vectors, count: int) -> list[list[tuple[int, float]]]:
     """The nearest background words of each word, by cosine after `background_mean` is subtracted.
 
-    The arguments are centroids in one space, else UserError is raised; NaN for a word that was not found.
+    The arguments are centroids in one space (else UserError is raised), NaN for a word that was not found.
 
     Returns:
         For each word its neighbours as (row of `others`, cosine), nearest first; empty for a word that was not found.

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bert_tweets.common.arrays import Bools, Floats, Ints
+from bert_tweets.common.arrays import Bools, Floats
 from bert_tweets.words.occurrences.features import CONTEXT, context_columns
 from bert_tweets.words.occurrences.find import FOUND, STATUSES, Corpus, Occurrences, tweet_columns
 
@@ -104,7 +104,7 @@ class OccurrenceWriter(AbstractContextManager["OccurrenceWriter"]):
             "end": pa.array(places.end, pa.int32()),
             "status": pa.array(STATUSES).take(pa.array(status)),
             "subwords": pa.array(occurrences.subword_counts[rows], pa.int32()),
-            "substitutes": _substitutes(substitutes, np.arange(rows.start, rows.stop)),
+            "substitutes": substitutes.column(rows) if substitutes else pa.nulls(count, SUBSTITUTES.type),
             "model": pa.repeat(model, count),
             "correction": pa.repeat(correction, count),
             "control": pa.array(places.word >= self.num_chosen),
@@ -114,10 +114,6 @@ class OccurrenceWriter(AbstractContextManager["OccurrenceWriter"]):
             columns["layer"] = pa.repeat(layer, count)
             columns["vector"] = _lists(vectors[:, number], status == FOUND)
             self._writer.write_table(pa.table([columns[name] for name in self._schema.names], schema=self._schema))
-
-
-def _substitutes(substitutes: Substitutes | None, rows: Ints) -> pa.Array:
-    return pa.nulls(len(rows), SUBSTITUTES.type) if substitutes is None else substitutes.column(rows)
 
 
 def _lists(vectors: Floats, present: Bools) -> pa.Array:

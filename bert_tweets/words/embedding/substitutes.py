@@ -37,7 +37,7 @@ class Substitutes:
     ids: Ints
     words: pa.Array
 
-    def column(self, rows: Ints) -> pa.Array:
+    def column(self, rows: Ints | slice) -> pa.Array:
         """list<string> [rows], null if an occurrence has none."""
         ids = self.ids[rows]
         there = ids >= 0

@@ -128,22 +128,19 @@ def choose_controls(
         known.update(zip(new, count_subwords([_most_common(forms[word])[0] for word in new]), strict=True))
         yield from (known[word] for word in candidates)
 
+    def is_chosen(word: str) -> bool:
+        return word in names or any(each.covers(word) for each in chosen_words)
+
     chosen: dict[str, ControlWord] = {}
     for one in sought:
         alike = order[(matches[order] * 2 >= one.matches) & (matches[order] <= 2 * one.matches)]
         like = _matching(alike, words, one, subwords)
-        others = (
-            pair for pair in like if words[pair[0]] not in names and not _is_chosen_word(words[pair[0]], chosen_words)
-        )
+        others = ((index, number) for index, number in like if not is_chosen(words[index]))
         for index, number in islice(others, count):
             word = words[index]
             made = ControlWord(word, _most_common(forms[word]), int(matches[index]), number, part_of_speech(word))
             chosen.setdefault(word, made)
     return [chosen[word] for word in sorted(chosen)]
-
-
-def _is_chosen_word(word: str, chosen_words: Sequence[ChosenWord]) -> bool:
-    return any(each.covers(word) for each in chosen_words)
 
 
 def _matching(

@@ -48,7 +48,7 @@ def min_attainable_p(exchange: Exchange, permutations: int) -> float:
 def permutation_test(
     distances: DistanceMatrix, units: Units, permutations: int, random: np.random.Generator
 ) -> PermutationTest:
-    """Test whether groups, of at least two units each, differ by more than if units were assigned to them at random."""
+    """Test whether groups of at least two units each differ by more than if whole units were assigned at random."""
     exchange = Exchange(units)
     observed = energy_statistic(distances, units)[0]
     shuffles = exchange.shuffles(permutations, random)
@@ -59,7 +59,7 @@ def permutation_test(
 
 
 def q_values(p_values: Doubles) -> Doubles:
-    """The smallest false discovery rate at which each test is a finding (Benjamini and Hochberg 1995), float64."""
+    """The smallest false discovery rate at which each test is a finding, float64 (Benjamini and Hochberg 1995)."""
     from scipy.stats import false_discovery_control
 
     return np.asarray(false_discovery_control(p_values) if len(p_values) else p_values)

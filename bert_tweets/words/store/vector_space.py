@@ -34,10 +34,13 @@ class VectorSpace:
     correction: str = "none"
     correction_hash: str = ""
 
+    def differences(self, other: VectorSpace) -> list[str]:
+        """The names of the properties in which another space differs."""
+        return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
+
     def require_same(self, other: VectorSpace) -> None:
         """Raise UserError if another space is not the same, and name the properties that differ."""
-        names = [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
-        if names:
+        if names := self.differences(other):
             parts = "; ".join(f"{name}: {getattr(self, name)}, {getattr(other, name)}" for name in names)
             raise UserError(
                 f"these vectors are of different spaces ({parts}): a cosine between them means nothing; "

@@ -105,7 +105,7 @@ class WordVectors:
         return isinstance(word, str) and word in self._numbers
 
     def __getitem__(self, word: str) -> Floats:
-        """The word's centroid, float32 [width]; an UnknownWord is not in the folder, or was not found in the tweets."""
+        """The word's centroid, float32 [width]; raises UnknownWord for a word that has none."""
         return np.asarray(self.centroids[self._number(word)])
 
     @cached_property
