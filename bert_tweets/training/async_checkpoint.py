@@ -40,13 +40,7 @@ class AsyncCheckpointer:
     """
 
     def __init__(
-        self,
-        run: Path,
-        keep: int,
-        world: World,
-        fingerprint: RunFingerprint,
-        metadata: Metadata,
-        with_rng_states: bool,
+        self, run: Path, keep: int, world: World, fingerprint: RunFingerprint, metadata: Metadata, with_rng_states: bool
     ):
         self.folder = run / CHECKPOINTS
         self.keep, self.world, self.fingerprint, self.metadata = keep, world, fingerprint, metadata

@@ -150,7 +150,7 @@ def validation_for(
     if masked < FEWEST_MASKED:
         logger.warning(
             f"only {masked} masked tokens to validate on: no early stopping, the last step is exported; "
-            "raise validation_fraction in prepare",
+            "raise validation_fraction in prepare"
         )
         return None
     return validation
