@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 from torch import Tensor
 
@@ -28,14 +27,10 @@ _PATIENCE_SECONDS = 1.0
 
 
 class AsyncCheckpointer:
-    """Writes checkpoints in a thread, one at a time.
+    """Writes checkpoints of a run on rank 0, in a thread, one at a time.
 
     Args:
-        run: folder of the run.
         keep: number of newest checkpoints to keep.
-        world: the ranks; rank 0 writes.
-        fingerprint: fingerprint of the run, for the record.
-        metadata: facts for people, for the record.
         with_rng_states: save the random states of dropout.
     """
 
@@ -61,10 +56,6 @@ class AsyncCheckpointer:
         """Copy the state and start to write it; all ranks call it.
 
         Args:
-            step: steps taken.
-            engine: the engine whose state is saved.
-            sampler: position in the stream of tweets.
-            progress: state of the run's own counters.
             best: the weights that would be exported, if they are not those of now.
             alive: called now and then while an earlier checkpoint is being written.
 
@@ -107,9 +98,7 @@ class AsyncCheckpointer:
     def __enter__(self) -> AsyncCheckpointer:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         # A second Ctrl-C does not wait: an incomplete checkpoint does not count as one.
         if not isinstance(error, KeyboardInterrupt):
             self._join()

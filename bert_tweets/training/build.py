@@ -15,7 +15,6 @@ from bert_tweets.data.layout import Layout, fixed_shape, row_length_of
 from bert_tweets.data.loader import StepLoader, no_stop_request
 from bert_tweets.data.masking import Masking, masking_for
 from bert_tweets.data.permutation import Stream, stream_of
-from bert_tweets.distributed.download import fetch_and_check
 from bert_tweets.distributed.world import World
 from bert_tweets.engine.base import Engine
 from bert_tweets.engine.ddp import DDPEngine
@@ -35,14 +34,9 @@ from .validate import MASKED_SHARE
 
 @dataclass(frozen=True)
 class Training:
-    """The parts of a run.
+    """The parts of a run; `masking` is on the device.
 
     Attributes:
-        loader: makes this rank's micro-batches of each step.
-        layout: layout of the micro-batches.
-        masking: draws the masks, on the device.
-        module: encoder, head and loss.
-        engine: runs the module over all ranks.
         attention: name of the attention backend.
         flops_per_token: FLOPs of the model per real token.
         vocabulary_size: vocabulary size of the model before padding, see `vocab_padding.pad_vocabulary`.
@@ -73,23 +67,9 @@ def stream_for(config: TrainConfig, manifest: Manifest) -> Stream:
 
 
 def check_engine(config: TrainConfig, world: World) -> None:
-    """Check the engine's settings before the process group starts.
-
-    Raises:
-        UserError: names everything that is wrong.
-    """
+    """Raise UserError with everything that is wrong in the engine's settings, before the process group starts."""
     if config.engine.name == "deepspeed":
         deepspeed_settings(config, world.device)
-
-
-def load_for_run(config: TrainConfig, manifest: Manifest, world: World) -> LoadedModel:
-    """Load the model, downloading it once per machine if it is on the hub.
-
-    Raises:
-        UserError: it cannot be loaded, or does not fit the shards.
-    """
-    fetch_and_check([config.model], manifest, world)
-    return load_model(config.model, manifest, config.seed)
 
 
 def build(
@@ -102,9 +82,6 @@ def build(
     """Make the parts of a run; its process group has started.
 
     Args:
-        config: settings of the run.
-        manifest: manifest of its shards.
-        world: the ranks.
         loaded: the model, if it is loaded already.
         should_stop: returns whether this rank was asked to stop, see `StepLoader`.
 
@@ -157,12 +134,12 @@ def layout_for(config: TrainConfig, manifest: Manifest, world: World) -> Layout:
 def is_compiled(config: TrainConfig, world: World) -> bool:
     """Whether torch.compile makes the step's kernels."""
     if config.model.compile == "auto":
+        # A compiled graph would read sharded weights before they are gathered.
         return world.device.type == "cuda" and not _has_sharded_weights(config)
     return config.model.compile == "true"
 
 
 def _has_sharded_weights(config: TrainConfig) -> bool:
-    # A compiled graph would read weights before they are gathered.
     return config.engine.name == "deepspeed" and zero_stage(config) == 3
 
 
@@ -170,9 +147,8 @@ def _module(config: TrainConfig, loaded: LoadedModel, layout: Layout, world: Wor
     dtype, compiled = COMPUTE_DTYPES[config.precision], is_compiled(config, world)
     shape = Shape.of(loaded.model.config, world.device.type, dtype, layout.row_length, compiled)
     backend = backend_for(config.model.attention, shape)
-    recompute = config.model.checkpoint_activations
-    module = PackedMaskedLM(loaded.model, backend, shape.compiled, recompute, _has_sharded_weights(config))
-    return module.to(world.device)
+    recompute, sharded = config.model.checkpoint_activations, _has_sharded_weights(config)
+    return PackedMaskedLM(loaded.model, backend, compiled, recompute, sharded).to(world.device)
 
 
 def _engine(config: TrainConfig, module: PackedMaskedLM, world: World) -> Engine:

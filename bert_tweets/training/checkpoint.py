@@ -92,14 +92,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Metadata:
-    """Facts for people; resuming does not read them.
-
-    Attributes:
-        engine: name of the engine.
-        ranks: number of ranks.
-        versions: versions of the libraries.
-        config: all settings, by key.
-    """
+    """Facts for people, which resuming does not read: versions by library, all settings by key."""
 
     engine: str
     ranks: int
@@ -123,9 +116,6 @@ class Record:
         step: steps taken.
         fingerprint: what must be the same for a run to resume from here.
         sampler: position in the stream of tweets.
-        progress: state of the run's own counters.
-        scalars: numbers of the engine.
-        metadata: facts for people.
         files: the other files of the checkpoint, by name.
     """
 
@@ -143,8 +133,6 @@ class Checkpoint:
     """A checkpoint that was read and compared with its checksums.
 
     Attributes:
-        folder: its folder.
-        record: its record.
         tensors: tensors on the CPU, by file (`weights`, `moments`; `best`, `generators` if there are any) and name.
     """
 
@@ -224,11 +212,7 @@ def write_checkpoint(checkpoints: Path, record: Record, tensors: dict[str, dict[
 
 
 def check(folder: Path) -> Record:
-    """Read the record and compare every file with it.
-
-    Raises:
-        Damaged: names the first file that is not as it was written.
-    """
+    """Read the record and compare every file with it; raises Damaged, see `read_checkpoint`."""
     record = read_record(folder)
     for name, entry in record.files.items():
         _read(folder, name, entry)
@@ -274,13 +258,13 @@ def read_record(folder: Path) -> Record:
         for name in record.files:
             if not _FILE.fullmatch(name):
                 raise ValueError(f"{name!r} is not a file of a checkpoint")
+        return record
     except FileNotFoundError:
         raise Damaged(f"{path}: is missing") from None
     except OSError as error:
         raise _unreadable(path, error) from None
     except (ValueError, KeyError) as error:
         raise Damaged(f"{path}: is damaged ({error})") from None
-    return record
 
 
 def unexpected_files(folder: Path, record: Record) -> list[Path]:
@@ -290,11 +274,7 @@ def unexpected_files(folder: Path, record: Record) -> list[Path]:
 
 
 def delete_after(checkpoints: Path, step: int) -> list[str]:
-    """Delete the checkpoints of later steps, and what interrupted writes and deletions left.
-
-    Returns:
-        The names of the checkpoints that were deleted.
-    """
+    """Delete checkpoints of later steps and what interrupted writes and deletions left; returns the former's names."""
     later = [path for path in found_in(checkpoints) if step_of(path) > step]
     for path in later:
         _delete(path)
@@ -332,8 +312,6 @@ def _unreadable(path: Path, error: OSError) -> UserError:
 
 def _delete(folder: Path) -> None:
     """Delete a checkpoint atomically: rename it, then remove it."""
-    if not folder.exists():
-        return
     renamed = folder.with_name(f"{_DELETING}{folder.name}")
     shutil.rmtree(renamed, ignore_errors=True)
     folder.replace(renamed)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -58,15 +59,9 @@ def gc_step() -> None:
 
 
 def profiler(output: Path, device: torch.device, active: bool) -> Any:
-    """A context whose `step()` is called after each step; writes a trace of a few steps and a table to `profile/`.
-
-    Args:
-        output: folder of the run.
-        device: device of this rank.
-        active: whether this rank traces.
-    """
+    """A context whose `step()` is called after each step; if active, writes a trace of a few steps to `profile/`."""
     if not active:
-        return nullcontext(_NoProfiler())
+        return nullcontext(SimpleNamespace(step=lambda: None))
     from torch.profiler import ProfilerActivity, profile, schedule
 
     kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
@@ -85,8 +80,3 @@ def profiler(output: Path, device: torch.device, active: bool) -> Any:
         on_trace_ready=write,
         acc_events=True,
     )
-
-
-class _NoProfiler:
-    def step(self) -> None:
-        """Do nothing."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from rich.table import Table
+from rich.table import Column, Table
 
 from bert_tweets.common import system
 from bert_tweets.common.errors import UserError
@@ -49,14 +49,7 @@ _ON_GPU = "triton"
 
 @dataclass(frozen=True)
 class StepShape:
-    """A step on one rank, from the lengths of the shards' tweets.
-
-    Attributes:
-        tweets: tweets of the rank.
-        micro_batches: micro-batches of the step.
-        tokens: real tokens of a micro-batch.
-        batch: shape of a micro-batch.
-    """
+    """A step on one rank, from the lengths of the shards' tweets; `tokens` are the real tokens of a micro-batch."""
 
     tweets: int
     micro_batches: int
@@ -96,11 +89,7 @@ def dry_run(config: TrainConfig) -> None:
 
 
 def planned_world(config: TrainConfig) -> World:
-    """Rank 0 of the planned ranks, on the planned device.
-
-    Raises:
-        UserError: see `dry_run`.
-    """
+    """Rank 0 of the planned ranks, on the planned device."""
     elsewhere = config.device == "cuda" and not torch.cuda.is_available()
     if elsewhere and not config.dry_run_for.device_memory:
         raise UserError(
@@ -124,11 +113,10 @@ def step_shape(config: TrainConfig, manifest: Manifest, world: World) -> StepSha
     maskable = int((lengths - 2).clip(0).sum()) / micro_batches
     masked = layout.places(math.ceil(config.masking.probability * maskable))
     squares = sum(padded_square(int(length)) for length in lengths) // micro_batches
-    kind = world.device.type
-    attention = config.model.attention
+    kind, attention = world.device.type, config.model.attention
     if kind == "cpu":
-        compiled = is_compiled(config, world)
-        shape = Shape(kind, COMPUTE_DTYPES[config.precision], _HEAD_SIZE, layout.row_length, compiled=compiled)
+        dtype, compiled = COMPUTE_DTYPES[config.precision], is_compiled(config, world)
+        shape = Shape(kind, dtype, _HEAD_SIZE, layout.row_length, compiled=compiled)
         attention = backend_for(attention, shape).name
     elif attention == "auto":
         attention = _ON_GPU
@@ -188,29 +176,20 @@ def _facts(
     stream = stream_for(config, manifest)
     tokens = stream.length * manifest.tokens("train") / manifest.rows("train")
     batch = shape.batch
-    table = Table(box=None, show_header=False)
-    table.add_column(style="bold")
-    table.add_column()
-    table.add_row(
-        "parameters",
-        f"{parameters.total:,}: embeddings {parameters.embeddings:,}, layers {parameters.layers:,}, "
+    facts = {
+        "parameters": f"{parameters.total:,}: embeddings {parameters.embeddings:,}, layers {parameters.layers:,}, "
         f"head {parameters.head:,}; {parameters.trained:,} are trained",
-    )
-    table.add_row(
-        "ranks", f"{world.world_size:,} on {world.device.type}, {config.precision}, attention '{batch.attention}'"
-    )
-    table.add_row(
-        "steps",
-        f"{stream.steps:,} of {stream.batch_size:,} tweets: {stream.epoch(stream.steps):.2f} epochs of {stream.rows:,} "
-        f"tweets, {tokens:,.0f} tokens",
-    )
-    table.add_row(
-        "per rank",
-        f"{shape.tweets:,} tweets per step in {shape.micro_batches} micro-batch(es) of {batch.rows} rows of "
-        f"{batch.row_length}, about {shape.tokens:,} real tokens, room for {batch.masked:,} masked ones",
-    )
-    table.add_row("disk", _disk(config, parameters))
-    table.add_row("time", _time(config, tokens, world.world_size))
+        "ranks": f"{world.world_size:,} on {world.device.type}, {config.precision}, attention '{batch.attention}'",
+        "steps": f"{stream.steps:,} of {stream.batch_size:,} tweets: {stream.epoch(stream.steps):.2f} epochs of "
+        f"{stream.rows:,} tweets, {tokens:,.0f} tokens",
+        "per rank": f"{shape.tweets:,} tweets per step in {shape.micro_batches} micro-batch(es) of {batch.rows} rows "
+        f"of {batch.row_length}, about {shape.tokens:,} real tokens, room for {batch.masked:,} masked ones",
+        "disk": _disk(config, parameters),
+        "time": _time(config, tokens, world.world_size),
+    }
+    table = Table(Column(style="bold"), Column(), box=None, show_header=False)
+    for name, fact in facts.items():
+        table.add_row(name, fact)
     return table
 
 
@@ -232,11 +211,8 @@ def _time(config: TrainConfig, tokens: float, world_size: int) -> str:
     if not rate:
         return "unknown; give dry_run_for.tokens_per_second=…, a device's rate in metrics.jsonl of a short run"
     seconds = tokens / (rate * world_size)
-    unit, length = next(
-        (unit, length)
-        for unit, length in (("hours", 3600), ("minutes", 60), ("seconds", 1))
-        if seconds >= 2 * length or length == 1
-    )
+    units = {"hours": 3600, "minutes": 60, "seconds": 1}
+    unit, length = next(pair for pair in units.items() if seconds >= 2 * pair[1] or pair[1] == 1)
     return f"{seconds / length:,.1f} {unit} at {rate:,.0f} tokens/s per device, without start and validation"
 
 

@@ -128,9 +128,16 @@ def outcome_of(difference: PairedDifference | None, excluded_base: ExcludedBase 
 
 def _notes(config: EvaluateConfig, manifest: Manifest, tweets: int) -> list[str]:
     """Reasons why the figures are weaker than they look."""
-    notes = [messages.few_tweets(tweets)] if tweets < _FEW_TWEETS else []
+    notes = []
+    if tweets < _FEW_TWEETS:
+        notes.append(
+            f"only {tweets} held-out tweets: the interval may be too narrow; raise validation_fraction in prepare"
+        )
     if adapted_on(config.model) not in (None, manifest.fingerprint):
-        notes.append(messages.adapted_on_other_shards(config.model))
+        notes.append(
+            f"{config.model}: was adapted on other shards than these; the tweets held out here may be among its "
+            "training tweets, which makes its loss look better than it is"
+        )
     return notes
 
 
@@ -173,12 +180,7 @@ def _clusters(split: Split) -> npt.NDArray[np.int64]:
 def _interval(clusters: npt.NDArray[np.int64], loss: Floats, masked: Floats, config: EvaluateConfig) -> list[float]:
     """The 95 % percentile interval of the mean loss per masked token, over bootstrap resamples of whole clusters.
 
-    After Efron and Tibshirani 1993, chapter 8.
-
-    Args:
-        clusters: int64 [tweets].
-        loss: float64 [tweets], sum of the losses (or of their differences) of each tweet.
-        masked: float64 [tweets], number of masked tokens of each tweet.
+    After Efron and Tibshirani 1993, chapter 8. `loss` is the sum of the losses (or of their differences) of each tweet.
     """
     evaluated = masked > 0
     _, of_tweet = np.unique(clusters[evaluated], return_inverse=True)

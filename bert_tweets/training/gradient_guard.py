@@ -37,8 +37,6 @@ class GradientGuard:
     A norm is the same on all ranks, so all ranks report the same problems and raise the same errors.
 
     Args:
-        stream: the order of tweets, to find those of a step.
-        split: the training split, to find their ids.
         budget: most steps with a non-finite loss or gradient among the last thousand.
         file: file that gets a line for each such step.
         remedy: what to do about gradients that are exactly zero, for the error message.
@@ -63,19 +61,21 @@ class GradientGuard:
         if not self._unread:
             return
         norms: list[float] = torch.stack([norm.float() for *_, norm in self._unread]).tolist()
-        steps = [(step, masked, norm) for (step, masked, _), norm in zip(self._unread, norms, strict=True)]
-        self._unread.clear()
-        for step, masked, norm in steps:
+        unread, self._unread = self._unread, []
+        for (step, masked, _), norm in zip(unread, norms, strict=True):
             if not math.isfinite(norm):
                 self._record_skipped(step)
                 yield GradientProblem(step, is_skipped=True)
             elif norm == 0 and masked:
                 yield GradientProblem(step, is_skipped=False)
                 if self._last_was_zero:
-                    raise UserError(messages.zero_gradients(step, self.remedy))
+                    raise UserError(
+                        f"the gradients of step {step + 1} and of the step before it are exactly zero: the model is "
+                        f"not being trained; {self.remedy}"
+                    )
             # A step without masked tokens has no gradient, and does not count.
             self._last_was_zero = norm == 0 if masked else self._last_was_zero
-        self._require_within_budget(steps[-1][0])
+        self._require_within_budget(unread[-1][0])
 
     def state(self) -> GuardState:
         return GuardState(self.skipped, self._last_was_zero)

@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
-
 from bert_tweets.engine.deepspeed import BUCKET
 from bert_tweets.engine.precision import COMPUTE_DTYPES
 from bert_tweets.model.attention.bucketed_cpu import WIDTH_STEP
@@ -26,15 +24,7 @@ _REUSED = 1_000_000_000
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Numbers of parameters of a model; tied ones count once.
-
-    Attributes:
-        embeddings: elements of the embeddings, with the decoder if it is tied to them.
-        layers: elements of the layers.
-        head: elements of the rest.
-        trained: elements that are trained.
-        trained_tensors: tensors that are trained.
-    """
+    """Numbers of parameters of a model; tied ones count once, so `embeddings` includes a decoder tied to them."""
 
     embeddings: int
     layers: int
@@ -49,15 +39,10 @@ class ParameterCounts:
 
 def count_parameters(model: Any) -> ParameterCounts:
     """Count the parameters of a stock model, which may be on the meta device."""
-    total, inside, embeddings = (_elements(part) for part in (model, model.base_model, model.base_model.embeddings))
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return ParameterCounts(
-        embeddings, inside - embeddings, total - inside, sum(p.numel() for p in trained), len(trained)
-    )
-
-
-def _elements(module: nn.Module) -> int:
-    return sum(weight.numel() for weight in module.parameters())
+    parts = (model, model.base_model, model.base_model.embeddings)
+    total, inside, embeddings = (sum(p.numel() for p in part.parameters()) for part in parts)
+    trained = [p.numel() for p in model.parameters() if p.requires_grad]
+    return ParameterCounts(embeddings, inside - embeddings, total - inside, sum(trained), len(trained))
 
 
 def checkpoint_size(parameters: ParameterCounts) -> int:
@@ -173,8 +158,6 @@ class MicroBatchShape:
     Attributes:
         device: type of the device, cpu or cuda.
         attention: name of the backend.
-        rows: number of rows.
-        row_length: tokens per row.
         masked: places for masked tokens.
         squares: sum over its tweets of the square of their padded length.
         checkpoint: whether activations are recomputed in the backward pass.
@@ -197,13 +180,7 @@ def padded_square(length: int) -> int:
 
 
 def activations(config: Any, batch: MicroBatchShape, sizes: DTypeSizes) -> int:
-    """Memory that the forward pass keeps for the backward pass, without the loss.
-
-    Args:
-        config: configuration of the stock model: hidden_size, intermediate_size, ...
-        batch: the micro-batch.
-        sizes: bytes per number.
-    """
+    """Memory that the forward pass keeps for the backward pass, without the loss; `config` is the stock model's."""
     width, layers, positions = config.hidden_size, config.num_hidden_layers, batch.rows * batch.row_length
     a, s = sizes.stream, sizes.products
     # Indices of three tables; input, mean and deviation of the LayerNorm.
@@ -229,12 +206,9 @@ def _after_attention(config: Any, a: int, s: int) -> int:
     width, inner = config.hidden_size, config.intermediate_size
     # A gated feed-forward layer (ModernBERT) has two such inputs, and their product.
     wide = 2 if config.model_type in LIKE_BERT else 4
-    dropped = 2 * width * s if _dropout(config) else 0
+    has_dropout = getattr(config, "mlp_dropout", 0.0) or getattr(config, "hidden_dropout_prob", 0.0)
+    dropped = 2 * width * s if has_dropout else 0
     return int(width * (2 * a + 2 * s) + wide * inner * s + 2 * 8 + dropped)
-
-
-def _dropout(config: Any) -> float:
-    return float(getattr(config, "mlp_dropout", 0.0) or getattr(config, "hidden_dropout_prob", 0.0))
 
 
 def _attention(config: Any, batch: MicroBatchShape, s: int) -> int:
@@ -277,12 +251,7 @@ def workspace(
 
 
 def estimate_memory(
-    config: Any,
-    parameters: ParameterCounts,
-    variant: EngineVariant,
-    precision: str,
-    batch: MicroBatchShape,
-    world_size: int,
+    config: Any, parameters: ParameterCounts, variant: EngineVariant, precision: str, batch: MicroBatchShape, ranks: int
 ) -> Memory | None:
     """The memory of one rank under an engine; None if the engine does not support the precision."""
     sizes = dtype_sizes(precision, variant)
@@ -290,5 +259,5 @@ def estimate_memory(
         return None
     batch = replace(batch, sharded_weights=variant.stage == 3)
     temporary = loss_memory(config, sizes) + workspace(config, batch, sizes, variant, parameters)
-    state = state_memory(parameters, variant, sizes, world_size)
+    state = state_memory(parameters, variant, sizes, ranks)
     return replace(state, activations=activations(config, batch, sizes), workspace=temporary)

@@ -1,12 +1,13 @@
-"""Messages of train and evaluate, made from typed values. Does not import torch."""
+"""Messages of train and evaluate, made from typed values."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from bert_tweets.config import ModelConfig, TrainConfig
+from bert_tweets.config import TrainConfig
 from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.data.permutation import Stream
+from bert_tweets.distributed.world import World
 
 from .lr_schedule import Schedule
 from .records import ExcludedBase, MetricsLine, ModelScores, Outcome, PairedDifference
@@ -20,8 +21,7 @@ def plan(
     manifest: Manifest,
     stream: Stream,
     schedule: Schedule,
-    ranks: int,
-    device: str,
+    world: World,
     engine: str,
     attention: str,
 ) -> list[str]:
@@ -29,7 +29,7 @@ def plan(
     lines = [
         f"training {config.model.name} on {stream.rows:,} tweets ({manifest.tokens('train'):,} tokens): "
         f"{stream.steps:,} steps of {stream.batch_size} tweets, {stream.length / stream.rows:.2f} epochs, "
-        f"{ranks} rank(s) on {device} ({engine}), {config.precision}, attention '{attention}'",
+        f"{world.world_size} rank(s) on {world.device.type} ({engine}), {config.precision}, attention '{attention}'",
         f"learning rate {schedule.peak:g} after {schedule.warmup_steps} steps of warm-up, then {decay}; "
         f"attention dropout is off, hidden dropout {config.model.dropout:g}",
     ]
@@ -44,43 +44,16 @@ def high_learning_rate(rate: float) -> str | None:
     return f"a learning rate of {rate:g} is high for a pre-trained BERT; 5e-5 is usual"
 
 
-def new_head(model: ModelConfig, from_scratch: bool) -> str:
-    what = "the model is new" if from_scratch else f"{model.name} is an encoder without a masked-LM head"
+def new_head(model: str, from_scratch: bool) -> str:
+    what = "the model is new" if from_scratch else f"{model} is an encoder without a masked-LM head"
     return (
         f"{what}: its head starts untrained, on the scale of the embeddings; "
         "the early fall of the loss is that head being learnt, not adaptation to tweets"
     )
 
 
-def added_tokens(model: ModelConfig, count: int) -> str:
-    return (
-        f"{model.name} gets {count} tokens that were added to its tokenizer; "
-        "the vector of each starts as the mean of those of its name's subwords"
-    )
-
-
-def already_finished(folder: Path, model: Path) -> str:
-    return f"{folder}: this run is finished; the model is in {model}"
-
-
-def resuming(step: int, folder: str) -> str:
-    return f"resuming after step {step} from {folder}"
-
-
-def starting_over(folder: Path) -> str:
-    return f"{folder}: holds this run, started but not finished; starting from scratch"
-
-
 def stopped(step: int, steps: int, folder: Path, resume: str, has_limit: bool) -> str:
-    """A run that has saved and exits.
-
-    Args:
-        step: steps taken.
-        steps: steps of the whole run.
-        folder: folder of the checkpoints.
-        resume: the setting of that name.
-        has_limit: the run ended by `stop_after_steps`.
-    """
+    """A run that has saved its checkpoint and exits; `has_limit` if it ended by `stop_after_steps`."""
     how = "rerun the same command" if resume == "auto" else "run it with resume=auto"
     how += " (without stop_after_steps, to the end)" if has_limit else ""
     return f"checkpoint saved after step {step} of {steps} in {folder}; {how} to resume"
@@ -89,17 +62,6 @@ def stopped(step: int, steps: int, folder: Path, resume: str, has_limit: bool) -
 def signal_received(name: str) -> str:
     again = "; Ctrl-C again stops at once" if name == "SIGINT" else ""
     return f"{name}: saving a checkpoint after the next step, then exiting{again}"
-
-
-def stopped_early(validations: int) -> str:
-    return f"stopped early: {validations} validations in a row brought no new best"
-
-
-def validation_rose(best_loss: float, best_step: int, loss: float, step: int) -> str:
-    return (
-        f"validation loss has risen from {best_loss:.4f} (step {best_step}) to {loss:.4f} (step {step}): "
-        "the model may be memorising the training tweets; the best model by validation is exported"
-    )
 
 
 def exported(step: int, is_best: bool, folder: Path) -> str:
@@ -116,13 +78,6 @@ def gradient_problem(step: int, is_skipped: bool) -> str:
     if is_skipped:
         return f"step {step + 1} was skipped: its loss or gradient was not finite"
     return f"step {step + 1} trained nothing: its gradient is exactly zero"
-
-
-def zero_gradients(step: int, remedy: str) -> str:
-    return (
-        f"the gradients of step {step + 1} and of the step before it are exactly zero: the model is not being "
-        f"trained; {remedy}"
-    )
 
 
 def too_many_skipped(skipped: list[int], window: int, budget: int, file: Path) -> str:
@@ -173,14 +128,3 @@ def evaluation_verdict(
     if outcome is Outcome.HELPED:
         return f"Adaptation helped: the masked loss on held-out tweets fell {interval}."
     return f"Adaptation did harm: the masked loss on held-out tweets rose {interval}."
-
-
-def few_tweets(tweets: int) -> str:
-    return f"only {tweets} held-out tweets: the interval may be too narrow; raise validation_fraction in prepare"
-
-
-def adapted_on_other_shards(model: str) -> str:
-    return (
-        f"{model}: was adapted on other shards than these; the tweets held out here may be among its training tweets, "
-        "which makes its loss look better than it is"
-    )

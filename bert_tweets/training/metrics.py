@@ -30,8 +30,6 @@ class IntervalMeter:
     """Sums over the steps since the last logged line. Reads the device only when a line is due.
 
     Args:
-        world: the ranks.
-        timer: timer of the engine.
         flops_per_token: FLOPs of the model per real token.
         peak: peak of matrix products of one device in FLOP/s.
     """
@@ -129,11 +127,9 @@ def finite(value: float | None) -> float | None:
 
 
 class JsonLines:
-    """A file of one JSON object per line; on ranks other than 0 nothing is written.
+    """A file of one JSON object per line; nothing is written unless `active`.
 
     Args:
-        path: path of the file.
-        active: whether this rank writes.
         done: lines of later steps are removed, because a resumed run writes them again; -1: all lines.
     """
 
@@ -174,9 +170,7 @@ def utc_now() -> str:
 
 def _lines_until(path: Path, done: int) -> Iterator[bytes]:
     """The lines of a file up to step `done`; a line that was cut off is left out."""
-    if done < 0 or not path.is_file():
-        return
-    for line in path.read_bytes().splitlines(keepends=True):
+    for line in path.read_bytes().splitlines(keepends=True) if done >= 0 else []:
         with suppress(ValueError, KeyError, TypeError):
             if line.endswith(b"\n") and from_json(line)["step"] <= done:
                 yield line

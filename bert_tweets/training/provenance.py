@@ -24,11 +24,7 @@ def run_fingerprint(config: TrainConfig, manifest: Manifest) -> RunFingerprint:
 
 
 def require_same_inputs(config: TrainConfig, summary: RunSummary, fingerprint: RunFingerprint) -> None:
-    """Reject a finished run whose tweets or initial weights differ from those now under the same names.
-
-    Raises:
-        UserError: names which of them differ.
-    """
+    """Raise UserError for a finished run whose tweets or initial weights differ from those now under the same names."""
     changed = [part for part in ("data", "weights") if getattr(summary, part) != getattr(fingerprint, part)]
     if changed:
         raise UserError(

@@ -26,7 +26,6 @@ class RunSummary:
         has_trained_head: False if its masked-LM head was new.
         best_step: step whose weights were exported; None without a validation.
         start_validation_loss: loss before the first step; None if there was no finite one.
-        engine: name of the engine, with its ZeRO stage.
         weights, exported: identity of the initial and of the exported weights.
         tokens, tweets, seconds: of training, over all launches; only real tokens count.
         rows: tweets of the training split.
@@ -144,7 +143,6 @@ class PairedDifference:
 
     Attributes:
         loss: difference of the mean losses, with its 95 % bootstrap interval from `low` to `high`.
-        accuracy: difference of the accuracies.
         clusters: near-duplicate clusters that were resampled.
         samples: bootstrap samples.
     """
@@ -162,9 +160,7 @@ class Evaluation:
     """`eval/metrics.json`.
 
     Attributes:
-        base: scores of the base; None without a base, or if it is not comparable.
-        excluded_base: the base if it is not comparable.
-        difference: model minus base; None if `base` is.
+        base, difference: None without a base, or if it is not comparable.
         verdict: the outcome as a sentence.
         weights: identity of the weights, by role (model, base).
         notes: what makes the figures weaker than they look, in sentences.
@@ -189,11 +185,7 @@ def write_run_summary(folder: Path, summary: RunSummary) -> None:
 
 
 def read_run_summary(folder: Path) -> RunSummary:
-    """Read `run.json` of a run's folder.
-
-    Raises:
-        UserError: it is missing (the run has not finished) or damaged.
-    """
+    """Read `run.json` of a run's folder; raises UserError if it is missing (the run has not finished) or damaged."""
     return _read(folder / SUMMARY, RunSummary, "train")
 
 
@@ -202,29 +194,17 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """Read `metrics.json` of an evaluation's folder.
-
-    Raises:
-        UserError: it is missing (evaluate has not finished) or damaged.
-    """
+    """Read `metrics.json` of an evaluation's folder; raises UserError if it is missing or damaged."""
     return _read(folder / EVALUATION, Evaluation, "evaluate")
 
 
 def read_metrics(folder: Path) -> list[MetricsLine]:
-    """Read `metrics.jsonl` of a run's folder; [] if there is no such file.
-
-    Raises:
-        UserError: a line is damaged.
-    """
+    """Read `metrics.jsonl` of a run's folder; [] if there is no such file. Raises UserError if a line is damaged."""
     return _read_lines(folder / METRICS, MetricsLine)
 
 
 def read_validation(folder: Path) -> list[ValidationLine]:
-    """Read `validation.jsonl` of a run's folder; [] if there is no such file.
-
-    Raises:
-        UserError: a line is damaged.
-    """
+    """Read `validation.jsonl` of a run's folder, as `read_metrics` does."""
     return _read_lines(folder / VALIDATION, ValidationLine)
 
 

@@ -31,11 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 def require_checkpoint(config: TrainConfig) -> None:
-    """Find a mistake in `resume=PATH` before the process group starts.
-
-    Raises:
-        UserError: there is no checkpoint.
-    """
+    """Raise UserError if `resume=PATH` names no checkpoint, before the process group starts."""
     if config.resume not in ("auto", "never") and not checkpoint.named_by(Path(config.resume)):
         raise UserError(
             f"resume={config.resume}: is not a checkpoint, nor a run that has one; name a folder such as "
@@ -47,11 +43,6 @@ class ResumePoint:
     """The checkpoint that a run resumes from, if any; every rank makes one at the same time.
 
     Only rank 0 reads it and broadcasts it: other ranks may be on machines that do not see its disk.
-
-    Args:
-        config: settings of the run.
-        fingerprint: fingerprint of the run.
-        world: the ranks.
 
     Raises:
         UserError: on all ranks; the checkpoint is another run's, or none is undamaged.
@@ -71,7 +62,6 @@ class ResumePoint:
 
     @property
     def step(self) -> int:
-        """Steps taken so far."""
         return self.record.step if self.record else 0
 
     def require_stream(self, stream: Stream, data: str) -> None:
@@ -96,13 +86,12 @@ class ResumePoint:
         """
         if not self.record:
             return True
+        state, generators = None, {}
         if self._checkpoint:
-            moments = self._tensors("moments", parts.module.model)
-            parts.engine.load(EngineState({}, moments, self.record.scalars))
-        else:
-            parts.engine.load(None)
-        saved = self._checkpoint.tensors.get("generators", {}) if self._checkpoint else {}
-        return restore_rng_states(saved, self.world)
+            state = EngineState({}, self._tensors("moments", parts.module.model), self.record.scalars)
+            generators = self._checkpoint.tensors.get("generators", {})
+        parts.engine.load(state)
+        return restore_rng_states(generators, self.world)
 
     def best_weights(self, parts: Training) -> dict[str, Tensor] | None:
         """The weights that would be exported, on rank 0; None if no validation has chosen any."""

@@ -14,13 +14,9 @@ def gather_rng_states(world: World) -> dict[str, Tensor]:
 
 
 def restore_rng_states(saved: dict[str, Tensor], world: World) -> bool:
-    """Restore the random state of each rank; every rank calls it.
+    """Restore the random state of each rank from rank 0's result of `gather_rng_states`; every rank calls it.
 
-    Args:
-        saved: the result of `gather_rng_states`, on rank 0.
-
-    Returns:
-        False if the number of ranks or the device type differ; then nothing is changed.
+    Returns False, and changes nothing, if the number of ranks or the device type differ.
     """
     own = _own(world)
     shapes = world.broadcast_object({kind: list(states.shape) for kind, states in saved.items()})

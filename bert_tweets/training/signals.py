@@ -10,20 +10,17 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from . import messages
 
 logger = logging.getLogger(__name__)
 
-
 # Slurm sends the signal of its option `--signal`, usually USR1; torchrun passes TERM on.
 _SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
 # A terminal sends Ctrl-C to every process, and torchrun passes it on to its ranks: one press may arrive twice.
 _ONE_PRESS_SECONDS = 1.0
-
-
 # From prctl.h: the signal that a process gets when its parent ends.
 _PR_SET_PDEATHSIG = 1
 
@@ -39,8 +36,7 @@ class GracefulShutdown:
     """
 
     def __init__(self, log: bool):
-        self.log = log
-        self.signal = ""
+        self.log, self.signal = log, ""
         self._pressed: float | None = None
         self._previous: dict[str, Any] = {}
 
@@ -57,9 +53,7 @@ class GracefulShutdown:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for name, handler in self._previous.items():
             signal.signal(getattr(signal, name), handler)
 

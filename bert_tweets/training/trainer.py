@@ -19,14 +19,14 @@ from bert_tweets.corpus.shards.reader import ShardWatcher, verify
 from bert_tweets.data.batches import Step
 from bert_tweets.data.permutation import Stream
 from bert_tweets.distributed import world as ranks
-from bert_tweets.distributed.download import check_local
+from bert_tweets.distributed.download import check_local, fetch_and_check
 from bert_tweets.distributed.world import World
 from bert_tweets.model.export import export_model
-from bert_tweets.model.loading import SCRATCH, LoadedModel, weights_identity
+from bert_tweets.model.loading import SCRATCH, LoadedModel, load_model, weights_identity
 
 from . import checkpoint, messages, run_folder
 from .async_checkpoint import AsyncCheckpointer
-from .build import build, check_engine, load_for_run, stream_for
+from .build import build, check_engine, stream_for
 from .checkpoint import Metadata, Progress
 from .determinism import gc_step, make_deterministic, manual_gc, profiler
 from .flops import matrix_peak
@@ -61,7 +61,7 @@ def train(config: TrainConfig) -> None:
     if run_folder.run_state(config) == "finished":
         folder = Path(config.output)
         require_same_inputs(config, read_run_summary(folder), run_fingerprint(config, manifest))
-        logger.info(messages.already_finished(folder, folder / run_folder.MODEL))
+        logger.info(f"{folder}: this run is finished; the model is in {folder / run_folder.MODEL}")
         return
     require_checkpoint(config)
     check_local([config.model], manifest)
@@ -79,14 +79,11 @@ def train(config: TrainConfig) -> None:
 
 
 def run_training(config: TrainConfig, manifest: Manifest, stream: Stream, world: World) -> None:
-    """Train from the step that the run has reached; the process group has started.
-
-    Raises:
-        UserError, Stopped: see `train`.
-    """
+    """Train from the step that the run has reached; the process group has started. Raises as `train` does."""
     folder = Path(config.output)
     with GracefulShutdown(log=world.is_main) as shutdown, ExitStack() as stack:
-        loaded = load_for_run(config, manifest, world)
+        fetch_and_check([config.model], manifest, world)
+        loaded = load_model(config.model, manifest, config.seed)
         resume_point = ResumePoint(config, run_fingerprint(config, manifest), world)
         resume_point.require_stream(stream, manifest.fingerprint)
         state = world.run_on_rank0(lambda: run_folder.run_state(config))
@@ -94,9 +91,9 @@ def run_training(config: TrainConfig, manifest: Manifest, stream: Stream, world:
         stack.enter_context(log_to_file(folder / run_folder.LOG))
         world.run_on_rank0(lambda: _delete_later_checkpoints(folder, resume_point.step))
         if resume_point.record:
-            logger.info(messages.resuming(resume_point.step, resume_point.folder))
+            logger.info(f"resuming after step {resume_point.step} from {resume_point.folder}")
         elif state == "unfinished":
-            logger.info(messages.starting_over(folder))
+            logger.info(f"{folder}: holds this run, started but not finished; starting from scratch")
         with _log_exceptions(world.rank):
             Run(config, manifest, stream, loaded, resume_point, shutdown, world).train()
 
@@ -122,17 +119,7 @@ def _delete_later_checkpoints(folder: Path, step: int) -> None:
 
 
 class Run:
-    """A run, from the step that it has reached to its model.
-
-    Args:
-        config: settings of the run.
-        manifest: manifest of its shards.
-        stream: order of its tweets.
-        loaded: the initial model.
-        resume_point: the checkpoint that it resumes from, if any.
-        shutdown: returns whether this rank was asked to stop.
-        world: the ranks.
-    """
+    """A run, from the step that it has reached to its model; `loaded` is the initial model."""
 
     def __init__(
         self,
@@ -166,10 +153,8 @@ class Run:
         self.shards = ShardWatcher(config.data.path, world.local_part(every_shard))
         self.fingerprint = resume_point.fingerprint
         metadata = Metadata(self.engine.name, world.world_size, versions(), parser.flatten(config))
-        with_rng_states = config.model.dropout > 0
-        self.checkpointer = AsyncCheckpointer(
-            self.folder, config.checkpoint.keep, world, self.fingerprint, metadata, with_rng_states
-        )
+        keep, has_dropout = config.checkpoint.keep, config.model.dropout > 0
+        self.checkpointer = AsyncCheckpointer(self.folder, keep, world, self.fingerprint, metadata, has_dropout)
         self.watchdog = Watchdog(self.folder, world, config.engine.timeout_seconds)
         self.progress = ProgressBar("training", stream.steps, done=self.first, tenths=True, shown=world.is_main)
         self._log_plan()
@@ -197,7 +182,7 @@ class Run:
                 if self.done % self.validate_every == 0 or self.done == steps:
                     self._validate()
                     if self.best.should_stop:
-                        logger.info(messages.stopped_early(self.best.since))
+                        logger.info(f"stopped early: {self.best.since} validations in a row brought no new best")
                         break
                 # After the last step the run finishes instead.
                 is_stopping = self.done < steps and (step.is_last or self.done - self.first == config.stop_after_steps)
@@ -253,7 +238,11 @@ class Run:
         self.validations.write(line)
         logger.info(f"step {self.done}/{self.stream.steps}  validation loss {loss:.4f}")
         if self.best.update(self.done, loss, self.engine):
-            logger.warning(messages.validation_rose(self.best.loss, self.best.step, loss, self.done))
+            logger.warning(
+                f"validation loss has risen from {self.best.loss:.4f} (step {self.best.step}) to {loss:.4f} "
+                f"(step {self.done}): the model may be memorising the training tweets; "
+                "the best model by validation is exported"
+            )
         self.meter.exclude(time.perf_counter() - started)
 
     def _save(self) -> None:
@@ -279,8 +268,7 @@ class Run:
         self.shards.require()
         weights = self.best.final_weights(self.engine)
         if self.world.is_main:
-            folder = self.folder / run_folder.MODEL
-            size = self.parts.vocabulary_size
+            folder, size = self.folder / run_folder.MODEL, self.parts.vocabulary_size
             export_model(folder, self.loaded.model, weights, self.manifest, self.config.data.path, size)
             write_run_summary(self.folder, self._summary(weights_identity(str(folder))))
             step = self.best.step if self.best.any_chosen else self.done
@@ -313,15 +301,16 @@ class Run:
         )
 
     def _log_plan(self) -> None:
-        config, world, parts = self.config, self.world, self.parts
+        name, attention = self.config.model.name, self.parts.attention
         if not self.loaded.has_trained_head:
-            logger.info(messages.new_head(config.model, config.model.name == SCRATCH))
+            logger.info(messages.new_head(name, name == SCRATCH))
         if self.loaded.added_tokens:
-            logger.info(messages.added_tokens(config.model, self.loaded.added_tokens))
-        size, device, engine = world.world_size, world.device.type, self.engine.name
-        for line in messages.plan(
-            config, self.manifest, self.stream, self.schedule, size, device, engine, parts.attention
-        ):
+            logger.info(
+                f"{name} gets {self.loaded.added_tokens} tokens that were added to its tokenizer; "
+                "the vector of each starts as the mean of those of its name's subwords"
+            )
+        plan = (self.config, self.manifest, self.stream, self.schedule, self.world, self.engine.name, attention)
+        for line in messages.plan(*plan):
             logger.info(line)
         if warning := messages.high_learning_rate(self.schedule.peak):
             logger.warning(warning)

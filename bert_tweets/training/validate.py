@@ -36,9 +36,6 @@ class Validation:
 
     Args:
         split: the validation split, not empty.
-        masking: draws the masks, the same at every call.
-        layout: layout of the micro-batches.
-        world: the ranks; each computes its share.
         max_tweets: most tweets to use.
         batch_size: tweets that are packed together, over all ranks.
     """
@@ -58,9 +55,7 @@ class Validation:
     def loss(self, engine: Engine, alive: Callable[[], None] = lambda: None) -> float:
         """Mean loss over the masked tokens in nats, the same on every rank. Waits for the device.
 
-        Args:
-            engine: the engine that computes it.
-            alive: called now and then.
+        `alive` is called now and then.
         """
         loss_sum, masked = torch.zeros((), dtype=torch.float64, device=self.world.device), 0
         for step in self.loader.steps():
@@ -78,11 +73,9 @@ class BestModel:
     Attributes:
         patience: validations without a new best before training stops; 0: never.
         keep: whether this rank keeps the weights.
-        step: step of the best validation.
         loss: loss of the best validation; infinite if there is none.
         start_loss: loss of the first validation.
         since: validations since the best one.
-        weights: the best weights.
         warned: whether a rising loss has been reported.
     """
 

@@ -11,7 +11,6 @@ import time
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 from bert_tweets.common.logs import EVERY_RANK
 from bert_tweets.common.output_folder import output_errors
@@ -37,7 +36,6 @@ class Watchdog:
 
     Args:
         run: folder of the run; the stacks go to `stacks/rank-00000.txt` and so on, with the step as header.
-        world: the ranks.
         seconds: longest time that a step may take.
     """
 
@@ -68,9 +66,7 @@ class Watchdog:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
         faulthandler.unregister(signal.SIGUSR2)
