@@ -28,7 +28,6 @@ class EngineState:
         weights: float32 on the CPU, under the stock model's names; tied weights have one name.
         moments: float32 on the CPU, AdamW's, as `exp_avg.NAME` and `exp_avg_sq.NAME` of each trained weight; none
             before the first step, nor of a weight that no step uses.
-        scalars: numbers of the engine.
     """
 
     weights: dict[str, Tensor]
@@ -39,11 +38,8 @@ class EngineState:
 class Engine(ABC):
     """One way of running the module over all ranks; every rank calls the same methods in the same order.
 
-    Args:
-        module: the module, on the device of the world.
-        world: the ranks.
-
     Attributes:
+        module: the module, on the device of the world.
         name: name for people, with its ZeRO stage.
         timer: time of each step up to the backward pass of its last micro-batch.
     """
@@ -123,8 +119,7 @@ class Engine(ABC):
 
     @abstractmethod
     def load(self, state: EngineState | None) -> None:
-        """Resume from moments and scalars; the module had the weights already when the engine was made.
+        """Resume from the moments and scalars of rank 0's state; every rank calls it, the others with None.
 
-        Args:
-            state: the state on rank 0; None on the others. Every rank calls it.
+        The module had the weights already when the engine was made.
         """

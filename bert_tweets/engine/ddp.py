@@ -26,9 +26,7 @@ class DDPEngine(Engine):
     """Data-parallel training; with one rank, the bare module.
 
     Args:
-        module: the module, on the device of the world.
         optimizer: the optimizer of the module's parameters, or of their master weights.
-        world: the ranks.
         precision: as in the settings; with fp16 the loss is scaled.
         max_grad_norm: norm to which gradients are clipped; 0: never.
         masters: master weights of the module's weights, if these are bf16.
@@ -70,10 +68,8 @@ class DDPEngine(Engine):
         DDP: a validation before the first step would leave one graph, whose gradients cannot be reduced during the
         backward pass.
         """
-        if self._is_warm:
-            return
-        self._is_warm = True
-        if not isinstance(self.replica, DistributedDataParallel):
+        was_warm, self._is_warm = self._is_warm, True
+        if was_warm or not isinstance(self.replica, DistributedDataParallel):
             return
         self.module.train()
         devices = [self.world.device] if self.world.device.type == "cuda" else []

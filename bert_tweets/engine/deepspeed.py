@@ -27,13 +27,8 @@ class DeepSpeedEngine(Engine):
     """Data-parallel training by DeepSpeed; needs a process group, even with one rank.
 
     Under ZeRO 3 weights are sharded, and gathered while their own module is called: run only the wrapped module, by
-    this engine's methods, and call these equally often on every rank.
-
-    Args:
-        module: the module, on the device of the world.
-        optimizer: the optimizer of the module's parameters.
-        world: the ranks.
-        settings: as made by `deepspeed_config.deepspeed_settings`.
+    this engine's methods, and call these equally often on every rank. `settings` are those that
+    `deepspeed_config.deepspeed_settings` makes.
     """
 
     def __init__(self, module: PackedMaskedLM, optimizer: torch.optim.Optimizer, world: World, settings: Settings):
@@ -48,13 +43,13 @@ class DeepSpeedEngine(Engine):
         self.engine, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, config=_with_buckets(settings, module), dist_init_required=False
         )
-        for weight, value in exact.items():
-            if weight.requires_grad:
-                zero_partition.scatter(weight, value, world)
         self.masters = {weight for weight in exact if weight.requires_grad}
         self.frozen: dict[Tensor, Tensor] = {
-            weight: value for weight, value in exact.items() if not weight.requires_grad
+            weight: value for weight, value in exact.items() if weight not in self.masters
         }
+        for weight, value in exact.items():
+            if weight in self.masters:
+                zero_partition.scatter(weight, value, world)
 
     def _param_groups(self) -> list[dict[str, Any]]:
         return self.engine.optimizer.param_groups  # type: ignore[no-any-return]
@@ -158,9 +153,7 @@ class DeepSpeedEngine(Engine):
         if weight in self.masters:
             exact = deepspeed.utils.safe_get_full_fp32_param(weight)
             return exact.detach().cpu().clone() if keep else None
-        if self.stage < 3:
-            return weight.detach().cpu().clone() if keep else None
-        with deepspeed.zero.GatheredParameters([weight]):
+        with deepspeed.zero.GatheredParameters([weight], enabled=self.stage == 3):
             return weight.detach().cpu().clone() if keep else None
 
 

@@ -72,11 +72,10 @@ def deepspeed_settings(config: TrainConfig, device: torch.device) -> Settings:
 
 def _our_settings(config: TrainConfig, stage: int) -> Settings:
     zero: Settings = {"stage": stage}
-    on_host = {"device": "cpu"}
     if config.engine.offload_optimizer:
-        zero["offload_optimizer"] = on_host
+        zero["offload_optimizer"] = {"device": "cpu"}
     if config.engine.offload_parameters:
-        zero["offload_param"] = on_host
+        zero["offload_param"] = {"device": "cpu"}
     settings = {
         # A step has as many micro-batches as it needs: the engine says which one is the last.
         "train_micro_batch_size_per_gpu": 1,
@@ -114,6 +113,8 @@ def _precision_settings(config: TrainConfig, stage: int) -> Settings:
 
 
 def _problems(config: TrainConfig, stage: int, device: torch.device) -> list[str]:
+    from deepspeed.accelerator import get_accelerator
+
     found = []
     if config.engine.offload_optimizer and stage == 0:
         found.append("engine.offload_optimizer: needs engine.zero_stage=1, 2 or 3")
@@ -126,15 +127,9 @@ def _problems(config: TrainConfig, stage: int, device: torch.device) -> list[str
         found.append(
             "precision=bf16_weights: DeepSpeed computes it wrongly at engine.zero_stage=0; use 1, or engine.name=ddp"
         )
-    if config.precision == "fp16" and stage > 0 and not _has_fp16():
+    if config.precision == "fp16" and stage > 0 and not get_accelerator().is_fp16_supported():
         found.append(f"precision=fp16: not on this {device.type} with engine.zero_stage={stage}; use bf16")
     return found
-
-
-def _has_fp16() -> bool:
-    from deepspeed.accelerator import get_accelerator
-
-    return bool(get_accelerator().is_fp16_supported())
 
 
 def _require_accepted(settings: Settings, file: str) -> None:

@@ -68,10 +68,7 @@ def read_user_config(path: str) -> Settings:
 def problems(theirs: Settings, config: TrainConfig, ours: Settings) -> list[str]:
     """Everything that is wrong with a user's settings, one line each. DeepSpeed must have been imported.
 
-    Args:
-        theirs: the user's settings, from `read_user_config`.
-        config: our settings.
-        ours: DeepSpeed's settings as made from `config` alone.
+    `theirs` is from `read_user_config`; `ours` is made from `config` alone.
     """
     return [*_unknown(theirs), *_contradictory(theirs, config, ours)]
 

@@ -18,16 +18,11 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 def moments_of(optimizer: torch.optim.Optimizer, trained: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copy the moments of an optimizer of unsharded weights to the CPU; {} before its first step.
 
-    Args:
-        trained: the tensors that the optimizer updates, by the names of the weights.
+    `trained` are the tensors that the optimizer updates, by the names of the weights.
     """
-    states = {name: optimizer.state.get(tensor) for name, tensor in trained.items()}
-    return {
-        f"{moment}.{name}": state[moment].detach().cpu().clone()
-        for name, state in states.items()
-        if state
-        for moment in MOMENTS
-    }
+    states = {name: optimizer.state[tensor] for name, tensor in trained.items() if optimizer.state.get(tensor)}
+    each = ((name, state, moment) for name, state in states.items() for moment in MOMENTS)
+    return {f"{moment}.{name}": state[moment].detach().cpu().clone() for name, state, moment in each}
 
 
 def step_count(optimizer: torch.optim.Optimizer) -> int:

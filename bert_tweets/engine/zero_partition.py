@@ -15,9 +15,7 @@ from . import optimizer_state
 def gather_moments(zero: Any, trained: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
     """Gather the moments of all shards on the CPU of the ranks with `keep`; every rank calls it.
 
-    Args:
-        zero: DeepSpeed's optimizer, after its first step.
-        trained: trained weights, by name.
+    `zero` is DeepSpeed's optimizer, after its first step.
     """
     from deepspeed.utils import safe_get_full_optimizer_state
 
@@ -32,12 +30,7 @@ def gather_moments(zero: Any, trained: dict[str, Tensor], keep: bool) -> dict[st
 
 
 def allocate_moments(zero: Any, steps: int) -> None:
-    """Give this rank's shards moments of zeros, which DeepSpeed otherwise makes in its first step.
-
-    Args:
-        zero: DeepSpeed's optimizer, before its first step.
-        steps: optimizer steps taken so far.
-    """
+    """Give this rank's shards moments of zeros and a step count; DeepSpeed otherwise does so in its first step."""
     is_third = hasattr(zero, "fp32_partitioned_groups_flat")
     for shard in zero.fp32_partitioned_groups_flat if is_third else zero.single_partition_of_fp32_groups:
         zero.optimizer.state[shard] = optimizer_state.zero_state(shard, steps)
@@ -45,11 +38,7 @@ def allocate_moments(zero: Any, steps: int) -> None:
 
 
 def scatter(weight: Tensor, value: Tensor, world: World, moment: str | None = None) -> None:
-    """Set this rank's shard of a fp32 weight, or of a moment of it, from the unsharded values.
-
-    Args:
-        value: float32, unsharded, on any device.
-    """
+    """Set this rank's shard of a fp32 weight, or of a moment of it, from the unsharded float32 values."""
     from deepspeed import utils
 
     value = value.to(world.device)

@@ -30,7 +30,6 @@ class PackedEncoder:
 
     Args:
         model: the stock model, with the attention of `attention.hf_interface`.
-        backend: attention backend.
         recompute: keep only the layers' inputs, and recompute the rest in the backward pass (Chen et al. 2016).
         sharded: weights are sharded across ranks (ZeRO 3), and gathered while their own module is called; query, key
             and value are then three products.
@@ -50,7 +49,6 @@ class PackedEncoder:
         Args:
             input_ids: int64 [rows, row_length].
             position_ids: int32 [rows, row_length], position within the tweet.
-            plan: plan of the backend.
             positions: int64 [positions], indices in the flattened rows.
         """
         packed = (self.backend, plan, self._project)
@@ -71,11 +69,8 @@ class PackedEncoder:
         """The states of some tokens after some layers: [positions, width] each.
 
         In BERT-like models no layer above the highest requested one runs, and that one computes only these tokens after
-        its attention; no other states are kept.
-
-        Args:
-            input_ids, position_ids, plan, positions: see `states_at`.
-            layers: layer numbers, ascending; 0 for the embeddings, 1 for the first layer.
+        its attention; no other states are kept. Layers are numbered from 1, after 0 for the embeddings, and ascend; the
+        other arguments are those of `states_at`.
         """
         if not self._like_bert:
             every = self.all_states(input_ids, position_ids, plan, output_hidden_states=True).hidden_states
@@ -147,30 +142,21 @@ class Head:
 
     def __init__(self, model: Any):
         self._model = model
+        self._transform = None
+        if hasattr(model, "lm_head"):
+            self.dense, self.norm = model.lm_head.dense, model.lm_head.layer_norm
+        elif hasattr(model, "cls"):
+            self._transform = part = model.cls.predictions.transform
+            self.dense, self.norm = part.dense, part.LayerNorm
+        else:
+            self._transform = part = model.head
+            self.dense, self.norm = part.dense, part.norm
 
     def transform(self, states: Tensor) -> Tensor:
         """The decoder's input, [positions, width], from states of the same shape."""
-        model = self._model
-        if hasattr(model, "lm_head"):
-            return self.norm(F.gelu(self.dense(states)))  # type: ignore[no-any-return]
-        return (model.cls.predictions.transform if hasattr(model, "cls") else model.head)(states)  # type: ignore[no-any-return]
-
-    @property
-    def dense(self) -> nn.Linear:
-        return self._parts()[0]  # type: ignore[no-any-return]
-
-    @property
-    def norm(self) -> nn.LayerNorm:
-        return self._parts()[1]  # type: ignore[no-any-return]
+        whole = self._transform
+        return self.norm(F.gelu(self.dense(states))) if whole is None else whole(states)  # type: ignore[no-any-return]
 
     @property
     def decoder(self) -> nn.Linear:
         return self._model.get_output_embeddings()  # type: ignore[no-any-return]
-
-    def _parts(self) -> tuple[Any, Any]:
-        model = self._model
-        if hasattr(model, "cls"):
-            return model.cls.predictions.transform.dense, model.cls.predictions.transform.LayerNorm
-        if hasattr(model, "lm_head"):
-            return model.lm_head.dense, model.lm_head.layer_norm
-        return model.head.dense, model.head.norm

@@ -34,10 +34,8 @@ def export_model(
 
     Args:
         folder: folder of the model; must not exist.
-        model: the stock model, on any device.
         weights: weights for such a model, see `load_weights`; None: those that it has. An engine may have sharded them.
         manifest: manifest of the shards that it was adapted to; their tokenizer and recipe are exported too.
-        data_path: folder of these shards.
         vocabulary_size: vocabulary size without padding rows; None: there are none.
     """
     if weights is not None:
@@ -64,10 +62,9 @@ def _system_errors() -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        number = re.search(r"\(os error (\d+)\)", str(error))
-        if not number:
+        if not (found := re.search(r"\(os error (\d+)\)", str(error))):
             raise
-        raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
 
 
 def adapted_on(name: str) -> str | None:

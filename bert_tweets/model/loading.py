@@ -28,10 +28,9 @@ SCRATCH = "scratch"
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A masked language model.
+    """A masked language model of `transformers`, fp32, on the CPU.
 
     Attributes:
-        model: the `transformers` model, fp32, on the CPU.
         has_trained_head: False if the files held only an encoder, or nothing was loaded: its masked-LM head is new,
             and the first fall of its loss is that head being learnt.
         added_tokens: rows that were added for tokens of the shards that it lacked.
@@ -65,24 +64,16 @@ def check_model(config: ModelConfig, manifest: Manifest | None) -> None:
         UserError: not found, of an unsupported architecture, or of another recipe or tokenizer than the shards; the
             message says which part differs.
     """
-    if config.name == SCRATCH:
-        return
-    _settings(config)
-    if manifest is None:
-        return
-    own, tokenizer = own_recipe(config)
-    recipe.require_same(manifest.recipe, own, tokenizer, config.name)
+    if config.name != SCRATCH:
+        _settings(config)
+        if manifest is not None:
+            recipe.require_same(manifest.recipe, *own_recipe(config), config.name)
 
 
 def load_model(config: ModelConfig, manifest: Manifest, seed: int = 0) -> LoadedModel:
-    """Load, or make, the masked language model.
+    """Load, or make with new weights from `seed`, the masked language model for these shards.
 
     A stock model gets rows for the tokens that were added to the shards' tokenizer, see `extend`.
-
-    Args:
-        config: name, revision and dropout of the model; sizes of a new one.
-        manifest: manifest of the shards that it is used with; gives the vocabulary size of a new model.
-        seed: seed of new weights.
 
     Raises:
         UserError: not found, of an unsupported architecture, without safetensors, or too small for the shards.
@@ -105,15 +96,8 @@ def load_model(config: ModelConfig, manifest: Manifest, seed: int = 0) -> Loaded
 
 
 def empty_model(config: ModelConfig, manifest: Manifest, multiple: int = 1) -> Any:
-    """The model of a run without weights, on torch's meta device, made from its config.json.
-
-    Args:
-        config: settings of the model.
-        manifest: manifest of the shards.
-        multiple: the vocabulary is padded to a multiple of it, see `pad_vocabulary`.
-
-    Raises:
-        UserError: see `load_model`; weights are not checked.
+    """The model of a run without weights, on torch's meta device, made from its config.json; for `multiple`, see
+    `pad_vocabulary`. Raises UserError as `load_model` does, but does not check weights.
     """
     from transformers import AutoModelForMaskedLM
 
@@ -131,7 +115,6 @@ def extend(model: Any, pieces: list[list[int]], first: int) -> None:
     Other rows stay as they are, except those from `first` on, which belonged to no token.
 
     Args:
-        model: a stock masked language model.
         pieces: ids of the subwords of each new token, all below `first`.
         first: id of the first new token; the others follow.
     """
@@ -145,11 +128,7 @@ def extend(model: Any, pieces: list[list[int]], first: int) -> None:
 
 
 def load_weights(model: Any, weights: dict[str, Tensor]) -> None:
-    """Load weights into a stock model.
-
-    Args:
-        model: the stock model.
-        weights: tensors by the stock names, tied ones once, as an engine returns them.
+    """Load weights by the stock names, tied ones once, as an engine returns them, into a stock model.
 
     Raises:
         ValueError: they belong to another model; names the first weight that differs.
@@ -213,11 +192,7 @@ def _missing_tokens(config: ModelConfig, manifest: Manifest) -> list[recipe.Adde
 
 
 def own_recipe(config: ModelConfig) -> tuple[recipe.Recipe | None, str | None]:
-    """The recipe that a model carries, or the fingerprint of its own tokenizer.
-
-    Raises:
-        UserError: it has neither.
-    """
+    """The recipe that a model carries, or the fingerprint of its own tokenizer; raises UserError if it has neither."""
     own = recipe.read_recipe(config.name if is_local(config.name) else _hub_folder(config))
     # A model without either could belong to any tokenizer.
     return own, fingerprint(load_tokenizer(config.name, config.revision)) if own is None else None
@@ -252,36 +227,30 @@ def _settings(config: ModelConfig) -> Any:
     """The model's own configuration, of a supported architecture."""
     from transformers import AutoConfig
 
-    if is_local(config.name) and not Path(config.name).is_dir():
-        raise UserError(f"{config.name}: no such folder; name the folder of a model, or a model on the hub")
-    if is_local(config.name) and not (Path(config.name) / "config.json").is_file():
-        inside = Path(config.name) / "model"
-        hint = f"did you mean {inside}?" if (inside / "config.json").is_file() else "it holds no config.json"
-        raise UserError(f"{config.name}: is not a model; {hint}")
     if is_local(config.name):
-        require_safe(Path(config.name), config.name)
+        folder, inside = Path(config.name), Path(config.name) / "model"
+        if not folder.is_dir():
+            raise UserError(f"{config.name}: no such folder; name the folder of a model, or a model on the hub")
+        if not (folder / "config.json").is_file():
+            hint = f"did you mean {inside}?" if (inside / "config.json").is_file() else "it holds no config.json"
+            raise UserError(f"{config.name}: is not a model; {hint}")
+        require_safe(folder, config.name)
     try:
-        settings = AutoConfig.from_pretrained(**_where(config))
+        name, options = _where(config)
+        settings = AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
     except Exception as error:  # missing, malformed, unreachable: each library involved has its own kinds
         raise UserError(_unreachable(config.name, error)) from None
     if not is_local(config.name) and (taken := snapshot(config.name, config.revision)):
         require_safe(taken, config.name)
     if settings.model_type not in ARCHITECTURES:
-        raise UserError(
-            f"{config.name}: architecture '{settings.model_type}' is not supported; use one of "
-            + ", ".join(ARCHITECTURES)
-        )
+        known = ", ".join(ARCHITECTURES)
+        raise UserError(f"{config.name}: architecture '{settings.model_type}' is not supported; use one of {known}")
     set_dropout(settings, config.dropout)
     return settings
 
 
-def _where(config: ModelConfig) -> dict[str, Any]:
-    """The arguments that tell transformers where to look; without a reachable hub it must not try for minutes."""
-    name, options = _hub_options(config)
-    return {"pretrained_model_name_or_path": name, "trust_remote_code": False, **options}
-
-
-def _hub_options(config: ModelConfig) -> tuple[str, dict[str, Any]]:
+def _where(config: ModelConfig) -> tuple[str, dict[str, Any]]:
+    """The name and options that say where to look; without a reachable hub transformers must not try for minutes."""
     name, revision = split_revision(config.name, config.revision)
     return name, {"revision": revision, "local_files_only": is_local(config.name) or not in_reach()}
 
@@ -289,19 +258,22 @@ def _hub_options(config: ModelConfig) -> tuple[str, dict[str, Any]]:
 def _pretrained(config: ModelConfig, seed: int) -> LoadedModel:
     from transformers import AutoModelForMaskedLM
 
-    settings = _settings(config)
-    try:
-        model, report = _seeded(
-            seed,
-            lambda: AutoModelForMaskedLM.from_pretrained(
-                config=settings,
-                dtype=torch.float32,  # a file in fp16 would silently give a model in fp16
-                attn_implementation=register(),
-                use_safetensors=True,  # pickled weights can run code
-                output_loading_info=True,
-                **_where(config),
-            ),
+    settings, (name, options) = _settings(config), _where(config)
+
+    def load() -> Any:
+        return AutoModelForMaskedLM.from_pretrained(
+            name,
+            config=settings,
+            dtype=torch.float32,  # a file in fp16 would silently give a model in fp16
+            attn_implementation=register(),
+            use_safetensors=True,  # pickled weights can run code
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
         )
+
+    try:
+        model, report = _seeded(seed, load)
     except Exception as error:
         raise UserError(f"{config.name}: its weights cannot be loaded: {_first_line(error)}") from None
     missing = set(report["missing_keys"])
@@ -317,8 +289,7 @@ def _pretrained(config: ModelConfig, seed: int) -> LoadedModel:
 
 def _new_head(model: Any) -> None:
     """Initialise a new head on the scale of the embeddings that it is tied to, so that its logits have a usual size."""
-    scale = float(model.get_input_embeddings().weight.detach().std())
-    head = Head(model)
+    scale, head = float(model.get_input_embeddings().weight.detach().std()), Head(model)
     with torch.no_grad():
         head.dense.weight.normal_(0.0, scale)
         head.norm.weight.fill_(1.0)
@@ -334,11 +305,7 @@ def _seeded(seed: int, make: Callable[[], Any]) -> Any:
 
 
 def positions_of(config: ModelConfig) -> int:
-    """The longest sequence that a model takes, in tokens, from its config.json.
-
-    Raises:
-        UserError: not found, or of an unsupported architecture.
-    """
+    """The longest sequence that a model takes, in tokens, from its config.json; raises UserError as `check_model`."""
     return _positions(_settings(config))
 
 
@@ -350,7 +317,7 @@ def _hub_folder(config: ModelConfig) -> str:
     """The local folder of a hub model's recipe, if it was exported here; "" if it has none."""
     from huggingface_hub import hf_hub_download
 
-    name, options = _hub_options(config)
+    name, options = _where(config)
     try:
         return str(Path(hf_hub_download(name, recipe.FILE, **options)).parent)
     except Exception:  # no such file, or not reachable: the client has many kinds of errors

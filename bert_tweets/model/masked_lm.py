@@ -88,41 +88,28 @@ class PackedMaskedLM(nn.Module):
         return MaskedPredictions(losses_of(logits, labels), filled & (logits.argmax(dim=-1) == labels), segments)
 
     def hidden_states(self, batch: MicroBatch) -> tuple[Tensor, ...]:
-        """The states after the embeddings and after each layer, without masking.
-
-        Returns:
-            layers + 1 tensors [rows, row_length, width].
-        """
+        """The states after the embeddings and after each layer, without masking: [rows, row_length, width] each."""
         plan = self._plan(batch)
         output = self._encoder.all_states(batch.input_ids, batch.position_ids, plan, output_hidden_states=True)
         return tuple(output.hidden_states)
 
     def layers_at(self, batch: MicroBatch, places: Tensor, layers: Sequence[int]) -> Tensor:
-        """The states of some tokens after some layers, without masking; float32.
+        """The states of some tokens after some layers, without masking: float32 [layers, places, width].
 
         Args:
-            batch: the rows.
             places: int64 [places], indices in the flattened rows.
             layers: layer numbers, ascending; 0 for the embeddings, 1 for the first layer.
-
-        Returns:
-            [layers, places, width].
         """
         parts = self._encoder.layers_at(batch.input_ids, batch.position_ids, self._plan(batch), places, layers)
         # Under autocast the embeddings have another dtype than the layers' states.
         return torch.stack([states.float() for states in parts])
 
     def likeliest(self, batch: MicroBatch, places: Tensor, allowed: Tensor, count: int) -> Tensor:
-        """The most likely tokens at some places; to predict a token, put [MASK] there.
+        """The most likely tokens at some places, int64 [places, count]; to predict a token, put [MASK] there.
 
         Args:
-            batch: the rows.
             places: int64 [places], indices in the flattened rows.
             allowed: bool [vocabulary], tokens to choose from; at least `count` of them.
-            count: number of tokens per place.
-
-        Returns:
-            int64 [places, count], most likely first.
         """
         states = self._encoder.states_at(batch.input_ids, batch.position_ids, self._plan(batch), places)
         logits = self._head.decoder(self._head.transform(states))

@@ -14,11 +14,7 @@ _SHARD = re.compile(r"\w[\w.-]*\.safetensors")
 
 
 def require_safe(folder: Path, name: str) -> None:
-    """Reject a model that is not safe to load; its weights are not read.
-
-    Args:
-        folder: folder of the model; for a hub model, the downloaded snapshot.
-        name: name of the model, for messages.
+    """Reject a model that is not safe to load, from its folder or downloaded snapshot; its weights are not read.
 
     Raises:
         UserError: it contains code, refers to another model or to files outside its folder, or has no safetensors.

@@ -12,20 +12,19 @@ _NEVER = -1e4
 
 
 def pad_vocabulary(model: Any, multiple: int) -> int:
-    """Add rows to a stock masked language model that belong to no token and get no probability.
-
-    Returns:
-        The size before, for `cut_vocabulary`.
-    """
+    """Add rows to a stock model that belong to no token and get no probability; returns the size before."""
     size = int(model.config.vocab_size)
     padded = -(-size // multiple) * multiple
     if padded > size:
         model.resize_token_embeddings(padded, mean_resizing=False)
         decoder = model.get_output_embeddings()
         with torch.no_grad():
-            for table, value in ((decoder.weight, 0.0), (decoder.bias, _NEVER)):
+            for table, value in (
+                (model.get_input_embeddings().weight, 0.0),
+                (decoder.weight, 0.0),
+                (decoder.bias, _NEVER),
+            ):
                 table[size:] = value
-            model.get_input_embeddings().weight[size:] = 0.0
     return size
 
 
@@ -46,8 +45,7 @@ def fit_vocabulary(weights: dict[str, Tensor], by_token: set[str], size: int) ->
     """Adapt weights, or their moments, to another padding of the vocabulary.
 
     Args:
-        weights: tensors by name; those without a row per token are left as they are.
-        by_token: names of tensors with a row per token, see `names_by_token`.
+        by_token: names of tensors with a row per token, see `names_by_token`; the others are left as they are.
         size: number of rows; new ones are as made by `pad_vocabulary`.
     """
 

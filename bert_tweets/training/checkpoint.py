@@ -173,13 +173,9 @@ def write_checkpoint(checkpoints: Path, record: Record, tensors: dict[str, dict[
     """Write a checkpoint and check it; only then delete the oldest ones.
 
     Args:
-        checkpoints: folder of all checkpoints of the run.
         record: the record, without its files.
         tensors: see `Checkpoint`; a file without tensors is not written.
         keep: number of newest checkpoints to keep.
-
-    Returns:
-        The folder of the checkpoint.
 
     Raises:
         UserError: it cannot be written.
@@ -279,8 +275,7 @@ def delete_after(checkpoints: Path, step: int) -> list[str]:
     for path in later:
         _delete(path)
     if later:
-        left = found_in(checkpoints)
-        if left:
+        if left := found_in(checkpoints):
             write_atomic(checkpoints / LATEST, f"{left[0].name}\n".encode())
         else:
             (checkpoints / LATEST).unlink(missing_ok=True)

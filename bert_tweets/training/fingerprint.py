@@ -52,11 +52,9 @@ class RunFingerprint:
 
     def differences(self, now: RunFingerprint) -> list[str]:
         """Describe in what this (saved) fingerprint differs from that of the run now."""
-        found = []
-        for key in sorted(self.settings.keys() | now.settings.keys()):
-            before, after = self.settings.get(key), now.settings.get(key)
-            if before != after:
-                found.append(f"{key} ({before} there, {after} now)")
+        keys = sorted(self.settings.keys() | now.settings.keys())
+        pairs = ((key, self.settings.get(key), now.settings.get(key)) for key in keys)
+        found = [f"{key} ({before} there, {after} now)" for key, before, after in pairs if before != after]
         found += [f"the recipe's {part}" for part in self.recipe.differences(now.recipe)]
         if not found and self.data != now.data:
             found.append("the shards hold other tweets")

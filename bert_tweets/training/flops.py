@@ -21,8 +21,6 @@ _DATASHEET = {
     "L4": 121e12,
     "V100": 125e12,
 }
-
-
 # Longest time that products are timed.
 _SECONDS = 1.0
 
@@ -50,8 +48,7 @@ def matrix_peak(device: torch.device, precision: str) -> float:
     """
     dtype = COMPUTE_DTYPES[precision]
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        known = [peak for part, peak in _DATASHEET.items() if part in name]
+        known = [peak for part, peak in _DATASHEET.items() if part in torch.cuda.get_device_name(device)]
         if known and dtype.itemsize == 2:
             return known[0]
     size = 1024 if device.type == "cpu" else 8192

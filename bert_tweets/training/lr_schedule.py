@@ -16,12 +16,7 @@ class Schedule:
     `decay_steps`, so that a longer run is the same up to there. The decay is 1 - sqrt, the best of those compared by
     Hägele et al. 2024 (Scaling laws and compute-optimal training beyond fixed training durations, section 3).
 
-    Attributes:
-        name: linear, cosine, constant or wsd.
-        peak: learning rate at the end of the warm-up.
-        warmup_steps: optimizer steps of the warm-up.
-        total_steps: optimizer steps of the run.
-        decay_steps: optimizer steps of the decay of wsd; ignored by the others.
+    `name` is linear, cosine, constant or wsd; steps are optimizer steps; only wsd reads `decay_steps`.
     """
 
     name: str

@@ -187,8 +187,7 @@ def activations(config: Any, batch: MicroBatchShape, sizes: DTypeSizes) -> int:
     embeddings = positions * (3 * 8 + width * a + 8)
     inputs = positions * 4 * width * s + _attention(config, batch, s)  # of a layer: its input, query, key, value
     after = _after_attention(config, a, s)
-    copied = _copied_weights(config, batch, sizes)
-    layer = inputs + positions * after
+    copied, layer = _copied_weights(config, batch, sizes), inputs + positions * after
     last = layer + positions * width * a  # the LayerNorm after all layers
     if config.model_type in LIKE_BERT:
         # After its attention the last layer computes only masked positions; some backends keep its context.

@@ -120,8 +120,7 @@ def _choose(config: TrainConfig, fingerprint: RunFingerprint) -> Checkpoint | No
     resume = "auto" if own and _was_restarted() else config.resume
     if resume == "never":
         return None
-    is_path = resume != "auto"
-    reasons = []
+    is_path, reasons = resume != "auto", []
     for folder in checkpoint.named_by(Path(resume)) if is_path else own:
         try:
             found = checkpoint.read_checkpoint(folder)
@@ -129,8 +128,7 @@ def _choose(config: TrainConfig, fingerprint: RunFingerprint) -> Checkpoint | No
             reasons.append(str(error))
             logger.warning(f"{error}; trying the next older checkpoint")
             continue
-        different = found.record.fingerprint.differences(fingerprint)
-        if different:
+        if different := found.record.fingerprint.differences(fingerprint):
             raise UserError(
                 f"{folder}: belongs to another run: {', '.join(different)}; resume with the settings and data that it "
                 "started with, or start another run with output="

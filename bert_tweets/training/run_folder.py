@@ -33,9 +33,9 @@ def run_state(config: TrainConfig) -> Literal["new", "unfinished", "finished"]:
     if not any(folder.iterdir()):
         return "new"
     saved = folder / CONFIG
-    if (folder / MARKER).is_file() and not saved.is_file():
-        return "unfinished"
     if not saved.is_file():
+        if (folder / MARKER).is_file():
+            return "unfinished"
         raise UserError(f"{folder}: holds other files; name a new folder with output=")
     before = settings_that_stay(parser.load(TrainConfig, ["--config", str(saved)]))
     now = settings_that_stay(config)

@@ -32,13 +32,7 @@ MASKED_SHARE = 0.15
 
 
 class Validation:
-    """The masked loss on a fixed set of held-out tweets and masks.
-
-    Args:
-        split: the validation split, not empty.
-        max_tweets: most tweets to use.
-        batch_size: tweets that are packed together, over all ranks.
-    """
+    """The masked loss on a fixed set of held-out tweets and masks; `batch_size` tweets are packed together."""
 
     def __init__(
         self, split: Split, masking: Masking, layout: Layout, world: World, max_tweets: int, batch_size: int = 1024
@@ -53,10 +47,7 @@ class Validation:
         return sum(step.masked_tokens for step in self.loader.steps())
 
     def loss(self, engine: Engine, alive: Callable[[], None] = lambda: None) -> float:
-        """Mean loss over the masked tokens in nats, the same on every rank. Waits for the device.
-
-        `alive` is called now and then.
-        """
+        """Mean loss in nats over masked tokens, the same on every rank; calls `alive`. Waits for the device."""
         loss_sum, masked = torch.zeros((), dtype=torch.float64, device=self.world.device), 0
         for step in self.loader.steps():
             for batch in step.micro_batches:

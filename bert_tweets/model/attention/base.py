@@ -71,16 +71,14 @@ class Backend(Protocol):
         ...
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, plan: Plan, scale: float, window: int | None) -> Tensor:
-        """Softmax(scale · q kᵀ) v within segments; the result at padding is finite, and so is its gradient.
+        """Softmax(scale · q kᵀ) v within segments: [rows, row_length, heads, head_size].
+
+        The result at padding is finite, and so is its gradient.
 
         Args:
             query, key, value: [rows, heads, row_length, head_size], with any strides.
             plan: the result of `plan`.
-            scale: scale of the products.
             window: longest distance in tokens that a token attends to; None: its whole segment.
-
-        Returns:
-            [rows, row_length, heads, head_size].
         """
         ...
 

@@ -43,14 +43,10 @@ class BucketedAttention(Backend):
     def missing(self, shape: Shape) -> str:
         if shape.device != "cpu":
             return "only for the CPU"
-        return (
-            "its products have new shapes in each step, so model.compile=true would compile in every step"
-            if shape.compiled
-            else ""
-        )
+        reason = "its products have new shapes in each step, so model.compile=true would compile in every step"
+        return reason if shape.compiled else ""
 
     def plan(self, segment_ids: Tensor, tweets: int) -> list[Bucket]:
-        del tweets
         flat = segment_ids.flatten()
         starts = torch.nonzero(segment_begins(segment_ids).flatten()).squeeze(1)
         lengths = torch.diff(starts, append=torch.tensor([len(flat)]))

@@ -37,7 +37,6 @@ class Flex(Backend):
 
     def plan(self, segment_ids: Tensor, tweets: int) -> Tensor:
         """int32 [rows, row_length]."""
-        del tweets
         return segment_ids
 
     def attend(
@@ -62,7 +61,6 @@ def _mask(segment_ids: Tensor, window: int | None) -> Any:
     from torch.nn.attention.flex_attention import BlockMask
 
     def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        del head
         same = segment_ids[row, query] == segment_ids[row, key]
         return same if window is None else same & ((query - key).abs() <= window)
 

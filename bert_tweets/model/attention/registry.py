@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bert_tweets.common.errors import UserError
 
-from .base import Backend, Plan, Shape
+from .base import Backend, Shape
 from .bucketed_cpu import BucketedAttention
 from .flex import Flex
 from .sdpa import SDPA
@@ -35,10 +35,6 @@ def backend_for(name: str, shape: Shape) -> Backend:
     """
     if name == "auto":
         return next(_ALL[other] for other in _PREFERRED[shape.device] if not _ALL[other].missing(shape))
-    missing = _ALL[name].missing(shape)
-    if missing:
+    if missing := _ALL[name].missing(shape):
         raise UserError(f"model.attention={name}: {missing}; leave it out to use the fastest that works")
     return _ALL[name]
-
-
-__all__ = ["Backend", "Plan", "backend_for", "backend_named", "backend_names"]

@@ -15,12 +15,10 @@ class SDPA(Backend):
     name = "sdpa"
 
     def missing(self, shape: Shape) -> str:
-        del shape
         return ""
 
     def plan(self, segment_ids: Tensor, tweets: int) -> Tensor:
         """bool [rows, 1, length, length]. Padding attends to padding, so that no row of the softmax is empty."""
-        del tweets
         return segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
 
     def attend(

@@ -80,7 +80,6 @@ class TritonRows(Backend):
 
     def plan(self, segment_ids: Tensor, tweets: int) -> Tensor:
         """int32 [rows, row_length], contiguous."""
-        del tweets
         return segment_ids.to(torch.int32).contiguous()
 
     def attend(
