@@ -96,8 +96,9 @@ def load_model(config: ModelConfig, manifest: Manifest, seed: int = 0) -> Loaded
 
 
 def empty_model(config: ModelConfig, manifest: Manifest, multiple: int = 1) -> Any:
-    """The model of a run without weights, on torch's meta device, made from its config.json; for `multiple`, see
-    `pad_vocabulary`. Raises UserError as `load_model` does, but does not check weights.
+    """The model of a run without weights, on torch's meta device, made from its config.json.
+
+    For `multiple`, see `pad_vocabulary`. Raises UserError as `load_model` does, but checks no weights.
     """
     from transformers import AutoModelForMaskedLM
 

@@ -30,6 +30,7 @@ from . import messages
 from .records import Evaluation, ExcludedBase, ModelScores, Outcome, PairedDifference
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 _MASKED_SHARE = 0.15  # independent of training, so that figures of different runs can be compared
 _TWEETS_A_STEP = 1024
 _FEW_TWEETS, _FEWEST_CLUSTERS = 50, 20
@@ -91,11 +92,7 @@ def evaluate(config: EvaluateConfig, world: World) -> Evaluation | None:
 
 
 def _evaluation(
-    config: EvaluateConfig,
-    manifest: Manifest,
-    clusters: npt.NDArray[np.int64],
-    model: TweetScores,
-    base: TweetScores | None,
+    config: EvaluateConfig, manifest: Manifest, clusters: Ints, model: TweetScores, base: TweetScores | None
 ) -> Evaluation:
     difference = _paired_difference(model, base, clusters, config) if base else None
     excluded = ExcludedBase(config.base, _NO_HEAD) if config.base and not base else None
@@ -171,13 +168,13 @@ def _score(name: str, split: Split, manifest: Manifest, config: EvaluateConfig, 
     return TweetScores(loss, correct, masked)
 
 
-def _clusters(split: Split) -> npt.NDArray[np.int64]:
+def _clusters(split: Split) -> Ints:
     """The near-duplicate cluster of each tweet; int64 [tweets]."""
     columns = [split.batch(shard).column("cluster").to_numpy() for shard in range(len(split.shards))]
     return np.concatenate([np.empty(0, np.int64), *columns])
 
 
-def _interval(clusters: npt.NDArray[np.int64], loss: Floats, masked: Floats, config: EvaluateConfig) -> list[float]:
+def _interval(clusters: Ints, loss: Floats, masked: Floats, config: EvaluateConfig) -> list[float]:
     """The 95 % percentile interval of the mean loss per masked token, over bootstrap resamples of whole clusters.
 
     After Efron and Tibshirani 1993, chapter 8. `loss` is the sum of the losses (or of their differences) of each tweet.
@@ -193,9 +190,7 @@ def _interval(clusters: npt.NDArray[np.int64], loss: Floats, masked: Floats, con
     return [float(bound) for bound in np.quantile(samples[:, 0] / samples[:, 1], [0.025, 0.975])]
 
 
-def _model_scores(
-    name: str, scores: TweetScores, clusters: npt.NDArray[np.int64], config: EvaluateConfig
-) -> ModelScores:
+def _model_scores(name: str, scores: TweetScores, clusters: Ints, config: EvaluateConfig) -> ModelScores:
     low, high = _interval(clusters, scores.loss, scores.masked, config)
     return ModelScores(
         name=name,
@@ -210,7 +205,7 @@ def _model_scores(
 
 
 def _paired_difference(
-    model: TweetScores, base: TweetScores, clusters: npt.NDArray[np.int64], config: EvaluateConfig
+    model: TweetScores, base: TweetScores, clusters: Ints, config: EvaluateConfig
 ) -> PairedDifference:
     """Model minus base on the same masks, with its interval over resampled clusters."""
     assert np.array_equal(model.masked, base.masked), "the two models were scored on different masks"
