@@ -31,10 +31,7 @@ def allow_tf32(precision: str) -> None:
 class MasterWeights:
     """fp32 master weights of bf16 weights (Micikevicius et al. 2018, section 3.1), which the optimizer updates.
 
-    Converts the module's weights to bf16.
-
-    Attributes:
-        trained: float32, the master weight of each trained parameter, in the module's order.
+    Converts the module's weights to bf16. `trained` are those of trained parameters, in the module's order.
     """
 
     def __init__(self, module: nn.Module):

@@ -27,11 +27,9 @@ _PATIENCE_SECONDS = 1.0
 
 
 class AsyncCheckpointer:
-    """Writes checkpoints of a run on rank 0, in a thread, one at a time.
+    """Writes checkpoints of a run on rank 0, in a thread, one at a time; keeps the newest `keep` of them.
 
-    Args:
-        keep: number of newest checkpoints to keep.
-        with_rng_states: save the random states of dropout.
+    `with_rng_states` saves the random states that dropout draws from.
     """
 
     def __init__(

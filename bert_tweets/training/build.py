@@ -37,7 +37,6 @@ class Training:
     """The parts of a run; `masking` is on the device.
 
     Attributes:
-        attention: name of the attention backend.
         flops_per_token: FLOPs of the model per real token.
         vocabulary_size: vocabulary size of the model before padding, see `vocab_padding.pad_vocabulary`.
     """
@@ -81,9 +80,7 @@ def build(
 ) -> Training:
     """Make the parts of a run; its process group has started.
 
-    Args:
-        loaded: the model, if it is loaded already.
-        should_stop: returns whether this rank was asked to stop, see `StepLoader`.
+    `loaded` is the model, if it is loaded already; for `should_stop`, see `StepLoader`.
 
     Raises:
         UserError: the model cannot be loaded, or a setting cannot be used on this device.

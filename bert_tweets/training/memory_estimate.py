@@ -128,7 +128,7 @@ class Memory:
 def state_memory(parameters: ParameterCounts, variant: EngineVariant, sizes: DTypeSizes, world_size: int) -> Memory:
     """The memory of an engine that does not depend on the batch."""
     every, trained = parameters.total, parameters.trained
-    if variant.stage is None or variant.stage == 0:
+    if not variant.stage:
         # AdamW: two moments in fp32, and a step count per tensor.
         moments = 2 * FP32 * trained + FP32 * parameters.trained_tensors
         gradients = sizes.weights * trained
@@ -157,7 +157,6 @@ class MicroBatchShape:
 
     Attributes:
         device: type of the device, cpu or cuda.
-        attention: name of the backend.
         masked: places for masked tokens.
         squares: sum over its tweets of the square of their padded length.
         checkpoint: whether activations are recomputed in the backward pass.

@@ -29,9 +29,7 @@ _COUNTED = ("waits", "steps", "tokens", "tweets", "positions")
 class IntervalMeter:
     """Sums over the steps since the last logged line. Reads the device only when a line is due.
 
-    Args:
-        flops_per_token: FLOPs of the model per real token.
-        peak: peak of matrix products of one device in FLOP/s.
+    `flops_per_token` are the model's per real token, `peak` is that of one device's matrix products in FLOP/s.
     """
 
     def __init__(self, world: World, timer: StepTimer, flops_per_token: float, peak: float):
@@ -129,8 +127,7 @@ def finite(value: float | None) -> float | None:
 class JsonLines:
     """A file of one JSON object per line; nothing is written unless `active`.
 
-    Args:
-        done: lines of later steps are removed, because a resumed run writes them again; -1: all lines.
+    Lines of steps after `done` are removed, because a resumed run writes them again; -1: all lines.
     """
 
     def __init__(self, path: Path, active: bool, done: int = -1):

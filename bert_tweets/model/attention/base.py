@@ -19,7 +19,6 @@ class Shape:
     Attributes:
         device: type of the device, cpu or cuda.
         dtype: dtype of query, key and value.
-        head_size: width of a head.
         row_length: tokens per row.
         windowed: whether some layers attend only to a window of neighbours (ModernBERT).
         compiled: whether torch.compile makes the step's kernels.
@@ -50,8 +49,7 @@ def segment_begins(segment_ids: Tensor) -> Tensor:
 class Backend(Protocol):
     """One way of computing attention within the segments of packed rows, forward and backward.
 
-    Attributes:
-        name: value of the setting `model.attention`.
+    `name` is a value of the setting `model.attention`.
     """
 
     name: str

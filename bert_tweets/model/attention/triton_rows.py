@@ -23,13 +23,7 @@ LONGEST_ROW, HEAD_SIZES, DTYPES = 256, (16, 32, 64, 128), (torch.bfloat16, torch
 
 @dataclass(frozen=True)
 class KernelConfig:
-    """Launch configuration of a kernel.
-
-    Attributes:
-        queries: queries per iteration.
-        warps: warps (of 32 threads) per program.
-        registers: most registers per thread; None: no limit.
-    """
+    """Launch of a kernel: queries per iteration, warps per program, most registers per thread (None: no limit)."""
 
     queries: int
     warps: int
