@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,10 @@ def test_before_training_model_and_base_give_equal_results(stock: Path, with_emo
     manifest = Manifest.read(with_emoji)
     loaded = load_model(ModelConfig(name=str(stock)), manifest)
     export_model(tmp_path / "model", loaded.model, None, manifest, str(with_emoji))
-    metrics = evaluate(config_of(with_emoji, tmp_path / "model", stock))
-    assert metrics["model"] | {"name": ""} == metrics["base"] | {"name": ""}
-    assert metrics["difference"]["loss"] == metrics["difference"]["low"] == metrics["difference"]["high"] == 0
+    evaluation = evaluate(config_of(with_emoji, tmp_path / "model", stock))
+    assert evaluation and evaluation.base and evaluation.difference
+    assert replace(evaluation.model, name="") == replace(evaluation.base, name="")
+    assert evaluation.difference.loss == evaluation.difference.low == evaluation.difference.high == 0
     vectors_of(with_emoji, tmp_path / "model", stock, tmp_path / "words")
     assert (tmp_path / "words" / "vectors.txt").read_bytes() == (tmp_path / "words" / "base_vectors.txt").read_bytes()
 
@@ -104,7 +106,7 @@ def test_a_stock_model_is_trained_on_added_emoji_and_exported_with_them(
     stock: Path, with_emoji: Path, trained: tuple[Path, str]
 ) -> None:
     folder, printed = trained
-    assert f"takes on {len(ADDED)} tokens" in printed
+    assert f"gets {len(ADDED)} tokens" in printed
     model, tokenizer = AutoModelForMaskedLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert model.config.vocab_size == len(tokenizer) == 240 + len(ADDED)
     initial = load_model(ModelConfig(name=str(stock)), Manifest.read(with_emoji)).model
@@ -117,9 +119,10 @@ def test_a_stock_model_is_trained_on_added_emoji_and_exported_with_them(
 def test_model_and_stock_base_are_evaluated_on_the_same_tokens(
     stock: Path, with_emoji: Path, trained: tuple[Path, str], tmp_path: Path
 ) -> None:
-    metrics = evaluate(config_of(with_emoji, trained[0], stock))
-    assert metrics["base"]["masked_tokens"] == metrics["model"]["masked_tokens"] > 0
-    assert metrics["difference"]["loss"] != 0
+    evaluation = evaluate(config_of(with_emoji, trained[0], stock))
+    assert evaluation and evaluation.base and evaluation.difference
+    assert evaluation.base.masked_tokens == evaluation.model.masked_tokens > 0
+    assert evaluation.difference.loss != 0
     vectors_of(with_emoji, trained[0], stock, tmp_path / "words")
     rows = pq.read_table(tmp_path / "words" / "occurrences.parquet", columns=["word", "model", "status"]).to_pylist()
     assert {(row["word"], row["model"]) for row in rows} == {

@@ -67,7 +67,7 @@ def test_the_full_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         assert len(list(csv.reader(file))) == 601
     assert json.loads((folder / "run/run.json").read_text())["ranks"] == 2
     metrics = json.loads((folder / "eval/metrics.json").read_text())
-    assert metrics["base"]["comparable"] and metrics["difference"]["loss"] < 0
+    assert metrics["base"] and metrics["difference"]["loss"] < 0
     summary = json.loads((folder / "words/summary.json").read_text())
     assert set(summary["words"]) == {*CHANGING, *STABLE}
     assert all(word["found"] > 5 and word["truncated"] == 0 for word in summary["words"].values())
