@@ -73,7 +73,7 @@ def test_the_full_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert all(word["found"] > 5 and word["truncated"] == 0 for word in summary["words"].values())
     change = json.loads((folder / "words/change.json").read_text())
     assert {row["word"] for row in change} == {*CHANGING, *STABLE}
-    assert "Texts were cleaned by the recipe `tweets`" in (folder / "methods.md").read_text()
+    assert "Texts were cleaned with the preset `tweets`" in (folder / "methods.md").read_text()
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert all(word in page for word in (*CHANGING, *STABLE))
     assert (folder / "words/vectors.txt").read_text().startswith(f"{len(CHANGING) + len(STABLE)} 128\n")
