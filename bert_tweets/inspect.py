@@ -26,15 +26,7 @@ def stage(argv: list[str]) -> None:
     from bert_tweets.data.inspection import inspect
 
     with ProgressBar("inspecting", min(config.max_tweets, manifest.rows("train"))) as advance, read_errors(config.path):
-        seen = inspect(
-            folder,
-            manifest,
-            config.max_tweets,
-            config.batch_size,
-            config.samples,
-            config.seed,
-            advance,
-        )
+        seen = inspect(folder, manifest, config.max_tweets, config.batch_size, config.samples, config.seed, advance)
     _show(config, manifest, seen)
 
 

@@ -64,10 +64,7 @@ def prepare(config: PrepareConfig) -> Manifest:
     _show_input(preparation)
     preparation.require_filter_columns()
     made_from = {**record, "work": WORK_VERSION}
-    with (
-        _interruptible(),
-        output_folder.atomic_output_folder(config.output, made_from, record_differences) as folder,
-    ):
+    with _interruptible(), output_folder.atomic_output_folder(config.output, made_from, record_differences) as folder:
         if not (folder / MANIFEST_FILE).is_file():
             with ProgressBar("preparing") as advance:
                 manifest, funnel = write_shards(preparation, folder, advance)

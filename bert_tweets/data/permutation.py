@@ -185,12 +185,7 @@ class Stream:
 
 
 def stream_of(
-    rows: int,
-    seed: int,
-    batch_size: int,
-    max_steps: int | None,
-    epochs: float | None,
-    data: DataConfig | None = None,
+    rows: int, seed: int, batch_size: int, max_steps: int | None, epochs: float | None, data: DataConfig | None = None
 ) -> Stream:
     """The stream of a run of `max_steps` steps, or of `epochs` epochs if that is None.
 
