@@ -8,13 +8,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .packing import PackedRows
+from bert_tweets.common.arrays import Ints
 
-Ints = npt.NDArray[np.int64]
+from .packing import PackedRows
 
 
 @dataclass(frozen=True)

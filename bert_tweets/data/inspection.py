@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from bert_tweets.common.arrays import Ints
 from bert_tweets.common.errors import UserError
 from bert_tweets.corpus.shards.funnel import Funnel
 from bert_tweets.corpus.shards.manifest import FUNNEL_FILE, TOKENIZER_FOLDER, Manifest, require_tokenizer
@@ -103,7 +103,7 @@ def percentiles(histogram: list[int]) -> dict[int, int]:
     return {p: int(np.searchsorted(ends, ends[-1] * p / 100)) for p in _PERCENTILES}
 
 
-def padding_of(lengths: npt.NDArray[np.int64], batch_size: int, max_length: int) -> dict[str, float]:
+def padding_of(lengths: Ints, batch_size: int, max_length: int) -> dict[str, float]:
     """Share of positions that is padding, by batching method.
 
     Args:

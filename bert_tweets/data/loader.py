@@ -11,8 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from bert_tweets.common.arrays import Ints
 from bert_tweets.corpus.shards.reader import Split
 
 from .batches import MicroBatch, Step, split_rows, take_rows
@@ -21,8 +21,6 @@ from .masking import Masking
 from .packing import Placement, best_fit, lay_out
 from .permutation import Stream
 from .sampler import Sampler, SamplerState, state_of
-
-Ints = npt.NDArray[np.int64]
 
 _TWEETS_AT_ONCE = 8192
 

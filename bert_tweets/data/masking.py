@@ -14,12 +14,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bert_tweets.common.arrays import Ints
 from bert_tweets.corpus.shards.manifest import Manifest
 
 from .batches import MicroBatch
 from .packing import PackedRows
 
-Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
 _WORD = 0xFFFFFFFF

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bert_tweets.common.arrays import ranges
+from bert_tweets.common.arrays import Ints, ranges
 from bert_tweets.corpus.shards.reader import Tweets
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

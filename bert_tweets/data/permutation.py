@@ -8,10 +8,10 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from bert_tweets.common.arrays import Ints
 from bert_tweets.common.hashing import mix
 from bert_tweets.config import DataConfig
 
-Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
 _ROUNDS = 6
@@ -157,7 +157,7 @@ class Stream:
         return permute(within, self.rows, self.seed, epoch)
 
     def positions(self, first: int, last: int, rank: int, ranks: int, world_size: int) -> Ints:
-        """Positions in the stream of the shares of neighbouring ranks: contiguous, and equal to within one tweet.
+        """Ints in the stream of the shares of neighbouring ranks: contiguous, and equal to within one tweet.
 
         Args:
             first, last: range of steps of one size.

@@ -6,14 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from bert_tweets.common.arrays import Ints
 from bert_tweets.common.errors import UserError
 from bert_tweets.common.json_records import parse_record
 
 from .permutation import Stream
-
-Ints = npt.NDArray[np.int64]
 
 # Maximum number of ranks among which tweets are dealt: a rank looks up the lengths of all their tweets.
 _LARGEST_GROUP = 8

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bert_tweets.common.arrays import Ints
 from bert_tweets.common.output_folder import temporary_sibling
 
-from .key_file import COPY_TAG, Entries, Ints, KeyFile, in_groups, stable_order
+from .key_file import COPY_TAG, Entries, KeyFile, in_groups, stable_order
 
 Pairs = npt.NDArray[Any]
 

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bert_tweets.common.arrays import Ints
 from bert_tweets.common.executors import Workers
 
 from .candidate_pairs import PAIR, Pairs, find_pairs, pair_files, write_units
 from .connected_components import Components
 from .disk_buckets import READ_BYTES, Buckets
-from .key_file import Ints, KeyFile
+from .key_file import KeyFile
 from .minhash import Hashes, jaccard
 
 # A row's cluster: its earliest row, the hash of that row's text, and whether an earlier row has the same text.

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from bert_tweets.common.arrays import Ints
+
 from .candidate_pairs import PAIR, Pairs, pair_records
 from .disk_buckets import Buckets
-from .key_file import Ints
 from .minhash import Hashes
 
 NOWHERE = np.iinfo(np.int64).max

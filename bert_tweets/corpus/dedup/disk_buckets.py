@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bert_tweets.common.arrays import Ints
+
 Records = npt.NDArray[Any]
-Ints = npt.NDArray[np.int64]
 
 # Size of the records of all buckets that wait to be written, and of one read.
 BUFFER_BYTES = 2**23

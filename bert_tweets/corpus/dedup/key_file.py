@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bert_tweets.common.arrays import Bools, Ints
+
 from .minhash import Hashes, Keys
 
-Ints = npt.NDArray[np.int64]
 Tags = npt.NDArray[np.uint16]
 
 # Tag of an entry for a whole text; a band's tag is never 0.
@@ -70,7 +71,7 @@ def stable_order(hashes: Hashes) -> Ints:
     return order
 
 
-def in_groups(ordered: Hashes) -> npt.NDArray[np.bool_]:
+def in_groups(ordered: Hashes) -> Bools:
     """Whether each of ascending hashes is equal to another one; bool [hashes]."""
     equal = ordered[1:] == ordered[:-1]
     members = np.zeros(len(ordered), dtype=np.bool_)

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bert_tweets.common.arrays import Bools, Ints
 from bert_tweets.common.hashing import mix
 
 Hashes = npt.NDArray[np.uint64]
-Ints = npt.NDArray[np.int64]
 
 RECALL = 0.9
 MOST_BANDS = 9
@@ -43,7 +43,7 @@ def hash_keys(keys: pa.Array) -> Hashes:
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
-def in_validation_split(hashes: Hashes, seed: int, fraction: float) -> npt.NDArray[np.bool_]:
+def in_validation_split(hashes: Hashes, seed: int, fraction: float) -> Bools:
     """Whether each text belongs to validation; depends only on text and seed, so that copies are in the same split.
 
     Args:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bert_tweets.common.arrays import Bools, Ints
 from bert_tweets.common.hashing import mix
 from bert_tweets.config import PrepareConfig
 from bert_tweets.corpus.dedup.clustering import CLUSTER
@@ -24,7 +25,6 @@ from bert_tweets.corpus.shards.manifest import SPLITS, shard_file
 
 from .worker import COPIES, FACT, FACTS, NO_DAY, UnitReport, unit_folder
 
-Ints = npt.NDArray[np.int64]
 Records = npt.NDArray[Any]
 Fates = npt.NDArray[np.uint8]
 
@@ -47,7 +47,7 @@ _NO_ROW = -1
 _KEYED = np.dtype([("key", "<u8"), ("row", "<i8")])
 
 # Given records, _KEYED [n], returns which ones to drop, bool [n].
-Excess = Callable[[Records], npt.NDArray[np.bool_]]
+Excess = Callable[[Records], Bools]
 
 
 @dataclass(frozen=True)

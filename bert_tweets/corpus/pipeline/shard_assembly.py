@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from bert_tweets.common import output_folder
+from bert_tweets.common.arrays import Ints
 from bert_tweets.common.json_records import parse_record
 from bert_tweets.corpus.dedup.clustering import CLUSTER
 from bert_tweets.corpus.shards.manifest import ShardEntry
@@ -69,7 +69,7 @@ def _rows(job: ShardJob, piece: Piece, fate: int, schema: pa.Schema) -> pa.Recor
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _ids(ids: pa.Array, numbers: npt.NDArray[np.int64], columns: Columns) -> pa.Array:
+def _ids(ids: pa.Array, numbers: Ints, columns: Columns) -> pa.Array:
     """Ids of the tweets; where one is missing, the number of the row in the whole input, from 1."""
     written = pa.array(numbers).cast(pa.string())
     if columns.id is None:

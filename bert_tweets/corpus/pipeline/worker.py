@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bert_tweets.common import output_folder
+from bert_tweets.common.arrays import Bools, Ints
 from bert_tweets.common.errors import Interrupted, without_secrets
 from bert_tweets.common.json_records import parse_record
 from bert_tweets.config import PrepareConfig
@@ -282,14 +283,14 @@ def _rows_and_facts(batch: pa.RecordBatch, encoded: Encoded, job: UnitJob) -> tu
     return rows, facts
 
 
-def _example(texts: pa.Array, which: npt.NDArray[np.bool_]) -> str:
+def _example(texts: pa.Array, which: Bools) -> str:
     """The first of these times or ids; empty if it may be something else, which must not be shown."""
     first = next(iter(texts.filter(pa.array(which)).slice(0, 1).to_pylist()), "")
     return first.strip() if re.fullmatch(_TIME_OR_ID, first) else ""
 
 
-def _days(moments: pa.Array) -> npt.NDArray[np.int64]:
-    seconds: npt.NDArray[np.int64] = pc.fill_null(moments.cast(pa.int64()), 0).to_numpy()
+def _days(moments: pa.Array) -> Ints:
+    seconds: Ints = pc.fill_null(moments.cast(pa.int64()), 0).to_numpy()
     return seconds // 86_400
 
 

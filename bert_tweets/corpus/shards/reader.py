@@ -13,12 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bert_tweets.common.arrays import ranges
+from bert_tweets.common.arrays import Bools, Ints, ranges
 from bert_tweets.common.errors import UserError
 
 from .manifest import Manifest, ShardEntry, how_to_recreate, read_errors
-
-Ints = npt.NDArray[np.int64]
 
 # Each takes about 2 kB, and one of the 65,530 mappings that Linux allows a process.
 _MOST_OPEN = 16_384
@@ -58,7 +56,7 @@ class Tweets:
 
     lengths: Ints
     input_ids: npt.NDArray[np.int32]
-    word_starts: npt.NDArray[np.bool_]
+    word_starts: Bools
 
     def take(self, order: Ints) -> Tweets:
         """These tweets in another order, int64 [tweets]."""

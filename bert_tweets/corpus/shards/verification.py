@@ -9,9 +9,9 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from bert_tweets.common.arrays import Ints
 from bert_tweets.common.errors import UserError
 from bert_tweets.common.output_folder import MARKER, from_json
 from bert_tweets.corpus.text.tokenizer import fingerprint, ids_of, load_tokenizer
@@ -32,7 +32,6 @@ from .manifest import (
 from .reader import shard_columns, shard_path, shard_schema
 from .writer import BLOCK_BYTES, block_checksums
 
-Ints = npt.NDArray[np.int64]
 Span = tuple[int, int]
 
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
+from bert_tweets.common.arrays import Bools, Ints
 from bert_tweets.common.errors import UserError
 
 from . import csv_splitter
@@ -122,9 +122,7 @@ def parse_csv(block: bytes, layout: CsvDialect, columns: Columns) -> Rows:
     )
 
 
-def _read_table(
-    block: bytes, layout: CsvDialect, places: list[int], swallowing: npt.NDArray[np.int64]
-) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+def _read_table(block: bytes, layout: CsvDialect, places: list[int], swallowing: Ints) -> tuple[pa.Table, Ints]:
     """Read the columns at these positions, named by position, and the numbers of malformed rows, int64 [malformed].
 
     Args:
@@ -165,7 +163,7 @@ def _read_table(
     return table, found
 
 
-def _latin1_to_utf8(fields: dict[str, pa.Array]) -> tuple[dict[str, pa.Array], npt.NDArray[np.bool_]]:
+def _latin1_to_utf8(fields: dict[str, pa.Array]) -> tuple[dict[str, pa.Array], Bools]:
     """Decode fields, which were read as Latin-1, as UTF-8, and leave out the rows where this fails.
 
     Returns:

@@ -13,9 +13,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bert_tweets.common.arrays import Ints
 from bert_tweets.common.errors import UserError
-
-Positions = npt.NDArray[np.int64]
 
 QUOTE, NEWLINE, RETURN = b'"\n\r'
 LONGEST_RECORD = 64 * 2**20
@@ -30,7 +29,7 @@ class ByteReader(Protocol):
     def unread(self, data: bytes) -> None: ...
 
 
-def quote_toggles(data: npt.NDArray[np.uint8], delimiter: str = ",") -> Positions:
+def quote_toggles(data: npt.NDArray[np.uint8], delimiter: str = ",") -> Ints:
     """Positions where quoting begins and ends, alternately: even entries open, odd entries close.
 
     Args:
@@ -52,7 +51,7 @@ def quote_toggles(data: npt.NDArray[np.uint8], delimiter: str = ",") -> Position
     return quotes if begins_field.all() else _toggles_one_by_one(quotes, data, delimiter)
 
 
-def _toggles_one_by_one(quotes: Positions, data: npt.NDArray[np.uint8], delimiter: str = ",") -> Positions:
+def _toggles_one_by_one(quotes: Ints, data: npt.NDArray[np.uint8], delimiter: str = ",") -> Ints:
     """The same for data in which some quotes are ordinary characters; loops over the quotes."""
     field_starts = np.isin(data[np.maximum(quotes - 1, 0)], [ord(delimiter), NEWLINE, RETURN]) | (quotes == 0)
     toggles: list[int] = []
@@ -91,9 +90,9 @@ class Spans(NamedTuple):
             is followed by text.
     """
 
-    records: Positions
-    lines: Positions
-    swallowing: Positions
+    records: Ints
+    lines: Ints
+    swallowing: Ints
 
 
 _NOWHERE = np.empty(0, np.int64)
@@ -125,9 +124,7 @@ def spans(data: bytes, delimiter: str = ",") -> Spans:
     return Spans(records, more + 1, np.unique(np.searchsorted(ends, wrong)))
 
 
-def _wrong_closing_quotes(
-    view: npt.NDArray[np.uint8], toggles: Positions, line_ends: Positions, delimiter: str
-) -> Positions:
+def _wrong_closing_quotes(view: npt.NDArray[np.uint8], toggles: Ints, line_ends: Ints, delimiter: str) -> Ints:
     """Positions of quotes that close a field of several lines but are followed by text."""
     opened, closed = toggles[: len(toggles) // 2 * 2 : 2], toggles[1::2]
     following = view[np.minimum(closed + 1, len(view) - 1)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from bert_tweets.common.arrays import Ints
 
 # Column names by role, in order of preference; case does not matter.
 NAMES = {
@@ -103,7 +103,7 @@ class Rows:
     """
 
     fields: dict[str, pa.Array]
-    numbers: npt.NDArray[np.int64]
+    numbers: Ints
     malformed: int = 0
     not_utf8: int = 0
     notices: int = 0

@@ -17,9 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bert_tweets.common.arrays import ranges
+from bert_tweets.common.arrays import Bools, Ints, ranges
 
-Ints = npt.NDArray[np.int64]
 # Number of tokens of each string, int64 [strings], and the tokens of all of them, int32 [tokens].
 Runs = tuple[Ints, npt.NDArray[np.int32]]
 
@@ -167,7 +166,7 @@ class WordEncoder:
         return np.concatenate(counts), np.concatenate(ids)
 
 
-def _word_beginnings(backend: Any) -> npt.NDArray[np.bool_]:
+def _word_beginnings(backend: Any) -> Bools:
     """Whether each token of a BERT tokenizer is the first of a word; bool [vocabulary].
 
     The token alone decides: `##` cannot begin a word, because BERT's pre-tokenizer makes a word of each `#`.

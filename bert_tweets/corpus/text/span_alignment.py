@@ -10,13 +10,12 @@ from __future__ import annotations
 import re
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .cleaning import clean
+from bert_tweets.common.arrays import Ints
 
-Ints = npt.NDArray[np.int64]
+from .cleaning import clean
 
 # Private use area: no letter, sign or space of any rule. If a text contains a mark, another pair is used.
 _FIRST_MARK, _LAST_MARK = 0xE0F0, 0xF8F0

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bert_tweets.common import hub
-from bert_tweets.common.arrays import ranges
+from bert_tweets.common.arrays import Bools, Ints, ranges
 from bert_tweets.common.errors import UserError
 
 from . import cached_wordpiece
@@ -132,10 +132,10 @@ class Encoded:
         truncated: bool [texts], whether a text was longer than max_length.
     """
 
-    lengths: npt.NDArray[np.int64]
+    lengths: Ints
     input_ids: npt.NDArray[np.int32]
-    word_starts: npt.NDArray[np.bool_]
-    truncated: npt.NDArray[np.bool_]
+    word_starts: Bools
+    truncated: Bools
 
 
 def save(tokenizer: Any, folder: Path) -> None:
@@ -208,7 +208,7 @@ class BatchTokenizer:
         ]
         return Encoded(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Encoded)))
 
-    def _with_ends(self, lengths: npt.NDArray[np.int64], ids: npt.NDArray[np.int32]) -> Encoded:
+    def _with_ends(self, lengths: Ints, ids: npt.NDArray[np.int32]) -> Encoded:
         """Truncate long texts, and put the special tokens around each text."""
         room = self._max_length - len(self._ends)
         truncated = lengths > room
@@ -237,7 +237,7 @@ class BatchTokenizer:
         return Encoded(lengths, input_ids, _word_starts(encodings, lengths, tokens), truncated)
 
 
-def _word_starts(encodings: list[Any], lengths: npt.NDArray[np.int64], tokens: int) -> npt.NDArray[np.bool_]:
+def _word_starts(encodings: list[Any], lengths: Ints, tokens: int) -> Bools:
     """Whether each token is the first of a word: where the word id or the text changes; bool [tokens]."""
     # A special token has the word id None, here -1; it is always the first of a word.
     ids = chain.from_iterable(encoding.word_ids for encoding in encodings)
