@@ -84,21 +84,14 @@ def to_micro_batch(rows: PackedRows, tweet_index: Ints, epoch: Ints) -> MicroBat
         rows: packed rows.
         tweet_index, epoch: int64 [tweets], index and epoch of each tweet, in the order in which they were packed.
     """
-    return MicroBatch(
-        input_ids=torch.from_numpy(rows.input_ids),
-        position_ids=torch.from_numpy(rows.position_ids),
-        segment_ids=torch.from_numpy(rows.segment_ids),
-        word_positions=torch.from_numpy(rows.word_positions),
-        tweet_index=torch.from_numpy(np.concatenate([[0], tweet_index]).astype(np.int64)),
-        epoch=torch.from_numpy(np.concatenate([[0], epoch]).astype(np.int64)),
-    )
+    of_tweets = (np.concatenate([[0], values]).astype(np.int64)[None] for values in (tweet_index, epoch))
+    return split_rows(rows, np.array([rows.rows]), *of_tweets)[0]
 
 
 def split_rows(rows: PackedRows, row_ends: Ints, tweet_index: Ints, epoch: Ints) -> list[MicroBatch]:
-    """Split the rows of several steps into one batch per step; tensors share their memory.
+    """Split the concatenated rows of several steps into one batch per step; tensors share their memory.
 
     Args:
-        rows: rows of all steps, concatenated.
         row_ends: int64 [steps], end of the rows of each step.
         tweet_index, epoch: int64 [steps, tweets + 1], by segment of the step; entry 0 stands for padding.
     """
@@ -114,14 +107,13 @@ def split_rows(rows: PackedRows, row_ends: Ints, tweet_index: Ints, epoch: Ints)
 
 
 def take_rows(batch: MicroBatch, first: int, last: int, rows: int, pad_id: int, masked: int) -> MicroBatch:
-    """Rows [first, last) of a batch, padded to `rows` with empty ones.
+    """Rows [first, last) of a batch, as far as it has them, padded with empty ones.
 
     Args:
         batch: batch of rows.
         first, last: range of rows; may exceed the batch.
-        rows: number of rows of the result.
-        pad_id: id of [PAD], for the empty rows.
-        masked: number of places for masked tokens in the result.
+        rows, masked: number of rows and of places for masked tokens in the result.
+        pad_id: id of [PAD].
     """
 
     def cut(tensor: Tensor, fill: int) -> Tensor:

@@ -104,13 +104,7 @@ def percentiles(histogram: list[int]) -> dict[int, int]:
 
 
 def padding_of(lengths: Ints, batch_size: int, max_length: int) -> dict[str, float]:
-    """Share of positions that is padding, by batching method.
-
-    Args:
-        lengths: int64 [tweets], lengths in the order in which they are batched.
-        batch_size: number of tweets per batch.
-        max_length: maximum length of a tweet in tokens.
-    """
+    """Share of positions that is padding, by batching method, for tweets of these lengths in tokens, int64 [tweets]."""
     whole = len(lengths) // batch_size * batch_size or len(lengths)
     size = min(batch_size, whole)
     batches = lengths[:whole].reshape(-1, size)

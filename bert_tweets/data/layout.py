@@ -95,10 +95,8 @@ def fixed_shape(
     """The shape into which nearly every step fits, in as few micro-batches as the device's capacity allows.
 
     Args:
-        row_length: length of a row in tokens.
-        tokens_per_device: capacity of a micro-batch in tokens.
-        stream: tweets of the run, divided into steps.
-        lengths: lengths of the tweets.
+        row_length, tokens_per_device: length of a row, and capacity of a micro-batch, in tokens.
+        stream, lengths: tweets of the run, divided into steps, and their lengths.
         world_size: number of ranks.
         probability: masking probability; the largest one, if several use the shape.
     """

@@ -58,12 +58,9 @@ class StepLoader:
     Several steps are made at once, so that thousands of tweets share the overhead of numpy calls.
 
     Args:
-        split: training tweets.
-        stream: their order, divided into steps.
-        masking: masking; only its counts are used here.
-        layout: layout of the micro-batches.
-        rank, world_size: this rank, and number of ranks.
-        gather: gathers counts from all ranks, see `Gather`.
+        split, stream: tweets, and their order, divided into steps.
+        masking: only its counts are used here.
+        gather: gathers counts from all ranks.
         workers: number of threads that make steps ahead of time; 0: each step is made when it is needed.
         pin: whether to use page-locked memory.
         data: fingerprint of the manifest, part of the state.

@@ -7,7 +7,7 @@ have unsigned arithmetic on every device; they are compared with integer thresho
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -58,15 +58,7 @@ def philox(
 
 
 def philox_first_word(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> Words:
-    """The first word of `philox`, on the CPU, several times as fast.
-
-    Args:
-        counter: four uint64 arrays that broadcast, each value in [0, 2³²).
-        key: two integers in [0, 2³²).
-
-    Returns:
-        uint64 of the broadcast shape, uniform in [0, 2³²).
-    """
+    """The first word of `philox`, on the CPU, several times as fast, for uint64 arrays that broadcast."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(9):
@@ -127,14 +119,7 @@ class Masking:
         object.__setattr__(self, "_numbers", torch.tensor(numbers, device=self.is_ordinary.device))
 
     def to(self, device: torch.device) -> Masking:
-        return Masking(
-            self.seed,
-            self.probability,
-            self.whole_word,
-            self.mask_id,
-            self.ordinary_ids.to(device),
-            self.is_ordinary.to(device),
-        )
+        return replace(self, ordinary_ids=self.ordinary_ids.to(device), is_ordinary=self.is_ordinary.to(device))
 
     def select(self, batch: MicroBatch) -> Tensor:
         """Tokens to predict, never special ones or padding; bool [rows, row_length]."""

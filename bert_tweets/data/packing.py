@@ -67,14 +67,8 @@ def _place_histogram(
 ) -> int:
     """Place one part, whose new rows are numbered from `rows`; return the number of rows then in use.
 
-    A bundle is several adjacent tweets of one length in one row.
-
-    Args:
-        histogram: number of tweets of each length, [row_length + 1].
-        row_length: length of a row in tokens.
-        rows: number of rows in use by earlier parts.
-        in_rows: row of each bundle; appended to.
-        bundles: for equal bundles, their number, first column, and number of tweets in each; appended to.
+    A bundle is several adjacent tweets of one length in one row. The row of each bundle is appended to `in_rows`; the
+    number of equal bundles, their first column, and the number of tweets in each to `bundles`.
     """
     free_rows: list[list[int]] = [[] for _ in range(row_length + 1)]
     filled = 0  # bit f: a row has f free tokens
@@ -137,9 +131,8 @@ def lay_out(tweets: Tweets, segments: Ints, placement: Placement, row_length: in
     The rows are written from left to right; a tweet and the gap after it are one run.
 
     Args:
-        tweets: tokens.
+        tweets, placement: tokens and places of the tweets.
         segments: int64 [tweets], segment id of each, above 0.
-        placement: places of the tweets.
         row_length: length of a row in tokens.
         pad_id: id of [PAD], for the gaps.
     """
@@ -162,12 +155,7 @@ def lay_out(tweets: Tweets, segments: Ints, placement: Placement, row_length: in
         segment_ids=np.repeat(segments[order].astype(np.int32), runs),
         word_positions=word_first - tweet_first,
     )
-    for values, fill in (
-        (rows.input_ids, pad_id),
-        (rows.position_ids, 0),
-        (rows.segment_ids, 0),
-        (rows.word_positions, 0),
-    ):
-        values[gaps] = fill
+    for values in (rows.input_ids, rows.position_ids, rows.segment_ids, rows.word_positions):
+        values[gaps] = pad_id if values is rows.input_ids else 0
         values.shape = (placement.rows, row_length)
     return rows

@@ -44,14 +44,9 @@ def permute_blocks(positions: Ints, rows: int, seed: int, epoch: int, block_size
     table.
 
     Args:
-        positions: int64 [n], each in [0, rows).
-        rows: number of tweets in an epoch, at least 1.
-        seed, epoch: the key.
+        positions, rows, seed, epoch: as for `permute`, and so is the result.
         block_size: number of tweets in a block; the last may have fewer.
         shuffle_blocks: number of blocks in a window.
-
-    Returns:
-        int64 [n], tweet indices.
     """
     keys = _keys(seed, epoch)
     window_rows = block_size * shuffle_blocks
@@ -134,27 +129,17 @@ class Stream:
         return self.length // self.batch_size
 
     def tweets(self, positions: Ints) -> tuple[Ints, Ints]:
-        """The tweets at these positions of the stream.
-
-        Args:
-            positions: int64, ascending, of any shape.
-
-        Returns:
-            Epochs and tweet indices, int64 of that shape.
-        """
+        """Epochs and indices of the tweets at these positions of the stream, int64, ascending, of any shape."""
         epochs, within = np.divmod(positions, self.rows)
         if not positions.size:
             return epochs, within
         tweets = np.empty_like(within)
         for epoch in range(int(epochs.flat[0]), int(epochs.flat[-1]) + 1):
             of_epoch = epochs == epoch
-            tweets[of_epoch] = self._permute(within[of_epoch], int(epoch))
+            blocks = (self.block_size, self.shuffle_blocks) if self.block_size else ()
+            permutation = permute_blocks if self.block_size else permute
+            tweets[of_epoch] = permutation(within[of_epoch], self.rows, self.seed, epoch, *blocks)
         return epochs, tweets
-
-    def _permute(self, within: Ints, epoch: int) -> Ints:
-        if self.block_size:
-            return permute_blocks(within, self.rows, self.seed, epoch, self.block_size, self.shuffle_blocks)
-        return permute(within, self.rows, self.seed, epoch)
 
     def positions(self, first: int, last: int, rank: int, ranks: int, world_size: int) -> Ints:
         """Ints in the stream of the shares of neighbouring ranks: contiguous, and equal to within one tweet.
@@ -172,11 +157,7 @@ class Stream:
         return np.arange(first, last)[:, None] * self.batch_size + share
 
     def slice(self, step: int, rank: int, world_size: int) -> tuple[Ints, Ints]:
-        """A rank's contiguous share of a step.
-
-        Returns:
-            Epochs and tweet indices, int64 [tweets] each.
-        """
+        """Epochs and tweet indices of a rank's contiguous share of a step; int64 [tweets] each."""
         return self.tweets(self.positions(step, step + 1, rank, 1, world_size)[0])
 
     def epoch(self, step: int) -> float:

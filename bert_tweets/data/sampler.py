@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from bert_tweets.common.arrays import Ints
 from bert_tweets.common.errors import UserError
-from bert_tweets.common.json_records import parse_record
 
 from .permutation import Stream
 
@@ -42,27 +41,8 @@ class SamplerState:
     shuffle_blocks: int
     data: str
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @staticmethod
-    def from_json(record: dict[str, Any]) -> SamplerState:
-        """The state that `to_json` wrote.
-
-        Raises:
-            UserError: a field is missing, unknown, or of another type.
-        """
-        try:
-            return parse_record(record, SamplerState, "the state")
-        except ValueError:
-            raise UserError("the saved state of the sampler is damaged; resume from another checkpoint") from None
-
     def step(self, stream: Stream, data: str) -> int:
-        """The step with which a run of this stream resumes.
-
-        Args:
-            stream: stream of the run that resumes.
-            data: fingerprint of its manifest.
+        """The step with which a run of this stream, over shards with the fingerprint `data`, resumes.
 
         Raises:
             UserError: it is another stream (the message names the first difference), or none of its steps begins where
@@ -94,13 +74,7 @@ _FIELD_TEXTS = {
 
 
 def state_of(stream: Stream, step: int, data: str) -> SamplerState:
-    """The state before a step, in constant time.
-
-    Args:
-        stream: stream of the run.
-        step: next step.
-        data: fingerprint of the manifest.
-    """
+    """The state before a step, in constant time; `data` is the fingerprint of the manifest."""
     position = min(step * stream.batch_size, stream.length)
     return SamplerState(stream.seed, position, stream.rows, stream.block_size, stream.shuffle_blocks, data)
 

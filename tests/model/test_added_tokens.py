@@ -26,7 +26,7 @@ from bert_tweets.corpus.shards.manifest import Manifest
 from bert_tweets.corpus.text import recipe
 from bert_tweets.corpus.text.added_tokens import add_emoji, recipe_of
 from bert_tweets.corpus.text.recipe import FORMAT_VERSION, Recipe
-from bert_tweets.corpus.text.tokenizer import fingerprint, load_tokenizer, special_ids
+from bert_tweets.corpus.text.tokenizer import fingerprint, ids_of, load_tokenizer
 from bert_tweets.model.export import export_model
 from bert_tweets.model.loading import check_model, extend, load_model
 from tests.model.tiny import SIZES, VOCABULARY, stock_model
@@ -42,7 +42,7 @@ def manifest_of(tokenizer: Any) -> Manifest:
         recipe=recipe_of("tweets", "rules", tokenizer),
         max_length=32,
         vocabulary_size=len(tokenizer),
-        special_ids=special_ids(tokenizer),
+        special_ids=ids_of(tokenizer)["special_ids"],
         pad_id=tokenizer.pad_token_id,
         mask_id=tokenizer.mask_token_id,
         unknown_id=tokenizer.unk_token_id,

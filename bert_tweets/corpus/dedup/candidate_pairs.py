@@ -14,6 +14,7 @@ from bert_tweets.common.arrays import Ints
 from bert_tweets.common.output_folder import temporary_sibling
 
 from .key_file import COPY_TAG, Entries, KeyFile, in_groups, stable_order
+from .minhash import is_first
 
 Pairs = npt.NDArray[Any]
 
@@ -41,11 +42,11 @@ def pair_files(folder: Path, number: int) -> tuple[Path, Path]:
 
 
 def find_pairs(folder: Path, number: int, count: int, entries_at_once: int) -> tuple[int, int]:
-    """Write the pairs of one range of hashes; a task, which can be repeated with the same result.
+    """Write the pairs of one of `count` equal ranges of hashes; a task, which can be repeated with the same result.
 
     Args:
         folder: folder with the list of units, and for the result.
-        number, count: number of this range, and of equal ranges in total.
+        number, count: number of this range, and of ranges in total.
         entries_at_once: maximum number of entries in memory.
 
     Returns:
@@ -124,8 +125,7 @@ def pair_equal_hashes(entries: Entries) -> tuple[Pairs, Pairs, Entries]:
     order = stable_order(entries.hashes)
     order = order[in_groups(entries.hashes[order])]
     hashes, tags, rows = entries.hashes[order], entries.tags[order], entries.rows[order]
-    begins = np.ones(len(hashes), dtype=np.bool_)
-    np.not_equal(hashes[1:], hashes[:-1], out=begins[1:])
+    begins = is_first(hashes)
     of_group = np.cumsum(begins) - 1
     _, first, head = np.unique((of_group << 16) | tags, return_index=True, return_inverse=True)
     heads = np.sort(first)

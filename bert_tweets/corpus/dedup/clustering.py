@@ -19,9 +19,9 @@ from bert_tweets.common.executors import Workers
 
 from .candidate_pairs import PAIR, Pairs, find_pairs, pair_files, write_units
 from .connected_components import Components
-from .disk_buckets import READ_BYTES, Buckets
+from .disk_buckets import Buckets, read_records
 from .key_file import KeyFile
-from .minhash import Hashes, jaccard
+from .minhash import Hashes, is_first, jaccard
 
 # A row's cluster: its earliest row, the hash of that row's text, and whether an earlier row has the same text.
 CLUSTER = np.dtype([("cluster", "<i8"), ("key", "<u8"), ("copy", "?")])
@@ -60,7 +60,7 @@ def find_clusters(
     components = Components(work, corpus.rows, RANGE_ROWS)
     with Buckets(work / "copies", np.dtype("<i8"), corpus.ranges) as copies:
         for number in range(tasks):
-            for pairs in _records(pair_files(work, number)[0], PAIR):
+            for pairs in read_records(pair_files(work, number)[0], PAIR):
                 components.connect(pairs)
                 copies.add(pairs["later"] // RANGE_ROWS, pairs["later"])
         for pairs in _verified(corpus, work, tasks, threshold):
@@ -111,7 +111,7 @@ def _verified(corpus: _Corpus, work: Path, tasks: int, threshold: float) -> Iter
     ):
         for number in range(tasks):
             path = pair_files(work, number)[1]
-            for pairs in _records(path, PAIR):
+            for pairs in read_records(path, PAIR):
                 by_later.add(pairs["later"] // RANGE_ROWS, pairs)
             path.unlink()
         for number in reversed(range(corpus.ranges)):
@@ -135,11 +135,8 @@ def _verified(corpus: _Corpus, work: Path, tasks: int, threshold: float) -> Iter
 
 def _distinct(pairs: Pairs) -> Pairs:
     """Remove repeated pairs: near-duplicates share several bands."""
-    order = np.lexsort((pairs["earlier"], pairs["later"]))
-    pairs = pairs[order]
-    new = np.ones(len(pairs), dtype=np.bool_)
-    new[1:] = (pairs["later"][1:] != pairs["later"][:-1]) | (pairs["earlier"][1:] != pairs["earlier"][:-1])
-    return pairs[new]
+    pairs = pairs[np.lexsort((pairs["earlier"], pairs["later"]))]
+    return pairs[is_first(pairs["later"]) | is_first(pairs["earlier"])]
 
 
 def _clusters(corpus: _Corpus, components: Components, copies: Buckets) -> Iterator[npt.NDArray[Any]]:
@@ -168,9 +165,3 @@ def _write(folder: Path, rows: Sequence[int], ranges: Iterator[npt.NDArray[Any]]
                 missing, left = missing - taken, left[taken:]
         written.append(side.replace(path))
     return written
-
-
-def _records(path: Path, dtype: np.dtype[Any]) -> Iterator[npt.NDArray[Any]]:
-    with path.open("rb") as file:
-        while len(records := np.fromfile(file, dtype, READ_BYTES // dtype.itemsize)):
-            yield records

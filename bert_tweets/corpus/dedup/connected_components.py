@@ -17,7 +17,7 @@ from bert_tweets.common.arrays import Ints
 
 from .candidate_pairs import PAIR, Pairs, pair_records
 from .disk_buckets import Buckets
-from .minhash import Hashes
+from .minhash import Hashes, is_first
 
 NOWHERE = np.iinfo(np.int64).max
 _ANSWER = np.dtype([("row", "<i8"), ("component", "<i8"), ("value", "<u8")])
@@ -119,13 +119,11 @@ def join(root: Ints, below: Ints, start: int, pairs: Pairs) -> Pairs:
     touched = np.concatenate([below[known], earlier[~inside]])
     order = np.lexsort((touched, roots))
     roots, touched = roots[order], touched[order]
-    begins = np.ones(len(roots), dtype=np.bool_)
-    np.not_equal(roots[1:], roots[:-1], out=begins[1:])
+    begins = is_first(roots)
     least = touched[begins][np.cumsum(begins) - 1]
     below[known] = NOWHERE
     below[roots[begins]] = touched[begins]
-    distinct = begins | np.append(True, touched[1:] != touched[:-1])[: len(touched)]
-    through = distinct & (touched != least)
+    through = (begins | is_first(touched)) & (touched != least)
     return pair_records(touched[through], least[through])
 
 

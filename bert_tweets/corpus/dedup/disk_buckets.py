@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,13 @@ Records = npt.NDArray[Any]
 # Size of the records of all buckets that wait to be written, and of one read.
 BUFFER_BYTES = 2**23
 READ_BYTES = 2**22
+
+
+def read_records(path: Path, dtype: np.dtype[Any]) -> Iterator[Records]:
+    """Read the records of a file, in pieces of at most `READ_BYTES`, or one record."""
+    with path.open("rb") as file:
+        while len(records := np.fromfile(file, dtype, max(1, READ_BYTES // dtype.itemsize))):
+            yield records
 
 
 class Buckets:
@@ -42,18 +48,11 @@ class Buckets:
     def __enter__(self) -> Buckets:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def add(self, which: Ints, records: Records) -> None:
-        """Add records.
-
-        Args:
-            which: int64 [records], bucket of each, in [0, count).
-            records: [records] of the declared dtype.
-        """
+        """Add records of the declared dtype; `which` are their buckets, int64 [records], in [0, count)."""
         assert records.dtype == self._dtype and len(which) == len(records)
         if not len(records):
             return
@@ -71,11 +70,8 @@ class Buckets:
         """
         self._flush()
         path = self._path(bucket)
-        if not path.exists():
-            return
-        with path.open("rb") as file:
-            while len(records := np.fromfile(file, self._dtype, max(1, READ_BYTES // self._dtype.itemsize))):
-                yield records
+        if path.exists():
+            yield from read_records(path, self._dtype)
 
     def drop(self, bucket: int) -> None:
         """Delete a bucket that will not be read again."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from bert_tweets.common.arrays import Bools, Ints
 
-from .minhash import Hashes, Keys
+from .minhash import Hashes, Keys, is_first
 
 Tags = npt.NDArray[np.uint16]
 
@@ -38,10 +38,6 @@ def write_keys(path: Path, keys: Keys) -> None:
     """Write the keys of one unit of work: 22 bytes per row, 14 per band, and the sketch.
 
     Bands are written only for the first of equal texts: its copies are found by the hash of the whole text.
-
-    Args:
-        path: file to write.
-        keys: keys of the unit's rows, in order.
     """
     rows, bands = keys.bands.shape
     firsts = np.sort(np.unique(keys.exact, return_index=True)[1])
@@ -73,19 +69,15 @@ def stable_order(hashes: Hashes) -> Ints:
 
 def in_groups(ordered: Hashes) -> Bools:
     """Whether each of ascending hashes is equal to another one; bool [hashes]."""
-    equal = ordered[1:] == ordered[:-1]
-    members = np.zeros(len(ordered), dtype=np.bool_)
-    members[1:] |= equal
-    members[:-1] |= equal
-    return members
+    first = is_first(ordered)
+    followed: Bools = np.append(~first[1:], False)[: len(first)]
+    return ~first | followed
 
 
 class KeyFile:
-    """Read slices of a file of `write_keys`; it is opened for each read, because there may be very many files.
+    """Read slices of a file of `write_keys`, for a unit whose first row in the corpus is `first_row`.
 
-    Args:
-        path: file to read.
-        first_row: number of the unit's first row in the corpus.
+    The file is opened for each read, because there may be very many files.
     """
 
     def __init__(self, path: str | Path, first_row: int):
@@ -106,7 +98,6 @@ class KeyFile:
         return int(begin), int(np.searchsorted(hashes, np.uint64(last), "right"))
 
     def read_entries(self, begin: int, end: int) -> Entries:
-        """Read a slice of the entries."""
         rows = self._read("<u4", self._of_entry + 4 * begin, end - begin).astype(np.int64) + self._first_row
         hashes = self._read("<u8", 8 * (len(_HEADER) + begin), end - begin)
         return Entries(hashes, self._read("<u2", self._tags + 2 * begin, end - begin), rows)

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,13 +44,17 @@ def hash_keys(keys: pa.Array) -> Hashes:
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
-def in_validation_split(hashes: Hashes, seed: int, fraction: float) -> Bools:
-    """Whether each text belongs to validation; depends only on text and seed, so that copies are in the same split.
+def is_first(ordered: npt.NDArray[Any]) -> Bools:
+    """Whether each of the ordered values differs from the one before it; bool [values]."""
+    first = np.ones(len(ordered), dtype=np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    return first
 
-    Args:
-        hashes: uint64 [rows].
-        seed: random seed.
-        fraction: expected fraction of the distinct texts.
+
+def in_validation_split(hashes: Hashes, seed: int, fraction: float) -> Bools:
+    """Whether each text, uint64 [rows], is in the expected fraction of the distinct texts that is for validation.
+
+    This depends only on text and seed, so that copies are in the same split.
     """
     offset = np.uint64((seed + 1) * _GOLDEN % 2**64)
     mixed = mix(hashes + offset)
@@ -75,10 +80,7 @@ def banding(threshold: float) -> tuple[int, int]:
     """Number of bands, and of MinHash values per band: the longest bands that find nine in ten pairs at the threshold.
 
     A pair with similarity s shares one of b bands of r values with probability 1 - (1 - sʳ)ᵇ (Leskovec, Rajaraman and
-    Ullman, "Mining of Massive Datasets", section 3.4).
-
-    Args:
-        threshold: Jaccard similarity, in (0, 1].
+    Ullman, "Mining of Massive Datasets", section 3.4). The threshold is a Jaccard similarity, in (0, 1].
     """
     for band_rows in range(MOST_BAND_ROWS, 0, -1):
         shared = threshold**band_rows
@@ -170,15 +172,12 @@ def _words(keys: pa.Array) -> tuple[Hashes, Ints]:
 
 
 def _distinct_shingles(words: Hashes, offsets: Ints, shingle_words: int) -> tuple[Hashes, Ints]:
-    """The set of shingles of each text, ascending.
+    """The set of shingles of each text, ascending: hashes of 52 bits, and the offset of each text's first one.
 
     Args:
         words: hashes of the words, uint64 [words].
         offsets: offsets of the texts, int64 [rows + 1], at most 2¹² rows.
         shingle_words: number of words in a shingle.
-
-    Returns:
-        uint64 [shingles], hashes of 52 bits; int64 [rows], offset of each text's first shingle.
     """
     lengths = np.diff(offsets)
     rows = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
@@ -191,10 +190,7 @@ def _distinct_shingles(words: Hashes, offsets: Ints, shingle_words: int) -> tupl
     begins[offsets[:-1]] = True
     tagged = (rows << np.uint64(_HASH_BITS)) | (shingles >> np.uint64(64 - _HASH_BITS))
     tagged = np.sort(tagged[begins])
-    distinct = np.empty(len(tagged), dtype=np.bool_)
-    distinct[:1] = True
-    np.not_equal(tagged[1:], tagged[:-1], out=distinct[1:])
-    tagged = tagged[distinct]
+    tagged = tagged[is_first(tagged)]
     starts = np.searchsorted(tagged, np.arange(len(lengths), dtype=np.uint64) << np.uint64(_HASH_BITS))
     return tagged & np.uint64(2**_HASH_BITS - 1), starts
 

@@ -15,13 +15,7 @@ MUCH_UNKNOWN = 0.05
 
 
 def warnings(config: PrepareConfig, paths: list[str], manifest: Manifest, funnel: Funnel) -> Iterator[str]:
-    """Warnings about a finished preparation.
-
-    Args:
-        config: settings.
-        paths: input files.
-        manifest, funnel: the result.
-    """
+    """Warnings about a finished preparation of these input files."""
     if config.validation_fraction and not funnel.splits["validation"].tweets:
         yield "no tweet was held out for validation; raise validation_fraction if you want to validate or evaluate"
     yield from _row_warnings(paths, funnel)
@@ -76,12 +70,10 @@ def _token_warnings(config: PrepareConfig, manifest: Manifest, funnel: Funnel) -
         yield "emoji=tokens: the tokenizer knows all emoji of the input; none was added"
     if share > MUCH_UNKNOWN:
         are_named = manifest.recipe.clean == "bertweet" or manifest.recipe.clean.endswith("+names")
-        emoji = (
-            "" if added or are_named else "; if it is emoji, emoji=names writes their names, and emoji=tokens adds them"
-        )
+        advice = "; if it is emoji, emoji=names writes their names, and emoji=tokens adds them"
         yield (
             f"{share:.1%} of the tweets contain [UNK] (text that the tokenizer does not know); "
-            f"bert-tweets inspect {config.output} shows what it stands for{emoji}"
+            f"bert-tweets inspect {config.output} shows what it stands for{'' if added or are_named else advice}"
         )
 
 

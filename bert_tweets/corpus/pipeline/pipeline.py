@@ -41,7 +41,7 @@ def write_shards(preparation: Preparation, folder: Path, advance: Callable[[int]
 
     Args:
         preparation: settings and input.
-        folder: folder for the shards; its subfolder `WORK` is for temporary data.
+        folder: folder for the shards and, in its subfolder `WORK`, temporary data.
         advance: is called with the number of rows that were read.
 
     Raises:
@@ -141,8 +141,7 @@ def _do_units(
 
     def missing() -> Iterator[tuple[UnitJob, Unit]]:
         for unit in inputs:
-            report = report_of(job.folder, unit.number)
-            if report:
+            if report := report_of(job.folder, unit.number):
                 finished(report)
             else:
                 yield job, unit

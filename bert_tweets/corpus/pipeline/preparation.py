@@ -35,13 +35,7 @@ _LEARNT_FROM = 1_000_000
 
 @dataclass(frozen=True)
 class Preparation:
-    """Settings and input of one prepare.
-
-    Attributes:
-        config: settings.
-        paths: input files.
-        columns: columns to read.
-    """
+    """Settings of one prepare, its input files, and the columns to read."""
 
     config: PrepareConfig
     paths: list[str]
@@ -49,25 +43,15 @@ class Preparation:
 
     @staticmethod
     def of(config: PrepareConfig, warn: Callable[[str], None] = lambda _: None) -> Preparation:
-        """Find the input files and their columns.
-
-        Args:
-            config: settings.
-            warn: is called with a line for files that are left out.
+        """Find the input files and their columns; `warn` is called with a line for files that are left out.
 
         Raises:
             UserError: see `discovery.expand` and `discovery.find_columns`; or a file is named twice.
         """
         paths = discovery.expand(config.input, warn)
         _require_distinct(paths)
-        named = {
-            "text": config.text_column,
-            "id": config.id_column,
-            "time": config.time_column,
-            "author": config.author_column,
-            "language": config.language_column,
-            "retweet_of": config.retweet_column,
-        }
+        roles = ("text", "id", "time", "author", "language")
+        named = {role: getattr(config, f"{role}_column") for role in roles} | {"retweet_of": config.retweet_column}
         columns = discovery.find_columns(paths, named, config.group_columns)
         return Preparation(config, paths, replace(columns, language=None) if config.filter.detect_language else columns)
 
@@ -89,12 +73,7 @@ class Preparation:
                 )
 
     def require_tweets(self, read: int, dropped: DropCounts) -> None:
-        """Raise UserError if no tweet is left, or so many are in another encoding that the rest is not a sample.
-
-        Args:
-            read: number of input rows.
-            dropped: number of dropped rows by reason.
-        """
+        """Raise UserError if no tweet is left, or so many are in another encoding that the rest is not a sample."""
         lost, paths = dropped[DropReason.NOT_UTF8], self.paths
         if lost > max(_STRAY_ROWS, read * _STRAY_SHARE):
             # The dropped rows are those with accents and emoji.
@@ -117,13 +96,7 @@ class Preparation:
 
 @dataclass(frozen=True)
 class TextRecipe:
-    """How the texts of a corpus become tokens.
-
-    Attributes:
-        recipe: cleaning preset and tokenizer, as shards and models carry them.
-        ids: vocabulary size and special ids.
-        tokenizer_json: Rust tokenizer as JSON.
-    """
+    """How the texts of a corpus become tokens; `tokenizer_json` is the Rust tokenizer."""
 
     recipe: Recipe
     ids: TokenizerIds
@@ -171,7 +144,6 @@ def _make_tokenizer(preparation: Preparation) -> tuple[Any, str]:
 
 
 def _first_texts(preparation: Preparation, preset: str) -> Iterator[pa.Array]:
-    """The first cleaned texts of the input."""
     paths, columns, config = preparation.paths, preparation.columns, preparation.config
     read, kept, dropped = 0, 0, DropCounts()
     for rows in discovery.read_tweets(paths, columns):

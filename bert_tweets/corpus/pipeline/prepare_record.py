@@ -44,7 +44,6 @@ class PrepareRecord(TypedDict):
 
 
 def prepare_record(preparation: Preparation) -> PrepareRecord:
-    """The record of a preparation."""
     config = preparation.config
     record = PrepareRecord(
         settings=recorded_settings(config),

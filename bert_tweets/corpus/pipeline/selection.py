@@ -54,10 +54,7 @@ Excess = Callable[[Records], Bools]
 class Piece:
     """Some rows of a unit: of those with the shard's fate, `take` rows after the first `skip`.
 
-    Attributes:
-        unit: number of the unit.
-        first_row: number of input rows before the unit.
-        clusters: file of the unit's clusters.
+    Before the unit there are `first_row` input rows; `clusters` is the file of its clusters.
     """
 
     unit: int
@@ -69,13 +66,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """The rows of one shard.
-
-    Attributes:
-        file: path below the folder of the shards.
-        fate: index of its split in `FATES`.
-        pieces: its rows, in order.
-    """
+    """The rows of one shard, in order; `fate` is the index of its split in `FATES`."""
 
     file: str
     fate: int
@@ -89,13 +80,7 @@ def fate_file(work: Path, unit: int) -> Path:
 
 @dataclass(frozen=True)
 class FinishedUnits:
-    """The units after the work of the workers.
-
-    Attributes:
-        folder: folder of the units.
-        reports: report of each unit, in order.
-        clusters: file of each unit's clusters, CLUSTER [rows].
-    """
+    """The folder of the finished units; report and clusters of each, in order, CLUSTER [rows] per file."""
 
     folder: Path
     reports: list[UnitReport]
@@ -103,13 +88,7 @@ class FinishedUnits:
 
 
 class Selection:
-    """Decide about all rows of a preparation.
-
-    Args:
-        config: settings.
-        units: finished units.
-        work: folder for temporary data and for the fates.
-    """
+    """Decide about all rows of a preparation; the fates and temporary data are in the folder `work`."""
 
     def __init__(self, config: PrepareConfig, units: FinishedUnits, work: Path):
         self._config, self._units, self._work = config, units, work

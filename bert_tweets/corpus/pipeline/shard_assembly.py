@@ -24,16 +24,7 @@ from .worker import ROWS, unit_folder
 
 @dataclass(frozen=True)
 class ShardJob:
-    """Everything that the shards of a preparation have in common.
-
-    Attributes:
-        units: folder of the units.
-        selection: folder of the fates.
-        entries: folder for the manifest entry of each finished shard.
-        shards: folder of the shards.
-        columns: columns that were read.
-        vocabulary_size: number of ids of the tokenizer.
-    """
+    """Folders of units, fates, manifest entries of finished shards, and shards; and the shards' common columns."""
 
     units: Path
     selection: Path

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bert_tweets.common import output_folder
-from bert_tweets.common.arrays import Bools, Ints
+from bert_tweets.common.arrays import Bools
 from bert_tweets.common.errors import Interrupted, without_secrets
 from bert_tweets.common.json_records import parse_record
 from bert_tweets.config import PrepareConfig
@@ -70,10 +70,8 @@ class UnitJob:
     Attributes:
         folder: parent of the units' folders.
         config: settings, without the author salt.
-        columns: columns to read.
         preset: cleaning preset.
         tokenizer_file: file of the Rust tokenizer.
-        vocabulary_size, unknown_id: see `TokenizerIds`.
         author_key: key for hashing authors, at most 64 bytes.
         one_thread: leave the other CPU cores to other workers.
     """
@@ -96,14 +94,9 @@ class UnitJob:
 
 @dataclass(frozen=True)
 class UnitReport:
-    """Counts of one unit.
+    """Counts of one unit: of the rows read, left, and dropped by reason.
 
     Attributes:
-        number: number of the unit.
-        read: number of input rows.
-        rows: number of rows that are left.
-        dropped: number of dropped rows by reason.
-        file: input file of the unit.
         unreadable, several_lines, most_lines, long_records: see `Rows`.
         odd_time: first time that could not be parsed; empty: none, or it does not look like a time at all.
         odd_id: first id that was rounded to a float; empty: none.
@@ -123,7 +116,6 @@ class UnitReport:
 
 
 def unit_folder(folder: str | Path, number: int) -> Path:
-    """Folder of one unit below the folder of all units."""
     return Path(folder) / f"{number:06d}"
 
 
@@ -147,8 +139,7 @@ def do_unit(job: UnitJob, unit: Unit) -> UnitReport:
         raise Interrupted(
             f"{job.folder}: is not found on {platform.node()}; the output must be on a disk that all workers can reach"
         )
-    done = report_of(job.folder, unit.number)
-    if done:
+    if done := report_of(job.folder, unit.number):
         return done
     if job.one_thread:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -204,14 +195,7 @@ def _encoder(tokenizer_file: str, max_length: int) -> BatchTokenizer:
 
 
 def clean_rows(rows: Rows, columns: Columns, config: PrepareConfig, preset: str, dropped: DropCounts) -> pa.RecordBatch:
-    """Clean rows, and apply the filters that look at one row alone.
-
-    Args:
-        rows: rows of one unit.
-        columns: columns that were read.
-        config: settings.
-        preset: cleaning preset.
-        dropped: counts of dropped rows; added to.
+    """Clean the rows of a unit, apply the filters that look at one row alone, and add to the counts of dropped rows.
 
     Returns:
         Columns text, id, time, author, language, retweet_of, number, and `group.NAME`; text without nulls.
@@ -226,16 +210,15 @@ def clean_rows(rows: Rows, columns: Columns, config: PrepareConfig, preset: str,
     groups = [f"group.{group}" for group in columns.groups]
     arrays |= {name: rows.fields[name] for name in groups}
     for name in ("language", *groups):
-        arrays[name] = _null_where_blank(arrays[name])
+        arrays[name] = pc.if_else(_is_blank(arrays[name]), pa.scalar(None, pa.string()), arrays[name])
     batch = pa.RecordBatch.from_pydict(arrays)
-    is_blank = _is_empty(pc.utf8_trim_whitespace(batch.column("text")))
-    batch = _drop(batch, is_blank, DropReason.EMPTY_TEXT, dropped)
+    batch = _drop(batch, _is_blank(batch.column("text")), DropReason.EMPTY_TEXT, dropped)
     too_long = pc.greater(pc.utf8_length(batch.column("text")), config.max_characters)
     batch = _drop(batch, too_long, DropReason.TOO_MANY_CHARACTERS, dropped)
     if config.filter.retweets:
         batch = _drop(batch, pc.is_valid(batch.column("retweet_of")), DropReason.RETWEET, dropped)
     batch = _with(batch, "text", cleaning.clean(batch.column("text"), preset))
-    batch = _drop(batch, _is_empty(batch.column("text")), DropReason.EMPTY_AFTER_CLEANING, dropped)
+    batch = _drop(batch, pc.equal(batch.column("text"), ""), DropReason.EMPTY_AFTER_CLEANING, dropped)
     if config.filter.detect_language:
         batch = _with(batch, "language", language.detect(batch.column("text")))
     if config.filter.languages:
@@ -270,7 +253,8 @@ def _rows_and_facts(batch: pa.RecordBatch, encoded: Encoded, job: UnitJob) -> tu
     facts["unknown"] = np.bincount(tweets[encoded.input_ids == job.unknown_id], minlength=batch.num_rows)
     texts = (column for column in rows.columns if pa.types.is_string(column.type))
     facts["bytes"] = 4 * encoded.lengths + sum(pc.fill_null(pc.binary_length(text), 0).to_numpy() for text in texts)
-    facts["day"] = np.where(parsed.is_valid(), _days(parsed), NO_DAY)
+    days = pc.fill_null(parsed.cast(pa.int64()), 0).to_numpy() // 86_400
+    facts["day"] = np.where(parsed.is_valid(), days, NO_DAY)
     facts["author"] = numbers
     facts["truncated"] = encoded.truncated
     lost = timestamps.not_parsed(batch.column("time"), parsed)
@@ -287,11 +271,6 @@ def _example(texts: pa.Array, which: Bools) -> str:
     """The first of these times or ids; empty if it may be something else, which must not be shown."""
     first = next(iter(texts.filter(pa.array(which)).slice(0, 1).to_pylist()), "")
     return first.strip() if re.fullmatch(_TIME_OR_ID, first) else ""
-
-
-def _days(moments: pa.Array) -> Ints:
-    seconds: Ints = pc.fill_null(moments.cast(pa.int64()), 0).to_numpy()
-    return seconds // 86_400
 
 
 def _hash_authors(authors: pa.Array, key: bytes) -> tuple[pa.Array, npt.NDArray[np.uint64]]:
@@ -316,12 +295,8 @@ def _with(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
     return batch.set_column(batch.schema.get_field_index(name), name, column)
 
 
-def _null_where_blank(texts: pa.Array) -> pa.Array:
-    return pc.if_else(_is_empty(pc.utf8_trim_whitespace(texts)), pa.scalar(None, pa.string()), texts)
-
-
-def _is_empty(texts: pa.Array) -> pa.Array:
-    return pc.equal(texts, "")
+def _is_blank(texts: pa.Array) -> pa.Array:
+    return pc.equal(pc.utf8_trim_whitespace(texts), "")
 
 
 def _drop(batch: pa.RecordBatch, which: pa.Array, reason: DropReason, dropped: DropCounts) -> pa.RecordBatch:

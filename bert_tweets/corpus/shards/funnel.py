@@ -140,11 +140,7 @@ class Funnel:
 
     @staticmethod
     def from_file(path: Path) -> Funnel:
-        """Read the funnel of a folder of shards.
-
-        Raises:
-            UserError: the file is missing, damaged or unreadable.
-        """
+        """Read the funnel of a folder of shards; UserError if the file is missing, damaged or unreadable."""
         try:
             with read_errors(path):
                 content = path.read_bytes()

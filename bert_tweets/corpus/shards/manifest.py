@@ -148,14 +148,8 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The record that `manifest.json` holds, with its checksum."""
-        return add_checksum(
-            {
-                **asdict(self),
-                "format_version": FORMAT_VERSION,
-                "recipe": self.recipe.to_json(),
-                "fingerprint": self.fingerprint,
-            }
-        )
+        derived = {"recipe": self.recipe.to_json(), "fingerprint": self.fingerprint}
+        return add_checksum({**asdict(self), "format_version": FORMAT_VERSION, **derived})
 
     @staticmethod
     def read(folder: str | Path) -> Manifest:

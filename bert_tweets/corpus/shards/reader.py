@@ -97,12 +97,6 @@ class Split:
     """The tweets of one split, by tweet index (0 … rows − 1 through its shards in order).
 
     Shards are opened when first used, which takes no heap memory for their rows. The oldest of many is closed.
-
-    Args:
-        folder: folder of the shards.
-        shards: shards of the split, in order.
-        vocabulary_size: number of ids of the tokenizer.
-        groups: additional columns.
     """
 
     def __init__(self, folder: str | Path, shards: list[ShardEntry], vocabulary_size: int, groups: Sequence[str] = ()):
@@ -134,14 +128,7 @@ class Split:
         return np.diff(self._opened(shard).offsets).astype(np.int64)
 
     def lengths_of(self, indices: Ints) -> Ints:
-        """Lengths in tokens of the tweets with these indices; reads no tokens.
-
-        Args:
-            indices: int64, of any shape, each in [0, len(self)).
-
-        Returns:
-            int64 of that shape.
-        """
+        """Lengths in tokens of the tweets with these indices, int64 of any shape; reads no tokens."""
         flat = indices.ravel()
         homes = self.shard_of(flat)
         # 16-bit integers are sorted by counting.
@@ -151,12 +138,9 @@ class Split:
         return lengths.reshape(indices.shape)
 
     def gather(self, indices: Ints) -> Tweets:
-        """Tokens of the tweets with these indices, in their order.
+        """Tokens of the tweets with these indices, int64 [tweets], in their order.
 
         Each shard is read once, in ascending order: ascending indices are cheapest.
-
-        Args:
-            indices: int64 [tweets], each in [0, len(self)).
         """
         if (indices[1:] >= indices[:-1]).all():
             return self._read(self._locate(indices, self.shard_of(indices)))
@@ -166,11 +150,7 @@ class Split:
         return self.gather(indices[order]).take(back)
 
     def texts(self, indices: Ints) -> list[str]:
-        """Texts of the tweets with these indices, in their order; loops over the tweets.
-
-        Args:
-            indices: int64 [tweets], each in [0, len(self)).
-        """
+        """Texts of the tweets with these indices, int64 [tweets], in their order; loops over the tweets."""
         found = []
         for index, home in zip(indices.tolist(), self.shard_of(indices).tolist(), strict=True):
             shard = self._opened(home)
@@ -252,9 +232,8 @@ class Split:
         # The other offsets are checked when they are read, so that opening costs the same for shards of any size.
         if offsets[0] != 0 or offsets[-1] != tokens or tokens != len(starts.values):
             raise _damaged(path, "its offsets do not match its tokens")
-        ids_flat = ids.values.to_numpy()
         bits = np.frombuffer(starts.values.buffers()[1], dtype=np.uint8)
-        return _OpenShard(path, batch, offsets, ids_flat, bits)
+        return _OpenShard(path, batch, offsets, ids.values.to_numpy(), bits)
 
 
 def open_split(folder: str | Path, manifest: Manifest, split: str) -> Split:
@@ -289,11 +268,7 @@ def shard_columns(source: Any, schema: pa.Schema, rows: int) -> pa.RecordBatch:
 
 
 def verify(folder: str | Path, shards: Iterable[ShardEntry]) -> None:
-    """Compare shards with their size and checksum.
-
-    Raises:
-        UserError: names the first file that is missing or damaged.
-    """
+    """Compare shards with their size and checksum; UserError names the first file that is missing or damaged."""
     for entry in shards:
         path = shard_path(Path(folder), entry)
         if not path.is_file():
@@ -306,23 +281,14 @@ def verify(folder: str | Path, shards: Iterable[ShardEntry]) -> None:
 
 
 class ShardWatcher:
-    """Watch shards that must not change while they are read.
-
-    Args:
-        folder: folder of the shards.
-        shards: shards to watch.
-    """
+    """Watch shards that must not change while they are read."""
 
     def __init__(self, folder: str | Path, shards: Sequence[ShardEntry]):
         self.folder = Path(folder)
         self._marks = {entry: self._mark(entry) for entry in shards}
 
     def require(self) -> None:
-        """Verify the shards whose file status has changed.
-
-        Raises:
-            UserError: names the first file that has changed.
-        """
+        """Verify the shards whose file status has changed; UserError names the first one that differs."""
         for entry, mark in self._marks.items():
             now = self._mark(entry)
             if now != mark:
@@ -338,11 +304,7 @@ class ShardWatcher:
 
 
 def shard_path(folder: Path, entry: ShardEntry) -> Path:
-    """Path of a shard, which must be a file in its own folder.
-
-    Raises:
-        UserError: it is a link.
-    """
+    """Path of a shard, which must be a file in its own folder; UserError if it is a link."""
     path = folder / entry.file
     if path.is_symlink() or path.parent.is_symlink():
         raise UserError(f"{path}: is a link, but a shard must be a file in its own folder; put the file there")

@@ -60,17 +60,12 @@ class Damage:
 
 
 def damages(folder: Path, manifest: Manifest, advance: Callable[[int], None] = lambda _: None) -> Iterator[Damage]:
-    """Find all damage in a folder of shards.
-
-    Args:
-        folder: folder of the shards.
-        manifest: manifest of the shards.
-        advance: is called with the number of bytes that were read.
-    """
+    """Find all damage in a folder of shards; `advance` is called with the number of bytes that were read."""
     yield from _foreign_files(folder, manifest)
     yield from _record_damages(folder, manifest)
     yield from _tokenizer_damages(folder, manifest)
-    tallies, is_whole = {split: _Tally.empty(manifest) for split in SPLITS}, True
+    tallies = {split: _Tally(np.zeros(manifest.max_length + 1, np.int64)) for split in SPLITS}
+    is_whole = True
     for split in SPLITS:
         for entry in manifest.splits[split]:
             for damage in _shard_damages(folder, entry, manifest, tallies[split]):
@@ -83,19 +78,10 @@ def damages(folder: Path, manifest: Manifest, advance: Callable[[int], None] = l
 
 @dataclass
 class _Tally:
-    """Counts over the shards of a split.
-
-    Attributes:
-        lengths: int64 [max_length + 1], entry n counts the tweets of n tokens.
-        unknown_tokens: number of [UNK] tokens.
-    """
+    """Counts over the shards of a split; entry n of `lengths` counts the tweets of n tokens."""
 
     lengths: Ints
     unknown_tokens: int = 0
-
-    @staticmethod
-    def empty(manifest: Manifest) -> _Tally:
-        return _Tally(np.zeros(manifest.max_length + 1, np.int64))
 
     def add(self, batch: pa.RecordBatch, unknown_id: int) -> None:
         """Count the rows of a shard whose offsets and ids are within bounds."""
@@ -230,12 +216,9 @@ def _byte_damages(folder: Path, entry: ShardEntry, whole: pa.Buffer, batch: pa.R
 
 
 def _rows_of_bytes(batch: pa.RecordBatch, start: int, span: Span) -> Span | None:
-    """First and last row with a byte in a span of the file; None if the span is padding or header.
+    """First and last row with a byte in a span [first, last) of the file that is mapped to memory address `start`.
 
-    Args:
-        batch: columns, mapped from the file.
-        start: memory address of the file.
-        span: first byte, and the one after the last.
+    None if the span is padding or header.
     """
     rows: list[int] = []
     for column in batch.columns:

@@ -26,22 +26,17 @@ def to_batch(tweets: Tweets, known: Mapping[str, pa.Array], schema: pa.Schema) -
     Args:
         tweets: tokens.
         known: other columns by name, each [tweets]; missing ones become null.
-        schema: columns of the result, including `input_ids` and `word_starts`.
+        schema: columns of the result.
     """
     offsets = pa.array(np.concatenate([[0], np.cumsum(tweets.lengths)]), pa.int32())
-    ids, starts = schema.field("input_ids").type, schema.field("word_starts").type
-    columns = {
-        "input_ids": pa.ListArray.from_arrays(
-            offsets, pa.array(tweets.input_ids.astype(ids.value_type.to_pandas_dtype())), type=ids
-        ),
-        "word_starts": pa.ListArray.from_arrays(offsets, pa.array(tweets.word_starts), type=starts),
-        **known,
+    ids = tweets.input_ids.astype(schema.field("input_ids").type.value_type.to_pandas_dtype())
+    lists = {
+        name: pa.ListArray.from_arrays(offsets, pa.array(values), type=schema.field(name).type)
+        for name, values in (("input_ids", ids), ("word_starts", tweets.word_starts))
     }
-    count = len(tweets.lengths)
-    return pa.RecordBatch.from_arrays(
-        [columns[field.name] if field.name in columns else pa.nulls(count, field.type) for field in schema],
-        schema=schema,
-    )
+    missing = {field.name: pa.nulls(len(tweets.lengths), field.type) for field in schema}
+    columns = {**missing, **known, **lists}
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
 def write_shard(
@@ -81,11 +76,7 @@ def to_ipc(batch: pa.RecordBatch) -> pa.Buffer:
 
 
 def block_checksums(data: Any) -> npt.NDArray[np.uint32]:
-    """CRC-32 of each block of 64 KiB, by which `verify` finds damaged rows; uint32 [blocks].
-
-    Args:
-        data: object with a buffer of bytes.
-    """
+    """CRC-32 of each block of 64 KiB of a buffer, by which `verify` finds damaged rows; uint32 [blocks]."""
     view = memoryview(data).cast("B")
     blocks = (zlib.crc32(view[first : first + BLOCK_BYTES]) for first in range(0, len(view), BLOCK_BYTES))
     return np.fromiter(blocks, dtype=np.uint32)

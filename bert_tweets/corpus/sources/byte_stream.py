@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -81,11 +80,7 @@ class ByteStream:
         self.unread(start.removeprefix(_BYTE_ORDER_MARK))
 
     def read(self, size: int) -> bytes:
-        """Read the next `size` bytes; fewer only at the end.
-
-        Raises:
-            UserError: the file cannot be read, or decompresses to too much.
-        """
+        """Read the next `size` bytes, fewer only at the end; UserError if that fails or decompresses to too much."""
         pieces = [self._ahead.read(size)]
         missing = size - len(pieces[0])
         while missing:
@@ -99,7 +94,6 @@ class ByteStream:
         return b"".join(pieces)
 
     def _limit_expansion(self, more: int) -> None:
-        """Raise UserError if a compressed file decompresses to far more than tweets do."""
         self._unpacked += more
         most = max(_UNCHECKED_BYTES, MOST_EXPANSION * self._packed.count) if self._packed else self._unpacked
         if self._unpacked > most:
@@ -115,9 +109,7 @@ class ByteStream:
     def __enter__(self) -> ByteStream:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
 
@@ -137,11 +129,7 @@ def suffixes(path: str) -> list[str]:
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path in it.
-
-    Raises:
-        UserError: the protocol is unknown, or its package is not installed.
-    """
+    """The fsspec file system of a URL, and the path in it; UserError if the protocol's package is not installed."""
     import fsspec
 
     try:
@@ -171,10 +159,7 @@ def readable(path: str) -> Iterator[None]:
     """Turn errors while a file is listed, opened or read into one line."""
     try:
         yield
-    except UserError:
-        raise
-    except MemoryError:
-        # Arrow's own is also an ArrowException.
+    except (UserError, MemoryError):  # Arrow's MemoryError is also an ArrowException
         raise
     except Exception as error:
         # The errors of protocols (botocore, aiohttp) have no common class.
@@ -200,7 +185,6 @@ def require_file(path: str) -> None:
 
 
 def _require_text(path: str, start: bytes) -> None:
-    """Raise UserError for a file that begins like another format."""
     for magic, kind, advice in _OTHER_KINDS:
         if start.startswith(magic):
             is_sheet = magic == _ZIP and any(mark in start for mark in _SHEET_MARKS)

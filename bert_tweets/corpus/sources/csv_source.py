@@ -86,11 +86,7 @@ def _read_header(stream: ByteStream) -> CsvDialect:
 
 
 def parse_csv(block: bytes, layout: CsvDialect, columns: Columns) -> Rows:
-    """Parse a block of whole records.
-
-    Raises:
-        pa.ArrowInvalid: Arrow cannot read the block.
-    """
+    """Parse a block of whole records; pa.ArrowInvalid if Arrow cannot read it."""
     places = {role: layout.names.index(name) for role, name in columns.wanted().items()}
     is_utf8 = _is_utf8(block)
     if not is_utf8:
@@ -125,11 +121,7 @@ def parse_csv(block: bytes, layout: CsvDialect, columns: Columns) -> Rows:
 def _read_table(block: bytes, layout: CsvDialect, places: list[int], swallowing: Ints) -> tuple[pa.Table, Ints]:
     """Read the columns at these positions, named by position, and the numbers of malformed rows, int64 [malformed].
 
-    Args:
-        block: whole records.
-        layout: CSV dialect.
-        places: positions of the columns, ascending.
-        swallowing: int64 [rows], rows that are malformed although Arrow can read them.
+    Arrow can read the rows `swallowing`, int64 [rows], but they are malformed too.
     """
     malformed: list[int] = []
 
@@ -164,11 +156,7 @@ def _read_table(block: bytes, layout: CsvDialect, places: list[int], swallowing:
 
 
 def _latin1_to_utf8(fields: dict[str, pa.Array]) -> tuple[dict[str, pa.Array], Bools]:
-    """Decode fields, which were read as Latin-1, as UTF-8, and leave out the rows where this fails.
-
-    Returns:
-        The fields of the valid rows, and bool [rows], which rows are valid.
-    """
+    """Decode fields, which were read as Latin-1, as UTF-8; the valid rows, and which ones they are, bool [rows]."""
     raw = {role: [text.encode("latin-1") for text in field.to_pylist()] for role, field in fields.items()}
     valid = np.array([all(map(_is_utf8, row)) for row in zip(*raw.values(), strict=True)], dtype=np.bool_)
     keep = pa.array(valid)

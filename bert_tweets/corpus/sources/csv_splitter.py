@@ -30,14 +30,11 @@ class ByteReader(Protocol):
 
 
 def quote_toggles(data: npt.NDArray[np.uint8], delimiter: str = ",") -> Ints:
-    """Positions where quoting begins and ends, alternately: even entries open, odd entries close.
+    """Positions where quoting begins and ends, alternately; if their number is odd, the end of the data is quoted.
 
     Args:
         data: uint8 [bytes], from the start of a record.
         delimiter: field delimiter, one ASCII character.
-
-    Returns:
-        int64 [toggles]; if their number is odd, the end of the data is quoted.
     """
     quotes = np.flatnonzero(data == QUOTE)
     if not len(quotes):
@@ -45,9 +42,7 @@ def quote_toggles(data: npt.NDArray[np.uint8], delimiter: str = ",") -> Ints:
     openers = quotes[::2]
     before = data[np.maximum(openers - 1, 0)]
     # A doubled quote closes and opens again at once, so an opening quote may also follow a quote.
-    begins_field = (
-        (openers == 0) | (before == ord(delimiter)) | (before == NEWLINE) | (before == RETURN) | (before == QUOTE)
-    )
+    begins_field = (openers == 0) | np.isin(before, [ord(delimiter), NEWLINE, RETURN, QUOTE])
     return quotes if begins_field.all() else _toggles_one_by_one(quotes, data, delimiter)
 
 
@@ -99,12 +94,7 @@ _NOWHERE = np.empty(0, np.int64)
 
 
 def spans(data: bytes, delimiter: str = ",") -> Spans:
-    """Find the records of several lines, and those of them that swallow other records.
-
-    Args:
-        data: whole records.
-        delimiter: field delimiter.
-    """
+    """Find the records of several lines, and those of them that swallow other records, in whole records."""
     view = np.frombuffer(data, dtype=np.uint8)
     toggles = quote_toggles(view, delimiter)
     if not len(toggles):

@@ -22,16 +22,8 @@ from .json_source import JsonSource, parse_json
 from .schema import NAMES, Columns, Rows
 from .table_source import RowRange, TableSource, read_row_range
 
-_ENDINGS = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".json": "json",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".parquet": "table",
-    ".arrow": "table",
-    ".feather": "table",
-}
+_ENDINGS = dict.fromkeys((".csv", ".tsv"), "csv") | dict.fromkeys((".json", ".jsonl", ".ndjson"), "json")
+_ENDINGS |= dict.fromkeys((".parquet", ".arrow", ".feather"), "table")
 # A longer column name is probably a text.
 _LONGEST_NAME = 60
 _COMPRESSED = (".gz", ".zst", ".bz2")
@@ -86,7 +78,6 @@ class TweetSource(Protocol):
     @property
     def layout(self) -> CsvDialect | None:
         """CSV dialect; None for other formats."""
-        ...
 
     def pieces(self, unit_bytes: int | None) -> Iterator[bytes | RowRange]:
         """Rows in pieces, in order; `unit_bytes` is the size of a piece of text, None: the format's default."""
@@ -114,16 +105,11 @@ def _expand_local(name: str, warn: Callable[[str], None]) -> list[str]:
         raise UserError(f"{name}: no such user on this machine") from None
     with readable(name):
         if any(mark in name for mark in "*?[") and not path.exists():
-            return _matching(str(path)) or _no_match(name)
+            found = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob rejects absolute patterns
+            return _matches(name, [file for file in found if not Path(file).is_dir()])
         if path.is_dir():
             return _tweets_among(name, [(str(file), file.parent == path) for file in _below(path)], warn)
     return [str(path)]
-
-
-def _matching(pattern: str) -> list[str]:
-    """Files that match a pattern, sorted by name."""
-    found = glob.glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob does not accept absolute patterns
-    return sorted(path for path in found if not Path(path).is_dir())
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -146,8 +132,8 @@ def _expand_url(name: str, warn: Callable[[str], None]) -> list[str]:
         # In a web address, `?` starts a query, not a pattern.
         if any(mark in name for mark in ("*" if is_web else "*?[")):
             found = {inside: info.get("type") for inside, info in system.glob(path, detail=True).items()}
-            paths = [system.unstrip_protocol(inside) for inside, kind in found.items() if kind != "directory"]
-            return sorted(paths) or _no_match(name)
+            files = [file for file, kind in found.items() if kind != "directory"]
+            return _matches(name, list(map(system.unstrip_protocol, files)))
         # fsspec would read a whole web page to see whether it is a folder; by convention its address ends in a slash.
         if urlsplit(name).path.endswith("/") if is_web else system.isdir(path):
             # A web page may link anywhere: what is below it is not listed.
@@ -160,10 +146,7 @@ def _expand_url(name: str, warn: Callable[[str], None]) -> list[str]:
 def _tweets_among(folder: str, files: list[tuple[str, bool]], warn: Callable[[str], None]) -> list[str]:
     """The files of tweets that are directly in a folder.
 
-    Args:
-        folder: the folder, as the user wrote it.
-        files: files in it, to any depth, and whether each is directly in the folder.
-        warn: is called with a line about the other files.
+    `files` are all in it, to any depth, and whether each is directly in the folder; `warn` gets a line about others.
     """
     found = sorted(path for path, here in files if here and _kind(path))
     others = sorted(path for path, here in files if here and not _kind(path))
@@ -182,20 +165,16 @@ def _tweets_among(folder: str, files: list[tuple[str, bool]], warn: Callable[[st
     return found
 
 
-def _no_match(name: str) -> list[str]:
-    raise UserError(f"{name}: no file matches this pattern")
+def _matches(pattern: str, found: list[str]) -> list[str]:
+    if not found:
+        raise UserError(f"{pattern}: no file matches this pattern")
+    return sorted(found)
 
 
 def file_identity(path: str) -> FileIdentity:
-    """Identity of a file.
-
-    Raises:
-        UserError: the file does not exist.
-    """
-    return _url_identity(path) if is_url(path) else _local_identity(path)
-
-
-def _local_identity(path: str) -> FileIdentity:
+    """Identity of a file; UserError if the file does not exist."""
+    if is_url(path):
+        return _url_identity(path)
     require_file(path)
     with readable(path):
         status = Path(path).stat()
@@ -274,11 +253,7 @@ def units(paths: list[str], columns: Columns, unit_bytes: int | None = None) -> 
 
 
 def read_unit(unit: Unit, columns: Columns) -> Rows:
-    """Read the rows of a unit; the result is the same each time.
-
-    Raises:
-        UserError: the unit cannot be read as its format.
-    """
+    """Read the rows of a unit; UserError if it cannot be read as its format."""
     if isinstance(unit.payload, RowRange):
         return read_row_range(unit.file, unit.kind, unit.payload, columns)
     if unit.layout is None:
@@ -305,20 +280,12 @@ def reading_advice(paths: list[str]) -> str:
 
 
 def read_tweets(paths: list[str], columns: Columns) -> Iterator[Rows]:
-    """Read the rows of all files, one unit at a time, in order.
-
-    Raises:
-        UserError: see `units` and `read_unit`.
-    """
+    """Read the rows of all files, one unit at a time, in order; see `units` and `read_unit` for errors."""
     return (read_unit(unit, columns) for unit in units(paths, columns))
 
 
 def open_tweets(path: str) -> TweetSource:
-    """Open a file in the format of its name; CSV if the name has no known ending.
-
-    Raises:
-        UserError: the file is missing, or does not have that format.
-    """
+    """Open a file in the format of its name, CSV if the name has no known ending; UserError if it is not readable."""
     kind = _kind(path)
     if kind == "json":
         return JsonSource(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ _NOTICES |= {"status_withheld", "user_withheld", "warning"}
 _PAGE_KEYS, _MORE_PAGE_KEYS = {"data", "meta", "errors"}, {"includes", "title", "detail", "type", "status"}
 # An object with one of these keys is a tweet itself.
 _TEXTS = frozenset(NAMES["text"])
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 Object = dict[str, Any]
 
@@ -81,12 +83,7 @@ def _line_blocks(stream: ByteStream, size: int) -> Iterator[bytes]:
 
 
 def parse_json(block: bytes, columns: Columns, path: str = "") -> Rows:
-    """Parse the tweets of some lines.
-
-    Args:
-        block: whole lines.
-        columns: columns to read.
-        path: path of the file, for messages.
+    """Parse the tweets of whole lines; `path` is for messages.
 
     Raises:
         UserError: one of `columns.groups` is an object or a list.
@@ -241,7 +238,6 @@ def _referenced(tweet: Object) -> str | None:
 
 
 def _require_plain(tweet: Object, name: str, path: str) -> None:
-    """Raise UserError for an object or a list; columns of them in tables are rejected too."""
     value = _value(tweet, name)
     if isinstance(value, dict | list):
         kind, inside = ("a list", "") if isinstance(value, list) else ("an object", next(iter(value), ""))
@@ -269,12 +265,4 @@ def _as_text(value: Any) -> str | None:
         whole = value.is_integer() and abs(value) < 2**53
         return None if math.isnan(value) else str(int(value) if whole else value)
     text = str(value)
-    return text if text.isascii() or _has_no_surrogate(text) else None
-
-
-def _has_no_surrogate(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return text if text.isascii() or not _SURROGATE.search(text) else None

@@ -119,11 +119,9 @@ class Rows:
 
 
 def ids_or_null(texts: pa.Array, name: str) -> pa.Array:
-    """Ids of retweeted tweets from a table; null where the tweet is not a retweet.
+    """Ids of retweeted tweets from a column, string [rows]; null where the tweet is not a retweet.
 
-    Args:
-        texts: string [rows].
-        name: name of the column. In `REFERENCES`, only entries that are retweets count.
+    In a column called `REFERENCES`, only entries that are retweets count.
     """
     trimmed = pc.utf8_trim_whitespace(texts)
     if name.lower() == REFERENCES:

@@ -173,11 +173,7 @@ def _is_references(field: pa.Field) -> bool:
 
 
 def _references_as_text(column: pa.ListArray) -> pa.Array:
-    """The retweet entry of each list, as JSON; empty if there is none.
-
-    Args:
-        column: list of {type, id} [rows].
-    """
+    """The retweet entry of each list of {type, id}, as JSON; empty if there is none."""
     rows = pc.list_parent_indices(column)
     entries = column.values.slice(column.offsets[0].as_py(), len(rows))
     retweets = pc.equal(entries.field("type"), "retweeted").fill_null(False)
@@ -190,7 +186,7 @@ def _references_as_text(column: pa.ListArray) -> pa.Array:
 
 
 def _limit_expansion(column: pa.ChunkedArray, name: str, path: str) -> None:
-    """Raise UserError for a dictionary-encoded column that would fill the memory when decoded."""
+    """Reject a dictionary-encoded column that would fill the memory when decoded."""
     values = column.type.value_type if pa.types.is_dictionary(column.type) else None
     if values is None or not (pa.types.is_string(values) or pa.types.is_large_string(values)):
         return

@@ -64,7 +64,8 @@ def _of_parts(found: pa.StructArray) -> pa.Array:
     """Combine year, month, day, hour, minute and so on; null where the result is not a valid time."""
     part = {field.name: pc.struct_field(found, field.name) for field in found.type}
     year = part["year"] if "year" in part else pc.binary_join_element_wise("20", part["short_year"], "")
-    month = _month(part["name"]) if "name" in part else part["month"]
+    names = pa.array(MONTHS)
+    month = pc.add(pc.index_in(part["name"], names), 1).cast(pa.string()) if "name" in part else part["month"]
     hour = _hour(part["hour"], part["half"]) if "half" in part else part["hour"]
     date = pc.binary_join_element_wise(year, *map(_two_digits, (month, part["day"])), "-")
     clock = pc.binary_join_element_wise(*map(_two_digits, (hour, part["minute"], part["second"])), ":")
@@ -79,11 +80,6 @@ def _of_parts(found: pa.StructArray) -> pa.Array:
 
 def _two_digits(numbers: pa.Array) -> pa.Array:
     return pc.utf8_lpad(numbers, 2, "0")
-
-
-def _month(names: pa.Array) -> pa.Array:
-    numbers = pa.array([f"{number:02d}" for number in range(1, 13)])
-    return numbers.take(pc.index_in(names, value_set=pa.array(MONTHS)))
 
 
 def _hour(hours: pa.Array, halves: pa.Array) -> pa.Array:

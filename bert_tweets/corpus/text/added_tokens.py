@@ -57,18 +57,12 @@ def add_emoji(tokenizer: Any, texts: Iterable[pa.Array], size: int) -> Any:
     ones, that with lower code points comes first. Both forms reach the same token if the tokenizer drops selectors, as
     BERT's uncased one does. Otherwise, or if selectors are inside the emoji, the form without them and the most
     frequent form with them become one token each, so that there can be more than `size` tokens. Emoji that are already
-    one token of the tokenizer are not added, and not counted.
+    one token of the tokenizer are not added, and not counted. Result and errors are those of `add_tokens`.
 
     Args:
         tokenizer: fast tokenizer of `transformers`; is not changed.
         texts: columns of cleaned texts, string [rows] each, without nulls.
         size: maximum number of emoji that become tokens.
-
-    Returns:
-        A fast tokenizer of `transformers`, equal to its saved and loaded copy.
-
-    Raises:
-        UserError: tokens cannot be added to the tokenizer.
     """
     tokens = _choose(_count(texts), tokenizer, size)
     return add_tokens(tokenizer, {token: emoji_name(token) for token in tokens}) if tokens else tokenizer
@@ -109,11 +103,7 @@ def add_tokens(tokenizer: Any, names: dict[str, str]) -> Any:
 
 
 def recipe_of(clean: str, rules: str, tokenizer: Any) -> Recipe:
-    """The recipe of texts that are cleaned by a preset and encoded by a tokenizer.
-
-    Args:
-        clean, rules: name and fingerprint of the preset.
-        tokenizer: fast tokenizer of `transformers`, with or without added tokens.
+    """The recipe of texts that are cleaned by a preset, with its fingerprint `rules`, and encoded by a tokenizer.
 
     Raises:
         UserError: the named added tokens are not the last tokens of the vocabulary.
@@ -158,10 +148,7 @@ def _pieces(tokenizer: Any, names: list[str]) -> list[list[int]]:
 
 
 def _count(texts: Iterable[pa.Array]) -> Counter[str]:
-    """Count each form of each emoji.
-
-    The counts are exact up to 2^17 distinct forms; above that, the rarest are forgotten in between.
-    """
+    """Count each form of each emoji: exactly up to 2^17 distinct forms; above that, the rarest are forgotten."""
     counts: Counter[str] = Counter()
     for column in texts:
         for first in range(0, len(column), _ROWS_AT_ONCE):

@@ -30,17 +30,11 @@ MOST_WORDS, MOST_CHARACTERS = 2**19, 2**24
 
 
 def can_encode(backend: Any) -> bool:
-    """Whether a tokenizer works word by word: BERT's, without tokens that extend beyond a word.
-
-    Args:
-        backend: `tokenizers.Tokenizer`.
-    """
+    """Whether a `tokenizers.Tokenizer` works word by word: BERT's, without tokens that extend beyond a word."""
     parts = json.loads(backend.to_str())
     kinds = [(parts[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model")]
-    if (
-        kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
-        or parts["model"]["continuing_subword_prefix"] != "##"
-    ):
+    is_bert = kinds == ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
+    if not is_bert or parts["model"]["continuing_subword_prefix"] != "##":
         return False
     reaching = any(
         token["lstrip"] or token["rstrip"] or token["single_word"] or token["normalized"] or " " in token["content"]
@@ -79,20 +73,12 @@ class WordEncoder:
         self._forget()
 
     def __call__(self, texts: pa.Array) -> Runs:
-        """Encode texts.
-
-        Args:
-            texts: string [texts], without nulls.
-
-        Returns:
-            int64 [texts], number of tokens of each; int32 [tokens], the tokens of all of them.
-        """
+        """Encode texts, string [texts], without nulls."""
         if len(self._numbers) > MOST_WORDS or self._characters > MOST_CHARACTERS:
             self._forget()
         return self._encode_lists(pc.split_pattern(texts, " "))
 
     def _encode_lists(self, lists: pa.ListArray) -> Runs:
-        """Tokens of lists of words, concatenated."""
         coded = lists.flatten().dictionary_encode()
         numbers = self._look_up(coded.dictionary)[coded.indices.to_numpy()]
         counts = self._counts[numbers]

@@ -184,7 +184,7 @@ def clean(texts: pa.Array, preset: str) -> pa.Array:
         string [rows]; empty where nothing is left.
 
     Raises:
-        UserError: there is no such preset, or a library that it needs is not installed.
+        UserError: see `rules_of`.
     """
     rules = _known(preset)
     more = pc.match_substring_regex(texts, _NOT_PLAIN)
@@ -326,10 +326,6 @@ def _from_buffers(offsets: npt.NDArray[Any], data: Any) -> pa.Array:
 
 def _emoji_to_names(texts: pa.Array) -> pa.Array:
     """Replace emoji between spaces by their names; those without a name stay."""
-    return _where(pc.invert(pc.string_is_ascii(texts)), texts, _all_emoji_to_names)
-
-
-def _all_emoji_to_names(texts: pa.Array) -> pa.Array:
     pieces = pc.split_pattern(texts, " ")
     flat = pieces.flatten()
     table = emoji_names()
@@ -350,10 +346,6 @@ def _normalize(texts: pa.Array, form: str) -> pa.Array:
     return _where(rows, texts, lambda some: pc.utf8_normalize(some, form))
 
 
-def _strip(texts: pa.Array) -> pa.Array:
-    return pc.utf8_trim_whitespace(texts)
-
-
 def _unescape_entities(texts: pa.Array) -> pa.Array:
     """Decode HTML entities, including nested ones (`&amp;lt;`)."""
     holds = pc.match_substring_regex(texts, _MAY_HOLD_ENTITY)
@@ -372,17 +364,16 @@ def _character(entity: re.Match[str]) -> str:
     return html.unescape(name) if name[1] == "#" else html5.get(name[1:], name)
 
 
-def _nltk_version() -> str:
-    return f"nltk {optional_library('nltk').__version__}"
-
-
 _RULES: dict[str, Callable[..., pa.Array]] = {
     "entities": _unescape_entities,
     "replace": _replace,
     "normalize": _normalize,
-    "strip": _strip,
-    "names": _emoji_to_names,
+    "strip": pc.utf8_trim_whitespace,
+    "names": lambda texts: _where(pc.invert(pc.string_is_ascii(texts)), texts, _emoji_to_names),
     "words": _words,
 }
 # Versions of the libraries that two of the rules depend on.
-_LIBRARY_VERSIONS: dict[str, Callable[[], str]] = {"names": names_fingerprint, "words": _nltk_version}
+_LIBRARY_VERSIONS: dict[str, Callable[[], str]] = {
+    "names": names_fingerprint,
+    "words": lambda: f"nltk {optional_library('nltk').__version__}",
+}

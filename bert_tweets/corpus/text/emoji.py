@@ -25,11 +25,7 @@ EMOJI = rf"(?:{_LETTER}{{1,2}}|[0-9#*]\x{{FE0F}}?\x{{20E3}}|{_ONE}{_TAG}*(?:\x{{
 
 
 def optional_library(module: str) -> ModuleType:
-    """Import a module of the extra `bertweet`.
-
-    Raises:
-        UserError: its library is not installed.
-    """
+    """Import a module of the extra `bertweet`, or raise UserError if it is not installed."""
     try:
         return import_module(module)
     except ImportError:
@@ -42,12 +38,9 @@ def optional_library(module: str) -> ModuleType:
 
 @cache
 def emoji_names() -> dict[str, str]:
-    """English name, with colons, of each emoji, including joined sequences, flags and keycaps.
+    """English name, with colons, of each emoji without variation selectors; see `optional_library` for errors.
 
-    The keys have no variation selectors.
-
-    Raises:
-        UserError: the library is not installed.
+    Joined sequences, flags and keycaps are included.
     """
     library = optional_library("emoji")
     if hasattr(library, "EMOJI_DATA"):

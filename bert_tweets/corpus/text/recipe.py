@@ -92,11 +92,7 @@ def read_recipe(folder: str | Path) -> Recipe | None:
 
 
 def lacks_added_tokens(shards: Recipe, tokenizer: str | None) -> bool:
-    """Whether a model is the stock one without the added tokens, whose embeddings must then be initialised.
-
-    Args:
-        shards, tokenizer: see `require_same`.
-    """
+    """Whether a stock model has this tokenizer but lacks the added tokens, whose embeddings must be initialised."""
     return tokenizer is not None and tokenizer == shards.base_tokenizer
 
 
@@ -108,10 +104,7 @@ def require_same(shards: Recipe, model: Recipe | None, tokenizer: str | None, na
         model: recipe of the model; None for a stock model.
         tokenizer: fingerprint of a stock model's own tokenizer, None for a model with a recipe. The tokenizer of the
             shards before tokens were added is accepted too.
-        name: name of the model, for the message.
-
-    Raises:
-        UserError: the message names the fields that differ.
+        name: name of the model, for the message, which also names the fields that differ.
     """
     if lacks_added_tokens(shards, tokenizer):
         return

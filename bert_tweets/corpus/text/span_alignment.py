@@ -51,12 +51,9 @@ def align_spans(texts: list[str], start: Ints, end: Ints, preset: str) -> tuple[
 
 def _marks(texts: pa.Array) -> tuple[str, str]:
     """Two characters that do not occur in the texts."""
-    codes = (code for code in range(_FIRST_MARK, _LAST_MARK) if not _holds(texts, chr(code)))
-    return chr(next(codes)), chr(next(codes))
-
-
-def _holds(texts: pa.Array, character: str) -> bool:
-    return bool(pc.any(pc.match_substring(texts, character)).as_py())
+    marks = map(chr, range(_FIRST_MARK, _LAST_MARK))
+    unused = (mark for mark in marks if not pc.any(pc.match_substring(texts, mark)).as_py())
+    return next(unused), next(unused)
 
 
 def _marked(text: str, start: int, end: int, before: str, after: str) -> str:

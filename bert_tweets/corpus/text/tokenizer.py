@@ -21,7 +21,7 @@ from bert_tweets.common import hub
 from bert_tweets.common.arrays import Bools, Ints, ranges
 from bert_tweets.common.errors import UserError
 
-from . import cached_wordpiece
+from .cached_wordpiece import WordEncoder, can_encode
 
 _TEXTS_AT_ONCE = 1024
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -48,14 +48,10 @@ def load_tokenizer(name: str, revision: str = "main", local_only: bool = False) 
         raise UserError(
             f"{name}: no such folder; give the folder of a tokenizer, or a hub name such as bert-base-uncased"
         )
-    here = {"local_files_only": True, "trust_remote_code": False}
     if is_path:
         hub.require_no_code(folder, name)
     try:
-        if is_path:
-            tokenizer = _class_of(folder).from_pretrained(str(folder), **here)
-        else:
-            tokenizer = _from_hub(name, revision, local_only)
+        tokenizer = _from_folder(folder) if is_path else _from_hub(name, revision, local_only)
     except UserError:
         raise
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, TypeError and bare Exceptions
@@ -65,17 +61,15 @@ def load_tokenizer(name: str, revision: str = "main", local_only: bool = False) 
     return tokenizer
 
 
-def _class_of(folder: Path) -> Any:
-    """The class that `AutoTokenizer` would pick. BERT's is found without it: importing it takes two seconds (torch)."""
+def _from_folder(folder: Path) -> Any:
+    """Load as `AutoTokenizer` would. BERT's class is found without it: importing it takes two seconds (torch)."""
     declared = hub.json_object(folder / "tokenizer_config.json").get("tokenizer_class")
     model_type = hub.json_object(folder / "config.json").get("model_type")
     if declared in ("BertTokenizer", "BertTokenizerFast") and model_type in ("bert", None):
-        from transformers import BertTokenizerFast
-
-        return BertTokenizerFast
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer
+        from transformers import BertTokenizerFast as Tokenizer
+    else:
+        from transformers import AutoTokenizer as Tokenizer
+    return Tokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
 
 
 def _from_hub(name: str, revision: str, local_only: bool) -> Any:
@@ -111,9 +105,6 @@ def _require_usable(tokenizer: Any, name: str) -> None:
 def fingerprint(tokenizer: Any) -> str:
     """sha256 (hex) of everything that determines the ids of a text: vocabulary, merges, normaliser, pre- and
     post-processor, added tokens. Settings of padding and truncation are not part of it.
-
-    Args:
-        tokenizer: fast tokenizer of `transformers`.
     """
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
     for state in ("padding", "truncation"):
@@ -150,12 +141,9 @@ def save(tokenizer: Any, folder: Path) -> None:
 
 
 def private_backend(tokenizer: Any) -> Any:
-    """Copy the Rust part of a tokenizer, without padding and truncation; the shared one stays unchanged.
+    """Copy the Rust part of a tokenizer, or the Rust tokenizer itself, without padding and truncation.
 
     `[SEP]` or `<mask>` in a tweet is read as plain text.
-
-    Args:
-        tokenizer: fast tokenizer of `transformers`, or its Rust part.
     """
     from tokenizers import Tokenizer
 
@@ -177,13 +165,9 @@ class BatchTokenizer:
     def __init__(self, tokenizer: Any, max_length: int):
         self._backend = private_backend(tokenizer)
         self._max_length = max_length
-        self._words = (
-            cached_wordpiece.WordEncoder(self._backend) if cached_wordpiece.can_encode(self._backend) else None
-        )
-        if self._words is not None:
-            self._ends = self._backend.encode("").ids
-            self._begins_word = self._words.begins_word
-        else:
+        self._words = WordEncoder(self._backend) if can_encode(self._backend) else None
+        self._ends = self._backend.encode("").ids
+        if self._words is None:
             self._backend.enable_truncation(max_length)
 
     @staticmethod
@@ -194,21 +178,17 @@ class BatchTokenizer:
         return BatchTokenizer(Tokenizer.from_file(str(path)), max_length)
 
     def __call__(self, texts: pa.Array | list[str]) -> Encoded:
-        """Encode texts.
-
-        Args:
-            texts: string [texts], without nulls.
-        """
+        """Encode texts, string [texts], without nulls."""
         column = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.string())
         if self._words is not None:
-            return self._with_ends(*self._words(column))
+            return self._with_ends(*self._words(column), self._words.begins_word)
         parts = [
             self._by_text(column.slice(first, _TEXTS_AT_ONCE).to_pylist())
             for first in range(0, max(1, len(column)), _TEXTS_AT_ONCE)
         ]
         return Encoded(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Encoded)))
 
-    def _with_ends(self, lengths: Ints, ids: npt.NDArray[np.int32]) -> Encoded:
+    def _with_ends(self, lengths: Ints, ids: npt.NDArray[np.int32], begins_word: Bools) -> Encoded:
         """Truncate long texts, and put the special tokens around each text."""
         room = self._max_length - len(self._ends)
         truncated = lengths > room
@@ -222,7 +202,7 @@ class BatchTokenizer:
         inside[first] = inside[last] = False
         input_ids[inside] = ids
         input_ids[first], input_ids[last] = self._ends
-        return Encoded(kept + 2, input_ids, self._begins_word[input_ids], truncated)
+        return Encoded(kept + 2, input_ids, begins_word[input_ids], truncated)
 
     def _by_text(self, texts: list[str]) -> Encoded:
         # Not encode_batch_fast: its encodings have no word ids.
@@ -259,9 +239,6 @@ def train_wordpiece(texts: Iterable[list[str]], vocabulary_size: int, lowercase:
         texts: batches of cleaned tweets.
         vocabulary_size: maximum number of tokens, including special ones.
         lowercase: whether to remove case and accents.
-
-    Returns:
-        A fast tokenizer of `transformers`.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
@@ -271,7 +248,12 @@ def train_wordpiece(texts: Iterable[list[str]], vocabulary_size: int, lowercase:
     for batch in texts:
         for text in batch:
             counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
-    alphabet = _alphabet(counts, (vocabulary_size - len(SPECIAL)) // 4)
+    frequencies: Counter[str] = Counter()
+    for word, count in counts.items():
+        for character in word:
+            frequencies[character] += count
+    ranked = sorted(frequencies, key=lambda character: (-frequencies[character], character))
+    alphabet = set(ranked[: (vocabulary_size - len(SPECIAL)) // 4])
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     # A word with a character outside the alphabet would only distort the counts of its subwords.
     writable = {word: count for word, count in counts.items() if alphabet.issuperset(word)}
@@ -286,24 +268,11 @@ def train_wordpiece(texts: Iterable[list[str]], vocabulary_size: int, lowercase:
     return _bert_tokenizer([token for token, _ in vocabulary], lowercase)
 
 
-def _alphabet(counts: Counter[str], size: int) -> set[str]:
-    """The `size` most frequent characters."""
-    characters: Counter[str] = Counter()
-    for word, count in counts.items():
-        for character in word:
-            characters[character] += count
-    ranked = sorted(characters.items(), key=lambda item: (-item[1], item[0]))
-    return {character for character, _ in ranked[:size]}
-
-
 def _repeated(counts: dict[str, int]) -> Iterator[str]:
     """Repeat each word as often as it occurs, in lines of bounded length."""
     for word, count in counts.items():
-        line = " ".join([word] * min(count, 1000))
-        for _ in range(count // 1000):
-            yield line
-        if count % 1000:
-            yield " ".join([word] * (count % 1000))
+        for repeated in range(0, count, 1000):
+            yield " ".join([word] * min(count - repeated, 1000))
 
 
 def _bert_tokenizer(vocabulary: list[str], lowercase: bool) -> Any:
@@ -331,12 +300,6 @@ def _bert_tokenizer(vocabulary: list[str], lowercase: bool) -> Any:
     return loaded
 
 
-def special_ids(tokenizer: Any) -> list[int]:
-    """Ids of all special tokens, including [UNK], ascending."""
-    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return sorted(added | set(tokenizer.all_special_ids))
-
-
 class TokenizerIds(TypedDict):
     """The part of a manifest that describes its tokenizer, see `Manifest`."""
 
@@ -348,10 +311,11 @@ class TokenizerIds(TypedDict):
 
 
 def ids_of(tokenizer: Any) -> TokenizerIds:
-    """Vocabulary size and special ids of a fast tokenizer of `transformers`."""
+    """Vocabulary size and special ids, ascending and including [UNK], of a fast tokenizer of `transformers`."""
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     return {
         "vocabulary_size": len(tokenizer),
-        "special_ids": special_ids(tokenizer),
+        "special_ids": sorted(added | set(tokenizer.all_special_ids)),
         "pad_id": tokenizer.pad_token_id,
         "mask_id": tokenizer.mask_token_id,
         "unknown_id": tokenizer.unk_token_id,

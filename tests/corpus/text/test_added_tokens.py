@@ -18,7 +18,7 @@ from bert_tweets.common.errors import UserError
 from bert_tweets.corpus.text import added_tokens, cleaning, recipe
 from bert_tweets.corpus.text.added_tokens import SETTING, add_emoji, add_tokens, emoji_name, recipe_of
 from bert_tweets.corpus.text.recipe import Recipe
-from bert_tweets.corpus.text.tokenizer import BatchTokenizer, fingerprint, load_tokenizer, special_ids, train_wordpiece
+from bert_tweets.corpus.text.tokenizer import BatchTokenizer, fingerprint, ids_of, load_tokenizer, train_wordpiece
 from tests.helpers import generated_tweets
 
 PLAIN = [text.encode("ascii", "ignore").decode() for text in generated_tweets(300)]
@@ -109,7 +109,7 @@ def test_added_tokens_are_ordinary_ones_after_the_last_id(family: str, stock: An
     before, after = stock[family], extended[family]
     tokens = added(after)
     assert after.convert_tokens_to_ids(tokens) == list(range(len(before), len(after)))
-    assert special_ids(after) == special_ids(before)
+    assert ids_of(after)["special_ids"] == ids_of(before)["special_ids"]
     assert {token: after.get_vocab()[token] for token in before.get_vocab()} == before.get_vocab()
     assert SETTING not in before.init_kwargs and fingerprint(before) != fingerprint(after)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bert_tweets.common.errors import UserError
 from bert_tweets.corpus.text import cleaning
-from bert_tweets.corpus.text.tokenizer import BatchTokenizer, fingerprint, load_tokenizer, special_ids, train_wordpiece
+from bert_tweets.corpus.text.tokenizer import BatchTokenizer, fingerprint, ids_of, load_tokenizer, train_wordpiece
 from tests.helpers import generated_tweets
 from tests.processes import transformers_imports_torch
 
@@ -82,7 +82,7 @@ def test_training_is_the_same_every_time(tiny_tokenizer):
 
 def test_a_trained_tokenizer_is_berts(tiny_tokenizer):
     assert tiny_tokenizer.convert_ids_to_tokens([0, 1, 2, 3, 4]) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    assert special_ids(tiny_tokenizer) == [0, 1, 2, 3, 4]
+    assert ids_of(tiny_tokenizer)["special_ids"] == [0, 1, 2, 3, 4]
     pieces = words(tiny_tokenizer, "The unbelievable masks")
     assert pieces[0] == "[CLS]" and pieces[-1] == "[SEP]" and len(pieces) == 5
     assert "[UNK]" not in "".join(pieces)
