@@ -128,7 +128,6 @@ def test_clusters_equal_those_of_a_plain_search_however_the_work_is_divided(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clustering, "ENTRIES_AT_ONCE", entries)
         patch.setattr(clustering, "RANGE_ROWS", range_rows)
-        patch.setattr(clustering, "READ_BYTES", read_bytes)
         patch.setattr(disk_buckets, "READ_BYTES", read_bytes)
         made = found(keys, cuts, executor())
     assert made.tolist() == plain_search(keys)
