@@ -137,11 +137,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_up_to_date(
-    output: str | Path,
-    record_file: str,
-    record: Fingerprint,
-    stage: str,
-    compare: Compare | None = None,
+    output: str | Path, record_file: str, record: Fingerprint, stage: str, compare: Compare | None = None
 ) -> bool:
     """Whether the output exists, made by the same stage from the same settings and input.
 

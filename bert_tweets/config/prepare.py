@@ -14,10 +14,7 @@ class NearConfig:
     """Near-duplicate detection: MinHash over word shingles (Broder 1997) with banding (Leskovec et al., chapter 3)."""
 
     jaccard: float = setting(
-        0.7,
-        "minimum Jaccard similarity of the shingle sets of two near-duplicates",
-        at_least=0.3,
-        at_most=1.0,
+        0.7, "minimum Jaccard similarity of the shingle sets of two near-duplicates", at_least=0.3, at_most=1.0
     )
     shingle_words: int = setting(2, "number of words in a shingle", unit="words", at_least=1, at_most=8)
 
@@ -86,13 +83,10 @@ class PrepareConfig:
     group_columns: list[str] = setting([], "additional columns to keep for later analysis; empty: none")
     author_salt: str = setting("", "secret salt for hashing authors; empty: a random salt that is not stored")
     tokenizer: str = setting(
-        "",
-        "folder or Hugging Face Hub name of a tokenizer; wordpiece: train a new one on the input",
-        required=True,
+        "", "folder or Hugging Face Hub name of a tokenizer; wordpiece: train a new one on the input", required=True
     )
     tokenizer_revision: str = setting(
-        "main",
-        "branch, tag or commit of a Hub tokenizer; a commit pins it, as does tokenizer=NAME@COMMIT",
+        "main", "branch, tag or commit of a Hub tokenizer; a commit pins it, as does tokenizer=NAME@COMMIT"
     )
     vocabulary_size: int = setting(
         8000, "tokenizer=wordpiece: size of the trained vocabulary", unit="tokens", at_least=100

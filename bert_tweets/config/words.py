@@ -5,14 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .fields import (
-    DEVICE,
-    inference_device,
-    inference_precision,
-    setting,
-    settings_group,
-    tokens_per_device,
-)
+from .fields import DEVICE, inference_device, inference_precision, setting, settings_group, tokens_per_device
 from .train import DataConfig
 
 

@@ -156,12 +156,7 @@ def world_from_environment(device: str) -> World:
     """
     rank, local_rank, size, local_size = (
         int(os.environ.get(name, default))
-        for name, default in (
-            ("RANK", "0"),
-            ("LOCAL_RANK", "0"),
-            ("WORLD_SIZE", "1"),
-            ("LOCAL_WORLD_SIZE", "1"),
-        )
+        for name, default in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_WORLD_SIZE", "1"))
     )
     lacking = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if size > 1 and lacking:

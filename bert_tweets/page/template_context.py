@@ -14,13 +14,7 @@ from .tables import Table
 
 MIN_FOUND = 20
 # Order of the findings: changes first.
-_ORDER = [
-    Verdict.CHANGED,
-    Verdict.NOT_COMPARABLE,
-    Verdict.DIFFERS_AS_ORDINARY,
-    Verdict.NO_DIFFERENCE,
-    Verdict.TOO_FEW,
-]
+_ORDER = [Verdict.CHANGED, Verdict.NOT_COMPARABLE, Verdict.DIFFERS_AS_ORDINARY, Verdict.NO_DIFFERENCE, Verdict.TOO_FEW]
 
 
 class Flag(StrEnum):
