@@ -4,21 +4,9 @@
 single value is validated (type, choices, bounds); the method `problems` reports conflicts between settings.
 """
 
-from .fields import PERIODS, Settings, setting, settings_group
+from .fields import PERIODS, Settings
 from .prepare import FilterConfig, InspectConfig, NearConfig, PrepareConfig, VerifyConfig
-from .train import (
-    DataConfig,
-    DryRunConfig,
-    EngineConfig,
-    LogConfig,
-    MaskingConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    ScratchConfig,
-    TrainConfig,
-    ValidationConfig,
-)
+from .train import DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig, ScratchConfig, TrainConfig
 from .words import (
     AnalyzeConfig,
     DemoConfig,
@@ -31,34 +19,8 @@ from .words import (
     RunConfig,
 )
 
-__all__ = [
-    "PERIODS",
-    "AnalyzeConfig",
-    "DataConfig",
-    "DemoConfig",
-    "DoctorConfig",
-    "DryRunConfig",
-    "EmbedConfig",
-    "EngineConfig",
-    "EvaluateConfig",
-    "ExportConfig",
-    "FilterConfig",
-    "InspectConfig",
-    "LogConfig",
-    "MaskingConfig",
-    "MeaningTestConfig",
-    "ModelConfig",
-    "NearConfig",
-    "OptimizerConfig",
-    "PrepareConfig",
-    "ReportConfig",
-    "RunConfig",
-    "ScheduleConfig",
-    "ScratchConfig",
-    "Settings",
-    "TrainConfig",
-    "ValidationConfig",
-    "VerifyConfig",
-    "setting",
-    "settings_group",
-]
+__all__ = ["PERIODS", "Settings"]
+__all__ += ["FilterConfig", "InspectConfig", "NearConfig", "PrepareConfig", "VerifyConfig"]
+__all__ += ["DataConfig", "ModelConfig", "OptimizerConfig", "ScheduleConfig", "ScratchConfig", "TrainConfig"]
+__all__ += ["AnalyzeConfig", "DemoConfig", "DoctorConfig", "EmbedConfig", "EvaluateConfig", "ExportConfig"]
+__all__ += ["MeaningTestConfig", "ReportConfig", "RunConfig"]

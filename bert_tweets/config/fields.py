@@ -27,23 +27,19 @@ def setting(
         meaning: description for `--help`.
         unit: unit of the value for `--help`; empty: none.
         choices: allowed values; empty: any.
-        at_least: smallest allowed value; None: no limit.
-        above: exclusive lower limit; None: no limit.
-        at_most: largest allowed value; None: no limit.
+        at_least, above, at_most: smallest allowed value, exclusive lower limit, largest allowed value; None: no limit.
         required: whether the user must set it.
     """
-    metadata = {
-        "meaning": meaning,
-        "unit": unit,
-        "choices": choices,
-        "at_least": at_least,
-        "above": above,
-        "at_most": at_most,
-        "required": required,
-    }
+    limits = {"at_least": at_least, "above": above, "at_most": at_most}
+    metadata = {"meaning": meaning, "unit": unit, "choices": choices, "required": required, **limits}
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def required(default: Any, meaning: str) -> Any:
+    """Declare a setting that the user must set."""
+    return setting(default, meaning, required=True)
 
 
 def settings_group(kind: type) -> Any:
@@ -58,7 +54,7 @@ PERIODS = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m", "year": "%Y"}
 
 
 def tokens_per_device() -> Any:
-    """Declare the size of a micro-batch of a stage that runs a model without training it."""
+    """Declare the size of a micro-batch."""
     return setting(16_384, "maximum number of tokens in one micro-batch on one device", unit="tokens", at_least=8)
 
 
@@ -67,6 +63,6 @@ def inference_precision() -> Any:
     return setting("fp32", "compute precision", choices=("fp32", "bf16"))
 
 
-def inference_device() -> Any:
-    """Declare the device of a stage that runs a model without training it."""
-    return setting("auto", "device to run on; auto: the GPU if there is one, else the CPU", choices=DEVICE)
+def device(use: str) -> Any:
+    """Declare the device of a stage, which is for this use."""
+    return setting("auto", f"{use}; auto: the GPU if there is one, else the CPU", choices=DEVICE)

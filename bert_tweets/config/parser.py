@@ -33,7 +33,7 @@ _LAUNCHER_WORD = re.compile(r"--local[_-]rank(=.*)?$")
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """A setting: its dotted key, type, default and metadata (see `config.setting`)."""
+    """A setting: its dotted key, type, default and metadata (see `fields.setting`)."""
 
     key: str
     kind: Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .fields import setting, settings_group
+from .fields import required, setting, settings_group
 
 SMALLEST_UNIT = 4096
 
@@ -55,15 +55,12 @@ class FilterConfig:
 class PrepareConfig:
     """prepare: convert raw tweets to tokenized Arrow shards."""
 
-    input: list[str] = setting(
+    input: list[str] = required(
         [],
         "files, folders, glob patterns such as tweets-*.csv, or URLs (s3://, gs://, https://); formats: CSV, TSV, "
         "JSON Lines (also .gz, .zst, .bz2), Parquet, Arrow",
-        required=True,
     )
-    output: str = setting(
-        "", "folder for the shards; must be new, empty, or created by an earlier prepare", required=True
-    )
+    output: str = required("", "folder for the shards; must be new, empty, or created by an earlier prepare")
     text_column: str = setting("", "column with the text; empty: detected by name and printed")
     id_column: str = setting("", "column with the tweet ID; empty: detected by name, else the row number")
     time_column: str = setting("", "column with the time, converted to UTC; empty: detected by name, else none")
@@ -82,8 +79,8 @@ class PrepareConfig:
     )
     group_columns: list[str] = setting([], "additional columns to keep for later analysis; empty: none")
     author_salt: str = setting("", "secret salt for hashing authors; empty: a random salt that is not stored")
-    tokenizer: str = setting(
-        "", "folder or Hugging Face Hub name of a tokenizer; wordpiece: train a new one on the input", required=True
+    tokenizer: str = required(
+        "", "folder or Hugging Face Hub name of a tokenizer; wordpiece: train a new one on the input"
     )
     tokenizer_revision: str = setting(
         "main", "branch, tag or commit of a Hub tokenizer; a commit pins it, as does tokenizer=NAME@COMMIT"
@@ -168,11 +165,10 @@ class PrepareConfig:
 class VerifyConfig:
     """verify: check every byte of a folder of shards or of a run's checkpoints, and report damage by file and row."""
 
-    path: str = setting(
+    path: str = required(
         "",
         "folder of shards, run folder with checkpoints, or folder of one checkpoint; short form: "
         "bert-tweets verify FOLDER",
-        required=True,
     )
 
 
@@ -180,9 +176,7 @@ class VerifyConfig:
 class InspectConfig:
     """inspect: summarize a folder of shards (size, tweet lengths, padding, [UNK], samples), or occurrences of words."""
 
-    path: str = setting(
-        "", "folder of shards written by prepare; short form: bert-tweets inspect FOLDER", required=True
-    )
+    path: str = required("", "folder of shards written by prepare; short form: bert-tweets inspect FOLDER")
     words: list[str] = setting(
         [],
         "report only the occurrences that embed would find of these words, written as for embed; empty: report on all "

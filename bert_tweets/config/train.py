@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .fields import DEVICE, setting, settings_group
+from .fields import device, required, setting, settings_group, tokens_per_device
 
 ATTENTION = ("auto", "sdpa", "bucketed", "triton", "varlen", "flex")
 PRECISION = ("fp32", "tf32", "bf16", "bf16_weights", "fp16")
@@ -14,7 +14,7 @@ PRECISION = ("fp32", "tf32", "bf16", "bf16_weights", "fp16")
 class DataConfig:
     """Shards and how they are read."""
 
-    path: str = setting("", "folder of shards written by prepare", required=True)
+    path: str = required("", "folder of shards written by prepare")
     row_length: int = setting(0, "length of a packed row; 0: the max_length of the shards", unit="tokens", at_least=0)
     shuffle: str = setting(
         "full",
@@ -54,10 +54,8 @@ class ScratchConfig:
 class ModelConfig:
     """The encoder to adapt."""
 
-    name: str = setting(
-        "",
-        "folder or Hugging Face Hub name of a BERT or RoBERTa model; scratch: a new BERT with random weights",
-        required=True,
+    name: str = required(
+        "", "folder or Hugging Face Hub name of a BERT or RoBERTa model; scratch: a new BERT with random weights"
     )
     revision: str = setting(
         "main", "branch, tag or commit of a Hub model; a commit pins it, as does model.name=NAME@COMMIT"
@@ -235,7 +233,7 @@ class DryRunConfig:
 class TrainConfig:
     """train: adapt a masked language model to the shards."""
 
-    output: str = setting("", "folder for the run; must be new, empty, or created by an earlier train", required=True)
+    output: str = required("", "folder for the run; must be new, empty, or created by an earlier train")
     seed: int = setting(0, "random seed of data order, masks and new weights", at_least=0)
     max_steps: int | None = setting(
         None, "number of optimizer steps; null: determined by epochs", unit="steps", at_least=1
@@ -244,9 +242,7 @@ class TrainConfig:
         None, "number of passes over the training tweets; null: determined by max_steps if set, else 3", above=0.0
     )
     batch_size: int = setting(256, "number of tweets per optimizer step, over all ranks", unit="tweets", at_least=1)
-    tokens_per_device: int = setting(
-        16_384, "maximum number of tokens in one micro-batch on one device", unit="tokens", at_least=8
-    )
+    tokens_per_device: int = tokens_per_device()
     precision: str = setting(
         "bf16",
         "compute precision; weights are stored in fp32 (bf16_weights: fp32 master weights, rounded to bf16 for "
@@ -257,7 +253,7 @@ class TrainConfig:
     profile: bool = setting(
         False, "write a torch.profiler trace of a few steps and a table of the most expensive operations"
     )
-    device: str = setting("auto", "device to train on; auto: the GPU if there is one, else the CPU", choices=DEVICE)
+    device: str = device("device to train on")
     resume: str = setting(
         "auto",
         "auto: resume from the newest complete checkpoint in output, if there is one; never: start from scratch; any "

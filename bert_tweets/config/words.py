@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .fields import DEVICE, inference_device, inference_precision, setting, settings_group, tokens_per_device
+from .fields import DEVICE, device, inference_precision, required, setting, settings_group, tokens_per_device
 from .train import DataConfig
 
 
@@ -13,11 +13,9 @@ from .train import DataConfig
 class EvaluateConfig:
     """evaluate: compare the masked-LM loss of a model with that of its base model on held-out tweets."""
 
-    model: str = setting("", "folder or Hugging Face Hub name of the model", required=True)
+    model: str = required("", "folder or Hugging Face Hub name of the model")
     base: str = setting("", "folder or Hugging Face Hub name of the base model to compare with; empty: none")
-    output: str = setting(
-        "", "folder for metrics.json; must be new, empty, or created by an earlier evaluate", required=True
-    )
+    output: str = required("", "folder for metrics.json; must be new, empty, or created by an earlier evaluate")
     data: DataConfig = settings_group(DataConfig)
     seed: int = setting(0, "random seed of the masks and the bootstrap", at_least=0)
     max_tweets: int = setting(
@@ -26,7 +24,7 @@ class EvaluateConfig:
     bootstrap_samples: int = setting(2000, "number of bootstrap samples for the confidence interval", at_least=100)
     tokens_per_device: int = tokens_per_device()
     precision: str = inference_precision()
-    device: str = inference_device()
+    device: str = device("device to run on")
 
 
 @dataclass
@@ -38,18 +36,15 @@ class EmbedConfig:
         "data.path": ("occurrences",),
     }
 
-    model: list[str] = setting(
+    model: list[str] = required(
         [],
         "folder or Hugging Face Hub name of the model; a list: models trained with different seeds, the first of "
         "which is used for vectors.txt",
-        required=True,
     )
     base: str = setting(
         "", "folder or Hugging Face Hub name of the base model, to embed the same occurrences with; empty: none"
     )
-    words: list[str] = setting(
-        [], "words, hashtags, emoji or phrases to embed; matched as whole words, ignoring case", required=True
-    )
+    words: list[str] = required([], "words, hashtags, emoji or phrases to embed; matched as whole words, ignoring case")
     words_file: str = setting("", "file of words, one per line, in addition to or instead of `words`; empty: none")
     lemmas: dict[str, list[str]] = setting(
         {}, "groups of words that count as one word, for example {virus: [virus, viruses, covid]}"
@@ -64,9 +59,7 @@ class EmbedConfig:
         "CSV, JSON Lines or Parquet file with the columns text, start, end and optionally word; embeds exactly "
         "these spans and replaces `words` and `data.path`; empty: search the shards for words",
     )
-    output: str = setting(
-        "", "folder for the vectors; must be new, empty, or created by an earlier embed", required=True
-    )
+    output: str = required("", "folder for the vectors; must be new, empty, or created by an earlier embed")
     data: DataConfig = settings_group(DataConfig)
     layers: list[int] = setting(
         [], "layers to use; 0: the embeddings, 1: the first layer, -1: the last layer; empty: the last four"
@@ -131,7 +124,7 @@ class EmbedConfig:
     seed: int = setting(0, "random seed of the samples", at_least=0)
     tokens_per_device: int = tokens_per_device()
     precision: str = inference_precision()
-    device: str = inference_device()
+    device: str = device("device to run on")
 
     def problems(self) -> list[str]:
         """Conflicts between settings, one line each."""
@@ -147,14 +140,12 @@ class EmbedConfig:
 class AnalyzeConfig:
     """analyze: test whether the use of a word differs between groups or over time, and by more than ordinary words."""
 
-    words: str = setting("", "folder written by embed", required=True)
+    words: str = required("", "folder written by embed")
     control_words: str = setting(
         "",
         "folder of control words, written by embed with the same model; empty: the control words in the folder `words`",
     )
-    by: str = setting(
-        "", "groups to compare: day, week, month or year of the tweet (UTC), or a group column", required=True
-    )
+    by: str = required("", "groups to compare: day, week, month or year of the tweet (UTC), or a group column")
     covariates: list[str] = setting(
         [],
         "covariates of a multivariate regression of the vectors: time, day, week, month, year, group columns, links, "
@@ -165,9 +156,7 @@ class AnalyzeConfig:
         "layer whose vectors to compare, as in the output of embed; needed if `words` has several layers; empty: "
         "the only one",
     )
-    output: str = setting(
-        "", "folder for change.json; must be new, empty, or created by an earlier analyze", required=True
-    )
+    output: str = required("", "folder for change.json; must be new, empty, or created by an earlier analyze")
     model: str = setting(
         "model",
         "model whose vectors to compare, as in the output of embed: model, base, or model.2, model.3, … for "
@@ -208,27 +197,24 @@ class AnalyzeConfig:
 class MeaningTestConfig:
     """meaning-test: test how well a model and its base model distinguish word meanings, on labelled pairs of texts."""
 
-    test: list[str] = setting(
+    test: list[str] = required(
         [],
         "files of pairs to test on, in the format of WiC, SuperGLUE or TempoWiC; short form for one file: "
         "bert-tweets meaning-test FILE",
-        required=True,
     )
     labels: list[str] = setting(
         [],
         "label files for `test`, one for each of its files; empty: labels are read from the pair files, or from "
         "label files next to them with the names used by WiC or TempoWiC",
     )
-    train: str = setting("", "file of pairs on which layer and threshold are chosen", required=True)
+    train: str = required("", "file of pairs on which layer and threshold are chosen")
     train_labels: str = setting(
         "",
         "label file for `train`; empty: labels are read from `train` or from a label file next to it, as for `labels`",
     )
-    model: str = setting("", "folder or Hugging Face Hub name of the model", required=True)
+    model: str = required("", "folder or Hugging Face Hub name of the model")
     base: str = setting("", "folder or Hugging Face Hub name of the base model to compare with; empty: none")
-    output: str = setting(
-        "", "folder for meaning.json; must be new, empty, or created by an earlier meaning-test", required=True
-    )
+    output: str = required("", "folder for meaning.json; must be new, empty, or created by an earlier meaning-test")
     layers: list[int] = setting([], "layers to choose from; empty: every layer, and the mean of the last four")
     pooling: str = setting(
         "mean",
@@ -242,19 +228,18 @@ class MeaningTestConfig:
     seed: int = setting(0, "random seed of the bootstrap samples", at_least=0)
     tokens_per_device: int = tokens_per_device()
     precision: str = inference_precision()
-    device: str = inference_device()
+    device: str = device("device to run on")
 
 
 @dataclass
 class ExportConfig:
     """export: write vectors to a file that other programs read; the file extension selects the format."""
 
-    words: str = setting("", "folder written by embed", required=True)
-    output: str = setting(
+    words: str = required("", "folder written by embed")
+    output: str = required(
         "",
         "file to write; .txt, .bin: word2vec text and binary format; .npz; .safetensors; .parquet: one row per "
         "occurrence, with a 2-D projection, for Embedding Atlas",
-        required=True,
     )
     model: str = setting(
         "model",
@@ -277,7 +262,7 @@ class ExportConfig:
 class ReportConfig:
     """report: create a self-contained HTML page with all results."""
 
-    run: str = setting("", "folder written by train", required=True)
+    run: str = required("", "folder written by train")
     evaluation: str = setting("", "folder written by evaluate; empty: none")
     words: str = setting("", "folder written by embed; empty: none")
     change: str = setting("", "folder written by analyze; empty: the folder `words`, if it contains change.json")
@@ -300,13 +285,9 @@ class ReportConfig:
 class RunConfig:
     """run: print a plan, then run the full pipeline: prepare, train, evaluate, embed (and compare), report."""
 
-    input: list[str] = setting(
-        [], "files, folders, glob patterns or URLs of raw tweets; formats as for prepare", required=True
-    )
-    output: str = setting("", "folder for all results; stages already complete in it are skipped", required=True)
-    words: list[str] = setting(
-        [], "words, hashtags, emoji or phrases to embed; matched as whole words, ignoring case", required=True
-    )
+    input: list[str] = required([], "files, folders, glob patterns or URLs of raw tweets; formats as for prepare")
+    output: str = required("", "folder for all results; stages already complete in it are skipped")
+    words: list[str] = required([], "words, hashtags, emoji or phrases to embed; matched as whole words, ignoring case")
     text_column: str = setting("", "column with the text; empty: detected by name and printed")
     by: str = setting(
         "",
@@ -383,9 +364,7 @@ class DoctorConfig:
     output: str = setting(".", "output folder of a planned run, whose free disk space is checked; need not exist")
     data: DoctorDataConfig = settings_group(DoctorDataConfig)
     model: DoctorModelConfig = settings_group(DoctorModelConfig)
-    device: str = setting(
-        "auto", "device of a planned run; auto: the GPU if there is one, else the CPU", choices=DEVICE
-    )
+    device: str = device("device of a planned run")
     timeout: int = setting(
         60, "under torchrun: time limit for all ranks to connect and complete an all-reduce", unit="s", at_least=1
     )
