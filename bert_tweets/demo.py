@@ -101,15 +101,10 @@ def generate(tweets: int, seed: int, first: date, days: int) -> Iterator[tuple[s
         weights = [_NEW_KIND_WEIGHT[day >= CHANGE] if kind in new_kinds else 1.0 for kind in _KINDS]
         (kind,) = generator.choices(list(_KINDS), weights)
         a, b = generator.sample(_KINDS[kind][1].split(), 2)
-        text = generator.choice(_PATTERNS).format(
-            word=generator.choice(of_kind[kind]),
-            a=a,
-            b=b,
-            tag=f"#{kind}",
-            user=f"user{generator.randrange(500)}",
-            link=f"https://example.com/{generator.randrange(10**6)}",
-            emoji=generator.choice(_EMOJI),
-        )
+        pattern, word = generator.choice(_PATTERNS), generator.choice(of_kind[kind])
+        user, link = f"user{generator.randrange(500)}", f"https://example.com/{generator.randrange(10**6)}"
+        emoji = generator.choice(_EMOJI)
+        text = pattern.format(word=word, a=a, b=b, tag=f"#{kind}", user=user, link=link, emoji=emoji)
         c, d, e, f = generator.sample(everyday, 4)
         text += " " + generator.choice(_ASIDES).format(c=c, d=d, e=e, f=f)
         yield f"{seed}{number:07}", day.isoformat(), text.strip()
@@ -164,8 +159,8 @@ def main(argv: list[str] | None = None) -> None:
 def _training(config: DemoConfig, epochs: int, learning_rate: str) -> tuple[str, ...]:
     """Training settings for a tiny model: many small steps at a high rate; bf16 would gain nothing."""
     length = f"epochs={epochs}" if config.max_steps is None else f"max_steps={config.max_steps}"
-    precision = "precision=fp32"
-    return (length, "batch_size=64", f"optimizer.learning_rate={learning_rate}", precision, f"seed={config.seed}")
+    rate, seed = f"optimizer.learning_rate={learning_rate}", f"seed={config.seed}"
+    return (length, "batch_size=64", rate, "precision=fp32", seed)
 
 
 def _run(name: str, *words: str, processes: int = 1) -> None:

@@ -65,9 +65,8 @@ def _check_ranks(config: DoctorConfig, facts: Facts, problems: list[Problem]) ->
 
     versions = {name: facts.versions.get(name, "") for name in _COMPARED} | {"CUDA": facts.cuda, "NCCL": facts.nccl}
     found = [(one.stops, one.text) for one in problems]
-    return check_all_reduce(
-        world_from_environment(config.device), socket.gethostname(), versions, found, config.timeout
-    )
+    world = world_from_environment(config.device)
+    return check_all_reduce(world, socket.gethostname(), versions, found, config.timeout)
 
 
 def _show_facts(facts: Facts) -> None:
@@ -89,10 +88,7 @@ def _sections(facts: Facts) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     units = ", ".join(facts.bf16_units) or "none"
     cpu = f"{facts.cores} usable core(s), {facts.memory / _GIB:.1f} GiB, bf16 units: {units}"
     gpus = [
-        (
-            f"GPU {number}",
-            f"{gpu.name}, {gpu.memory / _GIB:.1f} GiB, compute capability {gpu.capability[0]}.{gpu.capability[1]}",
-        )
+        (f"GPU {number}", f"{gpu.name}, {gpu.memory / _GIB:.1f} GiB, compute capability {_dotted(gpu.capability)}")
         for number, gpu in enumerate(facts.gpus)
     ]
     yield "devices", [("CPU", cpu), *(gpus or [("GPU", "none that torch can use")])]
@@ -102,13 +98,17 @@ def _sections(facts: Facts) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     ]
     built = (("CUDA", facts.cuda), ("cuDNN", facts.cudnn), ("NCCL", facts.nccl))
     versions += [(name, value or "torch is built without it") for name, value in built]
-    driver = f"{facts.driver.release}, up to CUDA {'.'.join(map(str, facts.driver.cuda))}" if facts.driver else "none"
+    driver = f"{facts.driver.release}, up to CUDA {_dotted(facts.driver.cuda)}" if facts.driver else "none"
     yield "versions", [*versions, ("driver", driver)]
     shared = f"{facts.shared.free / _GIB:.1f} GiB of {facts.shared.total / _GIB:.1f} free" if facts.shared else "none"
     yield "limits", [("/dev/shm", shared), ("open files", f"{facts.files:,}" if facts.files else "any number")]
     yield "disks", [(name, f"{disk.free / _GIB:.1f} GiB free at {disk.path}") for name, disk in facts.disks.items()]
     yield "environment", list(facts.environment.items()) or [("", "no launcher; nothing is set for hub or network")]
     yield "network", [*facts.interfaces.items(), ("hostname", facts.address or "does not resolve")]
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
 
 
 def _show_ranks(reports: Sequence[RankReport]) -> None:

@@ -17,6 +17,7 @@ from bert_tweets.page.libraries import require_libraries
 from bert_tweets.words.store.folder import EMBED_RECORD, read_embed_record
 
 from .common import subprocesses
+from .common.subprocesses import command
 from .config import PERIODS, EmbedConfig, RunConfig, parser
 
 _TRIAL_TWEETS = 1000
@@ -38,11 +39,9 @@ class Trial:
 
     Attributes:
         rows: rows of the whole input.
-        kept: share of rows that are kept.
+        kept, validation: shares of the rows that are kept, and of the tweets that are held out.
         tweets_per_second: rate of prepare.
-        tokens_per_tweet: mean number of tokens.
         tokens_per_second: rate of training on all devices, without padding.
-        validation: share of tweets that are held out.
     """
 
     rows: int
@@ -89,49 +88,26 @@ def stages(config: RunConfig) -> list[list[str]]:
     study = Path(config.output)
     data, device, seed = f"data.path={study}/shards", f"device={config.device}", f"seed={config.seed}"
     adapted, base = f"{study}/run/model", f"base={config.model}"
-    length = (
-        f"max_steps={config.max_steps}" if config.max_steps else f"epochs={parser.shown_value(config.epochs or 1.0)}"
-    )
+    epochs = f"epochs={parser.shown_value(config.epochs or 1.0)}"
+    length = f"max_steps={config.max_steps}" if config.max_steps else epochs
     train = [data, f"model.name={config.model}", f"output={study}/run", length, f"batch_size={config.batch_size}"]
     # A list of one, because the folder's name may contain a comma.
-    embed = [
-        data,
-        f"model={parser.shown_value([adapted])}",
-        base,
-        f"words={parser.shown_value(config.words)}",
-        f"output={study}/words",
-    ]
+    embed = [data, f"model={parser.shown_value([adapted])}", base, f"words={parser.shown_value(config.words)}"]
+    embed += [f"output={study}/words", f"max_occurrences={config.max_occurrences}", f"controls={config.controls}"]
+    embed += [f"by={config.by}"] if config.by else []
     text = f"include_text={str(config.include_text).lower()}"
     parts = [f"run={study}/run", f"evaluation={study}/eval", f"words={study}/words"]
     return [
-        subprocesses.command("prepare", [*_source(config), f"output={study}/shards", seed]),
-        subprocesses.command("train", [*train, f"precision={config.precision}", seed, device], _devices(config)),
-        subprocesses.command(
-            "evaluate", [data, f"model={adapted}", base, f"output={study}/eval", seed, device], _devices(config)
-        ),
-        subprocesses.command(
-            "embed",
-            [
-                *embed,
-                f"max_occurrences={config.max_occurrences}",
-                f"controls={config.controls}",
-                *([f"by={config.by}"] if config.by else []),
-                text,
-                seed,
-                device,
-            ],
-            _devices(config),
-        ),
-        subprocesses.command("report", [*parts, text, f"output={study}/report.html"]),
+        command("prepare", [*_source(config), f"output={study}/shards", seed]),
+        command("train", [*train, f"precision={config.precision}", seed, device], _devices(config)),
+        command("evaluate", [data, f"model={adapted}", base, f"output={study}/eval", seed, device], _devices(config)),
+        command("embed", [*embed, text, seed, device], _devices(config)),
+        command("report", [*parts, text, f"output={study}/report.html"]),
     ]
 
 
 def _require_study(config: RunConfig) -> None:
-    """Refuse a folder that contains other files.
-
-    Raises:
-        UserError: the message names one of them.
-    """
+    """Raise UserError for a folder that contains other files."""
     folder = Path(config.output)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder with output=")
@@ -149,10 +125,9 @@ def _next_command(config: RunConfig, arguments: list[str]) -> list[str]:
     omitted.
     """
     study, stage_name = Path(config.output), subprocesses.stage_of(arguments)
-    can_evaluate = (
-        stage_name not in ("evaluate", "report")
-        or Manifest.read(study / "shards").rows("validation") >= _FEWEST_HELD_OUT
-    )
+    can_evaluate = True
+    if stage_name in ("evaluate", "report"):
+        can_evaluate = Manifest.read(study / "shards").rows("validation") >= _FEWEST_HELD_OUT
     made = study / "words" / EMBED_RECORD
     if stage_name == "embed" and made.is_file():
         settings = read_embed_record(made.parent)["settings"]
@@ -181,7 +156,7 @@ def run_trial(config: RunConfig) -> Trial:
         with (folder / "tweets.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([["text"], *([text] for text in texts)])
         prepare = [f"input={folder}/tweets.csv", f"output={folder}/shards", f"tokenizer={config.model}"]
-        subprocesses.run_quietly(subprocesses.command("prepare", prepare))
+        subprocesses.run_quietly(command("prepare", prepare))
         train = [
             f"data.path={folder}/shards",
             f"model.name={config.model}",
@@ -193,7 +168,7 @@ def run_trial(config: RunConfig) -> Trial:
             "validation.max_tweets=1",
             "log.every_steps=1",
         ]
-        subprocesses.run_quietly(subprocesses.command("train", train, _devices(config)))
+        subprocesses.run_quietly(command("train", train, _devices(config)))
         funnel = json.loads((folder / "shards" / "funnel.json").read_text(encoding="utf-8"))
         lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     kept = funnel["splits"]["train"]

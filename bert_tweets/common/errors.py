@@ -25,9 +25,8 @@ _QUERY = re.compile(r"(https?://[^\s?]*|://[^\s?]*(?=\?[\w-]+=))\?\S*?(?=[:;,.)\
 class UserError(Exception):
     """A mistake that the user can correct; ends the program with exit code 2 and without a traceback.
 
-    Attributes:
-        found_by_one_rank: whether only the raising rank has seen it (a damaged shard in its part of the data), so that
-            this rank prints it. All ranks find any other error, and local rank 0 prints it.
+    If it is `found_by_one_rank` (a damaged shard in its part of the data), the raising rank prints it. All ranks find
+    any other error, and local rank 0 prints it.
     """
 
     def __init__(self, message: str, *, found_by_one_rank: bool = False):
@@ -72,10 +71,6 @@ def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None)
 
     A run that was asked to stop and has saved ends with one line and code 75, Ctrl-C with code 130, a closed output
     pipe silently with code 141.
-
-    Args:
-        stage: function that takes the command-line arguments.
-        argv: command-line arguments; by default those of this process.
     """
     arguments = sys.argv[1:] if argv is None else argv
     set_torchrun_variables(os.environ)

@@ -45,13 +45,7 @@ class Inline(Executor):
 
 @dataclass(frozen=True)
 class Workers:
-    """An executor and its workers.
-
-    Attributes:
-        executor: executor that runs the tasks.
-        count: number of tasks that run at a time.
-        is_alive: function that tells whether any worker is left.
-    """
+    """An executor, the number of tasks that it runs at a time, and whether it has any worker left."""
 
     executor: Executor
     count: int
@@ -166,13 +160,12 @@ def _begin_worker(module: str) -> None:
 
 @contextmanager
 def _dask(address: str) -> Iterator[Workers]:
+    where = f"executor={address}"
     try:
         from distributed import Client, KilledWorker
         from distributed.comm import CommClosedError
     except ImportError:
-        raise Interrupted(
-            f"executor={address}: needs Dask; pip install 'bert_tweets[dask]', or omit executor"
-        ) from None
+        raise Interrupted(f"{where}: needs Dask; pip install 'bert_tweets[dask]', or omit executor") from None
     for name in ("distributed", "distributed.client", "tornado.application"):
         # A lost connection is one line of ours, not their tracebacks.
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -180,21 +173,17 @@ def _dask(address: str) -> Iterator[Workers]:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise Interrupted(
-            f"executor={address}: no Dask scheduler answers there ({reason}); start one, or omit executor"
-        ) from None
+        raise Interrupted(f"{where}: no Dask scheduler answers there ({reason}); start one, or omit executor") from None
     with client:
         threads = sum(client.nthreads().values())
         if not threads:
-            raise Interrupted(
-                f"executor={address}: the Dask scheduler has no worker; start some (dask worker {address})"
-            )
+            raise Interrupted(f"{where}: the Dask scheduler has no worker; start some (dask worker {address})")
         try:
             yield Workers(client.get_executor(retries=3), threads, lambda: _has_workers(client))
         except KilledWorker:
-            raise Interrupted(f"executor={address}: a task killed its workers (out of memory?); {_RESUME}") from None
+            raise Interrupted(f"{where}: a task killed its workers (out of memory?); {_RESUME}") from None
         except (CancelledError, CommClosedError):
-            raise Interrupted(f"executor={address}: the Dask scheduler is gone; start it and {_RESUME}") from None
+            raise Interrupted(f"{where}: the Dask scheduler is gone; start it and {_RESUME}") from None
 
 
 def _has_workers(client: Any) -> bool:

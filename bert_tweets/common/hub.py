@@ -17,22 +17,12 @@ _SETTINGS = ("config.json", "tokenizer_config.json")
 
 def is_local(name: str) -> bool:
     """Whether a name means a local folder. A name that looks like a path is never looked up on the hub."""
-    return (
-        Path(name).expanduser().exists()
-        or name.startswith((".", "/", "~", "\\"))
-        or name.count("/") > 1
-        or "\\" in name
-        or Path(name).is_absolute()
-    )
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name or Path(name).is_absolute()
+    return is_path or Path(name).exists()
 
 
 def split_revision(name: str, revision: str = MAIN) -> tuple[str, str]:
-    """Split `bert-base-uncased@86b5e09` into name and revision; names on the hub contain no @.
-
-    Args:
-        name: name on the hub, or a folder, which keeps every @.
-        revision: default revision.
-    """
+    """Split `bert-base-uncased@86b5e09` into name and revision; names on the hub contain no @, folders keep theirs."""
     if is_local(name) or "@" not in name:
         return name, revision
     name, _, own = name.partition("@")

@@ -24,11 +24,7 @@ def set_torchrun_variables(environment: MutableMapping[str, str]) -> None:
 
 
 def _from_slurm(environment: MutableMapping[str, str]) -> dict[str, str]:
-    """torchrun's variables for a task of a Slurm step.
-
-    They come from the step, not from the job: SLURM_NTASKS and SLURM_PROCID are also set in a batch script, which is a
-    single process.
-    """
+    # From the step, not from the job: SLURM_NTASKS and SLURM_PROCID are also set in a batch script, a single process.
     found = {
         "RANK": environment["SLURM_PROCID"],
         "LOCAL_RANK": environment.get("SLURM_LOCALID", "0"),

@@ -45,10 +45,7 @@ _WRITE_ERRORS = {
 class Difference(NamedTuple):
     """A difference between an existing output and the one that would be made now.
 
-    Attributes:
-        text: description, for messages.
-        key: key of the record.
-        is_fixable: whether the text says how to remove the difference, so that the existing output fits again.
+    It is fixable if the text says how to remove it, so that the existing output fits again.
     """
 
     text: str
@@ -79,13 +76,7 @@ def from_json(data: bytes | str) -> Any:
 
 
 def write_bytes(path: Path, data: Any, mode: int = 0o666) -> None:
-    """Write a file and flush it to disk.
-
-    Args:
-        path: path of the file.
-        data: content, as an object with a buffer of bytes.
-        mode: permissions of a new file, before the umask.
-    """
+    """Write bytes, or an object with a buffer, to a file and flush it to disk; `mode` is for a new file, before umask."""
     with open(path, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(data)
         file.flush()
@@ -139,17 +130,12 @@ def sync_folder(folder: Path) -> None:
 def is_up_to_date(
     output: str | Path, record_file: str, record: Fingerprint, stage: str, compare: Compare | None = None
 ) -> bool:
-    """Whether the output exists, made by the same stage from the same settings and input.
+    """Whether the output exists, made from the same settings and input; False if it is absent or an empty folder.
 
     Args:
-        output: folder of the output.
-        record_file: name of the file in it with its fingerprint.
+        record_file: name of the file in the output with its fingerprint.
         record: fingerprint of the output that would be made now.
-        stage: name of the stage, for messages.
         compare: function that lists the differences of two fingerprints; by default `differences`.
-
-    Returns:
-        False if the output is absent or an empty folder.
 
     Raises:
         UserError: the output is a file, holds something else, or was made from other settings or input.
@@ -200,7 +186,6 @@ def _listed(different: list[Difference]) -> str:
 
 
 def unfinished_path(output: str | Path) -> Path:
-    """Path of the unfinished folder of an output."""
     target = Path(os.path.realpath(output))
     return target.with_name(f".{target.name}.unfinished")
 
@@ -250,9 +235,8 @@ def output_errors(output: str | Path, side: Path | None = None, stays: bool = Fa
     """Turn an OSError of reading or writing an output into a one-line error.
 
     Args:
-        output: path of the output.
         side: unfinished folder that is being written; None: nothing is written yet.
-        stays: whether the same command resumes from that folder.
+        stays: whether the same command resumes from `side`.
 
     Raises:
         UserError: the output cannot be read or written; `Interrupted` if `side` is given.
@@ -331,14 +315,13 @@ def _finish(side: Path, target: Path) -> None:
 def _remove_leftover(side: Path, why: str) -> None:
     if not side.exists() and not side.is_symlink():
         return
-    marker = side / MARKER
     if side.is_dir() and not side.is_symlink() and not any(side.iterdir()):
         side.rmdir()
         return
-    if side.is_symlink() or not marker.is_file():
+    if side.is_symlink() or not (side / MARKER).is_file():
         raise UserError(f"{side}: was not created by bert_tweets; move it away")
     # A run that is still writing holds the lock.
-    handle = _locked(marker)
+    handle = _locked(side / MARKER)
     try:
         logger.info(f"removing {side}, left by an earlier run that was stopped{why}")
         _remove(side)

@@ -16,13 +16,9 @@ _BF16_UNITS = ("amx_bf16", "avx512_bf16", "bf16")
 
 @dataclass(frozen=True)
 class Disk:
-    """The disk of a path; sizes in bytes.
+    """The disk of a path: its size and the bytes that this user can fill.
 
-    Attributes:
-        path: path as it was given.
-        total: size of the disk.
-        free: space that this user can fill.
-        writable: whether this user may write in the nearest existing folder above the path.
+    It is writable if this user may write in the nearest existing folder above the path.
     """
 
     path: str

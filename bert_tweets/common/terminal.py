@@ -57,8 +57,7 @@ class ProgressBar:
 
     Args:
         what: the work, in a word or two.
-        total: number of items; None if it is not known.
-        done: number of items that are done at the start.
+        total, done: number of items (None if it is not known), and of those that are done at the start.
         every_seconds: least time between two log lines.
         tenths: also log a line after each tenth of `total`.
         shown: False: show nothing, as on all ranks but one.

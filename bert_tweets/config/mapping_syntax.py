@@ -71,7 +71,6 @@ def split_outside_brackets(text: str, mark: str, most: int = 0) -> list[str]:
     """Split text at separators outside brackets and quotes; parts are stripped, and empty parts are omitted.
 
     Args:
-        text: text to split.
         mark: separator, a single character.
         most: maximum number of parts; 0: no limit.
 

@@ -64,9 +64,6 @@ def load(config_type: type[Config], argv: list[str]) -> Config:
         config_type: dataclass of the stage, from `config`.
         argv: command-line arguments: `--config FILE` (may be repeated), `key=value`, `--help`.
 
-    Returns:
-        Validated settings.
-
     Raises:
         UserError: a key is unknown, malformed, out of bounds or missing; the message names every such key.
         SystemExit: help was printed; the code is 0.
@@ -129,12 +126,12 @@ def flatten(config: Any) -> dict[str, Any]:
 
 def print_help(config_type: type) -> None:
     """Print the usage of a stage and a table of its settings: key, default, unit and meaning."""
+    from rich.markup import escape
     from rich.table import Table
 
     stage = (config_type.__doc__ or "").strip()
-    module = stage.split(":")[0]
     out = console(width=140)
-    out.print(f"{stage}\n\nusage: bert-tweets {module} [--config FILE]... [key=value]...\n", markup=False)
+    out.print(f"{stage}\n\nusage: bert-tweets {stage.split(':')[0]} [--config FILE]... [key=value]...\n", markup=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("key", no_wrap=True)
     table.add_column("default", overflow="fold", max_width=24)
@@ -145,8 +142,6 @@ def print_help(config_type: type) -> None:
         if field.metadata["choices"]:
             notes.append("choices: " + ", ".join(field.metadata["choices"]))
         default = "(required)" if field.metadata["required"] else shown_value(field.default)
-        from rich.markup import escape
-
         table.add_row(field.key, escape(default), field.metadata["unit"], escape("; ".join(notes)))
     out.print(table)
 
@@ -171,9 +166,8 @@ def _split_arguments(argv: list[str]) -> tuple[list[str], dict[str, Any] | None,
             key, _, value = word.partition("=")
             words[key.strip()] = value
         else:
-            wrong.append(
-                f"'{word}': not understood; write settings as key=value and configuration files as --config FILE"
-            )
+            advice = "write settings as key=value and configuration files as --config FILE"
+            wrong.append(f"'{word}': not understood; {advice}")
     return files, words, wrong
 
 
@@ -230,9 +224,7 @@ def _missing(config_type: type, known: dict[str, Field], values: dict[str, Any],
         others = getattr(config_type, "instead_of", {}).get(key, ())
         given = any(values.get(name, known[name].default) or _named(name, wrong) for name in (key, *others))
         if field.metadata["required"] and not given:
-            lines.append(
-                f"{key}: is required ({field.metadata['meaning']}){''.join(f', or {name}' for name in others)}"
-            )
+            lines.append(", or ".join([f"{key}: is required ({field.metadata['meaning']})", *others]))
     return lines
 
 

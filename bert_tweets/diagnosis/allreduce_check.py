@@ -48,15 +48,12 @@ class RankReport(TypedDict):
 def check_all_reduce(
     world: World, host: str, versions: dict[str, str], problems: list[tuple[bool, str]], timeout_seconds: int
 ) -> list[RankReport]:
-    """Start the process group, time two all-reduces on the device, and leave the group. Every rank calls it.
+    """Start the process group, time two all-reduces, and leave the group. Every rank calls it, and gets all reports.
 
     Args:
         world: the ranks; the group must not have been started.
         host, versions, problems: see `RankReport`.
         timeout_seconds: limit for all of it.
-
-    Returns:
-        The reports of all ranks, by rank.
 
     Raises:
         UserError: the ranks do not meet, or one of them is gone.
@@ -82,10 +79,8 @@ def check_all_reduce(
             line = np.frombuffer((json.dumps(report) + "\n").encode(), dtype=np.uint8)
             return [json.loads(one) for one in world.all_gather_concat(line.copy()).tobytes().splitlines()]
         except RuntimeError as error:
-            first = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"{_name(world)}: the ranks could not {stage[0]} ({first})", found_by_one_rank=True
-            ) from None
+            why = f"the ranks could not {stage[0]} ({str(error).strip().splitlines()[0]})"
+            raise UserError(f"{_name(world)}: {why}", found_by_one_rank=True) from None
         finally:
             ranks.stop_process_group()
 

@@ -16,6 +16,7 @@ _TOO_LITTLE_SHARED, _ENOUGH_SHARED = 64 * _MIB, _GIB
 # Ranks have sockets to each other; macOS allows 256 files, most Linux systems at least 1,024.
 _ENOUGH_FILES = 1024
 _TOO_LITTLE_DISK, _ENOUGH_DISK = 64 * _MIB, 5 * _GIB
+_OTHER_FOLDERS = {"hub's cache": "set HF_HOME to a folder of yours", "temporary files": "set TMPDIR to one of yours"}
 _SLOW_VARIABLES = {
     "CUDA_LAUNCH_BLOCKING": "the host waits for every kernel",
     "NCCL_P2P_DISABLE": "GPUs of a machine exchange data through host memory",
@@ -29,12 +30,7 @@ _OFF = ("", "0", "OFF", "INFO")
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem in one line: what, where, what to do.
-
-    Attributes:
-        stops: whether it would stop a run; else it would slow it.
-        text: the line.
-    """
+    """A problem in one line: what, where, what to do. It would stop a run, or else slow it."""
 
     stops: bool
     text: str
@@ -130,8 +126,8 @@ def _processor(facts: Facts) -> Iterator[Problem]:
 def _shared_memory(facts: Facts) -> Iterator[Problem]:
     if facts.shared is None or len(facts.gpus) < 2 or facts.device == "cpu":
         return
-    free, total = _size(facts.shared.free), _size(facts.shared.total)
-    what = f"/dev/shm: {free} of {total} are free, through which NCCL connects the GPUs of a machine"
+    free = f"{_size(facts.shared.free)} of {_size(facts.shared.total)}"
+    what = f"/dev/shm: {free} are free, through which NCCL connects the GPUs of a machine"
     if facts.shared.free <= _TOO_LITTLE_SHARED:
         do = "give the container more: docker run --shm-size=1g (Kubernetes: an emptyDir in memory)"
         yield Problem(True, f"{what}; {do}")
@@ -152,11 +148,7 @@ def _disks(facts: Facts) -> Iterator[Problem]:
         if is_cache and facts.environment.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
             continue
         if not disk.writable:
-            remedies = {
-                "hub's cache": "set HF_HOME to a folder of yours",
-                "temporary files": "set TMPDIR to one of yours",
-            }
-            do = remedies.get(name, "choose another folder")
+            do = _OTHER_FOLDERS.get(name, "choose another folder")
             yield Problem(not is_cache, f"{name}: {disk.path} is not writable; {do}")
             continue
         needed = _TOO_LITTLE_DISK + (facts.needs if name == "output" else 0)

@@ -43,13 +43,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Driver:
-    """NVIDIA's driver.
-
-    Attributes:
-        release: version of the driver.
-        cuda: highest CUDA version that it supports, such as (12, 4).
-        gpus: number of GPUs that it manages.
-    """
+    """NVIDIA's driver: its version, the highest CUDA version that it supports, such as (12, 4), and its GPUs."""
 
     release: str
     cuda: tuple[int, int]
@@ -62,20 +56,13 @@ class Facts:
 
     Attributes:
         device: setting `device`: auto, cpu or cuda.
-        gpus: GPUs that torch can use.
-        cores: CPU cores that this process may use.
         memory: bytes of memory of the host or container.
-        bf16_units: the processor's units for bf16.
-        versions: installed version by package.
-        required: specifier by package, from pyproject.toml.
+        versions, required: installed version and required specifier by package.
         cuda, cudnn, nccl: versions that torch was built with; empty: without.
-        driver: NVIDIA's driver, if there is one.
         shared: /dev/shm, if there is one.
         files: number of files that a process may have open; 0: any number.
-        disks: disks of the output, the hub's cache and temporary files.
         needs: bytes that the output needs at least.
         environment: variables of launchers, hub and communication libraries.
-        interfaces: IPv4 address by network interface.
         address: address that the hostname resolves to; empty: it does not.
         unreadable: problems with torch, shards or model, one line each.
     """

@@ -12,10 +12,6 @@ class WorkSplit:
     Work comes in chunks (steps, groups of tweets), each of which is cut into parts (micro-batches); their number is
     known only once the chunk is made. A rank makes every chunk of which it takes a part, exactly as a single process
     would, so that parts are bit-identical. A rank's parts are contiguous, and the next rank's follow.
-
-    Attributes:
-        rank: this rank.
-        world_size: number of ranks.
     """
 
     rank: int = 0
@@ -30,13 +26,7 @@ class WorkSplit:
         return range(self.rank * units // self.world_size, -(-(self.rank + 1) * units // self.world_size))
 
     def parts_of(self, unit: int, units: int, parts: int) -> range:
-        """This rank's parts of a chunk: those whose middle lies in its share of the length of all chunks.
-
-        Args:
-            unit: index of the chunk.
-            units: number of chunks.
-            parts: number of parts of this chunk.
-        """
+        """This rank's parts of a chunk: those whose middle lies in its share of the length of all chunks."""
         return range(*(self._first(rank, unit, units, parts) for rank in (self.rank, self.rank + 1)))
 
     def _first(self, rank: int, unit: int, units: int, parts: int) -> int:

@@ -171,7 +171,6 @@ def start_process_group(world: World, timeout_seconds: int, always: bool = False
     """Start the process group: gloo on CPUs; NCCL on GPUs, with gloo for counts.
 
     Args:
-        world: this rank's place.
         timeout_seconds: time limit of the rendezvous and of each collective.
         always: whether a single rank gets a group too.
     """

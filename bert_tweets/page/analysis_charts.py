@@ -113,10 +113,9 @@ def _estimate(row: ChangeRow) -> float:
 
 def _intervals(rows: Sequence[ChangeRow]) -> tuple[list[float], list[float], list[float]]:
     """Estimates and the ends of their intervals."""
-    estimates = [_estimate(row) for row in rows]
-    ends = [(row["low"], row["high"]) for row in rows]
-    low = [value if end is None else end for value, (end, _) in zip(estimates, ends, strict=True)]
-    return estimates, low, [value if end is None else end for value, (_, end) in zip(estimates, ends, strict=True)]
+    low = [_estimate(row) if row["low"] is None else row["low"] for row in rows]
+    high = [_estimate(row) if row["high"] is None else row["high"] for row in rows]
+    return [_estimate(row) for row in rows], low, high
 
 
 def _control_estimates(change: Change, groups: list[str]) -> list[float]:

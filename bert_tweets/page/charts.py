@@ -23,7 +23,6 @@ class Series:
             the value) | strip (a tick per value) | bar.
         x, y: coordinates of the marks; category names on the axis of categories.
         low, high: ends of the intervals around the values; empty: no intervals.
-        colour: as in HTML.
         notes: texts next to the bars.
         labelled: write the name at the end of the line.
     """
@@ -45,15 +44,12 @@ class Chart:
 
     Attributes:
         name: file name without ending.
-        title: title above it.
         alt: text alternative, in a sentence.
         series: series from back to front.
-        x_title, y_title: titles of the axes.
         horizontal: values are on the x-axis, categories on the y-axis.
         share: values are shares, shown as percentages.
         zero: draw a line at zero.
         extent: limits of the axis of values; None: from the values.
-        legend: show a legend.
         order: categories in order; empty: as they come.
         row_notes: texts to the right of the rows in `order`; empty: no texts.
         small: one of several small charts of the same kind.

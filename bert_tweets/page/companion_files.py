@@ -55,11 +55,7 @@ def map_pictures(maps: list[WordMap]) -> Iterator[Picture]:
 
 
 def require_ours(page: Path) -> None:
-    """Refuse to overwrite files that report did not write.
-
-    Raises:
-        UserError: names the file.
-    """
+    """Raise UserError for a file that would be overwritten but was not written by report."""
     if page.is_dir():
         raise UserError(f"{page}: is a folder; name a file with output=report.html")
     marks = {page: PAGE_MARK, page.parent / METHODS: METHODS_MARK, page.parent / REFERENCES: BIB_MARK}
@@ -79,11 +75,7 @@ def require_ours(page: Path) -> None:
 def write_files(page: Path, document: str, companions: Files, pictures: Sequence[Picture]) -> None:
     """Write each file atomically, the page last, and delete the figures of an earlier report that are gone.
 
-    Args:
-        page: path of the page.
-        document: the page.
-        companions: the text files, by name.
-        pictures: the figures; empty: leave the folder of figures as it is.
+    Without pictures, the folder of figures is left as it is.
 
     Raises:
         UserError: a file cannot be written.

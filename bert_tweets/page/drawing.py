@@ -54,12 +54,9 @@ class Picture:
     """A drawn chart.
 
     Attributes:
-        name: file name without ending.
-        title: title above it.
-        alt: text alternative, in a sentence.
+        name, title, alt, small: see `Chart`.
         svg: for the page, without a title; its colours follow the page's style sheet.
         files: for a paper, by ending; empty if they were not asked for.
-        small: one of several small charts of the same kind.
     """
 
     name: str
@@ -71,11 +68,7 @@ class Picture:
 
 
 def draw_chart(chart: Chart, files: bool) -> Picture:
-    """Draw a chart.
-
-    Args:
-        chart: its texts are drawn literally.
-        files: also make the files for a paper.
+    """Draw a chart, its texts literally, and on demand also the files for a paper.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -188,8 +181,8 @@ def _draw_series(axes: Any, chart: Chart, one: Series, place: dict[Any, int] | N
             # An interval may lie next to its estimate: then the nearer end has no length.
             below = [max(0.0, value - low) for value, low in zip(values, one.low, strict=True)]
             above = [max(0.0, high - value) for value, high in zip(values, one.high, strict=True)]
-            key = "xerr" if chart.horizontal else "yerr"
-            axes.errorbar(x, y, **{key: [below, above]}, fmt="none", ecolor=one.colour, elinewidth=1.8)
+            ends = {"xerr" if chart.horizontal else "yerr": [below, above]}
+            axes.errorbar(x, y, **ends, fmt="none", ecolor=one.colour, elinewidth=1.8)
         shape: dict[str, Any] = {"marker": "*", "ms": 12} if one.kind == "star" else {"marker": "o", "ms": 6}
         axes.plot(x, y, color=one.colour, linestyle="none", label=name, **shape)
 

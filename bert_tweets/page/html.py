@@ -27,14 +27,7 @@ _MAX_COORDINATE = 30_000
 
 
 def render(study: StudyRecords, with_files: bool) -> tuple[str, list[Picture]]:
-    """Render the page.
-
-    Args:
-        study: the records.
-        with_files: also make the files of the charts.
-
-    Returns:
-        The HTML, and the charts in it.
+    """Render the page: its HTML and the charts in it, on demand with their files.
 
     Raises:
         UserError: a library is not installed.

@@ -47,15 +47,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Change:
-    """The output of analyze.
-
-    Attributes:
-        rows: change.json.
-        settings: None if analyze.json is missing.
-        controls: controls.json; empty without control words.
-        senses: senses.json; empty if it is missing.
-        regression: regression.json; empty if it is missing.
-    """
+    """The output of analyze: change.json, and the other files where they exist."""
 
     rows: list[ChangeRow]
     settings: AnalyzeConfig | None = None
@@ -97,15 +89,11 @@ class StudyRecords:
     """The records of a study.
 
     Attributes:
-        title: title of the page.
-        run: run.json.
+        run, training, validation: run.json, metrics.jsonl and validation.jsonl.
         config: settings of the training.
-        training: metrics.jsonl.
-        validation: validation.jsonl.
         stages: the stages, in the order in which they were run.
         manifest, funnel: of the shards; None if they are gone.
         evaluation, words, change: outputs of evaluate, embed and analyze; None without them.
-        maps: maps of words.
         projection: method of the maps: pca or tsne.
     """
 
@@ -199,6 +187,7 @@ def _read_change(folder: Path, words: str) -> Change:
 
 def _map_spec(config: ReportConfig, words: Summary, change: Change | None) -> MapSpec:
     titles = {"model": "adapted model"} | ({"base": "base model"} if words.base else {})
+    all_senses = change.senses if change else {}
     return MapSpec(
         words=list(words.words),
         titles=titles,
@@ -207,9 +196,7 @@ def _map_spec(config: ReportConfig, words: Summary, change: Change | None) -> Ma
         projection=config.projection,
         include_text=config.include_text,
         seed=config.seed,
-        senses={word: [sense["name"] for sense in of["senses"]] for word, of in change.senses.items()}
-        if change
-        else {},
+        senses={word: [sense["name"] for sense in of_word["senses"]] for word, of_word in all_senses.items()},
         change=Path(config.change or config.words),
     )
 
@@ -233,9 +220,8 @@ def _require_same_study(run: RunSummary, other: Evaluation | Summary, where: str
     if other.weights.get("model") != run.exported:
         raise UserError(f"{where}: was made with another model than this run's; make it with model=RUN/model")
     if other.weights.get("base", run.weights) != run.weights:
-        raise UserError(
-            f"{where}: its base is not the model that training started from ({run.model}); make it with that base"
-        )
+        what = f"its base is not the model that training started from ({run.model})"
+        raise UserError(f"{where}: {what}; make it with that base")
 
 
 def _evaluation_settings(folder: Path) -> Settings:

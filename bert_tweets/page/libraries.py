@@ -8,11 +8,7 @@ from bert_tweets.common.errors import UserError
 
 
 def require_libraries(maps: bool = True, tsne: bool = False) -> None:
-    """Check that the libraries of a report are installed, without importing them.
-
-    Args:
-        maps: the page has maps of words.
-        tsne: the maps are made by t-SNE.
+    """Check that the libraries of a report (with maps, made by t-SNE) are installed, without importing them.
 
     Raises:
         UserError: names every missing library.

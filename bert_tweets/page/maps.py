@@ -40,7 +40,6 @@ class Column:
 
     Attributes:
         codes: int64 [points], indices into `names`, or days since 1970 if there are no names; -1 if unknown.
-        names: names of the values.
     """
 
     codes: Ints
@@ -52,7 +51,6 @@ class Projection:
     """The map of one model.
 
     Attributes:
-        title: title of the model.
         points: float32 [points, 2], centred, the largest coordinate 1.
         explained: share of the variance on the two axes; None for t-SNE.
     """
@@ -67,10 +65,8 @@ class WordMap:
     """The maps of a word, with the same occurrences in the same order for each model.
 
     Attributes:
-        word: the word.
         total: number of found occurrences, of which the points are a sample.
         spaces: the maps, one per model.
-        columns: columns that points can be coloured by, by name.
         texts: excerpts of the tweets; empty unless they are asked for.
     """
 
@@ -86,13 +82,11 @@ class MapSpec:
     """Settings of the maps.
 
     Attributes:
-        words: words in order.
         titles: titles of the models in order, by role.
         layer: layer of the vectors; None: the only one, or the last.
         points: maximum number of points of a word.
         projection: pca or tsne.
         include_text: read excerpts of the tweets.
-        seed: seed of samples and t-SNE.
         senses: names of the usage clusters, by word.
         change: folder that may hold `senses.parquet`; None: no folder.
     """
@@ -109,11 +103,7 @@ class MapSpec:
 
 
 def word_maps(folder: Path, spec: MapSpec) -> list[WordMap]:
-    """Make the maps of all words with enough occurrences; [] if the folder has no occurrences.
-
-    Args:
-        folder: folder written by embed.
-        spec: the settings.
+    """Make the maps of all words with enough occurrences in a folder written by embed; [] if it has no occurrences.
 
     Raises:
         UserError: the occurrences cannot be read, or have no text although it is asked for; scikit-learn is missing.
@@ -155,12 +145,8 @@ def _maps(path: Path, table: pa.Table, spec: MapSpec) -> Iterator[WordMap]:
     samples = list(_samples(table, roles, spec))
     rows = np.concatenate([part["row"].to_numpy() for _, _, parts in samples for part in parts] or [np.zeros(0, int)])
     # No read-ahead, because vectors are large.
-    scanner = ds.dataset(path).scanner(
-        columns=["vector", *(["text"] if spec.include_text else [])],
-        batch_size=4096,
-        batch_readahead=2,
-        fragment_readahead=1,
-    )
+    columns = ["vector", *(["text"] if spec.include_text else [])]
+    scanner = ds.dataset(path).scanner(columns=columns, batch_size=4096, batch_readahead=2, fragment_readahead=1)
     read = scanner.take(pa.array(rows))
     senses_file = spec.change / SENSE_TABLE if spec.change else None
     senses = pq.read_table(senses_file) if senses_file and senses_file.is_file() else None
@@ -173,9 +159,8 @@ def _maps(path: Path, table: pa.Table, spec: MapSpec) -> Iterator[WordMap]:
             vectors = read["vector"].slice(first + number * count, count).combine_chunks()
             points = vectors.flatten().to_numpy(zero_copy_only=False).reshape(count, -1)
             spaces.append(Projection(spec.titles[role], *_projected(points, spec)))
-        columns = _columns(parts[0], word, senses, spec)
         texts = _excerpts(parts[0], read["text"].slice(first, count), context) if spec.include_text else []
-        yield WordMap(word, total, spaces, columns, texts)
+        yield WordMap(word, total, spaces, _columns(parts[0], word, senses, spec), texts)
         first += count * len(roles)
 
 

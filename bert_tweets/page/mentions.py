@@ -16,21 +16,18 @@ _MENTION = re.compile(r"(?:(?<![A-Za-z0-9_+%@＠])|(?<=\bRT))[@＠]+\w+(?:[@＠]
 
 def without_mentions(record: Record) -> Record:
     """A copy of a text, or of a record with texts, that names no account and can be written as UTF-8."""
-    return map_texts(record, lambda text: _MENTION.sub("@user", text.encode(errors="replace").decode()))
+    changed: Record = map_texts(record, lambda text: _MENTION.sub("@user", text.encode(errors="replace").decode()))
+    return changed
 
 
-def map_texts(record: Record, change: Callable[[str], str]) -> Record:
+def map_texts(value: Any, change: Callable[[str], str]) -> Any:
     """A copy of a record with every text in it changed, also keys; tuples become lists, enums stay."""
-    return _mapped(record, change)  # type: ignore[no-any-return]
-
-
-def _mapped(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, Enum):
         return value
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
-        return {_mapped(key, change): _mapped(inner, change) for key, inner in value.items()}
+        return {map_texts(key, change): map_texts(inner, change) for key, inner in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{name: _mapped(inner, change) for name, inner in vars(value).items()})
-    return [_mapped(inner, change) for inner in value] if isinstance(value, list | tuple) else value
+        return replace(value, **{name: map_texts(inner, change) for name, inner in vars(value).items()})
+    return [map_texts(inner, change) for inner in value] if isinstance(value, list | tuple) else value

@@ -18,17 +18,17 @@ MADE_BY = "bert_tweets report"
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "plotly", "matplotlib", "jinja2")
 _RUN_KEYS = ("device", "ranks", "precision", "engine", "seconds")
 _VECTOR_KEYS = ("layers", "pooling", "correction", "models")
-_TEST_KEYS = (
-    *("word", "contrast", "groups", "measure", "estimate", "low", "high", "p_value", "q_value", "exchange_unit"),
-    "verdict",
-)
-_REGRESSION_KEYS = (*("word", "term", "statistic", "estimate", "p_value", "q_value", "permutations", "exchange_unit"),)
+_STATISTICS = ("word", "estimate", "p_value", "q_value", "exchange_unit")
+_TEST_KEYS = (*_STATISTICS, "contrast", "groups", "measure", "low", "high", "verdict")
+_REGRESSION_KEYS = (*_STATISTICS, "term", "statistic", "permutations")
 
 
 def reproduction(study: StudyRecords) -> Mapping[str, object]:
     """The record, without secrets and mentions."""
     run, words = study.run, study.words
     system = {"system": platform.system(), "processor": platform.machine(), "python": platform.python_version()}
+    initial = {"name": run.model, "revision": study.config.model.revision}
+    rows = funnel_rows(study.funnel) if study.funnel else []
     record = {
         "made_by": MADE_BY,
         "commands": [stage.command for stage in study.stages],
@@ -37,22 +37,16 @@ def reproduction(study: StudyRecords) -> Mapping[str, object]:
         "hardware": {"training": {key: getattr(run, key) for key in _RUN_KEYS}, "report": system},
         "recipe": run.recipe,
         "data": run.data,
-        "model": {
-            "name": run.model,
-            "revision": study.config.model.revision,
-            "weights": run.weights,
-            "adapted_weights": run.exported,
-        },
-        "funnel": [{"name": name, "count": count} for name, count, _ in funnel_rows(study.funnel)]
-        if study.funnel
-        else [],
+        "model": {**initial, "weights": run.weights, "adapted_weights": run.exported},
+        "funnel": [{"name": name, "count": count} for name, count, _ in rows],
         "exclusions": list(_exclusions(study)),
         "settings": {stage.name: stage.settings for stage in study.stages},
         "evaluation": asdict(study.evaluation) if study.evaluation else None,
         "vectors": {key: getattr(words, key) for key in _VECTOR_KEYS} if words else None,
         "tests": list(_tests(study.change)) if study.change else [],
     }
-    return map_texts(without_mentions(record), without_secrets)
+    published: Mapping[str, object] = map_texts(without_mentions(record), without_secrets)
+    return published
 
 
 def _versions() -> Iterator[tuple[str, str]]:

@@ -28,10 +28,7 @@ class Table:
     """A table. The first cell of a row is its header; a row of one cell is a header of the rows below it.
 
     Attributes:
-        caption: what the table holds.
-        columns: titles of the columns.
         numeric: indices of the columns with numbers.
-        rows: texts of the cells.
         emphasized: number of the row in bold; None: no such row.
         note: a sentence below the table.
     """
@@ -169,9 +166,7 @@ RowKind = Literal["read", "dropped", "kept"]
 def funnel_rows(funnel: Funnel) -> list[tuple[str, int, RowKind]]:
     """Rows read, dropped by reason, kept, and in each split: name, count and kind."""
     rows: list[tuple[str, int, RowKind]] = [("rows read", funnel.read, "read")]
-    rows += [
-        (f"dropped: {REASON_TEXTS[reason]}", count, "dropped") for reason, count in funnel.dropped.items() if count
-    ]
+    rows += [(f"dropped: {REASON_TEXTS[why]}", count, "dropped") for why, count in funnel.dropped.items() if count]
     rows.append(("tweets kept", funnel.kept, "kept"))
     titles = {"train": "for training", "validation": "held out for validation"}
     return rows + [(titles.get(name, name), split.tweets, "kept") for name, split in funnel.splits.items()]

@@ -144,9 +144,8 @@ def _card(name: str, word: WordSummary) -> WordCard:
     overlap = word.drift.neighbour_overlap if word.drift else None
     if overlap and overlap.control_quantiles and overlap.rank is not None:
         low, median, high = overlap.control_quantiles
-        counts += (
-            f"; control words keep {median:.0%} ({low:.0%} to {high:.0%}); rank {overlap.rank} of {overlap.num_ranked}"
-        )
+        counts += f"; control words keep {median:.0%} ({low:.0%} to {high:.0%})"
+        counts += f"; rank {overlap.rank} of {overlap.num_ranked}"
     after = {neighbour for neighbour, _ in word.neighbours}
     shared = [neighbour for neighbour, _ in word.base_neighbours if neighbour in after]
     return WordCard(name, flag(word) or "", counts, word.base_neighbours, word.neighbours, shared)

@@ -35,15 +35,12 @@ def loss_chart(study: StudyRecords) -> Chart:
 
 def funnel_chart(funnel: Funnel) -> Chart:
     """Bars of the rows read, dropped and kept."""
-    rows = funnel_rows(funnel)
-    colours = {"read": GREY, "dropped": ORANGE, "kept": BLUE}
+    colours, rows = {"read": GREY, "dropped": ORANGE, "kept": BLUE}, funnel_rows(funnel)
+    bars = [(kind, [count], [name], [f"{count:,}"]) for name, count, kind in rows]
     return Chart(
         name="funnel",
         title="Rows read, dropped and kept",
         alt=f"Bars of {len(rows)} counts, from rows read to tweets used; the table below has the numbers.",
-        series=[
-            Series(kind, "bar", [count], [name], colour=colours[kind], notes=[f"{count:,}"])
-            for name, count, kind in rows
-        ],
+        series=[Series(kind, "bar", x, y, colour=colours[kind], notes=notes) for kind, x, y, notes in bars],
         horizontal=True,
     )
