@@ -84,7 +84,7 @@ def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None)
         message = without_secrets(str(error))
         _tell_torchrun(message)
         if error.found_by_one_rank or os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"error: {message}", file=sys.stderr, flush=True)
+            print_line(f"error: {message}", sys.stderr)
         else:
             # torchrun stops all ranks when the first one exits: let local rank 0 print first.
             time.sleep(_PATIENCE_SECONDS)
@@ -95,7 +95,7 @@ def run_entry(stage: Callable[[list[str]], None], argv: list[str] | None = None)
             print_line(str(error), sys.stderr)
         raise SystemExit(error.code) from None
     except KeyboardInterrupt as error:
-        print(f"stopped; {error}" if str(error) else "stopped", file=sys.stderr, flush=True)
+        print_line(f"stopped; {error}" if str(error) else "stopped", sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:
         # The reader of the output has gone, as `head` does; else the interpreter would complain once more at exit.

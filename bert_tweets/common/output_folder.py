@@ -76,7 +76,7 @@ def from_json(data: bytes | str) -> Any:
 
 
 def write_bytes(path: Path, data: Any, mode: int = 0o666) -> None:
-    """Write bytes, or an object with a buffer, to a file and flush it to disk; `mode` is for a new file, before umask."""
+    """Write bytes, or an object with a buffer, to a file and flush it to disk; `mode` is that of a new file."""
     with open(path, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(data)
         file.flush()
