@@ -131,3 +131,29 @@ def test_no_public_name_has_two_homes() -> None:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and len(module_of(file)) > 1 and node.name[0] != "_":
                 homes.setdefault(node.name, []).append(name(file))
     assert homes and not {public: files for public, files in homes.items() if len(files) > 1}
+
+
+def test_rooms_print_through_the_terminal_only() -> None:
+    rooms = [file for file in FILES if len(module_of(file)) > 1 and name(file) != "common/terminal.py"]
+    assert rooms and not [name(file) for file in rooms if re.search(r"(?<![.\w])print\(", file.read_text("utf-8"))]
+
+
+def test_no_untyped_record_crosses_a_border() -> None:
+    used = {
+        (*base, alias.name)
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bert_tweets.")
+        for base in [(node.module or "").split(".")[1:]]
+        for alias in node.names
+    } - {("common", "json_records", "add_checksum"), ("common", "json_records", "verify_checksum")}
+    untyped = []
+    for file in FILES:
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if (*module_of(file), getattr(node, "name", "")) in used:
+                for part in node.body if isinstance(node, ast.ClassDef) else [node]:
+                    texts = [ast.unparse(part.annotation)] if isinstance(part, ast.AnnAssign) else []
+                    if isinstance(part, ast.FunctionDef) and part.name[0] != "_":
+                        texts = [ast.unparse(each) for each in (part.args, part.returns) if each]
+                    untyped += [f"{name(file)}: {text}" for text in texts if "dict[str, Any]" in text]
+    assert used and not untyped

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from bert_tweets.common.errors import UserError, did_you_mean
 from bert_tweets.common.terminal import console
 
+from .fields import Settings
 from .mapping_syntax import parse_list, parse_mapping, quoted, unquoted
 
 logger = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def overrides(config: Any) -> list[str]:
     return [f"{key}={shown_value(value)}" for key, value in made]
 
 
-def flatten(config: Any) -> dict[str, Any]:
+def flatten(config: Any) -> Settings:
     """Return a dict from dotted keys to values."""
     return {field.key: attrgetter(field.key)(config) for field in fields_of(type(config))}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from torch import Tensor
 
 from bert_tweets.common.hub import json_object
 from bert_tweets.common.output_folder import atomic_output_folder
@@ -25,7 +26,7 @@ from .vocab_padding import cut_vocabulary
 def export_model(
     folder: Path,
     model: Any,
-    weights: dict[str, Any] | None,
+    weights: dict[str, Tensor] | None,
     manifest: Manifest,
     data_path: str,
     vocabulary_size: int | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ def weights_identity(name: str, revision: str = MAIN) -> str:
     return digest.hexdigest()
 
 
-def output_fingerprint(config: EvaluateConfig | EmbedConfig, manifest: Manifest) -> dict[str, Any]:
+def output_fingerprint(config: EvaluateConfig | EmbedConfig, manifest: Manifest) -> Mapping[str, object]:
     """The fingerprint of an output of models and base: settings except `output`, tweets, weights."""
     models = config.model if isinstance(config.model, list) else [config.model]
     return {

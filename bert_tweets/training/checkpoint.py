@@ -16,11 +16,12 @@ import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bert_tweets.common.errors import UserError
 from bert_tweets.common.json_records import add_checksum, parse_record, verify_checksum
 from bert_tweets.common.output_folder import atomic_output_folder, to_json, write_atomic, write_bytes
+from bert_tweets.config import Settings
 from bert_tweets.data.sampler import SamplerState
 from bert_tweets.engine.scalars import Scalars
 
@@ -97,7 +98,7 @@ class Metadata:
     engine: str
     ranks: int
     versions: dict[str, str]
-    config: dict[str, Any]
+    config: Settings
 
 
 @dataclass(frozen=True)

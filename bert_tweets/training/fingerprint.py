@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from bert_tweets.config import TrainConfig, parser
+from bert_tweets.config import Settings, TrainConfig, parser
 from bert_tweets.corpus.text.recipe import Recipe
 
 # Settings that may change when a run resumes: tweets, masks and steps stay the same. (The data and the initial weights
@@ -45,7 +44,7 @@ class RunFingerprint:
         weights: identity of the initial weights, see `model.loading.weights_identity`.
     """
 
-    settings: dict[str, Any]
+    settings: Settings
     recipe: Recipe
     data: str
     weights: str
@@ -63,6 +62,6 @@ class RunFingerprint:
         return found
 
 
-def settings_that_stay(config: TrainConfig) -> dict[str, Any]:
+def settings_that_stay(config: TrainConfig) -> Settings:
     """The settings that must be the same for a run to resume, by key."""
     return {key: value for key, value in parser.flatten(config).items() if not key.startswith(_FREE)}

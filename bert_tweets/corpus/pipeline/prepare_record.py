@@ -12,7 +12,7 @@ from typing import Any, NotRequired, TypedDict
 from bert_tweets.common.errors import Interrupted, without_secrets
 from bert_tweets.common.json_records import parse_record
 from bert_tweets.common.output_folder import Difference, differences
-from bert_tweets.config import PrepareConfig
+from bert_tweets.config import PrepareConfig, Settings
 from bert_tweets.corpus.sources.byte_stream import is_url
 from bert_tweets.corpus.sources.discovery import FileIdentity, file_identity
 from bert_tweets.corpus.text import cleaning
@@ -34,7 +34,7 @@ class PrepareRecord(TypedDict):
         work: version of the unfinished work, in the record of unfinished work only.
     """
 
-    settings: dict[str, Any]
+    settings: Settings
     input: dict[str, FileIdentity]
     columns: dict[str, Any]
     recipe: dict[str, str]
@@ -57,7 +57,7 @@ def prepare_record(preparation: Preparation) -> PrepareRecord:
     return record
 
 
-def recorded_settings(config: PrepareConfig) -> dict[str, Any]:
+def recorded_settings(config: PrepareConfig) -> Settings:
     """Settings that determine the contents of the shards; of the salt only whether it is set, of URLs the address."""
     settings = asdict(config)
     settings["input"] = [without_secrets(name) for name in config.input]

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -134,7 +133,7 @@ class Funnel:
         """Share of the kept tweets that contain [UNK]."""
         return self.notes[Note.UNKNOWN_TWEETS] / max(1, self.kept)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Mapping[str, object]:
         assert self.kept == sum(split.tweets for split in self.splits.values())
         return add_checksum({**asdict(self), "kept": self.kept})
 

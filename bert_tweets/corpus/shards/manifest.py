@@ -6,11 +6,10 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from bert_tweets.common.errors import UserError
 from bert_tweets.common.json_records import add_checksum, parse_record, verify_checksum
@@ -146,7 +145,7 @@ class Manifest:
         parts = [self.recipe.hash] + [s.sha256 for split in SPLITS for s in self.splits[split]]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Mapping[str, object]:
         """The record that `manifest.json` holds, with its checksum."""
         derived = {"recipe": self.recipe.to_json(), "fingerprint": self.fingerprint}
         return add_checksum({**asdict(self), "format_version": FORMAT_VERSION, **derived})

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
 
 from bert_tweets.common.errors import UserError
 from bert_tweets.common.json_records import parse_record
@@ -55,11 +55,11 @@ class Recipe:
         parts = {name: part for name, part in asdict(self).items() if part not in (None, [])}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Mapping[str, object]:
         return {**asdict(self), "hash": self.hash}
 
     @staticmethod
-    def from_json(record: dict[str, Any]) -> Recipe:
+    def from_json(record: Mapping[str, object]) -> Recipe:
         """The recipe that `to_json` returned, possibly with more keys.
 
         Raises:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -77,7 +76,7 @@ def read_pair_sets(config: MeaningTestConfig) -> PairSets:
     return PairSets(train, tests)
 
 
-def meaning_test_fingerprint(config: MeaningTestConfig, sets: PairSets) -> dict[str, Any]:
+def meaning_test_fingerprint(config: MeaningTestConfig, sets: PairSets) -> Mapping[str, object]:
     """Everything that determines the output: settings without `output`, pairs and labels, weights."""
     pairs = [[one.words, one.texts, one.start.tolist(), one.end.tolist(), one.same.tolist()] for one in sets.files]
     names = [name for name in (config.model, config.base) if name]
