@@ -37,9 +37,8 @@ def stage(argv: list[str]) -> None:
         print(__version__)
         return
     if argv[0] not in STAGES:
-        raise UserError(
-            f"'{argv[0]}': no such stage{did_you_mean(argv[0], STAGES)}; the stages are {', '.join(STAGES)}"
-        )
+        hint = did_you_mean(argv[0], STAGES)
+        raise UserError(f"'{argv[0]}': no such stage{hint}; the stages are {', '.join(STAGES)}")
     importlib.import_module(f".{argv[0].replace('-', '_')}", __package__).stage(argv[1:])
 
 

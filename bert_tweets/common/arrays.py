@@ -20,11 +20,7 @@ def ranges(starts: Ints, lengths: Ints) -> Ints:
 
 
 def run_starts(*columns: Ints) -> Ints:
-    """The first index of each run of equal rows, ascending.
-
-    Args:
-        columns: int64 [rows] each; a row is its values in all of them.
-    """
+    """The first index of each run of equal rows, ascending; a row is its values in all columns, int64 [rows] each."""
     begins = np.ones(len(columns[0]), np.bool_)
     begins[1:] = False
     for column in columns:

@@ -120,9 +120,8 @@ def _processes(count: int, tasks: int, module: str) -> Iterator[Workers]:
                 pool.submit(os.getpid)
         yield Workers(pool, count)
     except BrokenProcessPool:
-        raise Interrupted(
-            f"a worker process died (out of memory?); {_RESUME}, perhaps with a smaller num_workers"
-        ) from None
+        what = "a worker process died (out of memory?)"
+        raise Interrupted(f"{what}; {_RESUME}, perhaps with a smaller num_workers") from None
     except BaseException:
         # The caller may remove files that a running worker would still write.
         pool.shutdown(wait=True, cancel_futures=True)

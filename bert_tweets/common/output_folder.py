@@ -157,9 +157,8 @@ def is_up_to_date(
             raise UserError(f"{path}: is damaged; choose another output, or remove {output}") from None
     different = (compare or differences)(made, json.loads(to_json(record)))
     if different:
-        raise UserError(
-            f"{output}: was made with other settings: {_listed(different)}; choose another output, or remove it first"
-        )
+        why = f"was made with other settings: {_listed(different)}"
+        raise UserError(f"{output}: {why}; choose another output, or remove it first")
     return True
 
 
@@ -202,7 +201,6 @@ def atomic_output_folder(
     them are fixable. The folder of a run that is still active is never touched.
 
     Args:
-        output: path of the output: absent, or an empty folder.
         fingerprint: all that decides the output's content; None: the stage cannot resume.
         compare: see `is_up_to_date`.
 

@@ -29,7 +29,6 @@ def command(stage: str, words: Sequence[str], processes: int = 1) -> list[str]:
 
 
 def stage_of(arguments: Sequence[str]) -> str:
-    """Name of the stage of a command line."""
     return next(word for word in arguments if word.startswith(_PACKAGE)).removeprefix(_PACKAGE)
 
 
@@ -69,11 +68,7 @@ def run_command(arguments: Sequence[str]) -> None:
 
 
 def run_quietly(arguments: Sequence[str]) -> None:
-    """Run a command without its output, which is printed only if it fails.
-
-    Raises:
-        SystemExit: the command failed; the exit code is its own.
-    """
+    """Run a command without its output; if it fails, print it and raise SystemExit with the command's exit code."""
     done = subprocess.run(arguments, check=False, capture_output=True, text=True, env=_environment())
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

@@ -23,9 +23,7 @@ def setting(
     """Declare a setting as a dataclass field.
 
     Args:
-        default: default value.
-        meaning: description for `--help`.
-        unit: unit of the value for `--help`; empty: none.
+        meaning, unit: description and unit of the value for `--help`.
         choices: allowed values; empty: any.
         at_least, above, at_most: smallest allowed value, exclusive lower limit, largest allowed value; None: no limit.
         required: whether the user must set it.

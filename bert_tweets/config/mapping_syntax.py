@@ -29,10 +29,8 @@ def parse_mapping(text: str) -> dict[str, str]:
         raise ValueError(f"is not a mapping; {_ADVICE}")
     found: dict[str, str] = {}
     for entry in split_outside_brackets(text[1:-1], ","):
-        name, *value = (
-            unquoted(part) if not index else part
-            for index, part in enumerate(split_outside_brackets(entry, ":", most=2))
-        )
+        name, *value = split_outside_brackets(entry, ":", most=2)
+        name = unquoted(name)
         if len(value) != 1 or not name:
             raise ValueError(f"{entry!r} is not a name followed by a colon and a value; {_ADVICE}")
         if name in found:
@@ -68,11 +66,7 @@ def quoted(text: str) -> str:
 
 
 def split_outside_brackets(text: str, mark: str, most: int = 0) -> list[str]:
-    """Split text at separators outside brackets and quotes; parts are stripped, and empty parts are omitted.
-
-    Args:
-        mark: separator, a single character.
-        most: maximum number of parts; 0: no limit.
+    """Split text at a mark outside brackets and quotes, into `most` parts (0: no limit), stripped and without empty ones.
 
     Raises:
         ValueError: a bracket or quote is not closed.

@@ -144,20 +144,14 @@ class PrepareConfig:
         found = []
         most = self.filter.max_tokens or self.max_length
         if self.filter.min_tokens > most:
-            found.append(
-                f"filter.min_tokens={self.filter.min_tokens}: must not exceed the maximum length of a tweet ({most} "
-                "tokens, set by filter.max_tokens or max_length)"
-            )
+            limit = f"the maximum length of a tweet ({most} tokens, set by filter.max_tokens or max_length)"
+            found.append(f"filter.min_tokens={self.filter.min_tokens}: must not exceed {limit}")
         if 0 < self.unit_bytes < SMALLEST_UNIT:
-            found.append(
-                f"unit_bytes={self.unit_bytes}: must be at least {SMALLEST_UNIT}, because each unit gets a folder of "
-                "its own, or 0 for the default"
-            )
+            why = "because each unit gets a folder of its own, or 0 for the default"
+            found.append(f"unit_bytes={self.unit_bytes}: must be at least {SMALLEST_UNIT}, {why}")
         if self.executor != "processes" and "://" not in self.executor:
-            found.append(
-                f"executor={self.executor}: must be 'processes' or the address of a Dask scheduler, such as "
-                "tcp://HOST:8786"
-            )
+            allowed = "'processes' or the address of a Dask scheduler, such as tcp://HOST:8786"
+            found.append(f"executor={self.executor}: must be {allowed}")
         return found
 
 

@@ -174,14 +174,9 @@ class EngineConfig:
         """DeepSpeed settings that another engine would ignore."""
         if self.name == "deepspeed":
             return []
-        given = {
-            "zero_stage": self.zero_stage is not None,
-            "offload_optimizer": self.offload_optimizer,
-            "offload_parameters": self.offload_parameters,
-            "deepspeed_config": bool(self.deepspeed_config),
-        }
-        wrong = [key for key, is_given in given.items() if is_given]
-        return [f"engine.{key}: applies to DeepSpeed only; set engine.name=deepspeed too" for key in wrong]
+        names = ("zero_stage", "offload_optimizer", "offload_parameters", "deepspeed_config")
+        given = [name for name in names if getattr(self, name) != getattr(EngineConfig(), name)]
+        return [f"engine.{name}: applies to DeepSpeed only; set engine.name=deepspeed too" for name in given]
 
 
 @dataclass
@@ -294,17 +289,15 @@ class TrainConfig:
         found = self.engine.problems()
         rate = self.optimizer.learning_rate
         if rate > 1e-3 and not self.optimizer.allow_high_learning_rate:
-            found.append(
-                f"optimizer.learning_rate={rate:g}: above 1e-3 a pre-trained BERT forgets what it has learned; "
-                "use 5e-5, or set optimizer.allow_high_learning_rate=true"
-            )
+            advice = "use 5e-5, or set optimizer.allow_high_learning_rate=true"
+            why = "above 1e-3 a pre-trained BERT forgets what it has learned"
+            found.append(f"optimizer.learning_rate={rate:g}: {why}; {advice}")
         if self.max_steps is not None and self.epochs is not None:
             found.append("max_steps and epochs: set one of them, not both")
         if self.schedule.decay_steps is not None and self.schedule.name != "wsd":
-            found.append(
-                f"schedule.decay_steps={self.schedule.decay_steps}: schedule.name={self.schedule.name} has no separate "
-                "decay phase; set schedule.name=wsd, or leave decay_steps out"
-            )
+            why = f"schedule.name={self.schedule.name} has no separate decay phase"
+            advice = "set schedule.name=wsd, or leave decay_steps out"
+            found.append(f"schedule.decay_steps={self.schedule.decay_steps}: {why}; {advice}")
         if self.model.scratch.hidden_size % self.model.scratch.num_attention_heads:
             found.append("model.scratch.hidden_size: must be a multiple of model.scratch.num_attention_heads")
         return found

@@ -86,11 +86,8 @@ def _gpus(facts: Facts) -> Iterator[Problem]:
         if not facts.cuda:
             yield Problem(needed, f"{what}: it was built for the CPU alone; install a build of torch for CUDA {cuda}")
         elif int(facts.cuda.split(".")[0]) > driver.cuda[0]:
-            yield Problem(
-                True,
-                f"{what}: driver {driver.release} supports CUDA {cuda}, torch needs {facts.cuda}; install a newer "
-                f"driver, or a build of torch for CUDA {cuda}",
-            )
+            why = f"driver {driver.release} supports CUDA {cuda}, torch needs {facts.cuda}"
+            yield Problem(True, f"{what}: {why}; install a newer driver, or a build of torch for CUDA {cuda}")
         elif "CUDA_VISIBLE_DEVICES" in facts.environment:
             visible = facts.environment["CUDA_VISIBLE_DEVICES"]
             yield Problem(needed, f"{what}: CUDA_VISIBLE_DEVICES={visible} hides them; unset it, or name some")
@@ -181,11 +178,8 @@ def _network(facts: Facts) -> Iterator[Problem]:
     several = world_size(facts) > _count(facts, "LOCAL_WORLD_SIZE") and not meeting.startswith(("127.", "localhost"))
     if several and facts.address.startswith("127.") and "GLOO_SOCKET_IFNAME" not in facts.environment:
         name = next((name for name in facts.interfaces if name != "lo"), "NAME")
-        yield Problem(
-            True,
-            f"this machine's hostname resolves to itself ({facts.address}), where other machines cannot reach gloo; "
-            f"set GLOO_SOCKET_IFNAME={name} (launch/run.sh does)",
-        )
+        what = f"this machine's hostname resolves to itself ({facts.address}), where other machines cannot reach gloo"
+        yield Problem(True, f"{what}; set GLOO_SOCKET_IFNAME={name} (launch/run.sh does)")
 
 
 def _slow(facts: Facts) -> Iterator[Problem]:

@@ -11,11 +11,7 @@ from .world import World
 
 
 def check_local(models: list[ModelConfig], manifest: Manifest) -> None:
-    """Check local models against the shards, before the process group starts.
-
-    Raises:
-        UserError: see `check_model`.
-    """
+    """Check local models against the shards, before the process group starts; raises as `check_model`."""
     for config in models:
         if is_local(config.name):
             check_model(config, manifest)

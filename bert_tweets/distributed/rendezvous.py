@@ -24,7 +24,7 @@ def fresh_store(rank: int, world_size: int, timeout: timedelta) -> dist.Store:  
         TimeoutError: a rank did not join in time.
     """
     rendezvous = dist.rendezvous("env://", rank, world_size, timeout=timeout)  # type: ignore[attr-defined]
-    store, _, _ = next(iter(rendezvous))
+    store = next(iter(rendezvous))[0]
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return store
     mine = secrets.token_hex(8)

@@ -43,8 +43,7 @@ class Chart:
     """A chart.
 
     Attributes:
-        name: file name without ending.
-        alt: text alternative, in a sentence.
+        name, alt: file name without ending; text alternative, in a sentence.
         series: series from back to front.
         horizontal: values are on the x-axis, categories on the y-axis.
         share: values are shares, shown as percentages.

@@ -219,7 +219,6 @@ def _draw_axes(axes: Any, chart: Chart, place: dict[Any, int] | None) -> None:
 
 
 def _columns(chart: Chart) -> int:
-    """Columns of the legend."""
     return 2 if chart.small else 3
 
 
