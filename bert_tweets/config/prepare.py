@@ -36,13 +36,15 @@ class FilterConfig:
     )
     max_tokens: int = setting(
         0,
-        "maximum length of a tweet in tokens, including [CLS] and [SEP]; longer tweets are dropped; "
-        "0: longer tweets are truncated to max_length instead",
+        "maximum length of a tweet, including [CLS] and [SEP]; longer tweets are dropped; 0: longer tweets are "
+        "truncated to max_length instead",
+        unit="tokens",
         at_least=0,
     )
     max_tweets_per_author: int = setting(
         0,
-        "drop all tweets of authors who have more tweets than this, duplicates included (bots); 0: no limit",
+        "maximum number of tweets of an author, including duplicates; all tweets of authors with more (often bots) are "
+        "dropped; 0: no limit",
         unit="tweets",
         at_least=0,
     )
@@ -75,7 +77,7 @@ class PrepareConfig:
     )
     language_column: str = setting("", "column with the language; empty: detected by name, else none")
     retweet_column: str = setting(
-        "", "column with the ID of the retweeted tweet; empty: detected by name; the word none: use no column"
+        "", "column with the ID of the retweeted tweet; empty: detected by name; none: no column"
     )
     group_columns: list[str] = setting([], "additional columns to keep for later analysis; empty: none")
     author_salt: str = setting("", "secret salt for hashing authors; empty: a random salt that is not stored")
@@ -90,17 +92,17 @@ class PrepareConfig:
     )
     clean: str = setting(
         "auto",
-        "cleaning preset; auto: chosen to match the tokenizer",
+        "cleaning recipe; auto: the one that matches the tokenizer",
         choices=("auto", "tweets", "timelms", "bertweet", "raw"),
     )
     emoji: str = setting(
         "auto",
         "handling of emoji; separate: put spaces around them; names: replace them with their names; tokens: separate "
-        "them and add the most frequent ones to the vocabulary; auto: as the cleaning preset does",
+        "them and add the most frequent ones to the vocabulary; auto: as the cleaning recipe does",
         choices=("auto", "separate", "names", "tokens"),
     )
     emoji_vocabulary: int = setting(
-        200, "emoji=tokens: number of most frequent emoji added to the vocabulary", unit="emoji", at_least=1
+        200, "emoji=tokens: number of emoji to add to the vocabulary, most frequent first", unit="emoji", at_least=1
     )
     max_length: int = setting(
         128,
@@ -114,20 +116,20 @@ class PrepareConfig:
     )
     deduplicate: str = setting(
         "exact",
-        "exact: keep the earliest of all tweets with equal text (ignoring links, case and punctuation); near: "
-        "also keep only the earliest of near-duplicates; none: keep all tweets",
+        "exact: of tweets with equal text (ignoring links, case and punctuation), keep only the earliest; near: also "
+        "keep only the earliest of near-duplicates; none: keep all tweets",
         choices=("exact", "near", "none"),
     )
     near: NearConfig = settings_group(NearConfig)
     filter: FilterConfig = settings_group(FilterConfig)
     validation_fraction: float = setting(
-        0.01, "fraction of distinct texts held out for validation", at_least=0.0, at_most=0.5
+        0.01, "fraction of distinct texts to hold out for validation", at_least=0.0, at_most=0.5
     )
     shard_tweets: int = setting(100_000, "number of tweets per shard file", unit="tweets", at_least=1)
     seed: int = setting(0, "random seed of the validation split and of samples", at_least=0)
     unit_bytes: int = setting(
         0,
-        "amount of input that a worker processes at a time, at least 4096; 0: 4 MB for CSV, 16 MB for JSON",
+        "amount of input that a worker processes at a time, at least 4096; 0: 4 MB of CSV, 16 MB of JSON",
         unit="bytes",
         at_least=0,
     )
@@ -168,13 +170,13 @@ class VerifyConfig:
 
 @dataclass
 class InspectConfig:
-    """inspect: summarize a folder of shards (size, tweet lengths, padding, [UNK], samples), or occurrences of words."""
+    """inspect: summarize a folder of shards (size, tweet lengths, padding, [UNK], samples), or count words in it."""
 
     path: str = required("", "folder of shards written by prepare; short form: bert-tweets inspect FOLDER")
     words: list[str] = setting(
         [],
-        "report only the occurrences that embed would find of these words, written as for embed; empty: report on all "
-        "tweets",
+        "words whose occurrences to count instead of summarizing the tweets, written as for embed; empty: summarize "
+        "the tweets",
     )
     words_file: str = setting("", "file of words, one per line, in addition to or instead of `words`; empty: none")
     lemmas: dict[str, list[str]] = setting(
@@ -188,6 +190,6 @@ class InspectConfig:
         256, "number of tweets per batch in the comparison of padding methods", unit="tweets", at_least=1
     )
     max_tweets: int = setting(
-        200_000, "size of the seeded sample on which lengths and [UNK] are counted", unit="tweets", at_least=1
+        200_000, "size of the seeded sample of tweets whose lengths and [UNK] are counted", unit="tweets", at_least=1
     )
     seed: int = setting(0, "random seed of the samples", at_least=0)

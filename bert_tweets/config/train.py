@@ -18,8 +18,8 @@ class DataConfig:
     row_length: int = setting(0, "length of a packed row; 0: the max_length of the shards", unit="tokens", at_least=0)
     shuffle: str = setting(
         "full",
-        "full: shuffle all tweets; block: shuffle blocks of consecutive tweets, for disks with slow random reads "
-        "(see data.block_size)",
+        "full: shuffle all tweets; block: shuffle blocks of consecutive tweets, and tweets within a window of blocks, "
+        "for data that does not fit in memory",
         choices=("full", "block"),
     )
     block_size: int = setting(
@@ -55,7 +55,9 @@ class ModelConfig:
     """The encoder to adapt."""
 
     name: str = required(
-        "", "folder or Hugging Face Hub name of a BERT or RoBERTa model; scratch: a new BERT with random weights"
+        "",
+        "folder or Hugging Face Hub name of a BERT, RoBERTa, CamemBERT, XLM-RoBERTa or ModernBERT model; scratch: a "
+        "new BERT with random weights",
     )
     revision: str = setting(
         "main", "branch, tag or commit of a Hub model; a commit pins it, as does model.name=NAME@COMMIT"
@@ -101,7 +103,9 @@ class OptimizerConfig:
     beta1: float = setting(0.9, "decay rate of AdamW's first moment estimate", at_least=0.0, at_most=0.9999)
     beta2: float = setting(0.999, "decay rate of AdamW's second moment estimate", at_least=0.0, at_most=0.999999)
     epsilon: float = setting(1e-8, "AdamW's epsilon", above=0.0)
-    max_grad_norm: float = setting(1.0, "gradient norm above which gradients are clipped; 0: no clipping", at_least=0.0)
+    max_grad_norm: float = setting(
+        1.0, "maximum gradient norm; larger gradients are clipped to it; 0: no clipping", at_least=0.0
+    )
     allow_high_learning_rate: bool = setting(False, "allow a learning rate above 1e-3")
 
 
@@ -128,14 +132,12 @@ class ValidationConfig:
 
     every_steps: int = setting(
         0,
-        "steps between validations; 0: about 20 validations per run, fewer if they would take over a tenth of the "
-        "time, but at least one per epoch",
+        "number of steps between validations; 0: about 20 validations per run, fewer if they would take more than a "
+        "tenth of the time, but at least one per epoch",
         unit="steps",
         at_least=0,
     )
-    max_tweets: int = setting(
-        2000, "maximum number of tweets of the validation split to use", unit="tweets", at_least=1
-    )
+    max_tweets: int = setting(2000, "maximum number of validation tweets to use", unit="tweets", at_least=1)
     patience: int = setting(
         4, "number of validations without improvement before early stopping; 0: no early stopping", at_least=0
     )
@@ -185,7 +187,8 @@ class CheckpointConfig:
 
     every_steps: int = setting(
         500,
-        "steps between checkpoints; 0: only when the run is stopped (by a signal or stop_after_steps)",
+        "number of steps between checkpoints; 0: save one only when the run is stopped (by a signal or "
+        "stop_after_steps)",
         unit="steps",
         at_least=0,
     )
@@ -196,7 +199,7 @@ class CheckpointConfig:
 class LogConfig:
     """Metrics written during training."""
 
-    every_steps: int = setting(10, "steps between lines of metrics.jsonl", unit="steps", at_least=1)
+    every_steps: int = setting(10, "number of steps between lines of metrics.jsonl", unit="steps", at_least=1)
 
 
 @dataclass
@@ -205,7 +208,7 @@ class DryRunConfig:
 
     devices: int = setting(
         0,
-        "dry_run=true: number of ranks to plan for, one per device; 0: the number that this command was started with",
+        "dry_run=true: number of ranks to plan for, one per device; 0: the number of ranks of this command",
         at_least=0,
     )
     device_memory: float = setting(
@@ -218,7 +221,7 @@ class DryRunConfig:
     tokens_per_second: float = setting(
         0.0,
         "dry_run=true: training throughput of one device, not counting padding: tokens_per_second in "
-        "metrics.jsonl of an earlier run, divided by its number of ranks; 0: unknown, no duration is estimated",
+        "metrics.jsonl of an earlier run, divided by its number of ranks; 0: unknown, so no time is estimated",
         unit="tokens/s",
         at_least=0.0,
     )
@@ -240,7 +243,7 @@ class TrainConfig:
     tokens_per_device: int = tokens_per_device()
     precision: str = setting(
         "bf16",
-        "compute precision; weights are stored in fp32 (bf16_weights: fp32 master weights, rounded to bf16 for "
+        "compute precision; weights are stored in fp32 (bf16_weights: as fp32 master weights, rounded to bf16 for "
         "each step); tf32: fp32 with 10-bit mantissas in matrix products; fp16: with dynamic loss scaling",
         choices=PRECISION,
     )

@@ -18,9 +18,7 @@ class EvaluateConfig:
     output: str = required("", "folder for metrics.json; must be new, empty, or created by an earlier evaluate")
     data: DataConfig = settings_group(DataConfig)
     seed: int = setting(0, "random seed of the masks and the bootstrap", at_least=0)
-    max_tweets: int = setting(
-        10_000, "maximum number of tweets of the validation split to use", unit="tweets", at_least=1
-    )
+    max_tweets: int = setting(10_000, "maximum number of validation tweets to use", unit="tweets", at_least=1)
     bootstrap_samples: int = setting(2000, "number of bootstrap samples for the confidence interval", at_least=100)
     tokens_per_device: int = tokens_per_device()
     precision: str = inference_precision()
@@ -38,11 +36,12 @@ class EmbedConfig:
 
     model: list[str] = required(
         [],
-        "folder or Hugging Face Hub name of the model; a list: models trained with different seeds, the first of "
-        "which is used for vectors.txt",
+        "folder or Hugging Face Hub name of the model, or a list of models trained with different seeds; vectors.txt "
+        "comes from the first",
+        required=True,
     )
     base: str = setting(
-        "", "folder or Hugging Face Hub name of the base model, to embed the same occurrences with; empty: none"
+        "", "folder or Hugging Face Hub name of the base model, which embeds the same occurrences; empty: none"
     )
     words: list[str] = required([], "words, hashtags, emoji or phrases to embed; matched as whole words, ignoring case")
     words_file: str = setting("", "file of words, one per line, in addition to or instead of `words`; empty: none")
@@ -56,8 +55,8 @@ class EmbedConfig:
     )
     occurrences: str = setting(
         "",
-        "CSV, JSON Lines or Parquet file with the columns text, start, end and optionally word; embeds exactly "
-        "these spans and replaces `words` and `data.path`; empty: search the shards for words",
+        "CSV, JSON Lines, Parquet or Arrow file with the columns text, start, end and optionally word: the exact spans "
+        "to embed, instead of `words` and `data.path`; empty: search the shards for words",
     )
     output: str = required("", "folder for the vectors; must be new, empty, or created by an earlier embed")
     data: DataConfig = settings_group(DataConfig)
@@ -95,7 +94,7 @@ class EmbedConfig:
     controls: int = setting(
         250,
         "number of control words for each chosen word: ordinary words of similar frequency, number of subwords and "
-        "part of speech; analyze needs 200 that are frequent enough in every group; 0: none",
+        "part of speech; analyze needs 200 that are frequent enough in every group; 0: no control words",
         unit="words",
         at_least=0,
     )
@@ -104,7 +103,7 @@ class EmbedConfig:
     )
     background_tweets: int = setting(
         5000,
-        "size of the seeded sample of tweets whose words (background words) are the candidates for neighbours; "
+        "size of the seeded sample of tweets whose words (background words) are candidates for neighbours; "
         "0: no neighbours",
         unit="tweets",
         at_least=0,
@@ -115,8 +114,8 @@ class EmbedConfig:
     neighbours: int = setting(10, "number of nearest neighbours to list for each word", at_least=1)
     substitutes: int = setting(
         5,
-        "number of words that the masked-LM head predicts in place of each occurrence of a chosen word; takes a "
-        "second pass over the tweets; 0: none",
+        "number of words to predict with the masked-LM head in place of each occurrence of a chosen word; needs a "
+        "second pass over these tweets; 0: none",
         unit="words",
         at_least=0,
     )
@@ -138,7 +137,7 @@ class EmbedConfig:
 
 @dataclass
 class AnalyzeConfig:
-    """analyze: test whether the use of a word differs between groups or over time, and by more than ordinary words."""
+    """analyze: test whether the use of words differs between groups, and by more than that of ordinary words."""
 
     words: str = required("", "folder written by embed")
     control_words: str = setting(
@@ -148,7 +147,7 @@ class AnalyzeConfig:
     by: str = required("", "groups to compare: day, week, month or year of the tweet (UTC), or a group column")
     covariates: list[str] = setting(
         [],
-        "covariates of a multivariate regression of the vectors: time, day, week, month, year, group columns, links, "
+        "covariates of a regression of the vectors: time, day, week, month, year, group columns, links, "
         "retweet, tweet_length, position, casing, subwords (number of subwords); empty: no regression",
     )
     layer: str = setting(
@@ -188,7 +187,7 @@ class AnalyzeConfig:
         unit="clusters",
         at_least=0,
     )
-    senses: bool = setting(True, "look for senses (usage clusters) of each word; needs scikit-learn (extra `words`)")
+    senses: bool = setting(True, "look for senses (clusters of uses) of each word; needs scikit-learn (extra `words`)")
     max_senses: int = setting(5, "maximum number of senses of a word", at_least=1, at_most=20)
     seed: int = setting(0, "random seed of samples and permutations", at_least=0)
 
@@ -207,7 +206,7 @@ class MeaningTestConfig:
         "label files for `test`, one for each of its files; empty: labels are read from the pair files, or from "
         "label files next to them with the names used by WiC or TempoWiC",
     )
-    train: str = required("", "file of pairs on which layer and threshold are chosen")
+    train: str = required("", "file of pairs for choosing the layer and the threshold")
     train_labels: str = setting(
         "",
         "label file for `train`; empty: labels are read from `train` or from a label file next to it, as for `labels`",
@@ -253,7 +252,7 @@ class ExportConfig:
     )
     senses: bool = setting(
         False,
-        "also export a vector for each sense (usage cluster), named virus#1; in .parquet, a column with the sense; "
+        "also export a vector for each sense (cluster of uses), named virus#1; in .parquet, a column with the sense; "
         "needs scikit-learn (extra `words`)",
     )
 
@@ -283,10 +282,10 @@ class ReportConfig:
 
 @dataclass
 class RunConfig:
-    """run: print a plan, then run the full pipeline: prepare, train, evaluate, embed (and compare), report."""
+    """run: print a plan, then run the full pipeline: prepare, train, evaluate, embed (with by=, also compare), report."""
 
     input: list[str] = required([], "files, folders, glob patterns or URLs of raw tweets; formats as for prepare")
-    output: str = required("", "folder for all results; stages already complete in it are skipped")
+    output: str = required("", "folder for all results; stages that are already complete in it are skipped")
     words: list[str] = required([], "words, hashtags, emoji or phrases to embed; matched as whole words, ignoring case")
     text_column: str = setting("", "column with the text; empty: detected by name and printed")
     by: str = setting(
@@ -331,7 +330,7 @@ class DemoConfig:
     tweets: int = setting(8000, "number of tweets to generate", unit="tweets", at_least=500)
     max_steps: int | None = setting(
         None,
-        "number of optimizer steps of each of the two training runs; null: 16 epochs for the first, 8 for the second. "
+        "number of optimizer steps of each of the two training runs; null: 16 epochs in the first, 8 in the second. "
         "tweets=500 max_steps=10 checks within a minute that everything works, but finds no changed words",
         unit="steps",
         at_least=1,
