@@ -282,7 +282,7 @@ class ReportConfig:
 
 @dataclass
 class RunConfig:
-    """run: print a plan, then run the full pipeline: prepare, train, evaluate, embed (with by=, also compare), report."""
+    """run: print a plan, then run the full pipeline: prepare, train, evaluate, embed (and compare), report."""
 
     input: list[str] = required([], "files, folders, glob patterns or URLs of raw tweets; formats as for prepare")
     output: str = required("", "folder for all results; stages that are already complete in it are skipped")
