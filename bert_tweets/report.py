@@ -13,7 +13,7 @@ from .config import ReportConfig, parser
 def stage(argv: list[str]) -> None:
     """Read the records of the stages and write the page. Imports neither torch nor transformers."""
     config = parser.load(ReportConfig, argv)
-    require_libraries(maps=bool(config.words), tsne=config.projection == "tsne")
+    require_libraries(maps=bool(config.words), clustering=bool(config.words) and config.projection == "tsne")
     from bert_tweets.page.companion_files import map_pictures, require_ours, texts, write_files
     from bert_tweets.page.html import render
     from bert_tweets.page.inputs import read_study

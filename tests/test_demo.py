@@ -89,6 +89,6 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
 def test_without_the_libraries_of_the_report_nothing_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("matplotlib", "sklearn"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=r"needs scikit-learn, matplotlib; .* pip install 'bert_tweets\[words\]'"):
+    with pytest.raises(UserError, match=r"needs matplotlib, scikit-learn; .* pip install 'bert_tweets\[words\]'"):
         demo.stage([f"output={tmp_path / 'demo'}"])
     assert not (tmp_path / "demo").exists()

@@ -15,7 +15,7 @@ from .terminal import print_line
 PACKAGE = "bert_tweets"
 # `logger.warning(text, extra=EVERY_RANK)`: shown whichever rank it comes from. All else is shown by rank 0 alone.
 EVERY_RANK = {"every_rank": True}
-# For text that the console gets in another way, as the line of an exception.
+# For text that the console shows in another way, such as the message of an exception.
 FILE_ONLY = {"file_only": True}
 
 
@@ -26,8 +26,8 @@ def _is_shown(record: logging.LogRecord) -> bool:
 class ConsoleHandler(logging.Handler):
     """Prints log records as the command line does.
 
-    Information goes to standard output as it stands; warnings and errors go to standard error, with their level in
-    front. The streams are those of the moment, so that a progress bar and a test's capture see them.
+    Information is printed unchanged to standard output; warnings and errors go to standard error, prefixed with their
+    level. The streams are looked up for each record, so that a progress bar and a test's capture see them.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ def log_to_console() -> None:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that fails no run: on a full disk its lines are lost."""
+    """A log file that never makes a run fail: on a full disk its lines are lost."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Ignore an error of a write."""
@@ -63,7 +63,7 @@ class _LogFile(logging.FileHandler):
 
 @contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
-    """Append the package's log records to a file during the block: UTC time, level, module and message a line."""
+    """Append the package's log records to a file during the block, a line each: UTC time, level, module, message."""
     handler = _LogFile(path, encoding="utf-8")
     formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime

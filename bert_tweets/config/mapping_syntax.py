@@ -66,7 +66,7 @@ def quoted(text: str) -> str:
 
 
 def split_outside_brackets(text: str, mark: str, most: int = 0) -> list[str]:
-    """Split text at a mark outside brackets and quotes, into `most` parts (0: no limit), stripped and without empty ones.
+    """Split text at a mark outside brackets and quotes, into at most `most` stripped, non-empty parts (0: no limit).
 
     Raises:
         ValueError: a bracket or quote is not closed.

@@ -38,7 +38,6 @@ class EmbedConfig:
         [],
         "folder or Hugging Face Hub name of the model, or a list of models trained with different seeds; vectors.txt "
         "comes from the first",
-        required=True,
     )
     base: str = setting(
         "", "folder or Hugging Face Hub name of the base model, which embeds the same occurrences; empty: none"
@@ -159,12 +158,12 @@ class AnalyzeConfig:
     model: str = setting(
         "model",
         "model whose vectors to compare, as in the output of embed: model, base, or model.2, model.3, … for "
-        "further seeds",
+        "additional seeds",
     )
     contrasts: str = setting(
         "auto",
         "pairs of groups to compare in addition to the test over all groups; adjacent: consecutive periods; first: "
-        "each group with the first one; all: every pair; auto: adjacent for periods of time, else all",
+        "each group against the first; all: every pair; auto: adjacent for periods of time, else all",
         choices=("auto", "adjacent", "first", "all"),
     )
     permutations: int = setting(9999, "number of permutations per test", at_least=99)
@@ -243,7 +242,7 @@ class ExportConfig:
     model: str = setting(
         "model",
         "model whose vectors to export, as in the output of embed: model, base, or model.2, model.3, … for "
-        "further seeds",
+        "additional seeds",
     )
     layer: str = setting(
         "",

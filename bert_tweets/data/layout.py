@@ -16,9 +16,9 @@ from .packing import best_fit
 from .permutation import Stream
 from .sampler import Lengths, Sampler, dealing_group
 
-# With fixed shapes, the number of places for masked tokens is a multiple of this.
+# With fixed shapes, the number of slots for masked tokens is a multiple of this.
 _PLACE_MULTIPLE = 64
-# Fraction of steps that may need one micro-batch more than the others.
+# Fraction of steps that may need an extra micro-batch.
 _OVERFLOW = 0.001
 _PACKED_TWEETS, _FEWEST_STEPS, _MOST_STEPS = 200_000, 8, 128
 # Minimum number of tweets in a step of validation, so that they pack well.
@@ -32,7 +32,7 @@ class FixedShape:
     Attributes:
         rows: number of rows, including empty ones.
         tweets: maximum number of tweets in a rank's step; `tweet_index` has one entry more.
-        masked: number of places for masked tokens.
+        masked: number of slots for masked tokens.
     """
 
     rows: int
@@ -47,7 +47,7 @@ class Layout:
     Attributes:
         row_length: length of a row in tokens.
         tokens_per_device: capacity of a micro-batch in tokens.
-        pad_id: id of [PAD], for empty places.
+        pad_id: id of [PAD], for empty positions.
         fixed: shape of every micro-batch; None: each is as large as its tweets need, which is best if nothing is
             compiled, as on a CPU. The results are the same.
     """
@@ -68,7 +68,7 @@ class Layout:
         return count, self.fixed.rows if self.fixed else -(-rows // count)
 
     def places(self, masked: int) -> int:
-        """Number of places for this number of masked tokens; a fixed shape grows by eighths if necessary."""
+        """Number of slots for this number of masked tokens; a fixed shape grows in steps of one eighth if necessary."""
         if not self.fixed:
             return max(1, masked)
         usual = self.fixed.masked
@@ -105,7 +105,7 @@ def fixed_shape(
     each = -(-rows // micro_batches)
     # Ranks differ by at most one tweet.
     tweets = -(-validation_batch(stream) // world_size) + 1
-    # Masked as if every position could be: [CLS], [SEP] and padding, which cannot, are the margin.
+    # Counts every position as maskable; [CLS], [SEP] and padding, which are not, provide the margin.
     return FixedShape(each, tweets, round_up(math.ceil(probability * each * row_length), _PLACE_MULTIPLE))
 
 
@@ -114,7 +114,7 @@ def _most_rows(tokens_per_device: int, row_length: int) -> int:
 
 
 def validation_batch(stream: Stream) -> int:
-    """Number of tweets in a step of validation over all ranks: as many as in a step of training, if that is not few."""
+    """Number of tweets in a validation step over all ranks: as in a training step, but not fewer than 1,024."""
     return max(_VALIDATED_TWEETS, stream.largest_step)
 
 

@@ -60,13 +60,13 @@ class DDPEngine(Engine):
         self.module.train()
 
     def _warm_up_reducer(self, batch: MicroBatch, masking: Masking) -> None:
-        """Run backward passes of zeros before the first step, for what DDP does only in its first passes.
+        """Run zero-loss backward passes, so that DDP's one-time set-up happens before the first step.
 
         DDP learns the static graph in one pass, and orders its buckets by the arrival of gradients in the next. Without
-        these passes a resumed run would add gradients in another order than an uninterrupted one, and from three ranks
-        on the last bits would differ. Also, a compiled module is split at DDP's buckets only if it is compiled inside
-        DDP: a validation before the first step would leave one graph, whose gradients cannot be reduced during the
-        backward pass.
+        these passes a resumed run would add gradients in another order than an uninterrupted one, and with three or
+        more ranks the low-order bits would differ. Also, a compiled module is split at DDP's buckets only if it is
+        compiled inside DDP: a validation before the first step would leave one graph, whose gradients cannot be reduced
+        during the backward pass.
         """
         was_warm, self._is_warm = self._is_warm, True
         if was_warm or not isinstance(self.replica, DistributedDataParallel):
@@ -116,7 +116,7 @@ class DDPEngine(Engine):
     def weights(self, keep: bool = True) -> dict[str, Tensor] | None:
         if not keep:
             return None
-        # A copy on the CPU too: training continues in these tensors.
+        # Clone on the CPU too: training keeps updating these tensors in place.
         return {name: tensor.detach().cpu().clone() for name, tensor in self._fp32_weights()}
 
     def state(self, keep: bool = True) -> EngineState | None:

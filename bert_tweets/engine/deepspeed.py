@@ -19,7 +19,7 @@ from .base import Engine, EngineState
 from .deepspeed_config import Settings, import_deepspeed
 from .scalars import Scalars
 
-# Elements of a bucket, for which DeepSpeed allocates memory: its own default would be 2 GB.
+# Size of a bucket in elements; DeepSpeed allocates it in advance, and its default would be 2 GB.
 BUCKET = 25_000_000
 
 
@@ -27,7 +27,7 @@ class DeepSpeedEngine(Engine):
     """Data-parallel training by DeepSpeed; needs a process group, even with one rank.
 
     Under ZeRO 3 weights are sharded, and gathered while their own module is called: run only the wrapped module, by
-    this engine's methods, and call these equally often on every rank. `settings` are those that
+    this engine's methods, and call these the same number of times on every rank. `settings` are those that
     `deepspeed_config.deepspeed_settings` makes.
     """
 
@@ -37,9 +37,9 @@ class DeepSpeedEngine(Engine):
         os.environ.setdefault("LOCAL_RANK", str(world.local_rank))  # required, even without a launcher
         self.stage = int(settings["zero_optimization"]["stage"])
         self.name = f"deepspeed, ZeRO {self.stage}"
-        lowered = any(settings.get(section, {}).get("enabled") for section in ("bf16", "fp16"))
+        low_precision = any(settings.get(section, {}).get("enabled") for section in ("bf16", "fp16"))
         # DeepSpeed rounds the weights first, and its master weights start as the rounded ones.
-        exact = {weight: weight.detach().cpu().clone() for weight in module.parameters()} if lowered else {}
+        exact = {weight: weight.detach().cpu().clone() for weight in module.parameters()} if low_precision else {}
         self.engine, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, config=_with_buckets(settings, module), dist_init_required=False
         )
@@ -71,7 +71,7 @@ class DeepSpeedEngine(Engine):
     def _update(self) -> Tensor:
         if self.stage:
             self.engine.step()
-            # DeepSpeed has skipped a step whose gradient is not finite, and reports no norm of it.
+            # DeepSpeed skips a step whose gradient is not finite, and reports no norm for it.
             skipped = self.engine.optimizer.overflow
             norm = float("nan") if skipped else self.engine.get_global_grad_norm()
             return torch.as_tensor(norm, device=self.world.device)

@@ -24,15 +24,15 @@ def first_position(config: Any) -> int:
 class PackedEncoder:
     """The encoder of a stock masked language model over packed rows; has no parameters of its own.
 
-    In BERT-like models the parts of a layer are called one by one: query, key and value are one product, and after the
-    last layer's attention only the requested positions are computed. The parameters stay in the stock model, under
+    In BERT-like models the parts of a layer are called one by one: query, key and value are one matrix product, and
+    after the last layer's attention only the requested positions are computed. The parameters stay in the stock model, under
     their names.
 
     Args:
         model: the stock model, with the attention of `attention.hf_interface`.
         recompute: keep only the layers' inputs, and recompute the rest in the backward pass (Chen et al. 2016).
         sharded: weights are sharded across ranks (ZeRO 3), and gathered while their own module is called; query, key
-            and value are then three products.
+            and value are then three separate products.
     """
 
     def __init__(self, model: Any, backend: Backend, recompute: bool = False, sharded: bool = False):
@@ -44,7 +44,7 @@ class PackedEncoder:
         self._first_position = first_position(model.config)
 
     def states_at(self, input_ids: Tensor, position_ids: Tensor, plan: Plan, positions: Tensor) -> Tensor:
-        """The last layer's states of some tokens: [positions, width].
+        """The last layer's hidden states at the selected positions: [positions, width].
 
         Args:
             input_ids: int64 [rows, row_length].

@@ -25,7 +25,9 @@ def require_safe(folder: Path, name: str) -> None:
             f"{name}: is an adapter of another model; merge the two (peft's merge_and_unload), and save the result"
         )
     if "transformers_weights" in json_object(folder / "config.json"):
-        raise UserError(f"{name}: its config.json names a file of weights; remove that line, {_WEIGHTS} is read")
+        raise UserError(
+            f"{name}: its config.json sets transformers_weights; remove that line, weights are read from {_WEIGHTS}"
+        )
     named = json_object(folder / _INDEX).get("weight_map", {})
     for file in named.values() if isinstance(named, dict) else [named]:
         if not isinstance(file, str) or not _SHARD.fullmatch(file):

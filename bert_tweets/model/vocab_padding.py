@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# A bias whose exponential is 0 in every precision, and with which nothing overflows.
+# Low enough that its exponential is 0 in every precision, and high enough not to overflow fp16.
 _NEVER = -1e4
 
 
@@ -46,7 +46,7 @@ def fit_vocabulary(weights: dict[str, Tensor], by_token: set[str], size: int) ->
 
     Args:
         by_token: names of tensors with a row per token, see `names_by_token`; the others are left as they are.
-        size: number of rows; new ones are as made by `pad_vocabulary`.
+        size: number of rows; added rows are filled as in `pad_vocabulary`.
     """
 
     def fitted(name: str, weight: Tensor) -> Tensor:

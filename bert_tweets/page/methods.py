@@ -43,7 +43,7 @@ def methods(study: StudyRecords) -> str:
         text += "\n# Limitations\n\n" + "".join(f"- {line}\n" for line in unknown)
     cited = "\n".join(f"- `{key}`" for key in works_used(study))
     text += f"\nCitation keys refer to references.bib:\n\n{cited}\n"
-    # Keys of works are no accounts.
+    # Citation keys such as @devlin2019bert are not mentions of users.
     for key in works():
         text = text.replace(f"@{key}", f"\0{key}")
     return without_mentions(text).replace("\0", "@")
@@ -162,7 +162,7 @@ def _comparison(change: Change) -> str:
     if most < MIN_CONTROLS:
         return f"{text} Fewer than {MIN_CONTROLS} control words matched, so no change of meaning is claimed."
     return (
-        f"{text} A change of meaning is claimed only for words that also rank among the first of up to {most:,} "
+        f"{text} A change of meaning is claimed only for words that also rank near the top of up to {most:,} "
         f"control words matched on {matched_on_text(omnibus[0]['matched_on'] if omnibus else [MatchedOn.FREQUENCY])}."
     )
 
@@ -209,4 +209,4 @@ def _limitations(study: StudyRecords) -> Iterator[str]:
         yield "The use of the words was not compared between periods or groups."
     rare = rare_words(words)
     if rare:
-        yield f"These words are too rare for any statement: {', '.join(rare)}."
+        yield f"These words are too rare to draw any conclusion: {', '.join(rare)}."

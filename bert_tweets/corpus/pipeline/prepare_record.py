@@ -22,7 +22,7 @@ from .preparation import Preparation
 
 
 class PrepareRecord(TypedDict):
-    """Everything that determines the contents of the shards, as far as it may be written down.
+    """Everything that determines the contents of the shards, without secrets.
 
     Keys:
         settings: settings, without secrets and without those that do not affect the result.
@@ -58,7 +58,7 @@ def prepare_record(preparation: Preparation) -> PrepareRecord:
 
 
 def recorded_settings(config: PrepareConfig) -> Settings:
-    """Settings that determine the contents of the shards; of the salt only whether it is set, of URLs the address."""
+    """Settings that determine the contents of the shards: URLs without secrets, the salt only as given or random."""
     settings = asdict(config)
     settings["input"] = [without_secrets(name) for name in config.input]
     for name in ("output", "num_workers", "executor"):
@@ -70,22 +70,22 @@ def recorded_settings(config: PrepareConfig) -> Settings:
 def require_unchanged(paths: list[str], record: PrepareRecord) -> None:
     """Raise Interrupted if a local file is no longer the one in the record."""
     for path in paths:
-        # A URL may be described differently by the next server.
+        # Mirrors may report different metadata for one URL, so URLs are not checked again.
         if not is_url(path) and (not Path(path).exists() or _identities([path])[path] != record["input"][path]):
-            raise Interrupted(f"{path}: changed while it was read; leave it alone, and run the same command again")
+            raise Interrupted(f"{path}: changed while it was read; rerun the same command once the file is complete")
 
 
 def record_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
     """Differences between the record of existing output and the current one, for people."""
     if there.get("format") != now.get("format"):
-        return [Difference("another version of this program made it")]
+        return [Difference("made by a different version of bert_tweets")]
     try:
         before = _comparable(parse_record(there, PrepareRecord, "the record"))
     except ValueError as error:
         return [Difference(f"its record is damaged ({error})")]
     after = _comparable(parse_record(now, PrepareRecord, "the record"))
     found = [
-        Difference("author_salt (another one there)") if one.key == "author_salt_scrypt" else one
+        Difference("author_salt (not the same)") if one.key == "author_salt_scrypt" else one
         for one in differences({**before, "input": {}}, {**after, "input": {}})
     ]
     for name in sorted(before["input"].keys() | after["input"].keys()):
@@ -119,7 +119,7 @@ def _recipe_identity(config: PrepareConfig) -> dict[str, str]:
 
 
 def _comparable(record: PrepareRecord) -> PrepareRecord:
-    """A record in a form where equal means the same: with absolute paths, and the columns that were found."""
+    """Normalise a record, so that equal records mean equal shards: absolute paths, and the columns that were found."""
 
     def absolute(name: str) -> str:
         return name if is_url(name) else str(Path(name).expanduser().absolute())
@@ -132,7 +132,7 @@ def _comparable(record: PrepareRecord) -> PrepareRecord:
 
 def _difference_of_file(name: str, there: FileIdentity | None, now: FileIdentity | None) -> Difference:
     if there is None or now is None:
-        return Difference(f"{name} (read only {'now' if there is None else 'there'})")
+        return Difference(f"{name} (an input {'now, not then' if there is None else 'then, not now'})")
     sizes = there["bytes"], now["bytes"]
     if sizes[0] != sizes[1] and None not in sizes:
         return Difference(f"{name} ({sizes[0]:,} bytes there, {sizes[1]:,} now)")

@@ -1,4 +1,4 @@
-"""Select the rows of all units that are kept, and their split and shard.
+"""Decide which rows of all units are kept, and their split and shard.
 
 Decided in the order of the input, from the few bytes that each row has in `facts` and `clusters`. Counts over the whole
 corpus (tweets of an author, of a day) are spilled to disk by key, so that memory does not grow with the rows.
@@ -42,7 +42,7 @@ KEPT = FATES.index("train")
 # Bytes of tokens and text columns: a shard is closed early before it grows too large for memory.
 LARGEST_SHARD = 256 * 2**20
 ROWS_AT_ONCE = 4 * 2**20
-# Stands for a row that counts, but is already dropped.
+# Sentinel for a row that counts towards a limit, but was already dropped.
 _NO_ROW = -1
 _KEYED = np.dtype([("key", "<u8"), ("row", "<i8")])
 
@@ -182,12 +182,12 @@ class Selection:
             records = records_of(unit)
             keyed.add((mix(records["key"]) % np.uint64(count)).astype(np.int64), records)
         excess = Buckets(self._work / "excess", np.dtype(np.int64), count)
-        units_a_bucket = -(-len(self._reports) // count)
+        units_per_bucket = -(-len(self._reports) // count)
         for bucket in range(count):
             rule_here = rule(lambda bucket=bucket: keyed.read(bucket))  # type: ignore[misc]
             for records in keyed.read(bucket):
                 rows = records["row"][rule_here(records) & (records["row"] != _NO_ROW)]
-                excess.add(self._unit_of(rows) // units_a_bucket, rows)
+                excess.add(self._unit_of(rows) // units_per_bucket, rows)
         keyed.close()
         for bucket in range(count):
             rows = np.concatenate([np.empty(0, np.int64), *excess.read(bucket)])

@@ -36,7 +36,8 @@ USER = "@user"
 _IN_LINK = r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]"
 _ENDS_LINK = r"[A-Za-z0-9/_~=%&#@+\-]"
 _LINK = rf"(?i)(?:https?://|\bwww\.|\bpic\.twitter\.com/)(?:{_IN_LINK}*{_ENDS_LINK})?…?"
-# After a letter or a digit it is an email address. Combining marks are included, or they would join the placeholder.
+# After a letter or digit it is an email address. Combining marks count as part of the name; else they would attach to
+# the placeholder.
 _MENTION = r"(^|[^A-Za-z0-9_+%@＠]|\bRT)[@＠]+(?:[A-Za-z0-9_]|\p{M})+(?:[@＠]+(?:[A-Za-z0-9_]|\p{M})+)*"
 
 _SPACE = r"[\t\n\v\f\r \x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}]+"
@@ -48,11 +49,11 @@ _INVISIBLE = (
 _ZERO_WIDTH = r"[\x{200C}\x{200D}\x{FE00}-\x{FE0F}\x{E0020}-\x{E007F}]+"
 _STRAY = rf"({EMOJI})|{_ZERO_WIDTH}"
 
-# Characters at which Python's str.split() splits, which the programs of other authors use.
+# Characters at which Python's str.split() splits, as the reference implementations do.
 _SPLIT = _SPACE.replace(r"\r ", r"\r\x{1C}-\x{1F} ")
 
 _SEPARATE = ["replace", EMOJI, r" \0 "]
-# Without changing other spaces: one after and one before, where there is none.
+# Add a missing space after and before each emoji, and leave all other spaces unchanged.
 _SEPARATE_ONLY = [["replace", rf"({EMOJI}) ?", r"\1 "], ["replace", rf" ?({EMOJI})", r" \1"]]
 _NAMES = ["names"]
 
@@ -138,7 +139,7 @@ _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]
 
 
 def resolve(clean: str, tokenizer: Any, emoji: str = "auto") -> str:
-    """The name of the preset for two settings; the recipe carries it.
+    """Resolve `clean` and `emoji` to the name of a preset, which is stored in the recipe.
 
     Args:
         clean: name of a preset, or `auto`: `bertweet` for a tokenizer of BERTweet, `timelms` for one of the Cardiff

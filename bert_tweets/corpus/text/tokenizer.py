@@ -41,7 +41,7 @@ def load_tokenizer(name: str, revision: str = "main", local_only: bool = False) 
             needs.
     """
     if not name:
-        raise UserError("the tokenizer has no name; give a folder or a hub name")
+        raise UserError("the name of the tokenizer is empty; give a folder or a hub name")
     folder = Path(name).expanduser()
     is_path = hub.is_local(name)
     if is_path and not folder.is_dir():

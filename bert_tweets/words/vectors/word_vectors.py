@@ -50,8 +50,8 @@ class WordVectors:
 
     Cosines are computed within this space only. Contextual vectors share a large component, which makes all cosines
     similar (Mu and Viswanath 2018), so the mean of the control words is subtracted first, if there are at least 20 of
-    them. The mean of a few chosen words would be about these words: without control words nothing is subtracted, nor
-    if embed corrected the vectors. `origin` says which.
+    them. Nothing is subtracted without control words, because the mean of a few chosen words would mostly reflect these
+    words, or if embed corrected the vectors already. `origin` holds what is subtracted.
     """
 
     def __repr__(self) -> str:
@@ -150,10 +150,10 @@ class WordVectors:
         self._number(word)
         role, summary = self._source.role, self._source.summary
         if role not in ("model", "base") or summary.vectors_layer != self.space.layer:
-            raise UserError(f"{self._folder}: embed keeps neighbours of model and base at its highest layer alone")
+            raise UserError(f"{self._folder}: embed stores neighbours for model and base, at its highest layer only")
         record = summary.words.get(word)
         if record is None:
-            raise UnknownWord(f"'{word}': is a control word, of which embed keeps no neighbours")
+            raise UnknownWord(f"'{word}': is a control word; embed stores no neighbours of control words")
         return list(record.neighbours if role == "model" else record.base_neighbours)
 
     def occurrences(self, word: str, found: bool = True) -> pa.Table:
@@ -310,7 +310,7 @@ class WordVectors:
 
     def _require(self, word: str) -> None:
         if not isinstance(word, str):
-            raise UserError(f"give words by their names, not a {type(word).__name__}: an array does not know its space")
+            raise UserError(f"give words as strings, not {type(word).__name__}: an array does not record its space")
         if word not in self._source.words:
             raise UnknownWord(f"'{word}': is not in {self._folder}{did_you_mean(word, self._source.words)}")
 
