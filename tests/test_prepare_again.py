@@ -57,7 +57,7 @@ def test_a_file_of_another_size_is_not_reported_as_touched(tweets_csv, tokenizer
     tweets_csv(["a", "b", "longer"])
     line = fails(capsys, *words)
     assert f"{source} (12 bytes there, 20 now); choose" in line and "touch" not in line
-    assert "a.csv (read only now)" in fails(capsys, f"input=[{tweets_csv(['a'], name='a.csv')}]", *words[1:])
+    assert "a.csv (an input now, not then)" in fails(capsys, f"input=[{tweets_csv(['a'], name='a.csv')}]", *words[1:])
 
 
 def test_the_spelling_of_the_input_does_not_matter(tweets_csv, tokenizer_folder, tmp_path, capsys, monkeypatch):

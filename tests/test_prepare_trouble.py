@@ -191,7 +191,7 @@ def test_a_file_that_changes_while_it_is_read_is_reported(source, tokenizer_fold
         else:
             path.write_bytes(source.read_bytes() + b"1000,ann,one more\r\n")
 
-    with pytest.raises(Interrupted, match=f"{path}: changed while it was read; leave it alone"):
+    with pytest.raises(Interrupted, match=f"{path}: changed while it was read; rerun the same command"):
         _at_unit_3(config, changed)
     assert not (tmp_path / "out").exists()
     path.write_bytes(source.read_bytes() + b"1000,ann,one more\r\n")

@@ -25,8 +25,8 @@ class PackedEncoder:
     """The encoder of a stock masked language model over packed rows; has no parameters of its own.
 
     In BERT-like models the parts of a layer are called one by one: query, key and value are one matrix product, and
-    after the last layer's attention only the requested positions are computed. The parameters stay in the stock model, under
-    their names.
+    after the last layer's attention only the requested positions are computed. The parameters stay in the stock model,
+    under their names.
 
     Args:
         model: the stock model, with the attention of `attention.hf_interface`.

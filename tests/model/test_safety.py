@@ -113,7 +113,7 @@ def test_a_configuration_may_not_name_other_weights(model: Path, manifest: Manif
     shutil.copy(model / "model.safetensors", model.parent / "stolen.safetensors")
     poisoned_file(model / "adapter_model.bin")
     change(model / "config.json", transformers_weights=file)
-    assert "its config.json names a file of weights" in refused(model, manifest)
+    assert "its config.json sets transformers_weights" in refused(model, manifest)
     assert not Poison.has_acted(model)
 
 

@@ -154,7 +154,7 @@ def test_the_mean_of_enough_control_words_is_subtracted(tmp_path: Path) -> None:
     first, second = vectors["mask"] - mean, vectors["face"] - mean
     cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
     assert vectors.similarity("mask", "face") == pytest.approx(cosine, abs=1e-6)
-    with pytest.raises(UnknownWord, match="'c3': is a control word, of which embed keeps no neighbours"):
+    with pytest.raises(UnknownWord, match="'c3': is a control word; embed stores no neighbours of control words"):
         vectors.neighbours("c3")
 
 
