@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ def mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return values ^ (values >> np.uint64(31))
 
 
-def generator(seed: int, purpose: str) -> np.random.Generator:
-    """A random generator keyed by a seed and a purpose."""
-    digest = hashlib.sha256(f"{seed}\n{purpose}".encode()).digest()
+def generator(seed: int, *purpose: object) -> np.random.Generator:
+    """A random generator keyed by a seed and a purpose, such as `"permutation", word, group_a, group_b`."""
+    digest = hashlib.sha256(json.dumps([seed, *map(str, purpose)]).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))

@@ -122,7 +122,7 @@ def _compare(
 ) -> Comparison:
     rows, units = sample.units.subset(groups)
     plain, squared = plain.subset(rows), squared.subset(rows)
-    random = generator(config.seed, f"permutations of {sample.word} {contrast} {groups}")
+    random = generator(config.seed, "permutation", sample.word, contrast, *groups)
     # The statistic of squared distances is twice the squared distance of means.
     variance = jackknife_variance(squared, units)
     halved = JackknifeVariance(variance.pairs / 4, variance.linear / 4)

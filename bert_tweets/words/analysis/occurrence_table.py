@@ -199,9 +199,9 @@ def word_samples(
         rows = np.flatnonzero((table.word_numbers == number) & eligible)
         if not len(rows) and (controls or not (table.word_numbers[~is_control] == number).any()):
             continue
-        kept = rows[earliest_per_cluster(cluster[rows], time[rows], generator(config.seed, f"copies of {word}"))]
+        kept = rows[earliest_per_cluster(cluster[rows], time[rows], generator(config.seed, "duplicates", word))]
         frequency = len(kept)
-        random = generator(config.seed, f"occurrences of {word}")
+        random = generator(config.seed, "occurrences", word)
         owner = dense_numbers(units_of(author[kept], cluster[kept]))
         kept = kept[sample_per_owner(owner, config.max_per_author, random)]
         if len(kept) > config.max_occurrences:

@@ -89,7 +89,7 @@ def _regress(table: OccurrenceTable, sample: WordSample, vectors: Floats, config
     clusters = len(np.unique(table.numbers("cluster")[table.rows_of(sample.word)]))
     unit = sample.units.unit
     common = np.flatnonzero(has_common_levels(table.covariates, sample.rows, unit, config.min_clusters))
-    random = generator(config.seed, f"levels of {sample.word}")
+    random = generator(config.seed, "levels", sample.word)
     kept = common[equalize_unit_sizes(dense_numbers(unit[common]), _UNITS_PER_SIZE, random)]
     left_out: LeftOut = {
         "unknown": clusters - sample.frequency,
@@ -160,7 +160,7 @@ def _coefficients(columns: Sequence[TermColumn], squared_norms: Sequence[float])
 def _term_results(regression: Regression, word: str, config: AnalyzeConfig) -> list[_TermResult]:
     design = regression.design
     attainable = min_attainable_p(regression.exchange(), config.permutations)
-    p_values = regression.p_values(config.permutations, generator(config.seed, f"regression of {word}")).tolist()
+    p_values = regression.p_values(config.permutations, generator(config.seed, "regression", word)).tolist()
     results = []
     for number, (effect, p_value) in enumerate(zip(regression.effects(), p_values, strict=True)):
         if not design.partial_terms[number].basis.shape[1]:

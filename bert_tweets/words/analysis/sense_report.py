@@ -70,9 +70,9 @@ def fit_senses(
         max_occurrences: largest number of near-duplicate clusters; of more, a random sample is used.
     """
     cluster = rows.column("cluster").to_numpy()
-    kept = earliest_per_cluster(cluster, times_of(rows), generator(seed, f"copies of {word}"))
+    kept = earliest_per_cluster(cluster, times_of(rows), generator(seed, "duplicates", word))
     if len(kept) > max_occurrences:
-        kept = np.sort(generator(seed, f"occurrences of {word}").choice(kept, max_occurrences, replace=False))
+        kept = np.sort(generator(seed, "occurrences", word).choice(kept, max_occurrences, replace=False))
     author = text_numbers(rows.column("author")) if "author" in rows.column_names else np.full(len(rows), -1)
     kept, unit = unit_order(kept, units_of(author[kept], cluster[kept]))
     fitted = find_senses(vectors[kept], word, max_senses, seed, unit)
@@ -196,7 +196,7 @@ def _associations(model: SenseModel, permutations: int, seed: int) -> list[list[
     columns = {name: column for name, column in columns.items() if not column.null_count and len(column.unique()) > 1}
     if count < 2 or not columns:
         return found
-    random = generator(seed, f"associations of {model.word}")
+    random = generator(seed, "associations", model.word)
     observed = _statistics(model.units.label[None], count, columns)[:, :, 0]
     beyond = np.zeros_like(observed)
     for labels in Exchange(model.units).shuffles(permutations, random):

@@ -49,7 +49,7 @@ def sample_for_distances(occurrences: Occurrences, keys: Sequence[str], seed: in
     for number, key in enumerate(keys):
         rows = found[first[bounds[number] : bounds[number + 1]]]
         if len(rows) > MOST:
-            rows = generator(seed, f"distances of {key}").choice(rows, MOST, replace=False)
+            rows = generator(seed, "distances", key).choice(rows, MOST, replace=False)
         chosen.append(np.sort(rows))
     return chosen
 

@@ -203,7 +203,7 @@ def _test(
         raise UserError(f"{test.path}: in no pair do both words have tokens of their own, so nothing can be scored")
     words, same = [test.words[row] for row in rows.tolist()], test.same[rows]
     # The same resamples for both models, so that their difference is paired.
-    weights = bootstrap_weights(words, config.bootstrap_samples, generator(config.seed, "words of the meaning test"))
+    weights = bootstrap_weights(words, config.bootstrap_samples, generator(config.seed, "bootstrap"))
     scores = {role: pair_scores(values[role][rows], same, thresholds[role].threshold, weights) for role in values}
     has_base = BASE in scores
     result = PairTest(

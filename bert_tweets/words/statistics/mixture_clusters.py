@@ -89,7 +89,7 @@ def find_senses(
     Raises:
         UserError: scikit-learn is not installed.
     """
-    random = generator(seed, f"senses of {word}")
+    random = generator(seed, "senses", word)
     components = min(_COMPONENTS, len(vectors) // 8)
     if len(vectors) < min_occurrences(max_senses):
         return _single_sense(len(vectors), Criterion.TOO_FEW)
