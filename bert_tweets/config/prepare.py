@@ -92,13 +92,13 @@ class PrepareConfig:
     )
     clean: str = setting(
         "auto",
-        "cleaning recipe; auto: the one that matches the tokenizer",
+        "cleaning preset; auto: the one that matches the tokenizer",
         choices=("auto", "tweets", "timelms", "bertweet", "raw"),
     )
     emoji: str = setting(
         "auto",
         "handling of emoji; separate: put spaces around them; names: replace them with their names; tokens: separate "
-        "them and add the most frequent ones to the vocabulary; auto: as the cleaning recipe does",
+        "them and add the most frequent ones to the vocabulary; auto: as the cleaning preset does",
         choices=("auto", "separate", "names", "tokens"),
     )
     emoji_vocabulary: int = setting(
