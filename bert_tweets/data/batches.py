@@ -107,7 +107,7 @@ def split_rows(rows: PackedRows, row_ends: Ints, tweet_index: Ints, epoch: Ints)
 
 
 def take_rows(batch: MicroBatch, first: int, last: int, rows: int, pad_id: int, masked: int) -> MicroBatch:
-    """Rows [first, last) of a batch, as far as it has them, padded with empty ones.
+    """Rows [first, last) of a batch, padded to `rows` with empty ones.
 
     Args:
         batch: batch of rows.

@@ -80,7 +80,7 @@ def fate_file(work: Path, unit: int) -> Path:
 
 @dataclass(frozen=True)
 class FinishedUnits:
-    """The folder of the finished units; report and clusters of each, in order, CLUSTER [rows] per file."""
+    """The folder of the finished units; report and file of clusters, CLUSTER [rows], of each, in order."""
 
     folder: Path
     reports: list[UnitReport]

@@ -24,7 +24,7 @@ from .worker import ROWS, unit_folder
 
 @dataclass(frozen=True)
 class ShardJob:
-    """Folders of units, fates, manifest entries of finished shards, and shards; and the shards' common columns."""
+    """What all shards have in common: folders of units, fates, entries of finished shards, and shards; columns."""
 
     units: Path
     selection: Path

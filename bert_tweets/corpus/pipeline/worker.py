@@ -94,7 +94,7 @@ class UnitJob:
 
 @dataclass(frozen=True)
 class UnitReport:
-    """Counts of one unit: of the rows read, left, and dropped by reason.
+    """Counts of one unit: rows read, rows left, rows dropped by reason.
 
     Attributes:
         unreadable, several_lines, most_lines, long_records: see `Rows`.

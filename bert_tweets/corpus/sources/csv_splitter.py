@@ -94,7 +94,7 @@ _NOWHERE = np.empty(0, np.int64)
 
 
 def spans(data: bytes, delimiter: str = ",") -> Spans:
-    """Find the records of several lines, and those of them that swallow other records, in whole records."""
+    """Find, in whole records, those of several lines, and those of them that swallow other records."""
     view = np.frombuffer(data, dtype=np.uint8)
     toggles = quote_toggles(view, delimiter)
     if not len(toggles):
