@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# How ranks of several nodes find each other's network: sourced by run.sh; source it before a torchrun of your own.
-# What is set already stays. Only what goes wrong by default is set here.
+# Network variables for ranks on several nodes. run.sh sources this file; source it before a torchrun of your own.
+# Variables that are set already are kept, and only those with a bad default are set.
 
-# NCCL: why a call failed, in its own words; silent by default, it leaves "unhandled system error". Quiet while all is well.
+# NCCL: log why a call failed; by default it only says "unhandled system error". Logs nothing while there is no error.
 export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
 
-# gloo, which carries the counts of each step, listens where the machine's name leads. Many systems lead it to themselves
-# (127.0.1.1), where no other node gets through: then the interface of the default route is the better choice.
+# gloo, which exchanges the counts of each step, listens on the address of the hostname. On many systems that is the
+# machine itself (127.0.1.1), which other nodes cannot reach: then use the interface of the default route.
 nodes=${PET_NNODES:-${CROSS_SIZE:-${SLURM_STEP_NUM_NODES:-1}}} # torchrun's, DeepSpeed's, Slurm's
 if [[ $nodes != 1 && -z ${GLOO_SOCKET_IFNAME:-} && -r /proc/net/route ]]; then
   case $(getent hosts "$(uname -n)" || true) in
@@ -18,10 +18,10 @@ if [[ $nodes != 1 && -z ${GLOO_SOCKET_IFNAME:-} && -r /proc/net/route ]]; then
 fi
 unset nodes
 
-# Left to the libraries, which do well:
-# - NCCL_SOCKET_IFNAME: NCCL passes over loopback and Docker's networks by itself. Where it or gloo takes the wrong one
-#   of several, name the right one: NCCL_SOCKET_IFNAME=ens1f0 GLOO_SOCKET_IFNAME=ens1f0.
+# Left to the libraries, whose defaults are good:
+# - NCCL_SOCKET_IFNAME: NCCL skips loopback and Docker's networks by itself. If it or gloo uses the wrong interface, name
+#   the right one: NCCL_SOCKET_IFNAME=ens1f0 GLOO_SOCKET_IFNAME=ens1f0.
 # - NCCL_IB_*, NCCL_NET_GDR_LEVEL, NCCL_ALGO, NCCL_PROTO: tuned from the topology that NCCL finds.
-# - NCCL_SOCKET_NTHREADS, NCCL_NSOCKS_PERTHREAD: without InfiniBand one socket does not fill 100 Gbit/s; 4 and 4 may.
-#   NCCL_DEBUG=INFO says NET/IB or NET/Socket. engine.compress_gradients=true halves what has to travel.
+# - NCCL_SOCKET_NTHREADS, NCCL_NSOCKS_PERTHREAD: without InfiniBand, one socket does not saturate 100 Gbit/s; 4 and 4 may.
+#   NCCL_DEBUG=INFO shows NET/IB or NET/Socket. engine.compress_gradients=true halves the traffic.
 # - TORCH_NCCL_*: torch ends a run whose collective hangs longer than engine.timeout_seconds by default.
