@@ -32,7 +32,7 @@ def test_another_salt_is_another_setting_and_is_not_shown(tweets_csv, tokenizer_
     words = [f"input={tweets_csv(['a', 'b'])}", f"output={tmp_path / 'out'}", f"tokenizer={tokenizer_folder}"]
     main([*words, "author_salt=one"])
     main([*words, "author_salt=one"])
-    assert "settings: author_salt (another one there); choose" in fails(capsys, *words, "author_salt=two")
+    assert "settings: author_salt (not the same); choose" in fails(capsys, *words, "author_salt=two")
     assert "settings.author_salt (given there, random now)" in fails(capsys, *words)
 
 

@@ -41,9 +41,7 @@ def test_another_salt_does_not_resume_unfinished_work(source, tokenizer_folder, 
     config.author_salt = "salt of another"
     with pytest.raises(Interrupted):
         _stopped_at_unit_3(config, Interrupted("for now"))
-    assert (
-        "run that was stopped, made with other settings: author_salt (another one there)\n" in capsys.readouterr().out
-    )
+    assert "run that was stopped, made with other settings: author_salt (not the same)\n" in capsys.readouterr().out
     # What a task of the run before would still write has nowhere to go.
     assert not before.exists() and list(side.glob("work/run-*"))
 

@@ -20,6 +20,12 @@ from .template_context import rare_words
 
 METHODS_MARK = "<!-- Written by bert_tweets report. -->"
 
+_SCHEDULES = {
+    "linear": "linear decay",
+    "cosine": "cosine decay",
+    "constant": "no decay",
+    "wsd": "decay over the last steps",
+}
 _DEDUPLICATION = {
     "exact": " Tweets whose cleaned text equals that of an earlier tweet were removed.",
     "near": " Near-duplicates of earlier tweets were removed.",
@@ -69,12 +75,14 @@ def _data(funnel: Funnel | None, manifest: Manifest | None, run: RunSummary) -> 
 def _training(study: StudyRecords) -> str:
     run, config = study.run, study.config
     rate, decay, masking = config.optimizer.learning_rate, config.optimizer.weight_decay, config.masking
+    start = f"continued to pre-train BERT [@devlin2019bert] ({short_name(run.model)}, {_revision(run)})"
+    if config.model.name == "scratch":
+        start = "trained a new BERT [@devlin2019bert] from scratch"
     text = (
-        f"We continued to pre-train BERT [@devlin2019bert] ({short_name(run.model)}, {_revision(run)}) by masked "
-        f"language modelling on {run.rows:,} tweets for {run.epochs:.2f} epochs ({run.steps:,} steps of "
+        f"We {start} by masked language modelling on {run.rows:,} tweets for {run.epochs:.2f} epochs ({run.steps:,} steps of "
         f"{config.batch_size:,} tweets; {run.tokens:,} tokens). {masking.probability:.0%} of the "
         f"{'words' if masking.whole_word else 'tokens'} were masked, with new masks in each epoch. We used AdamW "
-        f"[@loshchilov2019adamw] with a learning rate of {rate:g}, {config.schedule.name} decay, a weight decay of "
+        f"[@loshchilov2019adamw] with a learning rate of {rate:g}, {_SCHEDULES[config.schedule.name]}, a weight decay of "
         f"{decay:g}, {run.precision} precision and seed {config.seed}, in PyTorch [@paszke2019pytorch] and "
         "transformers [@wolf2020transformers]"
     )
