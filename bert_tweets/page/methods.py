@@ -80,7 +80,8 @@ def _training(study: StudyRecords) -> str:
         start = "trained a new BERT [@devlin2019bert] from scratch"
     text = (
         f"We {start} by masked language modelling on {run.rows:,} tweets for {run.epochs:.2f} epochs "
-        f"({run.steps:,} steps of {config.batch_size:,} tweets; {run.tokens:,} tokens). {masking.probability:.0%} of the "
+        f"({run.steps:,} steps of {config.batch_size:,} tweets; {run.tokens:,} tokens). "
+        f"{masking.probability:.0%} of the "
         f"{'words' if masking.whole_word else 'tokens'} were masked, with new masks in each epoch. We used AdamW "
         f"[@loshchilov2019adamw] with a learning rate of {rate:g}, {_SCHEDULES[config.schedule.name]}, a weight decay "
         f"of {decay:g}, {run.precision} precision and seed {config.seed}, in PyTorch [@paszke2019pytorch] and "
