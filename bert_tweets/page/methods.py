@@ -27,7 +27,7 @@ _SCHEDULES = {
     "wsd": "decay over the last steps",
 }
 _DEDUPLICATION = {
-    "exact": " Tweets whose cleaned text equals that of an earlier tweet were removed.",
+    "exact": " Copies of earlier tweets (equal but for links, mentions, case and punctuation) were removed.",
     "near": " Near-duplicates of earlier tweets were removed.",
     "none": " Duplicates were not removed.",
 }

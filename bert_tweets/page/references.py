@@ -21,11 +21,10 @@ def works_used(study: StudyRecords) -> list[str]:
     keys = ["devlin2019bert", "paszke2019pytorch", "wolf2020transformers", "loshchilov2019adamw"]
     keys += ["rajbhandari2020zero"] if study.config.engine.name == "deepspeed" else []
     if words:
-        keys += ["broder1997resemblance"]
         keys += [CORRECTIONS[words.correction]] if words.correction in CORRECTIONS else []
         keys += ["kriegeskorte2008rsa"] if has_distance_correlation(words) else []
     if change and change.tested:
-        keys += ["szekely2013energy", "phipson2010permutation", "benjamini1995fdr"]
+        keys += ["szekely2013energy", "broder1997resemblance", "phipson2010permutation", "benjamini1995fdr"]
         keys += ["efron1981jackknife", "aronow2015dyadic"]
         keys += ["rizzo2010disco"] if any(len(row["groups"]) > 2 for row in change.tested) else []
         whole_authors = any(row["exchange_unit"] != ExchangeUnit.CLUSTERS for row in change.tested)
