@@ -62,5 +62,5 @@ def inference_precision() -> Any:
 
 
 def device(use: str) -> Any:
-    """Declare the device of a stage, which is for this use."""
+    """Declare the device of a stage; `use` says what it is for."""
     return setting("auto", f"{use}; auto: the GPU if there is one, else the CPU", choices=DEVICE)

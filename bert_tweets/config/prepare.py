@@ -21,7 +21,7 @@ class NearConfig:
 
 @dataclass
 class FilterConfig:
-    """Filters that drop tweets; every filter is counted in the funnel."""
+    """Filters that drop tweets; the funnel counts what each filter drops."""
 
     retweets: bool = setting(False, "drop retweets")
     languages: list[str] = setting([], "languages to keep, for example en,de; empty: all")
@@ -43,8 +43,8 @@ class FilterConfig:
     )
     max_tweets_per_author: int = setting(
         0,
-        "maximum number of tweets of an author, including duplicates; all tweets of authors with more (often bots) are "
-        "dropped; 0: no limit",
+        "maximum number of tweets by one author, including duplicates; all tweets by authors with more (often bots) "
+        "are dropped; 0: no limit",
         unit="tweets",
         at_least=0,
     )
@@ -77,7 +77,7 @@ class PrepareConfig:
     )
     language_column: str = setting("", "column with the language; empty: detected by name, else none")
     retweet_column: str = setting(
-        "", "column with the ID of the retweeted tweet; empty: detected by name; none: no column"
+        "", "column with the ID of the retweeted tweet; empty: detected by name; none: no such column"
     )
     group_columns: list[str] = setting([], "additional columns to keep for later analysis; empty: none")
     author_salt: str = setting("", "secret salt for hashing authors; empty: a random salt that is not stored")
@@ -149,7 +149,7 @@ class PrepareConfig:
             limit = f"the maximum length of a tweet ({most} tokens, set by filter.max_tokens or max_length)"
             found.append(f"filter.min_tokens={self.filter.min_tokens}: must not exceed {limit}")
         if 0 < self.unit_bytes < SMALLEST_UNIT:
-            why = "because each unit gets a folder of its own, or 0 for the default"
+            why = "because each unit gets a folder of its own; 0 selects the default"
             found.append(f"unit_bytes={self.unit_bytes}: must be at least {SMALLEST_UNIT}, {why}")
         if self.executor != "processes" and "://" not in self.executor:
             allowed = "'processes' or the address of a Dask scheduler, such as tcp://HOST:8786"
@@ -175,8 +175,7 @@ class InspectConfig:
     path: str = required("", "folder of shards written by prepare; short form: bert-tweets inspect FOLDER")
     words: list[str] = setting(
         [],
-        "words whose occurrences to count instead of summarizing the tweets, written as for embed; empty: summarize "
-        "the tweets",
+        "words to count, written as for embed; the tweets are then not summarized; empty: summarize the tweets",
     )
     words_file: str = setting("", "file of words, one per line, in addition to or instead of `words`; empty: none")
     lemmas: dict[str, list[str]] = setting(
@@ -190,6 +189,9 @@ class InspectConfig:
         256, "number of tweets per batch in the comparison of padding methods", unit="tweets", at_least=1
     )
     max_tweets: int = setting(
-        200_000, "size of the seeded sample of tweets whose lengths and [UNK] are counted", unit="tweets", at_least=1
+        200_000,
+        "size of the seeded sample of tweets whose lengths and [UNK] tokens are counted",
+        unit="tweets",
+        at_least=1,
     )
     seed: int = setting(0, "random seed of the samples", at_least=0)

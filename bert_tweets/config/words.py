@@ -86,7 +86,7 @@ class EmbedConfig:
     )
     max_occurrences: int = setting(
         0,
-        "maximum number of occurrences of a word (with by: in each group), chosen at random; 0: all",
+        "maximum number of occurrences of a word (in each group if `by` is set), chosen at random; 0: all",
         unit="occurrences",
         at_least=0,
     )
@@ -305,7 +305,7 @@ class RunConfig:
     )
     max_occurrences: int = setting(
         1000,
-        "maximum number of occurrences of a word (with by: in each group), chosen at random; 0: all",
+        "maximum number of occurrences of a word (in each group if `by` is set), chosen at random; 0: all",
         unit="occurrences",
         at_least=0,
     )
