@@ -66,7 +66,7 @@ def generate_keys(kind: str, first: int, rows: int) -> Keys:
 
 
 def watch_size(folder: Path, stop: threading.Event, peak: list[int]) -> None:
-    """Keep the largest size of a folder, in bytes, in `peak[0]`, until told to stop."""
+    """Keep the largest size of a folder, in bytes, in `peak[0]`, until it is stopped."""
     while not stop.wait(0.2):
         peak[0] = max(peak[0], folder_bytes(folder))
 

@@ -151,8 +151,8 @@ def test_many_unknown_tokens_are_reported_with_what_to_do(run, capsys):
     said = capsys.readouterr().err
     assert "100.0% of the tweets contain [UNK]" in said and "emoji=names" in said
     run(files, emoji="tokens")
-    told = capsys.readouterr()
-    assert "emoji=tokens: 1 new token (🍕)" in told.out and "[UNK]" not in told.err
+    printed = capsys.readouterr()
+    assert "emoji=tokens: 1 new token (🍕)" in printed.out and "[UNK]" not in printed.err
     run({"a.csv": "text\nthe mask\n"}, emoji="tokens")
     assert "none was added" in capsys.readouterr().err
 

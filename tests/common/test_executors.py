@@ -100,8 +100,8 @@ def test_a_cluster_that_is_lost_ends_in_one_line(lost, words, tmp_path, monkeypa
     pytest.importorskip("distributed")
     monkeypatch.setattr(executors, "NO_WORKER_SECONDS", 0.4)
     monkeypatch.setattr(executors, "LOOK_SECONDS", 0.2)
-    told = pytest.raises(Interrupted, match=words)
-    with dask_cluster(tmp_path) as (address, scheduler, processes), told, open_workers(address, 0, 9) as workers:
+    ends = pytest.raises(Interrupted, match=words)
+    with dask_cluster(tmp_path) as (address, scheduler, processes), ends, open_workers(address, 0, 9) as workers:
         assert workers.count == 2
         results = workers.run(process_of, ((number,) for number in range(200)))
         next(results)

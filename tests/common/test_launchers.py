@@ -85,7 +85,7 @@ def test_tasks_of_nodes_are_read_as_slurm_writes_them(tasks: list[int]) -> None:
     assert tasks_of_nodes(written) == tasks
 
 
-def test_ranks_that_cannot_find_each_other_are_told_how(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_that_cannot_find_each_other_get_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RANK", "1")

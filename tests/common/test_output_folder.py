@@ -88,7 +88,7 @@ def test_what_is_not_ours_is_not_touched(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_a_damaged_record_is_told(tmp_path):
+def test_a_damaged_record_is_reported(tmp_path):
     make(tmp_path / "out")
     (tmp_path / "out" / "record.json").write_text("{")
     with pytest.raises(UserError, match="is damaged"):
@@ -149,7 +149,7 @@ def test_outputs_that_cannot_be_end_in_one_line_at_once(tmp_path, name, words):
             pytest.fail("was begun")
 
 
-def test_a_mount_point_is_told_at_once(tmp_path, monkeypatch):
+def test_a_mount_point_is_reported_at_once(tmp_path, monkeypatch):
     (tmp_path / "disk").mkdir()
     monkeypatch.setattr(output_folder.Path, "is_mount", lambda path: path.name == "disk")
     with pytest.raises(UserError, match="is a mount point"), output_folder.atomic_output_folder(tmp_path / "disk"):
@@ -161,8 +161,8 @@ def test_what_cannot_be_put_in_its_place_is_one_line_and_stays(tmp_path, monkeyp
     def fail(*_):
         raise OSError(number, os.strerror(number))
 
-    told = pytest.raises(Interrupted, match=r"the same command resumes the work in .*\.out\.unfinished")
-    with told, output_folder.atomic_output_folder(tmp_path / "out", RECORD):
+    interruption = pytest.raises(Interrupted, match=r"the same command resumes the work in .*\.out\.unfinished")
+    with interruption, output_folder.atomic_output_folder(tmp_path / "out", RECORD):
         monkeypatch.setattr(output_folder.Path, "replace", fail)
     monkeypatch.undo()
     assert (tmp_path / ".out.unfinished" / output_folder.MARKER).is_file()

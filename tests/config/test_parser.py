@@ -1,4 +1,4 @@
-"""Settings: text is taken as it stands, numbers are numbers, and every mistake is told at once."""
+"""Settings: text is literal, numbers are numbers, and all mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_layers_of_settings(tmp_path: Path) -> None:
     assert parsed.precision == "bf16"
 
 
-def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("optimiser: {learning_rate: 1}\nbatch_size: many\n")
     with pytest.raises(UserError) as caught:
@@ -215,7 +215,7 @@ def test_help_lists_every_key_without_importing_torch(stage: str) -> None:
     assert seconds < 5
 
 
-def test_a_list_that_is_given_twice_is_told_and_the_last_one_counts(capsys):
+def test_a_list_that_is_given_twice_is_reported_and_the_last_one_counts(capsys):
     given = ["output=out", "tokenizer=x", "seed=1", "seed=2"]
     found = parser.load(config.PrepareConfig, ["input=a.csv", *given, "input=b.csv"])
     assert (found.input, found.seed) == (["b.csv"], 2)

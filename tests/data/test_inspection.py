@@ -54,11 +54,11 @@ def test_unknown_tokens_are_reported_as_by_prepare(
     assert all(manifest.rows(split) for split in SPLITS)
     stage([str(folder), "max_tweets=5"])
     shown = capsys.readouterr().out
-    told, inspected = shown.split("\n[UNK]: ")
+    summary, inspected = shown.split("\n[UNK]: ")
     tokens = sum(map(manifest.tokens, SPLITS)) - 2 * 60
     share = f"{manifest.unknown_tokens / tokens:.2%}"
-    assert re.search(rf"\[UNK\] tokens +60 +{share} of the tokens", told) and manifest.unknown_tokens == 60
-    assert re.search(r"tweets with \[UNK\] +40 +66.7%", told)
+    assert re.search(rf"\[UNK\] tokens +60 +{share} of the tokens", summary) and manifest.unknown_tokens == 60
+    assert re.search(r"tweets with \[UNK\] +40 +66.7%", summary)
     words = " ".join(inspected.split())
     assert words.startswith(f"{share} of the tokens of both splits") and "in 66.7% of the tweets; in 5 tr" in words
 

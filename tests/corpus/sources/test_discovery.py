@@ -52,17 +52,17 @@ def test_omitted_files_of_a_folder_are_reported_with_a_pattern_for_them(tmp_path
     names = ("more[1]/b.csv.gz", "more[1]/c.jsonl", "more[1]/notes.txt")
     for name in names:
         made(tmp_path / "in", "x", name)
-    folder, told = f"{tmp_path}/in", list[str]()
+    folder, warnings = f"{tmp_path}/in", list[str]()
     deeper = f"{folder}/**/*.csv.gz,{folder}/**/*.jsonl"
     with pytest.raises(UserError, match="contains no file that ends in") as caught:
-        discovery.expand([folder], told.append)
-    assert f"2 in its subfolders; input='{deeper}' reads all" in str(caught.value) and not told
+        discovery.expand([folder], warnings.append)
+    assert f"2 in its subfolders; input='{deeper}' reads all" in str(caught.value) and not warnings
     for name in ("a.csv", "a.xlsx"):
         made(tmp_path / "in", "x", name)
-    assert discovery.expand([folder], told.append) == [f"{folder}/a.csv"]
+    assert discovery.expand([folder], warnings.append) == [f"{folder}/a.csv"]
     everything = f"{folder}/**/*.csv,{deeper}"
-    assert f"input='{everything}' reads all" in told[0], "those at the top, too"
-    assert "other files, which are left out: 1 (a.xlsx)" in told[1]
+    assert f"input='{everything}' reads all" in warnings[0], "those at the top, too"
+    assert "other files, which are left out: 1 (a.xlsx)" in warnings[1]
     assert len(discovery.expand(everything.split(","))) == 3
 
 
@@ -74,9 +74,9 @@ def test_links_that_lead_back_into_a_folder_are_not_followed_for_ever(tmp_path, 
         made(tmp_path, "text\nx\n", name)
     for number in range(links):
         (tmp_path / "in" / f"back{number}").symlink_to("..")
-    told = list[str]()
-    assert discovery.expand([f"{tmp_path}/in"], told.append) == [f"{tmp_path}/in/a.csv"]
-    assert "not read: 1 in its subfolders" in told[0]
+    warnings = list[str]()
+    assert discovery.expand([f"{tmp_path}/in"], warnings.append) == [f"{tmp_path}/in/a.csv"]
+    assert "not read: 1 in its subfolders" in warnings[0]
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
@@ -119,9 +119,9 @@ def test_urls_are_files_folders_and_patterns_too(memory):
 def test_files_in_subfolders_of_a_url_are_reported(memory):
     for name in ("/in/a.csv", "/in/2020/b.csv", "/in/2020/c.csv"):
         memory.pipe(name, b"text\na\n")
-    told = list[str]()
-    assert discovery.expand(["memory://in"], told.append) == ["memory:///in/a.csv"]
-    assert "2 in its subfolders; input='memory://in/**/*.csv' reads all" in told[0]
+    warnings = list[str]()
+    assert discovery.expand(["memory://in"], warnings.append) == ["memory:///in/a.csv"]
+    assert "2 in its subfolders; input='memory://in/**/*.csv' reads all" in warnings[0]
     assert len(discovery.expand(["memory://in/**/*.csv"])) == 3
     assert discovery.expand(["memory://in/*"]) == ["memory:///in/a.csv"]
 
